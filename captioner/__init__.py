@@ -1,0 +1,22 @@
+"""Captions for photographs: `Captioner.load("flickr8k").caption(["dog.jpg"])`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captioner.beam_search import SearchOptions
+    from captioner.captioner import Caption, Captioner
+
+__all__ = ["Caption", "Captioner", "SearchOptions"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when a name that needs it is used: `captioner --help` does not."""
+    if name == "SearchOptions":
+        from captioner.beam_search import SearchOptions
+
+        return SearchOptions
+    if name in __all__:
+        from captioner import captioner
+
+        return getattr(captioner, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

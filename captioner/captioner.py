@@ -1,0 +1,158 @@
+"""Captioner: photographs -> captions. The one public call of the library."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captioner.beam_search import NEVER, Hypotheses, SearchOptions, beam_search
+from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.confidence import signals
+from captioner.device import choose_device
+from captioner.image import decode_image
+from captioner.model import WordPredictor
+from captioner.vocabulary import EOS, sentence
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another finished hypothesis of the search."""
+
+    text: str
+    log_prob: float
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What the captioner says of an image, and how sure it is.
+
+    `confidence` is a calibrated probability (None if the checkpoint has no calibration);
+    `token_log_probs` are natural logarithms, a value for each word and one for the end of the
+    sentence; `log_prob` is their sum. `alternatives` are the next best hypotheses.
+    """
+
+    text: str
+    confidence: float | None
+    log_prob: float
+    token_log_probs: tuple[float, ...]
+    alternatives: tuple[Alternative, ...]
+
+
+class Captioner:
+    """A model, ready on a device, with its search options.
+
+    >>> captioner = Captioner.load("flickr8k")
+    >>> captioner.caption(["dog.jpg"])[0].text
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, search: SearchOptions) -> None:
+        self.device = device
+        self.options = search
+        self.model = checkpoint.model.to(device)
+        self.vocabulary = checkpoint.vocabulary
+        self.calibration = checkpoint.calibration
+        settings = json.dumps(asdict(search), sort_keys=True)
+        digest = hashlib.sha256((checkpoint.fingerprint + settings).encode()).hexdigest()
+        self.identity = f"{checkpoint.name}@{digest[:12]}"
+
+    @classmethod
+    def load(
+        cls,
+        name_or_directory: str | Path = "flickr8k",
+        *,
+        device: str = "auto",
+        search: SearchOptions | None = None,
+    ) -> "Captioner":
+        """Load a bundled checkpoint by name, or a model directory, onto "auto", "cpu" or "cuda".
+
+        Raises CheckpointError if there is none, if it is damaged, or without such a device.
+        """
+        checkpoint = load_checkpoint(name_or_directory)
+        return cls(checkpoint, choose_device(device), search or SearchOptions())
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square that `encode` takes."""
+        return self.model.config.image_size
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a table of captions should say of their origin; the values are JSON."""
+        calibration = asdict(self.calibration) if self.calibration else None
+        return {
+            "captioner": json.dumps(self.identity),
+            "search": json.dumps(asdict(self.options)),
+            "calibration": json.dumps(calibration),
+        }
+
+    def caption(
+        self, images: Sequence[str | Path | bytes | Pixels], batch_size: int = 32
+    ) -> list[Caption]:
+        """A caption for each image: a path, the bytes of an image file, or uint8 RGB [H, W, 3].
+
+        Raises ImageError for the first image that cannot be read.
+        """
+        captions: list[Caption] = []
+        for start in range(0, len(images), batch_size):
+            batch = [self._pixels(image) for image in images[start : start + batch_size]]
+            captions += self.search(self.encode(np.stack(batch)))
+        return captions
+
+    @torch.inference_mode()
+    def encode(self, pixels: Pixels) -> Tensor:
+        """uint8 RGB [N, image_size, image_size, 3] -> grid features [N, L, C]."""
+        return self.model.encoder(torch.from_numpy(pixels).to(self.device))
+
+    @torch.inference_mode()
+    def search(self, features: Tensor) -> list[Caption]:
+        """Grid features [N, L, C] -> a caption for each image."""
+        return list(self.captions(self.hypotheses(features)))
+
+    @torch.inference_mode()
+    def hypotheses(self, features: Tensor) -> Hypotheses:
+        """Grid features [N, L, C] -> what beam search found, on the CPU."""
+        predictor = WordPredictor(self.model.decoder, self.model.decoder.remember(features))
+        found = beam_search(predictor, len(features), self.options, self.device)
+        return Hypotheses(*(part.cpu() for part in found))
+
+    def captions(self, hypotheses: Hypotheses) -> Iterator[Caption]:
+        """Hypotheses -> a caption for each image."""
+        confidence = None
+        if self.calibration:
+            confidence = self.calibration.confidence(signals(hypotheses)).tolist()
+        tokens, token_log_probs, log_probs, scores = (part.tolist() for part in hypotheses)
+        for n in range(len(tokens)):
+            length = tokens[n][0].index(EOS) + 1
+            yield Caption(
+                text=self._sentence(tokens[n][0]),
+                confidence=confidence[n] if confidence else None,
+                log_prob=log_probs[n][0],
+                token_log_probs=tuple(token_log_probs[n][0][:length]),
+                alternatives=tuple(
+                    Alternative(self._sentence(ids), log_prob)
+                    for ids, log_prob, score in zip(
+                        tokens[n][1:], log_probs[n][1:], scores[n][1:], strict=True
+                    )
+                    if score > NEVER
+                ),
+            )
+
+    def _sentence(self, ids: list[int]) -> str:
+        return sentence(self.vocabulary.decode(ids))
+
+    def _pixels(self, image: str | Path | bytes | Pixels) -> Pixels:
+        """Any accepted image as uint8 RGB [image_size, image_size, 3]."""
+        if isinstance(image, np.ndarray):
+            picture = Image.fromarray(image).convert("RGB")
+            return np.asarray(picture.resize((self.image_size, self.image_size)))
+        data = image if isinstance(image, bytes) else Path(image).read_bytes()
+        return decode_image(data, self.image_size).pixels

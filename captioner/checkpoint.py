@@ -1,0 +1,144 @@
+"""Load and save a model directory.
+
+A model directory holds `config.json` (a `ModelConfig`), `vocabulary.txt` (a word a line),
+`model.safetensors` (the weights), and where they are known `calibration.json` (a `Calibration`)
+and `MODEL_CARD.md`. Nothing in it is executed on loading: pickled weights are refused.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from captioner.confidence import Calibration
+from captioner.errors import CheckpointError
+from captioner.model import CaptionModel, ModelConfig
+from captioner.vocabulary import Vocabulary
+
+BUNDLED = Path(__file__).parent / "checkpoints"
+CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.txt", "model.safetensors"
+CALIBRATION = "calibration.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model in float32 on the CPU, in evaluation mode, with all that came with it."""
+
+    name: str
+    model: CaptionModel
+    vocabulary: Vocabulary
+    calibration: Calibration | None
+    fingerprint: str  # 64 hexadecimal digits over configuration, vocabulary, weights, calibration
+
+
+def find_checkpoint(name_or_directory: str | Path) -> Path:
+    """The model directory: a path, or the name of a bundled checkpoint.
+
+    Raises CheckpointError, naming the bundled ones, where there is none.
+    """
+    for directory in (Path(name_or_directory), BUNDLED / name_or_directory):
+        if (directory / CONFIG).is_file():
+            return directory
+    bundled = ", ".join(sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG}")))
+    raise CheckpointError(
+        f"no checkpoint {str(name_or_directory)!r}: give a model directory (with {CONFIG}) "
+        f"or the name of a bundled one: {bundled or 'none in this installation'}"
+    )
+
+
+def load_checkpoint(name_or_directory: str | Path) -> Checkpoint:
+    """Read and verify a model directory; raises CheckpointError naming the file at fault."""
+    directory = find_checkpoint(name_or_directory)
+    config = _read_config(directory / CONFIG)
+    vocabulary = _read_vocabulary(directory / VOCABULARY)
+    try:
+        model = CaptionModel(config, len(vocabulary))
+    except ValueError as error:
+        raise CheckpointError(f"{directory / CONFIG}: {error}") from error
+    _load_weights(model, directory / WEIGHTS)
+    return Checkpoint(
+        name=directory.resolve().name,
+        model=model.eval(),
+        vocabulary=vocabulary,
+        calibration=_read_calibration(directory / CALIBRATION),
+        fingerprint=_fingerprint(directory),
+    )
+
+
+def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary) -> None:
+    """Write configuration, vocabulary and weights, in float16: half the size, the same captions.
+
+    The weights are replaced last and at once, so that a reader never meets half of them.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n")
+    (directory / VOCABULARY).write_text("\n".join(vocabulary.words) + "\n", encoding="utf-8")
+    weights = {
+        key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+        for key, value in model.state_dict().items()
+    }
+    partial = directory / f".{WEIGHTS}.partial"
+    save_file(weights, partial)
+    partial.replace(directory / WEIGHTS)
+
+
+def save_calibration(directory: Path, calibration: Calibration) -> None:
+    (directory / CALIBRATION).write_text(json.dumps(asdict(calibration), indent=2) + "\n")
+
+
+def _read_config(path: Path) -> ModelConfig:
+    try:
+        values: dict[str, Any] = json.loads(_read_text(path))
+        values |= {key: tuple(values[key]) for key in ("mean", "std")}
+        return ModelConfig(**values)
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: not a model configuration ({error})") from error
+
+
+def _read_vocabulary(path: Path) -> Vocabulary:
+    try:
+        return Vocabulary(tuple(_read_text(path).split()))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read_calibration(path: Path) -> Calibration | None:
+    if not path.is_file():
+        return None
+    try:
+        return Calibration(**json.loads(_read_text(path)))
+    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a calibration ({error})") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+
+
+def _load_weights(model: CaptionModel, path: Path) -> None:
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); weights must be in the safetensors format"
+        ) from error
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: does not fit {path.with_name(CONFIG)}: {error}") from error
+
+
+def _fingerprint(directory: Path) -> str:
+    digest = hashlib.sha256()
+    for name in (CONFIG, VOCABULARY, WEIGHTS, CALIBRATION):
+        path = directory / name
+        content = path.read_bytes() if path.is_file() else b""
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()

@@ -1,0 +1,133 @@
+"""Attention LSTM: grid features -> log-probabilities of the next word.
+
+Two LSTM layers around an attention over the grid, as in Up-Down (Anderson et al. 2018,
+arXiv:1707.07998), with multi-head scaled dot-product attention (Vaswani et al. 2017,
+arXiv:1706.03762) in the place of the additive one: the hypotheses of an image are the queries of
+one matrix product, so they share the projected features without a copy. Input and output words
+share one embedding (Press and Wolf 2017, arXiv:1608.05859).
+
+N images, B sequences for each (beams in search, references in training), L grid cells,
+C channels, H hidden units, V words.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from captioner.vocabulary import PAD
+
+
+class Memory(NamedTuple):
+    """What the decoder knows of the images: computed once, shared by all their sequences."""
+
+    image: Tensor  # [N, 1, H], the mean of the grid
+    keys: Tensor  # [N, heads, L, H / heads]
+    values: Tensor  # [N, heads, L, H / heads]
+
+
+class State(NamedTuple):
+    """What the decoder remembers of each sequence; each tensor [N, B, H]."""
+
+    attention_hidden: Tensor
+    attention_cell: Tensor
+    language_hidden: Tensor
+    language_cell: Tensor
+
+    def select(self, sequences: Tensor) -> "State":
+        """The states of `sequences` [N, B'] (indices along B), for each image."""
+        n, b, h = self.language_hidden.shape
+        rows = (torch.arange(n, device=sequences.device)[:, None] * b + sequences).view(-1)
+        return State(*(part.reshape(n * b, h)[rows].view(n, -1, h) for part in self))
+
+
+class Decoder(nn.Module):
+    """Two-layer attention LSTM; `init_state` and `step` serve training and search alike."""
+
+    def __init__(
+        self, channels: int, words: int, *, hidden: int = 512, heads: int = 8, dropout: float = 0.3
+    ) -> None:
+        super().__init__()
+        if hidden % heads:
+            raise ValueError(f"hidden ({hidden}) must be a multiple of heads ({heads})")
+        self.heads = heads
+        self.embedding = nn.Embedding(words, hidden, padding_idx=PAD)
+        self.embedding_scale = math.sqrt(hidden)
+        self.project_grid = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU())
+        self.grid_norm = nn.LayerNorm(hidden)
+        self.project_image = nn.Linear(hidden, hidden)
+        self.project_memory = nn.Linear(hidden, 2 * hidden, bias=False)
+        self.project_query = nn.Linear(hidden, hidden, bias=False)
+        self.attention_lstm = nn.LSTMCell(2 * hidden, hidden)
+        self.language_lstm = nn.LSTMCell(2 * hidden, hidden)
+        self.output_bias = nn.Parameter(torch.zeros(words))
+        self.dropout = nn.Dropout(dropout)
+        nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(hidden))
+
+    def remember(self, grid: Tensor) -> Memory:
+        """Project grid features [N, L, C] once for all steps and sequences."""
+        cells = self.dropout(self.grid_norm(self.project_grid(grid)))  # [N, L, H]
+        n, length, hidden = cells.shape
+        memory = self.project_memory(cells).view(n, length, 2, self.heads, hidden // self.heads)
+        keys, values = memory.permute(2, 0, 3, 1, 4)  # each [N, heads, L, H / heads]
+        return Memory(self.project_image(cells.mean(1, keepdim=True)), keys, values)
+
+    def init_state(self, memory: Memory, sequences: int) -> State:
+        """Zero state for B = `sequences` of each image."""
+        n, _, hidden = memory.image.shape
+        zeros = memory.image.new_zeros(n, sequences, hidden)
+        return State(zeros, zeros, zeros, zeros)
+
+    def step(self, tokens: Tensor, state: State, memory: Memory) -> State:
+        """Read the previous token of each sequence [N, B]; `predict` says the next."""
+        # Output needs the shared embedding small, input needs it as large as the image's vector.
+        words = self.embedding(tokens) * self.embedding_scale  # [N, B, H]
+        words = self.dropout(words) + memory.image
+        attention = torch.cat([words, state.language_hidden], dim=-1)  # [N, B, 2H]
+        hidden1, cell1 = _cell(
+            self.attention_lstm, attention, state.attention_hidden, state.attention_cell
+        )
+        context = self._attend(hidden1, memory)  # [N, B, H]
+        language = torch.cat([context, hidden1], dim=-1)  # [N, B, 2H]
+        hidden2, cell2 = _cell(
+            self.language_lstm, language, state.language_hidden, state.language_cell
+        )
+        return State(hidden1, cell1, hidden2, cell2)
+
+    def predict(self, hidden: Tensor) -> Tensor:
+        """Language states [..., H] -> logits [..., V]."""
+        return functional.linear(self.dropout(hidden), self.embedding.weight, self.output_bias)
+
+    def forward(self, grid: Tensor, tokens: Tensor) -> Tensor:
+        """Teacher forcing: grid [N, L, C], tokens [N, B, T] -> language states [N, B, T, H].
+
+        Tokens start with BOS. A column of B is not computed once all its sequences have ended (its
+        states are zero): order the references of each image by length, the shortest first.
+        """
+        memory = self.remember(grid)
+        state = self.init_state(memory, tokens.shape[1])
+        lengths = (tokens != PAD).sum(-1).amax(0).tolist()  # the longest of each column of B
+        hidden = []
+        for t in range(tokens.shape[2]):
+            ended = next((b for b, length in enumerate(lengths) if length > t), len(lengths) - 1)
+            first = ended - (tokens.shape[1] - state.language_hidden.shape[1])
+            state = State(*(part[:, first:] for part in state))
+            state = self.step(tokens[:, ended:, t], state, memory)
+            hidden.append(functional.pad(state.language_hidden, (0, 0, ended, 0)))
+        return torch.stack(hidden, dim=2)
+
+    def _attend(self, hidden: Tensor, memory: Memory) -> Tensor:
+        n, b, h = hidden.shape
+        query = self.project_query(hidden).view(n, b, self.heads, -1).transpose(1, 2)
+        scores = query @ memory.keys.transpose(2, 3)  # [N, heads, B, L]
+        weights = torch.softmax(scores / math.sqrt(query.shape[-1]), dim=-1)
+        return (weights @ memory.values).transpose(1, 2).reshape(n, b, h)
+
+
+def _cell(cell: nn.LSTMCell, inputs: Tensor, hidden: Tensor, memory: Tensor) -> tuple[Tensor, ...]:
+    """An LSTM cell over [N, B, ...]."""
+    n, b = inputs.shape[:2]
+    states = cell(inputs.flatten(0, 1), (hidden.flatten(0, 1), memory.flatten(0, 1)))
+    return tuple(state.view(n, b, -1) for state in states)

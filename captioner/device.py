@@ -1,0 +1,31 @@
+"""Which device to compute on, and in which floating-point type it is fastest."""
+
+import torch
+
+from captioner.errors import CaptionerError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda"; raises CaptionerError if there is no such device."""
+    available = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if available else "cpu"
+    if name == "cuda" and not available:
+        raise CaptionerError("no CUDA device is available here: choose the device cpu, or auto")
+    return torch.device(name)
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on GPUs and CPUs with instructions for it; else float32, which is faster there."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    # Reported since torch 2.10; on older ones the CPU computes in float32.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if native else torch.float32
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Autocast to `compute_dtype`, for training; does nothing where that is float32."""
+    dtype = compute_dtype(device)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)

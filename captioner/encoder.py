@@ -1,0 +1,88 @@
+"""torchvision CNN -> grid features."""
+
+import torch
+import torchvision.models
+from torch import Tensor, nn
+from torchvision.models import get_model, list_models
+
+from captioner.efficientnet_lite import EfficientNetLite
+from captioner.errors import CaptionerError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Encoder(nn.Module):
+    """uint8 RGB pixels [N, S, S, 3] -> grid features [N, L, C], one vector for each grid cell.
+
+    `name` is a torchvision classification CNN or ``efficientnet_lite0``; `weights` is None
+    (random, to be loaded later) or what torchvision's `get_model` takes, such as "DEFAULT".
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | None = None,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.trunk = build_trunk(name, weights).to(memory_format=torch.channels_last)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        images = pixels.permute(0, 3, 1, 2)  # [N, 3, S, S], channels_last in memory as it is
+        images = (images.to(self.mean.dtype) - self.mean) / self.std
+        grid = self.trunk(images)  # [N, C, S/32, S/32]
+        return grid.flatten(2).transpose(1, 2)  # [N, L, C]
+
+    @torch.no_grad()
+    def channels(self) -> int:
+        """C, found by running one blank image."""
+        training, device = self.training, self.mean.device
+        self.eval()
+        channels = self(torch.zeros(1, 224, 224, 3, dtype=torch.uint8, device=device)).shape[2]
+        self.train(training)
+        return channels
+
+
+def build_trunk(name: str, weights: str | None = None) -> nn.Module:
+    """The CNN `name` without its global pooling and classifier.
+
+    Raises CaptionerError if torchvision has no such model, or if it is not a CNN.
+    """
+    if name == "efficientnet_lite0":
+        return EfficientNetLite()
+    if name not in list_models(module=torchvision.models):
+        raise CaptionerError(f"unknown encoder {name!r}: name a torchvision classification CNN")
+    inception = name in ("googlenet", "inception_v3") and not weights
+    options = {"aux_logits": False, "init_weights": True} if inception else {}
+    trunk = trunk_of(get_model(name, weights=weights, **options))
+    try:
+        with torch.no_grad():
+            grid = trunk.eval()(torch.zeros(1, 3, 224, 224))
+    except (RuntimeError, AssertionError) as error:
+        raise CaptionerError(f"encoder {name!r} is not a CNN with a feature grid") from error
+    if grid.ndim != 4 or grid.shape[2] != grid.shape[3] or grid.shape[2] == 1:
+        raise CaptionerError(f"encoder {name!r} is not a CNN with a feature grid")
+    return trunk.train()
+
+
+def trunk_of(model: nn.Module) -> nn.Sequential:
+    """The children of a torchvision CNN that come before its pooling and classifier.
+
+    The auxiliary classifiers of the Inception family only serve training from scratch. Its
+    published weights expect `mean` and `std` of 0.5: torchvision's own rescaling is not a child.
+    """
+    trunk = nn.Sequential()
+    for key, child in model.named_children():
+        if key in ("avgpool", "classifier", "fc", "heads", "head"):
+            break
+        if not key.lower().startswith("aux"):
+            trunk.add_module(key, child)
+    return trunk

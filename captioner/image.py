@@ -1,0 +1,181 @@
+"""Image bytes to pixels: any common format and mode to one upright RGB square of 8 bits.
+
+The whole photograph is squeezed to the square, not cropped: captions speak of the whole picture.
+"""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageFile
+
+from captioner.errors import ImageTooLarge, UnreadableImage
+
+# Formats of photographs. The others Pillow knows are left out because nobody keeps photographs in
+# them and they widen what hostile bytes can reach (opening an EPS file starts Ghostscript).
+# HEIF is read where a plugin such as pillow-heif has registered itself.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000", "PPM")
+
+# What Pillow and its codecs raise on damaged files: they check little before they parse.
+DAMAGED = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    Warning,  # where the process turns warnings into errors
+    struct.error,
+    zlib.error,
+)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
+
+# Scaled JPEG decoding and the box filter ahead of the bicubic one stop at this many times the size
+# asked for: what remains for the bicubic filter is enough to hide them.
+_GAP = 2
+
+Image.init()  # once, here: the plugins' own lazy registration is not made for threads
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """The largest picture to decode, in pixels (width times height)."""
+
+    max_pixels: int = 178_956_970
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image ready for the encoder.
+
+    `pixels` is uint8 [size, size, 3], RGB; `width` and `height` are those of the file's picture
+    as displayed; `format` is Pillow's name, such as "JPEG".
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    width: int
+    height: int
+    format: str
+
+
+_DEFAULT_LIMITS = ImageLimits()
+
+
+def decode_image(data: bytes, size: int, limits: ImageLimits = _DEFAULT_LIMITS) -> DecodedImage:
+    """Decode an image file to `size` x `size` pixels; the first frame of an animated one.
+
+    A picture that has this size already is not resampled. May be called in many threads.
+
+    Raises UnreadableImage if the bytes are no image or a damaged one, and ImageTooLarge, before
+    any pixel is decoded, if it exceeds the limits.
+    """
+    if not data:
+        raise UnreadableImage("empty file")
+    try:
+        return _decode(data, size, limits)
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(str(error)) from error
+    except DAMAGED as error:
+        raise UnreadableImage(_what_is_wrong(error)) from error
+
+
+def _decode(data: bytes, size: int, limits: ImageLimits) -> DecodedImage:
+    picture = _open(data)
+    width, height = picture.size
+    if width * height > limits.max_pixels:
+        raise ImageTooLarge(
+            f"{width} x {height} pixels, more than the limit of {limits.max_pixels} in all"
+        )
+    picture.draft(None, (_GAP * size, _GAP * size))
+    picture.load()
+    turn = _turn_upright(picture)
+    if turn in _SIDEWAYS:
+        width, height = height, width
+    rgb = _to_rgb(picture)
+    upright = rgb if turn is None else rgb.transpose(turn)
+    square = upright.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=_GAP)
+    return DecodedImage(np.array(square), width, height, picture.format or "unknown")
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Read the header. Unlike Image.open, which warns of large pictures, this leaves limits alone.
+
+    A warning could only be silenced for the whole process.
+    """
+    for name in FORMATS:
+        factory, accepts = Image.OPEN.get(name, (None, None))
+        # A plugin without its codec answers with a text.
+        if factory and accepts and accepts(data[:16]) is True:
+            return factory(io.BytesIO(data), "")
+    if data[4:8] == b"ftyp":
+        raise UnreadableImage("HEIF, AVIF or video: the installed Pillow has no decoder for it")
+    raise UnreadableImage("not an image in a known format")
+
+
+def _turn_upright(picture: Image.Image) -> Image.Transpose | None:
+    try:
+        return _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except DAMAGED:
+        return None  # damaged EXIF data do not make the picture unreadable
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        return _to_8_bits(picture).convert("RGB")
+    if picture.has_transparency_data:
+        canvas = Image.new("RGBA", picture.size, "white")
+        canvas.alpha_composite(picture.convert("RGBA"))
+        return canvas.convert("RGB")
+    return picture.convert("RGB")
+
+
+def _to_8_bits(picture: Image.Image) -> Image.Image:
+    values = np.asarray(picture).astype(np.float32)  # [height, width]
+    black, white = _value_range(values, picture.mode)
+    scale = 255 / max(white - black, 1e-30)
+    scaled = np.nan_to_num(values * scale - black * scale, nan=0, posinf=255, neginf=0)
+    return Image.fromarray(np.rint(scaled.clip(0, 255)).astype(np.uint8))
+
+
+def _value_range(values: npt.NDArray[np.float32], mode: str) -> tuple[float, float]:
+    """Return the values of black and white: a customary range if the values fit in, or their own.
+
+    The modes "I" and "F" do not tell the range; "I;16" is known to have 16 bits.
+    """
+    if mode.startswith("I;16"):
+        return 0.0, 65535.0
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    for white in (1.0, 255.0, 65535.0):
+        if low >= 0 and high <= white:
+            return 0.0, white
+    return low, high
+
+
+def _what_is_wrong(error: BaseException) -> str:
+    text = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    ended_early = (EOFError, IndexError, struct.error)
+    truncated = (
+        isinstance(error, ended_early)
+        or isinstance(error.__cause__, ended_early)
+        or "truncated" in text.lower()
+    )
+    return f"{'truncated' if truncated else 'damaged'}: {text}"

@@ -1,0 +1,55 @@
+"""Fit the map from search signals to the probability that a caption is acceptable."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from captioner.captioner import Captioner
+from captioner.confidence import SIGNALS, Calibration, Floats, signals
+from captioner.training.metrics import cider
+
+ACCEPTABLE_CIDER = 0.5
+BATCH = 32
+NEWTON_STEPS = 20
+RIDGE = 1.0  # keeps the weights finite where the signals separate the captions perfectly
+
+
+def calibrate(
+    captioner: Captioner,
+    pixels: npt.NDArray[np.uint8],
+    references: Sequence[Sequence[str]],
+) -> Calibration:
+    """Caption images [N, S, S, 3] whose references are known and fit their acceptability."""
+    texts, values = [], []
+    starts = range(0, len(pixels), BATCH)
+    for start in tqdm(starts, desc="calibrate", unit="batch", disable=None, leave=False):
+        features = captioner.encode(np.array(pixels[start : start + BATCH]))
+        hypotheses = captioner.hypotheses(features)
+        texts += [caption.text for caption in captioner.captions(hypotheses)]
+        values.append(signals(hypotheses))
+    acceptable = cider(texts, references) >= ACCEPTABLE_CIDER
+    return fit(np.concatenate(values), acceptable)
+
+
+def fit(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
+    """Logistic regression of `acceptable` [N] on signals [N, len(SIGNALS)], by Newton's method."""
+    mean, scale = values.mean(0), values.std(0)
+    scale[scale == 0] = 1
+    inputs = np.column_stack([(values - mean) / scale, np.ones(len(values))])
+    weights = np.zeros(inputs.shape[1])
+    for _ in range(NEWTON_STEPS):
+        probability = 1 / (1 + np.exp(-inputs @ weights))
+        gradient = inputs.T @ (probability - acceptable) + RIDGE * weights
+        curvature = (inputs.T * (probability * (1 - probability))) @ inputs
+        weights -= np.linalg.solve(curvature + RIDGE * np.eye(len(weights)), gradient)
+    return Calibration(
+        acceptable=f"CIDEr against the image's references of at least {ACCEPTABLE_CIDER}: a proxy",
+        data=f"{len(values)} validation images, {acceptable.mean():.1%} of them acceptable",
+        signals=list(SIGNALS),
+        mean=mean.tolist(),
+        scale=scale.tolist(),
+        weights=weights[:-1].tolist(),
+        bias=float(weights[-1]),
+    )

@@ -1,0 +1,80 @@
+"""TrainConfig: what a training is to do. Importing it does not import torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from captioner.errors import CaptionerError
+
+SEQUENCES = ("images", "captions", "val_images", "val_captions")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training, from captioned images to a model directory.
+
+    The fields are the keys of a recipe (a TOML file); the first block are flags of
+    `captioner train` too. CaptionerError for a value that cannot be.
+
+    images, captions: directories or tars of images, and a caption file for each.
+    val_images, val_captions: the same, for choosing the best epoch.
+    split, val_split: the splits to take of Karpathy files that hold several.
+    encoder: a torchvision classification CNN, or efficientnet_lite0.
+    encoder_weights: DEFAULT (torchvision's, over the network), or a file of weights.
+    decoder_epochs: epochs with the encoder as it is, on cached features.
+    finetune_epochs: epochs of encoder and decoder together, on augmented images.
+
+    mean, std: of each channel for pixels from 0 to 1; by default those the encoder's published
+        weights expect.
+    min_count: rarer words of the captions are left out of the vocabulary.
+    max_length: captions are cut after so many words.
+    learning rates: AdamW's at the peak of the schedule (decoder stage; decoder and encoder while
+        fine-tuning).
+    ema_decay: of the exponential moving average of the weights.
+    patience: epochs without a better CIDEr that are borne before a stage ends.
+    """
+
+    images: tuple[str, ...]
+    captions: tuple[str, ...]
+    val_images: tuple[str, ...]
+    val_captions: tuple[str, ...]
+    out: str
+    split: str | None = None
+    val_split: str | None = None
+    device: str = "auto"
+    encoder: str = "efficientnet_lite0"
+    encoder_weights: str | None = None
+    decoder_epochs: int = 8
+    finetune_epochs: int = 8
+    batch_size: int = 32
+    seed: int = 1
+
+    image_size: int = 224
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    hidden: int = 512
+    heads: int = 8
+    dropout: float = 0.3
+    min_count: int = 4
+    max_length: int = 20
+    learning_rate: float = 1e-3
+    finetune_learning_rate: float = 3e-4
+    encoder_learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.1
+    ema_decay: float = 0.998
+    patience: int = 3
+
+    def __post_init__(self) -> None:
+        for name in (*SEQUENCES, "out"):
+            if not getattr(self, name):
+                raise CaptionerError(f"no {name} given: use --{name.replace('_', '-')} or a recipe")
+        for name in ("batch_size", "image_size", "hidden", "heads", "min_count", "max_length"):
+            if getattr(self, name) < 1:
+                raise CaptionerError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if (self.mean is None) != (self.std is None):
+            raise CaptionerError("mean and std go together: give both or neither")
+
+    @property
+    def cache(self) -> Path:
+        """Folder of decoded images and features; it can be removed after the training."""
+        return Path(self.out) / "cache"

@@ -1,0 +1,110 @@
+"""Caption images that people have captioned, and compare."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from captioner.beam_search import Hypotheses, SearchOptions, beam_search
+from captioner.captioner import Caption, Captioner
+from captioner.model import CaptionModel, WordPredictor
+from captioner.training.dataset import Split, decode_split
+from captioner.training.metrics import Diversity, Scores, diversity, score
+from captioner.vocabulary import Vocabulary
+
+SEARCH_BATCH = 50
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good the captions of `images` images are, and how fast they came.
+
+    `images_per_second` is of decoding, encoder and beam search together, in one process.
+    """
+
+    captioner: str
+    images: int
+    scores: Scores
+    diversity: Diversity
+    images_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        meteor = self.scores.meteor
+        rows = {
+            "captioner": self.captioner,
+            "images": f"{self.images:,}",
+            **{f"BLEU-{n}": f"{getattr(self.scores, f'bleu{n}'):.3f}" for n in range(1, 5)},
+            "METEOR": "- (needs Java)" if meteor is None else f"{meteor:.3f}",
+            "ROUGE-L": f"{self.scores.rouge_l:.3f}",
+            "CIDEr": f"{self.scores.cider:.3f}",
+            "tokenizer": self.scores.tokenizer,
+            "unique captions": f"{self.diversity.unique:.1%}",
+            "most frequent one": f"{self.diversity.most_frequent:.1%}",
+            "distinct words": f"{self.diversity.distinct_words:,}",
+            "images/s": f"{self.images_per_second:.1f}",
+        }
+        return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
+
+
+def evaluate(captioner: Captioner, split: Split, batch_size: int = 32) -> Evaluation:
+    """Caption every image of a split and score the captions against its references."""
+    start = time.perf_counter()
+    pixels = decode_split(split, captioner.image_size, threads=torch.get_num_threads())
+    captions = [caption.text for caption in caption_pixels(captioner, pixels, batch_size)]
+    seconds = time.perf_counter() - start
+    return Evaluation(
+        captioner=captioner.identity,
+        images=len(captions),
+        scores=score(captions, split.captions),
+        diversity=diversity(captions),
+        images_per_second=len(captions) / seconds,
+    )
+
+
+def caption_pixels(
+    captioner: Captioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
+) -> list[Caption]:
+    """Captions of decoded images, uint8 [N, S, S, 3]."""
+    captions: list[Caption] = []
+    starts = range(0, len(pixels), batch_size)
+    for start in tqdm(starts, desc="caption", unit="batch", disable=None, leave=False):
+        batch = np.array(pixels[start : start + batch_size])  # may be memory-mapped
+        captions += captioner.search(captioner.encode(batch))
+    return captions
+
+
+@torch.inference_mode()
+def search_features(
+    model: CaptionModel,
+    features: npt.NDArray[np.float16],
+    options: SearchOptions,
+    device: torch.device,
+) -> Iterator[Hypotheses]:
+    """Hypotheses for cached grid features [N, L, C], a batch at a time."""
+    for start in range(0, len(features), SEARCH_BATCH):
+        grid = torch.from_numpy(np.array(features[start : start + SEARCH_BATCH])).float().to(device)
+        predictor = WordPredictor(model.decoder, model.decoder.remember(grid))
+        yield beam_search(predictor, len(grid), options, device)
+
+
+def caption_features(
+    model: CaptionModel,
+    vocabulary: Vocabulary,
+    features: npt.NDArray[np.float16],
+    options: SearchOptions,
+    device: torch.device,
+) -> list[str]:
+    """The best caption of each image, its words with spaces between them."""
+    return [
+        " ".join(vocabulary.decode(ids))
+        for hypotheses in search_features(model, features, options, device)
+        for ids in hypotheses.tokens[:, 0].tolist()
+    ]

@@ -1,0 +1,125 @@
+"""Captioned images as tensors: pixels and grid features cached on disk, references as tokens."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+from captioner.device import mixed_precision
+from captioner.encoder import Encoder
+from captioner.training.dataset import Split, decode_split
+from captioner.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
+
+ENCODE_BATCH = 32
+
+
+def cached_pixels(split: Split, size: int, cache: Path) -> npt.NDArray[np.uint8]:
+    """Decoded images, uint8 [N, size, size, 3], memory-mapped from a file written once."""
+    names = "\n".join(f"{store} {image.name}" for store, image in split.items)
+    stores = " ".join(str(store.path) for store in split.stores)
+    key = hashlib.sha256(f"{stores}\n{size}\n{names}".encode()).hexdigest()[:16]
+    path = cache / f"pixels-{key}.npy"
+    if not path.is_file():
+        _save(path, decode_split(split, size, threads=torch.get_num_threads()))
+    return np.load(path, mmap_mode="r")
+
+
+def cached_features(
+    pixels: npt.NDArray[np.uint8], encoder: Encoder, cache: Path, device: torch.device
+) -> npt.NDArray[np.float16]:
+    """Grid features, float16 [N, L, C], of the encoder as it is; memory-mapped."""
+    key = hashlib.sha256(
+        str(pixels.shape).encode() + pixels[:: max(1, len(pixels) // 16)].tobytes()
+    )
+    for value in encoder.state_dict().values():
+        key.update(value.cpu().numpy().tobytes())
+    path = cache / f"features-{key.hexdigest()[:16]}.npy"
+    if not path.is_file():
+        _save(path, encode(pixels, encoder, device))
+    return np.load(path, mmap_mode="r")
+
+
+@torch.inference_mode()
+def encode(
+    pixels: npt.NDArray[np.uint8], encoder: Encoder, device: torch.device
+) -> npt.NDArray[np.float16]:
+    """uint8 [N, S, S, 3] -> grid features float16 [N, L, C]."""
+    encoder.eval()
+    grids = []
+    starts = range(0, len(pixels), ENCODE_BATCH)
+    for start in tqdm(starts, desc="encode", unit="batch", disable=None, leave=False):
+        batch = torch.from_numpy(np.array(pixels[start : start + ENCODE_BATCH])).to(device)
+        with mixed_precision(device):
+            grids.append(encoder(batch).half().cpu().numpy())
+    return np.concatenate(grids)
+
+
+def _save(path: Path, array: npt.NDArray[np.generic]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npy")
+    np.save(partial, array)
+    partial.replace(path)
+
+
+@dataclass(frozen=True)
+class References:
+    """The references of each image, encoded; the shortest first, as the decoder likes them."""
+
+    ids: list[list[list[int]]]
+    mirrorable: list[bool]  # no reference speaks of left or right
+
+    @classmethod
+    def of(
+        cls, captions: Sequence[Sequence[str]], vocabulary: Vocabulary, max_length: int
+    ) -> "References":
+        """Encode captions, cut after `max_length` words."""
+        encoded = [
+            sorted((vocabulary.encode(text)[:max_length] for text in texts), key=len)
+            for texts in captions
+        ]
+        sided = {"left", "right"}
+        mirrorable = [not any(sided & set(tokenize(text)) for text in texts) for texts in captions]
+        return cls(encoded, mirrorable)
+
+    def tokens(self, images: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """What the decoder reads and what it should say: int64 [N, B, T] each, PAD at the ends."""
+        texts = [self.ids[image] for image in images]
+        beams = max(len(of_image) for of_image in texts)
+        length = 1 + max(len(ids) for of_image in texts for ids in of_image)
+        read = torch.full((len(images), beams, length), PAD)
+        said = torch.full((len(images), beams, length), PAD)
+        for n, of_image in enumerate(texts):
+            for b, ids in enumerate(of_image, start=beams - len(of_image)):
+                read[n, b, : len(ids) + 1] = torch.tensor([BOS, *ids])
+                said[n, b, : len(ids) + 1] = torch.tensor([*ids, EOS])
+        return read, said
+
+
+Augment = Callable[[Tensor, list[bool]], Tensor]
+
+
+def augment(pixels: Tensor, mirrorable: list[bool]) -> Tensor:
+    """Vary uint8 pixels [N, S, S, 3] as photographs vary: crop and zoom a little, light, mirror."""
+    size = pixels.shape[1]
+    images = pixels.permute(0, 3, 1, 2)
+    crop = v2.RandomResizedCrop(size, scale=(0.75, 1.0), ratio=(0.85, 1.18), antialias=False)
+    light = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
+    varied = []
+    for image, mirror in zip(images, mirrorable, strict=True):
+        mirrored = image.flip(-1) if mirror and torch.rand(()) < 0.5 else image
+        varied.append(light(crop(mirrored)))
+    return torch.stack(varied).permute(0, 2, 3, 1).contiguous()
+
+
+def shuffled_batches(images: int, size: int) -> Iterator[list[int]]:
+    """Indices of all images in random order, `size` at a time; the rest is left for next time."""
+    order = torch.randperm(images).tolist()
+    for start in range(0, images - size + 1, size):
+        yield order[start : start + size]

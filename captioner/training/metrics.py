@@ -1,0 +1,158 @@
+"""Metrics of captions, as the field computes them (pycocoevalcap), and how varied captions are."""
+
+import importlib
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from captioner.errors import CaptionerError, MissingExtraError
+from captioner.vocabulary import tokenize
+
+# What pycocoevalcap takes: an image's number to its tokenised sentences.
+Sentences = dict[int, list[str]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Corpus scores: all in [0, 1] but CIDEr, in [0, 10] (1.0 is often printed as "100").
+
+    `meteor` is None where there is no Java; `tokenizer` is "ptb", or "simple" without Java, and
+    scores of one are not to be compared with those of the other.
+    """
+
+    bleu1: float
+    bleu2: float
+    bleu3: float
+    bleu4: float
+    rouge_l: float
+    cider: float
+    meteor: float | None
+    tokenizer: str
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How varied captions are: two shares of the captions in [0, 1], and a number of words."""
+
+    unique: float  # different captions among all
+    most_frequent: float  # the most frequent caption
+    distinct_words: int
+
+
+def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+    """Score one caption an image against the captions that people gave it.
+
+    The document frequencies of CIDEr are those of `references`. Raises MissingExtraError without
+    pycocoevalcap, and CaptionerError if Java is there and fails.
+    """
+    _require_aligned(hypotheses, references)
+    java = shutil.which("java") is not None
+    tokens = _ptb_tokens if java else _simple_tokens
+    ours, theirs = _split(tokens([*([one] for one in hypotheses), *references]), len(hypotheses))
+    bleu, _ = _extra("bleu.bleu", "Bleu")(4).compute_score(theirs, ours, verbose=0)
+    rouge_l, _ = _extra("rouge.rouge", "Rouge")().compute_score(theirs, ours)
+    cider_score, _ = _extra("cider.cider", "Cider")().compute_score(theirs, ours)
+    bleu1, bleu2, bleu3, bleu4 = map(float, bleu)
+    return Scores(
+        bleu1=bleu1,
+        bleu2=bleu2,
+        bleu3=bleu3,
+        bleu4=bleu4,
+        rouge_l=float(rouge_l),
+        cider=float(cider_score),
+        meteor=_meteor(theirs, ours) if java else None,
+        tokenizer="ptb" if java else "simple",
+    )
+
+
+def cider(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> npt.NDArray[np.float64]:
+    """CIDEr of each image, float64 [N], with the simple tokenizer: fast, and without Java.
+
+    Raises MissingExtraError without pycocoevalcap.
+    """
+    _require_aligned(hypotheses, references)
+    tokens = _simple_tokens([*([one] for one in hypotheses), *references])
+    ours, theirs = _split(tokens, len(hypotheses))
+    _, per_image = _extra("cider.cider", "Cider")().compute_score(theirs, ours)
+    return np.asarray(per_image, dtype=np.float64)
+
+
+def diversity(captions: Sequence[str]) -> Diversity:
+    """Tell how varied captions are, whatever their case and punctuation."""
+    if not captions:
+        raise ValueError("no captions to compare")
+    words = [tuple(tokenize(caption)) for caption in captions]
+    counts = Counter(words)
+    return Diversity(
+        unique=len(counts) / len(words),
+        most_frequent=max(counts.values()) / len(words),
+        distinct_words=len({word for caption in counts for word in caption}),
+    )
+
+
+def _require_aligned(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if not hypotheses or len(hypotheses) != len(references) or not all(references):
+        raise ValueError(
+            f"{len(hypotheses)} captions, references of {len(references)} images: each image "
+            "needs one caption and at least one reference"
+        )
+
+
+def _extra(module: str, name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(f"pycocoevalcap.{module}"), name)
+    except ImportError as error:
+        raise MissingExtraError(
+            "metrics need pycocoevalcap: pip install 'captioner[train]'"
+        ) from error
+
+
+def _split(sentences: Sentences, count: int) -> tuple[Sentences, Sentences]:
+    """Part the first `count` images' sentences from the rest; both are numbered from 0."""
+    first = {index: sentences[index] for index in range(count)}
+    return first, {index: sentences[count + index] for index in range(len(sentences) - count)}
+
+
+def _simple_tokens(captions: Sequence[Sequence[str]]) -> Sentences:
+    return {
+        index: [" ".join(tokenize(caption)) for caption in of_image]
+        for index, of_image in enumerate(captions)
+    }
+
+
+def _ptb_tokens(captions: Sequence[Sequence[str]]) -> Sentences:
+    """Tokenize in one call: a call starts a Java machine."""
+    entries = {
+        # One line a caption: a line break of any kind would shift all that follow.
+        index: [{"caption": " ".join(caption.split())} for caption in of_image]
+        for index, of_image in enumerate(captions)
+    }
+    tokens: Sentences = _extra("tokenizer.ptbtokenizer", "PTBTokenizer")().tokenize(entries)
+    if any(len(tokens.get(index, ())) != len(of_image) for index, of_image in entries.items()):
+        raise CaptionerError(
+            "the Java tokenizer of pycocoevalcap failed: repair java, or take it off the PATH to "
+            "score with the simple tokenizer"
+        )
+    return tokens
+
+
+def _meteor(references: Sentences, hypotheses: Sentences) -> float:
+    scorer = _extra("meteor.meteor", "Meteor")()
+    try:
+        with scorer.meteor_p:  # closes its pipes and waits for it
+            return float(scorer.compute_score(references, hypotheses)[0])
+    except (OSError, ValueError) as error:
+        raise CaptionerError(
+            "METEOR failed: repair java, or take it off the PATH to score without"
+        ) from error
+    finally:
+        # After a failure the scorer still holds its lock and would wait for it when deleted.
+        if scorer.lock.locked():
+            scorer.lock.release()

@@ -1,0 +1,113 @@
+"""Train a captioning model: decoder first, on cached features, then encoder and decoder together.
+
+Cross-entropy with label smoothing on all references of an image at once; AdamW with a cosine
+schedule after a short warm-up; an exponential moving average of the weights is what is evaluated
+and kept. Each epoch ends with the CIDEr of beam search on the validation images: the best model so
+far is in the output folder, and a stage ends early when it no longer rises. An interrupted
+training goes on after its last complete epoch. At the end the confidence is calibrated on the
+validation images.
+"""
+
+from pathlib import Path
+
+import torch
+
+from captioner.captioner import Captioner
+from captioner.checkpoint import save_calibration
+from captioner.efficientnet_lite import MEAN, STD, EfficientNetLite, import_published_weights
+from captioner.encoder import IMAGENET_MEAN, IMAGENET_STD
+from captioner.errors import CaptionerError
+from captioner.model import CaptionModel, ModelConfig
+from captioner.training.calibrate import calibrate
+from captioner.training.config import TrainConfig
+from captioner.training.dataset import load_split
+from captioner.training.inputs import References, cached_pixels
+from captioner.training.trainer import Stage, Trainer, TrainingData
+from captioner.vocabulary import Vocabulary
+
+
+def train(config: TrainConfig) -> Path:
+    """Run the training, or what is left of it; returns the model directory.
+
+    Raises CaptionerError (DatasetError for the data) if what is asked for does not fit together.
+    """
+    torch.manual_seed(config.seed)
+    data = load_data(config)
+    trainer = Trainer(config, data, build_model(config, len(data.vocabulary)))
+    trainer.resume()
+    stages = (
+        Stage("decoder", config.decoder_epochs, config.learning_rate),
+        Stage(
+            "finetune",
+            config.finetune_epochs,
+            config.finetune_learning_rate,
+            config.encoder_learning_rate,
+        ),
+    )
+    for index, stage in enumerate(stages):
+        trainer.run(index, stage)
+    captioner = Captioner.load(config.out, device=config.device)
+    calibration = calibrate(captioner, data.val_pixels, data.val_captions)
+    save_calibration(Path(config.out), calibration)
+    return Path(config.out)
+
+
+def load_data(config: TrainConfig) -> TrainingData:
+    """Read captions and images, decode them into the cache, and choose the vocabulary."""
+    training = load_split(_paths(config.images), _paths(config.captions), config.split)
+    validation = load_split(
+        _paths(config.val_images), _paths(config.val_captions), config.val_split
+    )
+    texts = (text for texts in training.captions for text in texts)
+    vocabulary = Vocabulary.build(texts, config.min_count)
+    return TrainingData(
+        vocabulary=vocabulary,
+        references=References.of(training.captions, vocabulary, config.max_length),
+        pixels=cached_pixels(training, config.image_size, config.cache),
+        val_captions=validation.captions,
+        val_pixels=cached_pixels(validation, config.image_size, config.cache),
+    )
+
+
+def _paths(names: tuple[str, ...]) -> list[Path]:
+    return [Path(name) for name in names]
+
+
+def build_model(config: TrainConfig, words: int) -> CaptionModel:
+    """The model before its first step, with the encoder's pretrained weights."""
+    weights = config.encoder_weights
+    from_file = weights is not None and Path(weights).is_file()
+    lite = config.encoder == "efficientnet_lite0"
+    if weights and lite and not from_file:
+        raise CaptionerError(f"efficientnet_lite0 takes its weights from a file, not {weights!r}")
+    model = CaptionModel(
+        ModelConfig(
+            encoder=config.encoder,
+            image_size=config.image_size,
+            mean=config.mean or (MEAN if lite else IMAGENET_MEAN),
+            std=config.std or (STD if lite else IMAGENET_STD),
+            hidden=config.hidden,
+            heads=config.heads,
+            dropout=config.dropout,
+        ),
+        words,
+        encoder_weights=None if from_file else weights,
+    )
+    if weights and from_file:
+        _load_encoder_weights(model, Path(weights))
+    return model
+
+
+def _load_encoder_weights(model: CaptionModel, path: Path) -> None:
+    """Published EfficientNet-Lite0 weights, or a torchvision model's state without classifier."""
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    trunk = model.encoder.trunk
+    try:
+        if isinstance(trunk, EfficientNetLite):
+            import_published_weights(trunk, weights)
+        else:
+            trunk.load_state_dict({key: weights[key] for key in trunk.state_dict()})
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise CaptionerError(
+            f"{path}: does not fit the encoder {model.config.encoder}: {error}"
+        ) from error

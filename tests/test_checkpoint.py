@@ -1,0 +1,94 @@
+"""Model directories: a round trip, and clear refusals of damaged ones."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioner.checkpoint import find_checkpoint, load_checkpoint, save_calibration, save_checkpoint
+from captioner.confidence import SIGNALS, Calibration
+from captioner.errors import CheckpointError
+
+
+@pytest.fixture
+def copy(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+
+
+def test_what_is_saved_is_what_is_loaded(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    first = load_checkpoint(tiny_checkpoint)
+    save_checkpoint(tmp_path / "again", first.model, first.vocabulary)
+    second = load_checkpoint(tmp_path / "again")
+    assert second.vocabulary == first.vocabulary
+    assert second.model.config == first.model.config
+    for key, value in first.model.state_dict().items():
+        assert torch.equal(second.model.state_dict()[key], value)
+    assert second.fingerprint == first.fingerprint
+
+
+def test_a_calibration_comes_back_and_changes_the_fingerprint(copy: Path) -> None:
+    before = load_checkpoint(copy)
+    ones = [1.0] * len(SIGNALS)
+    calibration = Calibration("good", "here", list(SIGNALS), ones, ones, ones, 0.5)
+    save_calibration(copy, calibration)
+    after = load_checkpoint(copy)
+    assert before.calibration is None and after.calibration == calibration
+    assert after.fingerprint != before.fingerprint
+
+
+def test_another_weight_is_another_fingerprint(copy: Path) -> None:
+    before = load_checkpoint(copy)
+    with torch.no_grad():
+        before.model.decoder.output_bias[0] += 1
+    save_checkpoint(copy, before.model, before.vocabulary)
+    assert load_checkpoint(copy).fingerprint != before.fingerprint
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(CheckpointError, match=r"nothing-here.*flickr8k"):
+        find_checkpoint("nothing-here")
+
+
+def cut_weights(directory: Path) -> None:
+    weights = directory / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def pickled_weights(directory: Path) -> None:
+    (directory / "model.safetensors").write_bytes(pickle.dumps({"a": 1}))
+
+
+def fewer_words(directory: Path) -> None:
+    vocabulary = directory / "vocabulary.txt"
+    vocabulary.write_text("\n".join(vocabulary.read_text().split()[:-1]))
+
+
+def unknown_setting(directory: Path) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"wings": 2}))
+
+
+def no_vocabulary(directory: Path) -> None:
+    (directory / "vocabulary.txt").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (cut_weights, "model.safetensors"),
+        (pickled_weights, "safetensors format"),
+        (fewer_words, "model.safetensors: does not fit"),
+        (unknown_setting, "config.json"),
+        (no_vocabulary, "vocabulary.txt"),
+    ],
+)
+def test_a_damaged_model_directory_is_refused_by_file(
+    copy: Path, damage: Callable[[Path], None], named: str
+) -> None:
+    damage(copy)
+    with pytest.raises(CheckpointError, match=named):
+        load_checkpoint(copy)

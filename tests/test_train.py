@@ -1,0 +1,166 @@
+"""Training learns, resumes where it stopped, and leaves a captioner that works."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captioner import Captioner
+from captioner.checkpoint import load_checkpoint
+from captioner.errors import CaptionerError
+from captioner.training.config import TrainConfig
+from captioner.training.inputs import References, augment
+from captioner.training.train import train
+from captioner.vocabulary import BOS, EOS, PAD, Vocabulary
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
+
+
+def write_dataset(folder: Path, images: int) -> None:
+    """Pictures of one colour, and captions that name it."""
+    folder.mkdir()
+    random = np.random.default_rng(images)
+    lines = []
+    for number in range(images):
+        colour = list(COLOURS)[number % 3]
+        pixels = np.clip(random.normal(COLOURS[colour], 20, (48, 64, 3)), 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg")
+        texts = [f"a {colour} wall", f"this is a very {colour} wall"]
+        lines.append(json.dumps({"image": f"{number}.jpg", "captions": texts}))
+    (folder / "captions.jsonl").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    data = tmp_path_factory.mktemp("data")
+    write_dataset(data / "train", 48)
+    write_dataset(data / "val", 12)
+    return TrainConfig(
+        images=(str(data / "train"),),
+        captions=(str(data / "train" / "captions.jsonl"),),
+        val_images=(str(data / "val"),),
+        val_captions=(str(data / "val" / "captions.jsonl"),),
+        out=str(data / "model"),
+        device="cpu",
+        encoder="squeezenet1_1",
+        image_size=64,
+        hidden=32,
+        heads=4,
+        min_count=1,
+        batch_size=8,
+        decoder_epochs=12,
+        finetune_epochs=2,
+        learning_rate=1e-2,
+        ema_decay=0.9,
+        patience=100,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(config: TrainConfig) -> Path:
+    return train(config)
+
+
+def test_training_learns_to_tell_colours(config: TrainConfig, trained: Path) -> None:
+    captioner = Captioner.load(trained, device="cpu")
+    val = Path(config.val_images[0])
+    captions = captioner.caption([val / f"{number}.jpg" for number in range(12)])
+    right = [list(COLOURS)[n % 3] in caption.text for n, caption in enumerate(captions)]
+    assert sum(right) >= 11
+    assert all(caption.confidence is not None for caption in captions)
+
+
+def test_fine_tuning_changes_the_encoder(config: TrainConfig, trained: Path) -> None:
+    log = [json.loads(line) for line in (trained / "training_log.jsonl").open()]
+    assert [entry["stage"] for entry in log] == ["decoder"] * 12 + ["finetune"] * 2
+    state = torch.load(trained / "training_state.pt", weights_only=True)
+    torch.manual_seed(config.seed)
+    kept = load_checkpoint(trained).model.encoder.state_dict()
+    assert any(
+        not torch.equal(value, state["model"][f"encoder.{key}"]) for key, value in kept.items()
+    )
+
+
+def test_an_interrupted_training_ends_like_one_that_ran_through(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    through = replace(config, out=str(tmp_path / "through"), decoder_epochs=2, finetune_epochs=2)
+    train(through)
+    interrupted = replace(through, out=str(tmp_path / "interrupted"))
+    stop_after(3, interrupted)
+    train(interrupted)
+    logs = [
+        [json.loads(line) for line in (Path(one.out) / "training_log.jsonl").open()]
+        for one in (through, interrupted)
+    ]
+    assert len(logs[0]) == 4
+    assert [entry["epoch"] for entry in logs[1]] == [1, 2, 1, 2]
+    for one, other in zip(*logs, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def stop_after(epochs: int, config: TrainConfig) -> None:
+    """Train until so many epochs are complete, then stop as Ctrl-C does."""
+    from captioner.training import trainer
+
+    save, saved = trainer.Trainer._save_state, []
+
+    def save_then_stop(self: trainer.Trainer) -> None:
+        save(self)
+        saved.append(1)
+        if len(saved) == epochs:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer.Trainer, "_save_state", save_then_stop)
+        train(config)
+
+
+def test_another_model_in_the_same_folder_is_refused(config: TrainConfig, trained: Path) -> None:
+    with pytest.raises(CaptionerError, match="another model"):
+        train(replace(config, hidden=16))
+
+
+def test_lite0_weights_come_from_a_file(config: TrainConfig, tmp_path: Path) -> None:
+    lite = replace(config, encoder="efficientnet_lite0", encoder_weights="DEFAULT")
+    with pytest.raises(CaptionerError, match="file"):
+        train(replace(lite, out=str(tmp_path)))
+
+
+def test_weights_of_another_encoder_are_refused_by_file(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save({"features.0.weight": torch.zeros(3)}, weights)
+    with pytest.raises(CaptionerError, match=r"weights\.pt"):
+        train(replace(config, out=str(tmp_path / "out"), encoder_weights=str(weights)))
+
+
+def test_references_become_what_is_read_and_what_is_said() -> None:
+    vocabulary = Vocabulary.build(["a dog runs fast"], min_count=1)
+    references = References.of([["a dog runs", "a dog"], ["a dog runs fast"]], vocabulary, 3)
+    read, said = references.tokens([1, 0])
+    a, dog, runs = vocabulary.encode("a dog runs")
+    assert read.tolist() == [
+        [[PAD, PAD, PAD, PAD], [BOS, a, dog, runs]],
+        [[BOS, a, dog, PAD], [BOS, a, dog, runs]],
+    ]
+    assert said.tolist() == [
+        [[PAD, PAD, PAD, PAD], [a, dog, runs, EOS]],
+        [[a, dog, EOS, PAD], [a, dog, runs, EOS]],
+    ]
+
+
+def test_images_whose_captions_speak_of_sides_are_not_mirrored() -> None:
+    captions = [["a dog on the left"], ["a dog"]]
+    references = References.of(captions, Vocabulary.build([], 1), 20)
+    assert references.mirrorable == [False, True]
+    torch.manual_seed(0)
+    ramp = torch.linspace(0, 255, 32).to(torch.uint8).expand(64, 3, 32, 32)
+    varied = augment(ramp.permute(0, 2, 3, 1), [False] * 32 + [True] * 32)
+    falls = (varied[:, 0, 0, 0].int() > varied[:, 0, -1, 0].int()).tolist()
+    assert not any(falls[:32]) and 8 < sum(falls[32:]) < 24
