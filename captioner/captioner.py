@@ -15,7 +15,7 @@ from torch import Tensor
 from captioner.beam_search import NEVER, Hypotheses, SearchOptions, beam_search
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.confidence import signals
-from captioner.device import choose_device
+from captioner.device import choose_device, compute_dtype
 from captioner.image import decode_image
 from captioner.model import WordPredictor
 from captioner.vocabulary import EOS, sentence
@@ -58,6 +58,9 @@ class Captioner:
         self.device = device
         self.options = search
         self.model = checkpoint.model.to(device)
+        dtype = compute_dtype(device)
+        self.model.encoder.trunk.to(dtype)
+        self.model.decoder.to(dtype)
         self.vocabulary = checkpoint.vocabulary
         self.calibration = checkpoint.calibration
         settings = json.dumps(asdict(search), sort_keys=True)

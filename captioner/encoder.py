@@ -37,8 +37,9 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         images = pixels.permute(0, 3, 1, 2)  # [N, 3, S, S], channels_last in memory as it is
-        images = (images.to(self.mean.dtype) - self.mean) / self.std
-        grid = self.trunk(images)  # [N, C, S/32, S/32]
+        images = (images.float() - self.mean) / self.std
+        dtype = next(self.trunk.parameters(), images).dtype
+        grid = self.trunk(images.to(dtype))  # [N, C, S/32, S/32]
         return grid.flatten(2).transpose(1, 2)  # [N, L, C]
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import photograph
 from PIL import Image
 
@@ -69,9 +70,17 @@ def test_the_identity_changes_with_the_search(tiny_checkpoint: Path, captioner: 
 
 
 def test_a_missing_gpu_is_an_error_with_a_remedy(tiny_checkpoint: Path) -> None:
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(CaptionerError, match="cpu"):
         Captioner.load(tiny_checkpoint, device="cuda")
+
+
+def test_computing_in_bfloat16_hardly_changes_the_log_probabilities(
+    tiny_checkpoint: Path, captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.captioner.compute_dtype", lambda device: torch.bfloat16)
+    rounded = Captioner.load(tiny_checkpoint, device="cpu")
+    assert rounded.encode(np.zeros((1, 64, 64, 3), np.uint8)).dtype == torch.bfloat16
+    for exact, near in zip(captioner.caption(IMAGES), rounded.caption(IMAGES), strict=True):
+        assert near.log_prob == pytest.approx(exact.log_prob, rel=0.05)

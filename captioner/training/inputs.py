@@ -35,9 +35,8 @@ def cached_features(
     pixels: npt.NDArray[np.uint8], encoder: Encoder, cache: Path, device: torch.device
 ) -> npt.NDArray[np.float16]:
     """Grid features, float16 [N, L, C], of the encoder as it is; memory-mapped."""
-    key = hashlib.sha256(
-        str(pixels.shape).encode() + pixels[:: max(1, len(pixels) // 16)].tobytes()
-    )
+    sample = pixels[:: max(1, len(pixels) // 16)]
+    key = hashlib.sha256(f"{encoder} {pixels.shape}".encode() + sample.tobytes())
     for value in encoder.state_dict().values():
         key.update(value.cpu().numpy().tobytes())
     path = cache / f"features-{key.hexdigest()[:16]}.npy"

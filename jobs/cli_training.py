@@ -1,0 +1,92 @@
+"""The commands `captioner train` and `captioner evaluate`: flags and recipes to a TrainConfig."""
+
+import argparse
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from captioner.training.config import SEQUENCES, TrainConfig
+from jobs.config import DEVICES, read_toml
+from jobs.errors import ExitCode
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+CAPTION_FORMATS = "JSONL (image, captions), COCO captions_*.json, Karpathy dataset_*.json or .token"
+
+
+def add_train(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a captioner on captioned images",
+        description="Train a captioner: the decoder on frozen features, then encoder and decoder. "
+        "Interrupted, the same command goes on after the last complete epoch.",
+        argument_default=argparse.SUPPRESS,  # only what is given wins over the recipe
+    )
+    add = parser.add_argument
+    add("--images", metavar="DIR_OR_TAR", nargs="+", help="images; several with their captions")
+    add("--captions", metavar="FILE", nargs="+", help=CAPTION_FORMATS)
+    add("--val-images", metavar="DIR_OR_TAR", nargs="+", help="images to choose the best epoch by")
+    add("--val-captions", metavar="FILE", nargs="+", help="their captions")
+    add("--split", help="split of a Karpathy file to train on, such as train")
+    add("--val-split", help="split of a Karpathy file to choose by, such as val")
+    add("--out", metavar="DIR", help="model directory to write")
+    add("--config", metavar="RECIPE.toml", type=Path, dest="recipe", help="recipe; flags win")
+    add("--encoder", metavar="NAME", help="torchvision CNN (efficientnet_lite0)")
+    add("--encoder-weights", metavar="WEIGHTS", help="DEFAULT (torchvision's), or a file")
+    add("--decoder-epochs", metavar="N", type=int, help="epochs of the decoder alone (8)")
+    add("--finetune-epochs", metavar="N", type=int, help="epochs of encoder and decoder (8)")
+    add("--batch-size", metavar="N", type=int, help="images a step, with all their captions (32)")
+    add("--device", choices=DEVICES, help="where to train (auto)")
+    add("--seed", metavar="N", type=int, help="of all that is random (1)")
+    parser.set_defaults(command=_train)
+
+
+def _train(options: dict[str, Any]) -> int:
+    recipe = options.pop("recipe", None)
+    known = [field.name for field in fields(TrainConfig)]
+    values = read_toml(recipe, known) if recipe else {}
+    values |= options
+    for name in (*SEQUENCES, "mean", "std"):
+        if isinstance(values.get(name), list):
+            values[name] = tuple(values[name])
+    config = TrainConfig(**dict.fromkeys(SEQUENCES, ()) | {"out": ""} | values)
+    from captioner.training.train import train
+
+    print(f"trained: {train(config)}")
+    return ExitCode.DONE
+
+
+def add_evaluate(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a captioner on captioned images",
+        description="Caption images that people have captioned, and score the captions.",
+    )
+    add = parser.add_argument
+    add("--images", metavar="DIR_OR_TAR", nargs="+", type=Path, required=True)
+    add("--captions", metavar="FILE", nargs="+", type=Path, required=True, help=CAPTION_FORMATS)
+    add("--split", help="split of a Karpathy file, such as test")
+    add("--checkpoint", default="flickr8k", metavar="NAME", help="bundled model or directory")
+    add("--beam-size", default=3, metavar="N", type=int, help="beams of the search (3)")
+    add("--batch-size", default=32, metavar="N", type=int, help="images at once (32)")
+    add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
+    add("--json", action="store_true", help="print a JSON object")
+    parser.set_defaults(command=_evaluate)
+
+
+def _evaluate(options: dict[str, Any]) -> int:
+    from captioner import Captioner, SearchOptions
+    from captioner.training.dataset import load_split
+    from captioner.training.evaluate import evaluate
+
+    split = load_split(options["images"], options["captions"], options["split"])
+    captioner = Captioner.load(
+        options["checkpoint"],
+        device=options["device"],
+        search=SearchOptions(beam_size=options["beam_size"]),
+    )
+    result = evaluate(captioner, split, options["batch_size"])
+    print(json.dumps(result.to_dict(), indent=2) if options["json"] else result)
+    return ExitCode.DONE

@@ -1,0 +1,128 @@
+"""JobConfig: what a job is to do, from flags and a TOML job file."""
+
+import json
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import UsageError
+
+DEVICES = ("auto", "cpu", "cuda")
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """A job: caption the images of `source` into the table in `out`.
+
+    The fields are the flags of `captioner run` and the keys of a job file. Relative paths, in a
+    job file too, are relative to the working directory. UsageError for a value that cannot be.
+
+    source: a directory, a glob, or a manifest (.csv, .jsonl, .parquet) with a column image_uri.
+    checkpoint: the name of a bundled model, or a model directory.
+    batch_size: images that go through the network at once.
+    partition_size: images of one file of the table.
+    workers: processes of the local cluster; by default one a core, or one a GPU.
+    device: auto, cpu or cuda.
+    scheduler: address of a running Dask scheduler, to use its workers.
+    max_failures: more failed images than this, a count (10) or a share ("5%", 0.05), end a
+        finished run with exit code 3; by default only if every image failed.
+    max_bytes: larger image files are not read.
+    """
+
+    source: str | Path
+    out: str | Path
+    checkpoint: str | Path = "flickr8k"
+    beam_size: int = 3
+    batch_size: int = 32
+    partition_size: int = 500
+    workers: int | None = None
+    device: str = "auto"
+    scheduler: str | None = None
+    max_failures: str | int | float | None = None
+    max_bytes: int = 256 * 1024 * 1024
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("source", "out", "checkpoint"):
+            self._require(name, isinstance(getattr(self, name), str | Path), "a path")
+            self._require(name, str(getattr(self, name)) != "", "a path")
+        for name in ("beam_size", "batch_size", "partition_size", "max_bytes"):
+            self._require(name, _is_count(getattr(self, name)), "a whole number above 0")
+        self._require(
+            "workers", self.workers is None or _is_count(self.workers), "a number above 0"
+        )
+        self._require("device", self.device in DEVICES, " or ".join(DEVICES))
+        address = self.scheduler is None or (isinstance(self.scheduler, str) and self.scheduler)
+        self._require("scheduler", bool(address), "an address such as tcp://host:8786")
+        self._require("quiet", isinstance(self.quiet, bool), "true or false")
+        self.failure_limit(0)
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise UsageError(f"{name} must be {expected}, not {getattr(self, name)!r}")
+
+    def failure_limit(self, images: int) -> int | None:
+        """The number of failures of `images` that is still accepted; None: any but all."""
+        limit = self.max_failures
+        if limit is None:
+            return None
+        share = _SHARE.fullmatch(str(limit))
+        if share and not isinstance(limit, bool):
+            fraction = float(share[1]) / 100 if share[1] else float(share[2])
+            self._require("max_failures", fraction <= 1, "at most 100%")
+            return int(fraction * images)
+        is_count = str(limit).isdecimal() and not isinstance(limit, float)
+        self._require("max_failures", is_count, "a count (10) or a share (5% or 0.05)")
+        return int(limit)
+
+    def to_toml(self) -> str:
+        """The job as a job file; what is not set is left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        lines = [f"{key} = {_toml(value)}\n" for key, value in values.items() if value is not None]
+        return "".join(lines)
+
+
+def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobConfig:
+    """The job that a file and flags describe; flags win. UsageError names key and file."""
+    known = [field.name for field in fields(JobConfig)]
+    values = read_toml(job_file, known) if job_file else {}
+    values |= flags
+    for required in ("source", "out"):
+        if required not in values:
+            raise UsageError(f"no {required} given, neither as an argument nor in a job file")
+    try:
+        return JobConfig(**values)
+    except UsageError as error:
+        from_file = job_file and not any(str(error).startswith(f"{key} ") for key in flags)
+        raise UsageError(f"{job_file}: {error}") if from_file else error from None
+
+
+def read_toml(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """The keys and values of a TOML file; UsageError for a key that is not `known`."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    for key in values:
+        if key not in known:
+            nearest = get_close_matches(key, known, n=1, cutoff=0)
+            raise UsageError(f"{path}: unknown key {key!r}; did you mean {nearest[0]!r}?")
+    return values
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _toml(value: object) -> str:
+    """A TOML value; a JSON string is one too, but for DEL."""
+    if isinstance(value, str | Path):
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value)

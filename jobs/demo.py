@@ -1,0 +1,72 @@
+"""Caption a handful of freely licensed photographs: `python -m jobs.demo FOLDER`.
+
+The photographs come with scikit-image (public domain and CC0) and scikit-learn (CC BY); they are
+written as ordinary files and captioned by an ordinary job.
+"""
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pyarrow.dataset as ds
+from PIL import Image
+
+from jobs.config import JobConfig
+from jobs.run import run_job
+
+SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
+
+
+def main() -> int:
+    """Write the photographs, run the job, show its table."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
+    photographs = write_photographs(folder / "photographs")
+    out = folder / "out"
+    print(f"Six photographs are in {photographs}; captioning them into {out}\n", flush=True)
+    report = run_job(JobConfig(source=str(photographs), out=str(out)))
+    print("\n" + caption_listing(out))
+    print(how_to_query(out))
+    return report.exit_code
+
+
+def write_photographs(folder: Path) -> Path:
+    """Save the sample photographs of scikit-image and scikit-learn as JPEG files."""
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {name: getattr(data, name)() for name in SAMPLES}
+    samples = load_sample_images()
+    pictures |= {
+        Path(file).stem: image
+        for file, image in zip(samples.filenames, samples.images, strict=True)
+    }
+    for name, pixels in pictures.items():
+        path = folder / f"{name}.jpg"
+        if not path.is_file():  # a file that is written again would count as a changed image
+            Image.fromarray(pixels).save(path, quality=95)
+    return folder
+
+
+def caption_listing(out: Path) -> str:
+    """The caption table as text, the surest caption first."""
+    table = ds.dataset(out / "captions").to_table(["image_uri", "caption", "confidence"])
+    lines = [f"{'image':<14} {'confidence':>10}  caption"]
+    for row in table.sort_by([("confidence", "descending")]).to_pylist():
+        confidence = "-" if row["confidence"] is None else f"{row['confidence']:.2f}"
+        lines.append(f"{Path(row['image_uri']).name:<14} {confidence:>10}  {row['caption']}")
+    return "\n".join(lines)
+
+
+def how_to_query(out: Path) -> str:
+    """A query the reader can paste."""
+    return textwrap.dedent(f"""
+        The table is Parquet, in {out / "captions"}. Ask it anything:
+          .venv/bin/python -c "import duckdb; print(duckdb.sql(\\"
+            SELECT image_uri, caption, confidence FROM '{out / "captions" / "*.parquet"}'
+            WHERE confidence > 0.5 ORDER BY confidence DESC\\"))"
+        """)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

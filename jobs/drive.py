@@ -1,0 +1,117 @@
+"""The work of a run on Dask: few tasks in flight, and nothing lost when one fails.
+
+A task that fails is tried again, then cut into parts, down to the single image that is at fault;
+that one gets a row which says so. A partition whose worker died is cut at once. Dask blames every
+task that a dead worker had been given; the marks (worker.py) tell which one it was at.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+
+from distributed import Client, Future, KilledWorker, as_completed
+
+from jobs.cluster import connect
+from jobs.config import JobConfig
+from jobs.errors import ExitCode, JobError, TemporaryError, UsageError
+from jobs.locks import revoke
+from jobs.tally import Tally
+from jobs.task import DIED, PartitionResult, Task, WorkerSettings, after_failure, again, tasks_of
+from jobs.worker import caption_partition, committed_result
+from schemas.caption_table import Status
+
+TASKS_PER_THREAD = 2  # in flight: one at work, one waiting
+MOST_ATTEMPTS = 20  # of a task that never came to its turn
+CRASHES_TO_GIVE_UP = 10  # if not a single image fared better
+
+
+def caption_plan(config: JobConfig, tally: Tally) -> None:
+    """Caption all images of the plan. JobError for a fault that every image would meet."""
+    settings = WorkerSettings(
+        checkpoint=str(config.checkpoint),
+        device=config.device,
+        beam_size=config.beam_size,
+        batch_size=config.batch_size,
+        max_bytes=config.max_bytes,
+    )
+    tasks = tasks_of(tally.plan, tally.run, settings)
+    with tally.progress(config.quiet), connect(config) as client:
+        _Driver(client, tasks, tally).run()
+
+
+class _Driver:
+    """Keeps the workers busy until no task is left."""
+
+    def __init__(self, client: Client, tasks: Iterator[Task], tally: Tally) -> None:
+        self.client = client
+        self.tasks = tasks  # not begun
+        self.waiting: deque[Task] = deque()  # to be repeated, before new ones
+        self.running: dict[str, Task] = {}  # by key
+        self.completed = as_completed(loop=client.loop)
+        self.tally = tally
+
+    def run(self) -> None:
+        """Settle one task after the other. Few are in flight, so the graph stays small."""
+        self._top_up()
+        for future in self.completed:
+            task = self.running.pop(future.key)
+            self.waiting.extendleft(reversed(self._settle(task, future)))
+            self._top_up()
+
+    def _top_up(self) -> None:
+        threads = self.client.nthreads()  # by worker; more may have come
+        self.tally.workers = max(self.tally.workers, len(threads))
+        while len(self.running) < TASKS_PER_THREAD * max(sum(threads.values()), 1):
+            task = self.waiting.popleft() if self.waiting else next(self.tasks, None)
+            if task is None:
+                return
+            self.running[task.key] = task
+            self.completed.add(self.client.submit(caption_partition, task, key=task.key))
+
+    def _settle(self, task: Task, future: "Future[PartitionResult]") -> list[Task]:
+        """Count what a task has committed; what is to be done instead if it has not."""
+        try:
+            result = future.result()
+        except KilledWorker:
+            return self._settle_death(task)
+        except CancelledError as error:
+            raise TemporaryError("the connection to the Dask scheduler was lost") from error
+        return self._settle_result(task, result)
+
+    def _settle_result(self, task: Task, result: PartitionResult) -> list[Task]:
+        if result.fatal is not None:
+            kind = UsageError if result.fatal == ExitCode.USAGE else JobError
+            raise kind(result.error)
+        if result.error is not None:
+            return self._settle_failure(task, result.error, died=result.died)
+        self.tally.add(result)
+        return []
+
+    def _settle_death(self, task: Task) -> list[Task]:
+        """The worker that had the task died: while at it, before it, or after its commit."""
+        result = committed_result(task)
+        if result is not None:
+            return self._settle_result(task, result)
+        if task.run.mark(task.key).exists():
+            return self._settle_failure(task, DIED, died=True)
+        if task.attempt == MOST_ATTEMPTS:
+            raise JobError(f"the workers die before they come to part {task.name}")
+        return [again(task)]
+
+    def _settle_failure(self, task: Task, error: str, *, died: bool) -> list[Task]:
+        self.tally.event("failed", task.name, images=task.images, error=error)
+        if task.verdict is not None:
+            raise JobError(f"part {task.name} cannot even be recorded as crashed: {error}")
+        reason = error.strip().splitlines()[-1]  # of a traceback
+        follow_ups = after_failure(task, reason, died=died)
+        if len(follow_ups) > 1 and not revoke(task.run, task.name):
+            result = committed_result(task)  # by a worker that only seemed dead
+            return self._settle_result(task, result) if result else [again(task)]
+        if follow_ups[0].verdict is not None:
+            self._give_up_if_nothing_works(reason)
+        return follow_ups
+
+    def _give_up_if_nothing_works(self, reason: str) -> None:
+        crashed = self.tally.statuses[Status.CRASHED]
+        if crashed == self.tally.images >= CRASHES_TO_GIVE_UP:
+            raise JobError(f"{crashed} images failed one by one, and none succeeded: {reason}")

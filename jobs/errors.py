@@ -1,0 +1,56 @@
+"""How a job ends, and the errors that end it: each message names the input and the remedy."""
+
+from enum import IntEnum
+
+from schemas.caption_table import Status
+from schemas.job_report import JobReport
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line; 128 + n after signal n."""
+
+    DONE = 0
+    FAULT = 1
+    USAGE = 2
+    TOO_MANY_FAILURES = 3
+    TEMPORARY = 75
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class JobError(Exception):
+    """A job cannot go on; what it has committed stays."""
+
+    exit_code = ExitCode.FAULT
+
+
+class UsageError(JobError):
+    """What the user asked for cannot be done; the message says what to change."""
+
+    exit_code = ExitCode.USAGE
+
+
+class TemporaryError(JobError):
+    """The same command may succeed later."""
+
+    exit_code = ExitCode.TEMPORARY
+
+
+class StaleCommit(JobError):
+    """A worker wants to commit what is no longer its own: a later run, or a split, has it."""
+
+
+class FetchError(Exception):
+    """The bytes of one image could not be had; `status` says why."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM stopped a run; `report` tells what it had committed."""
+
+    def __init__(self, report: JobReport) -> None:
+        super().__init__(f"run {report.run_id} was interrupted")
+        self.report = report

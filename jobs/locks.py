@@ -1,0 +1,97 @@
+"""Who may write to OUT: one run at a time, and of that run only who still has the right.
+
+The *lock* is held by a run for its whole life; a second run on the same OUT is refused. The
+operating system frees it when the process dies, however it dies.
+
+The *fence* keeps out workers that outlive their run or their task. When a run is killed, a worker
+of it may still be about to commit; when a worker looks dead to the scheduler, it may only have
+been slow. The fence file names the run that may commit, and the files of it that no longer may be
+written. Workers read it under a shared lock and rename within that lock; the driver changes it
+under an exclusive one. So after a change no commit that it forbids can happen any more.
+
+Both are flock(2), which counts on local file systems, on NFS (Linux, version 4) and on cluster
+file systems mounted with it (Lustre: `-o flock`). It does not count between machines on SMB mounts
+or on object stores mounted as folders; there, start one run at a time yourself.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from jobs.errors import StaleCommit, TemporaryError, UsageError
+from jobs.folders import RunFolder
+
+
+@contextmanager
+def run_lock(run: RunFolder) -> Iterator[None]:
+    """Hold OUT for this run; TemporaryError, naming the holder, if another run has it."""
+    path = run.out.lock
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise UsageError(f"cannot write to {run.out.root}: {error.strerror}") from error
+    with file:
+        _lock_or_refuse(file, run)
+        file.truncate(0)
+        file.write(f"run {run.run_id}, process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _lock_or_refuse(file: TextIO, run: RunFolder) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read() or "another run"
+        message = f"{run.out.root} is in use by {holder}; try again when it has ended"
+        raise TemporaryError(message) from error
+    except OSError as error:
+        message = f"{run.out.root} lies on a file system without locks ({error.strerror})"
+        raise UsageError(message) from error
+
+
+def take_fence(run: RunFolder) -> None:
+    """From now on only workers of this run may commit."""
+    with _locked(run.out.fence, fcntl.LOCK_EX) as file:
+        file.truncate(0)
+        _append(file, run.run_id)
+
+
+def revoke(run: RunFolder, name: str) -> bool:
+    """Forbid the commit of part `name`; False if it has been committed already."""
+    with _locked(run.out.fence, fcntl.LOCK_EX) as file:
+        if run.part(name).exists():
+            return False
+        _append(file, name)
+        return True
+
+
+@contextmanager
+def commit_right(run: RunFolder, name: str) -> Iterator[None]:
+    """The right to commit part `name`, for as long as the context lasts; StaleCommit if lost."""
+    with _locked(run.out.fence, fcntl.LOCK_SH) as file:
+        file.seek(0)
+        holder, *revoked = file.read().splitlines()
+        if holder != run.run_id or name in revoked:
+            raise StaleCommit(f"part {name} of run {run.run_id} is no longer to be committed")
+        yield
+
+
+@contextmanager
+def _locked(path: Path, kind: int) -> Iterator[TextIO]:
+    with path.open("a+") as file:
+        fcntl.flock(file, kind)
+        yield file
+
+
+def _append(file: TextIO, line: str) -> None:
+    file.write(f"{line}\n")
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,104 @@
+"""What a run did, and what a table holds, for people to read."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.errors import UsageError
+from jobs.folders import OutFolder
+from schemas.caption_table import Status
+from schemas.job_report import JobReport
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """What a table holds, from its files alone."""
+
+    table: str
+    images: int
+    statuses: Mapping[str, int]
+    captioners: Mapping[str, int]
+    files: int
+    bytes: int
+
+
+def read_status(out: str | Path) -> TableStatus:
+    """Count the rows of the table in OUT; UsageError if there is no table."""
+    folder = OutFolder(Path(out).absolute())
+    if not folder.captions.is_dir():
+        raise UsageError(f"{out} holds no caption table (no folder {folder.captions})")
+    statuses: Counter[str] = Counter()
+    captioners: Counter[str] = Counter()
+    files = folder.table_files()
+    for path in files:
+        columns = _read(path, ["status", "captioner"])
+        statuses.update(columns["status"].to_pylist())
+        captioners.update(columns["captioner"].to_pylist())
+    return TableStatus(
+        table=str(folder.captions),
+        images=statuses.total(),
+        statuses=dict(statuses),
+        captioners=dict(captioners),
+        files=len(files),
+        bytes=sum(path.stat().st_size for path in files),
+    )
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns=columns)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise UsageError(f"{path} is not a file of a caption table: {error}") from error
+
+
+def status_text(status: TableStatus) -> str:
+    """A table's status in a few lines."""
+    lines = {
+        "images": f"{status.images:,}",
+        **_outcome(status.statuses),
+        "captioner": ", ".join(status.captioners) or "none",
+        "files": f"{status.files:,} ({status.bytes / 1e6:,.1f} MB)",
+        "table": status.table,
+    }
+    return _aligned(lines)
+
+
+def summary(report: JobReport) -> str:
+    """What a run did in a few lines."""
+    others = {
+        "already in the table": report.already_there,
+        "listed twice": report.duplicates,
+        **{f"skipped: {reason}": count for reason, count in report.skipped.items()},
+    }
+    unfinished = f" of {report.planned:,}" if report.images < report.planned else ""
+    lines = {
+        "images": f"{report.images:,}{unfinished}{_in_brackets(others)}",
+        **_outcome(report.statuses),
+        "speed": f"{report.images_per_second or 0:,.1f} images/s",
+        "table": report.table,
+    }
+    if not report.planned and not report.error:
+        lines = {"images": f"nothing to do{_in_brackets(others)}", "table": report.table}
+    return _aligned(lines)
+
+
+def _outcome(statuses: Mapping[str, int]) -> dict[str, str]:
+    failures = {status: n for status, n in statuses.items() if status != Status.OK}
+    return {
+        "captioned": f"{statuses.get(Status.OK, 0):,}",
+        "failed": f"{sum(failures.values()):,}{_in_brackets(failures)}",
+    }
+
+
+def _in_brackets(counts: Mapping[str, int]) -> str:
+    counted = [f"{count:,} {name}" for name, count in counts.items() if count]
+    return f" ({', '.join(counted)})" if counted else ""
+
+
+def _aligned(lines: Mapping[str, str]) -> str:
+    return "\n".join(f"{name:<10} {value}" for name, value in lines.items())

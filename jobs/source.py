@@ -1,0 +1,166 @@
+"""SOURCE -> image records, as a stream: a directory, a glob, one image, or a manifest."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from jobs.errors import UsageError
+from jobs.manifest import MANIFEST_SUFFIXES, manifest_records
+from jobs.uris import file_version, image_uri, image_version, is_local, local_path
+from schemas.image_record import plan_schema
+
+# What Pillow reads, and HEIC, so that iPhone photographs are reported rather than passed over.
+IMAGE_SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+BATCH_ROWS = 10_000
+
+Records = Iterator[tuple[str, str | None]]  # uri and version
+Identity = tuple[int, int]  # of a folder: device and inode
+
+
+@dataclass(frozen=True)
+class Source:
+    """A listing: batches of `schema` (a plan's), to be read once.
+
+    `skipped` counts, by reason, what was found and is no image; it grows while the batches are
+    read.
+    """
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def open_source(source: str | Path) -> Source:
+    """The images that SOURCE names. UsageError if there is nothing that could be read.
+
+    The order depends on the names alone. Of a directory, hidden files and folders and files
+    without an image's extension are skipped; symbolic links are followed, loops end.
+    """
+    if not is_local(str(source)):
+        raise UsageError(
+            f"cannot list {source}: SOURCE must be a local directory, glob or manifest"
+        )
+    path = Path(local_path(str(source)))
+    if path.is_dir():
+        return _directory(path)
+    if path.is_file():
+        return _file(path)
+    if glob.has_magic(str(path)):
+        return _glob(str(path))
+    raise UsageError(f"{source} does not exist; SOURCE is a directory, a glob or a manifest")
+
+
+def _file(path: Path) -> Source:
+    if path.suffix.lower() in MANIFEST_SUFFIXES:
+        return Source(*manifest_records(path))
+    if is_image_name(path.name):
+        return _found(str(path), iter([_record(str(path))]), Counter())
+    known = ", ".join(MANIFEST_SUFFIXES)
+    raise UsageError(f"{path} is neither an image nor a manifest ({known})")
+
+
+def _directory(path: Path) -> Source:
+    skipped: Counter[str] = Counter()
+    try:
+        status = path.stat()
+        next(path.iterdir(), None)
+    except OSError as error:
+        raise UsageError(f"cannot list {path}: {error.strerror}") from error
+    images = _walk(os.path.abspath(path), (_identity(status),), skipped)  # noqa: PTH100
+    return _found(str(path), images, skipped)
+
+
+def _glob(pattern: str) -> Source:
+    skipped: Counter[str] = Counter()
+    return _found(pattern, _matches(pattern, skipped), skipped)
+
+
+def _found(source: str, records: Records, skipped: Counter[str]) -> Source:
+    """A source of records without columns of their own; UsageError if there are none."""
+    batches = _batches(records)
+    first = next(batches, None)
+    if first is None:
+        others = ", ".join(f"{n} {reason}" for reason, n in skipped.items())
+        raise UsageError(f"no images in {source}" + (f" (skipped: {others})" if others else ""))
+
+    def all_batches() -> Iterator[pa.RecordBatch]:
+        yield first
+        yield from batches
+
+    return Source(plan_schema(), all_batches(), skipped)
+
+
+def _batches(records: Records) -> Iterator[pa.RecordBatch]:
+    while rows := list(islice(records, BATCH_ROWS)):
+        uris, versions = zip(*rows, strict=True)
+        yield pa.record_batch([uris, versions], schema=plan_schema())
+
+
+def _record(path: str) -> tuple[str, str | None]:
+    uri = image_uri(path)
+    return uri, image_version(uri)
+
+
+def _matches(pattern: str, skipped: Counter[str]) -> Records:
+    for path in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
+        if Path(path).is_dir():
+            continue
+        if is_image_name(path):
+            yield _record(path)
+        else:
+            skipped["no image's extension"] += 1
+
+
+def _walk(folder: str, ancestors: tuple[Identity, ...], skipped: Counter[str]) -> Records:
+    """The images below a folder; `ancestors` are itself and the folders above."""
+    try:
+        with os.scandir(folder) as entries:
+            children = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        skipped["unreadable folders"] += 1
+        return
+    for entry in children:
+        if entry.name.startswith("."):
+            skipped["hidden"] += 1
+        elif folder_identity := _folder_identity(entry):
+            if folder_identity in ancestors:
+                skipped["links to a folder above"] += 1
+            else:
+                yield from _walk(entry.path, (*ancestors, folder_identity), skipped)
+        elif not is_image_name(entry.name):
+            skipped["no image's extension"] += 1
+        else:
+            yield image_uri(entry.path), _entry_version(entry)
+
+
+def _folder_identity(entry: os.DirEntry[str]) -> Identity | None:
+    """Of a folder or a link to one; None for what is neither."""
+    try:
+        return _identity(entry.stat()) if entry.is_dir() else None
+    except OSError:  # a link to itself, or a folder that has just gone
+        return None
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino
+
+
+def _entry_version(entry: os.DirEntry[str]) -> str | None:
+    try:
+        return file_version(entry.stat())
+    except OSError:  # a broken link; the row will say not_found
+        return None
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name ends like an image's."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122

@@ -1,0 +1,96 @@
+"""What a run has done so far: the progress bar, the events, and in the end the report."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tqdm import tqdm
+
+from jobs.errors import ExitCode
+from jobs.folders import RunFolder
+from jobs.plan import Plan
+from jobs.task import PartitionResult
+from schemas.caption_table import Status
+from schemas.job_report import JobReport
+
+
+@dataclass
+class Tally:
+    """Counts of one run; see JobReport for their meaning."""
+
+    run: RunFolder
+    source: str
+    skipped: Mapping[str, int]
+    plan: Plan = field(default_factory=Plan)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    statuses: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    partitions: int = 0
+    workers: int = 0
+    captioner: str | None = None
+    _bar: "tqdm[Any] | None" = None
+
+    @property
+    def images(self) -> int:
+        return sum(self.statuses.values())
+
+    @property
+    def failed(self) -> int:
+        return self.images - self.statuses[Status.OK]
+
+    @contextmanager
+    def progress(self, quiet: bool) -> Iterator[None]:
+        """Show a progress bar in images, if stderr is a terminal."""
+        with tqdm(total=self.plan.images, unit=" images", disable=True if quiet else None) as bar:
+            self._bar = bar
+            yield
+
+    def add(self, result: PartitionResult) -> None:
+        """Count a committed partition."""
+        self.statuses.update(result.statuses)
+        for stage, seconds in result.seconds.items():
+            self.seconds[stage] += seconds
+        self.partitions += 1
+        self.captioner = result.captioner or self.captioner
+        self.event("committed", result.name, images=result.images, statuses=dict(result.statuses))
+        if self._bar is not None:
+            self._bar.set_postfix(failed=self.failed, refresh=False)
+            self._bar.update(result.images)
+
+    def event(self, event: str, part: str, **details: object) -> None:
+        """Append a line to events.jsonl."""
+        line = {"at": datetime.now(UTC).isoformat(), "event": event, "part": part, **details}
+        with self.run.events.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def write_report(self, code: ExitCode, error: str | None = None) -> JobReport:
+        """The report of a run that ends now."""
+        now = datetime.now(UTC)
+        took = (now - self.started_at).total_seconds()
+        report = JobReport(
+            run_id=self.run.run_id,
+            source=self.source,
+            table=str(self.run.out.captions),
+            started_at=self.started_at,
+            finished_at=now,
+            exit_code=int(code),
+            listed=self.plan.listed,
+            already_there=self.plan.already_there,
+            duplicates=self.plan.duplicates,
+            skipped=dict(self.skipped),
+            planned=self.plan.images,
+            images=self.images,
+            statuses=dict(self.statuses),
+            partitions=self.partitions,
+            workers=self.workers,
+            images_per_second=round(self.images / took, 2) if self.images else None,
+            seconds={stage: round(value, 3) for stage, value in self.seconds.items()},
+            captioner=self.captioner,
+            error=error,
+        )
+        self.run.report.write_text(report.to_json() + "\n", encoding="utf-8")
+        return report

@@ -1,0 +1,241 @@
+"""The pipeline of one partition: fetch and decode in threads, caption by batches, commit.
+
+Runs in a worker process, which holds the model. torch is imported with the first partition, so
+that the driver, which only names `caption_partition`, does without.
+"""
+
+import functools
+import hashlib
+import os
+import threading
+import time
+import traceback
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captioner.errors import CaptionerError, ImageError, ImageTooLarge
+from captioner.image import DecodedImage, decode_image
+from jobs.commit import commit
+from jobs.errors import ExitCode, FetchError
+from jobs.fetch import fetch
+from jobs.plan import read_partition
+from jobs.task import DIED, PartitionResult, Task, WorkerSettings
+from schemas.caption_table import Alternative, CaptionRow, Status, rows_to_table
+from schemas.image_record import IMAGE_URI, IMAGE_VERSION, ImageRecord
+
+if TYPE_CHECKING:
+    from captioner.captioner import Caption, Captioner
+
+READERS = 4  # threads that fetch and decode, at least
+BATCHES_AHEAD = 2  # decoded and waiting, at most
+
+_ONE_AT_A_TIME = threading.Lock()
+_COUNTING = threading.Lock()
+Seconds = defaultdict[str, float]  # by stage
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """An image fetched and decoded, or the status and the error that came of it."""
+
+    record: ImageRecord
+    sha256: str | None = None
+    decoded: DecodedImage | None = None
+    status: Status = Status.OK
+    error: str | None = None
+
+
+def caption_partition(task: Task) -> PartitionResult:
+    """Caption the images of a task and commit their rows; every failure comes back as a result.
+
+    One at a time in a process: when it dies, the marks left behind say which task it was at.
+    """
+    with _ONE_AT_A_TIME:
+        try:
+            with _mark(task):
+                return committed_result(task) or _caption_and_commit(task)
+        except FileExistsError:
+            return PartitionResult(task.name, error=DIED, died=True)
+        except Exception:  # noqa: BLE001 (the boundary: no task may break the run)
+            return PartitionResult(task.name, error=traceback.format_exc())
+
+
+def committed_result(task: Task) -> PartitionResult | None:
+    """The result of a task whose part is in the table already; None if it is not."""
+    part = task.run.part(task.name)
+    if not part.exists():
+        return None
+    statuses = pq.read_table(part, columns=["status"]).column(0).to_pylist()
+    return PartitionResult(task.name, Counter(statuses))
+
+
+def _caption_and_commit(task: Task) -> PartitionResult:
+    try:
+        captioner = _load_captioner(task.settings, task.run.run_id)
+    except CaptionerError as error:
+        return PartitionResult(task.name, error=str(error), fatal=ExitCode.USAGE)
+    seconds: Seconds = defaultdict(float)
+    plan = read_partition(task.run.plan, task.partition).slice(task.start, task.images)
+    rows = list(_rows(task, plan, captioner, seconds))
+    passthrough = plan.drop_columns([IMAGE_URI, IMAGE_VERSION])
+    table = rows_to_table(rows, passthrough, captioner.metadata)
+    try:
+        _timed(seconds, "commit", lambda: commit(table, task.run, task.name))
+    except OSError as error:
+        message = f"cannot write to {task.run.out.root}: {error}"
+        return PartitionResult(task.name, error=message, fatal=ExitCode.FAULT)
+    statuses = Counter(str(row.status) for row in rows)
+    return PartitionResult(task.name, statuses, seconds, captioner.identity)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_captioner(settings: WorkerSettings, _run_id: str) -> "Captioner":
+    """The captioner of a run, once a process; the next run may find other weights there."""
+    from captioner.beam_search import SearchOptions
+    from captioner.captioner import Captioner
+
+    search = SearchOptions(beam_size=settings.beam_size)
+    return Captioner.load(settings.checkpoint, device=settings.device, search=search)
+
+
+@contextmanager
+def _mark(task: Task) -> Iterator[None]:
+    """A file that is there while the task runs, and stays only if the process dies of it.
+
+    FileExistsError if one did.
+    """
+    mark = task.run.mark(task.key)
+    mark.touch(exist_ok=False)
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _rows(
+    task: Task, plan: pa.Table, captioner: "Captioner", seconds: Seconds
+) -> Iterator[CaptionRow]:
+    """A row for each record, in order."""
+    columns = (plan.column(name).to_pylist() for name in (IMAGE_URI, IMAGE_VERSION))
+    records = [ImageRecord(*values) for values in zip(*columns, strict=True)]
+    origin = functools.partial(
+        CaptionRow,
+        captioner=captioner.identity,
+        run_id=task.run.run_id,
+        annotated_at=datetime.now(UTC),
+    )
+    if task.verdict is not None:
+        for record in records:
+            yield _row(origin, ReadImage(record, status=Status.CRASHED, error=task.verdict), None)
+        return
+    read = functools.partial(read_image, captioner.image_size, task.settings.max_bytes, seconds)
+    size = task.settings.batch_size
+    with ThreadPoolExecutor(_reader_count()) as readers:
+        images = _in_order(readers, read, records, ahead=BATCHES_AHEAD * size)
+        while batch := list(islice(images, size)):
+            yield from _caption_batch(batch, captioner, origin, seconds)
+
+
+def _reader_count() -> int:
+    """As many as this process has cores, which cluster.py says in torch's own variable."""
+    return max(READERS, int(os.environ.get("OMP_NUM_THREADS", "0")))
+
+
+def _caption_batch(
+    batch: list[ReadImage],
+    captioner: "Captioner",
+    origin: Callable[..., CaptionRow],
+    seconds: Seconds,
+) -> Iterator[CaptionRow]:
+    pixels = [image.decoded.pixels for image in batch if image.decoded]
+    captions: Iterator[Caption] = iter(())
+    if pixels:
+        features = _timed(seconds, "encode", lambda: captioner.encode(np.stack(pixels)))
+        captions = iter(_timed(seconds, "search", lambda: captioner.search(features)))
+    for image in batch:
+        yield _row(origin, image, next(captions) if image.decoded else None)
+
+
+def read_image(size: int, max_bytes: int, seconds: Seconds, record: ImageRecord) -> ReadImage:
+    """Fetch and decode one image to `size` x `size` pixels; what is wrong with it is a status.
+
+    Adds the seconds of fetching, and those of the processor for decoding, which waits for cores.
+    """
+    sha256 = None
+    try:
+        data = _timed(seconds, "fetch", lambda: fetch(record.uri, max_bytes))
+        sha256 = hashlib.sha256(data).hexdigest()
+        decoded = _timed(seconds, "decode", lambda: decode_image(data, size), time.thread_time)
+    except FetchError as error:
+        return ReadImage(record, status=error.status, error=str(error))
+    except ImageError as error:
+        too_large = isinstance(error, ImageTooLarge)
+        status = Status.TOO_LARGE if too_large else Status.UNREADABLE
+        return ReadImage(record, sha256, status=status, error=str(error))
+    return ReadImage(record, sha256, decoded)
+
+
+def _row(
+    origin: Callable[..., CaptionRow], image: ReadImage, caption: "Caption | None"
+) -> CaptionRow:
+    row = functools.partial(
+        origin,
+        image_uri=image.record.uri,
+        image_version=image.record.version,
+        image_sha256=image.sha256,
+        status=image.status,
+        error=image.error and image.error.encode(errors="backslashreplace").decode(),
+    )
+    if image.decoded is None or caption is None:
+        return row()
+    others = caption.alternatives
+    return row(
+        width=image.decoded.width,
+        height=image.decoded.height,
+        format=image.decoded.format,
+        caption=caption.text or None,
+        confidence=caption.confidence,
+        log_prob=caption.log_prob,
+        token_log_probs=caption.token_log_probs,
+        alternatives=[Alternative(caption=a.text, log_prob=a.log_prob) for a in others],
+    )
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int
+) -> Iterator[R]:
+    """The function of each item, in order, computed at most `ahead` items in advance."""
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _timed(
+    seconds: Seconds,
+    stage: str,
+    action: Callable[[], R],
+    clock: Callable[[], float] = time.perf_counter,
+) -> R:
+    """Add what an action takes to its stage."""
+    start = clock()
+    try:
+        return action()
+    finally:
+        with _COUNTING:
+            seconds[stage] += clock() - start

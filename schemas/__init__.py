@@ -1,0 +1,1 @@
+"""What the parts of Captioner exchange: records in, the caption table and the report out."""

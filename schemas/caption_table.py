@@ -1,0 +1,118 @@
+"""The caption table: one row an image, whatever became of it; Parquet files of one schema."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import TypedDict
+
+import pyarrow as pa
+
+from schemas.image_record import IMAGE_URI, IMAGE_VERSION
+
+SCHEMA_VERSION = "1"
+
+
+class Status(StrEnum):
+    """What became of an image: `ok`, or the reason why it has no caption."""
+
+    OK = "ok"
+    UNREADABLE = "unreadable"  # no image, or a damaged one
+    TOO_LARGE = "too_large"  # more bytes or pixels than the limits allow
+    NOT_FOUND = "not_found"
+    DENIED = "denied"
+    TIMEOUT = "timeout"
+    FETCH_FAILED = "fetch_failed"  # any other failure to get the bytes
+    CRASHED = "crashed"  # killed the process that opened it, or broke the captioner
+
+
+class Alternative(TypedDict):
+    """A caption that the search ranked lower."""
+
+    caption: str
+    log_prob: float
+
+
+@dataclass(frozen=True)
+class CaptionRow:
+    """One row of the table; the fields are its columns, None where there is no value."""
+
+    image_uri: str
+    image_version: str | None
+    status: Status
+    captioner: str
+    run_id: str
+    annotated_at: datetime
+    image_sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
+    error: str | None = None
+    caption: str | None = None
+    confidence: float | None = None
+    log_prob: float | None = None
+    token_log_probs: Sequence[float] | None = None
+    alternatives: Sequence[Alternative] | None = None
+
+
+_ALTERNATIVE = pa.struct([("caption", pa.string()), ("log_prob", pa.float32())])
+
+_TABLE_SCHEMA = pa.schema(
+    [
+        pa.field(IMAGE_URI, pa.string(), nullable=False),
+        pa.field(IMAGE_VERSION, pa.string()),
+        pa.field("image_sha256", pa.string()),
+        pa.field("width", pa.int32()),  # pixels, as displayed
+        pa.field("height", pa.int32()),
+        pa.field("format", pa.string()),
+        pa.field("status", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("caption", pa.string()),
+        pa.field("confidence", pa.float32()),  # in [0, 1]
+        pa.field("log_prob", pa.float32()),  # the sum over the caption's tokens
+        pa.field("token_log_probs", pa.list_(pa.float32())),
+        pa.field("alternatives", pa.list_(_ALTERNATIVE)),
+        pa.field("captioner", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("annotated_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+
+def caption_table_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
+    """The table's columns, then those that a manifest passes through."""
+    return pa.schema([*_TABLE_SCHEMA, *(passthrough or ())])
+
+
+def rows_to_table(
+    rows: Sequence[CaptionRow], passthrough: pa.Table, metadata: Mapping[str, str]
+) -> pa.Table:
+    """Rows, and the manifest's own columns of the same images in the same order, as one table.
+
+    `metadata` goes into the file beside the schema version: the captioner and its settings.
+    """
+    table = pa.table(
+        {field.name: [getattr(row, field.name) for row in rows] for field in fields(CaptionRow)}
+        | {name: passthrough.column(name) for name in passthrough.column_names},
+        schema=caption_table_schema(passthrough.schema),
+    )
+    return table.replace_schema_metadata({"schema_version": SCHEMA_VERSION, **metadata})
+
+
+def passthrough_names(names: Sequence[str]) -> list[str]:
+    """Names for a manifest's own columns; one that the table has itself becomes `source_<name>`.
+
+    Case does not count, because it does not for many that read the table.
+    """
+    taken = {name.casefold() for name in _TABLE_SCHEMA.names}
+    renamed: list[str] = []
+    for name in names:
+        renamed.append(_free_name(name, taken))
+        taken.add(renamed[-1].casefold())
+    return renamed
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    while name.casefold() in taken:
+        name = f"source_{name}"
+    return name

@@ -1,0 +1,65 @@
+"""What a run did, as Python and as JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+
+from schemas.caption_table import Status
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What a run did; written to OUT/runs/<run_id>/report.json.
+
+    `listed` images were in the source, once each; `already_there` of them were in the table, the
+    others `planned`. `images` of these have a row now, counted in `statuses`. `seconds` sums each
+    stage over all workers. `duplicates` and `skipped` (by reason) are no images of the job.
+    """
+
+    run_id: str
+    source: str
+    table: str
+    started_at: datetime
+    finished_at: datetime
+    exit_code: int
+    listed: int = 0
+    already_there: int = 0
+    duplicates: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    planned: int = 0
+    images: int = 0
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    partitions: int = 0
+    workers: int = 0
+    images_per_second: float | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    captioner: str | None = None
+    error: str | None = None
+
+    @property
+    def captioned(self) -> int:
+        """Images of this run that have a caption."""
+        return self.statuses.get(Status.OK, 0)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Images of this run that have none, by status."""
+        return {status: n for status, n in self.statuses.items() if status != Status.OK}
+
+    @property
+    def failed(self) -> int:
+        """The sum of `failures`."""
+        return sum(self.failures.values())
+
+    def to_json(self) -> str:
+        """The report as a JSON object, times in ISO 8601."""
+        return json.dumps(asdict(self), indent=2, default=datetime.isoformat)
+
+    @classmethod
+    def from_json(cls, text: str) -> "JobReport":
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        for name in ("started_at", "finished_at"):
+            values[name] = datetime.fromisoformat(values[name])
+        return cls(**values)

@@ -1,0 +1,81 @@
+"""kill -9 of a whole run at random moments, then the same command again: is every image there?
+
+    python tests/benchmarks/kill_resume.py [--moments 20] [--images 200] [--seed 0]
+
+The moments lie between a second before the first commit of an undisturbed run and its end. Prints
+a line for each: when it was, how many images had their row then, and after the next run how many
+rows there are, of how many different images. Exits 1 if an image is missing or twice.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from conftest import command, environment, image_names, make_tiny_checkpoint, write_photographs
+
+
+def main() -> int:
+    """Kill, resume and count."""
+    options = _options()
+    dice = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photos = write_photographs(folder / "photos", options.images, harm=b"SLOW")
+        checkpoint = make_tiny_checkpoint(folder / "tiny")
+        arguments = ["run", photos, "--checkpoint", checkpoint, "--partition-size", 4, "--quiet"]
+        begin = time.time()
+        whole = _seconds(arguments, folder / "whole")
+        parts = (folder / "whole" / "captions").iterdir()
+        first = min(part.stat().st_mtime for part in parts) - begin
+        print(f"a whole run takes {whole:.1f} s; the first rows are there after {first:.1f} s\n")
+        print(f"{'killed at':>9} {'rows then':>9} {'rows':>6} {'images':>6}", flush=True)
+        results = []
+        for number in range(options.moments):
+            moment = dice.uniform(first - 1, whole)
+            out = folder / f"out {number}"
+            before = _kill(arguments, out, moment)
+            _seconds(arguments, out)
+            rows = image_names(out)
+            results.append(len(rows) == len(set(rows)) == options.images)
+            print(f"{moment:>7.2f} s {before:>9} {len(rows):>6} {len(set(rows)):>6}", flush=True)
+    print(f"\nevery image exactly once: {sum(results)} of {len(results)} times")
+    return 0 if all(results) else 1
+
+
+def _options() -> Any:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def _seconds(arguments: list[object], out: Path) -> float:
+    start = time.perf_counter()
+    subprocess.run(command(*arguments, "--out", out), env=environment(), check=True)
+    return time.perf_counter() - start
+
+
+def _kill(arguments: list[object], out: Path, moment: float) -> int:
+    """Kill a run and all its processes after so many seconds; the rows it had committed."""
+    line = command(*arguments, "--out", out)
+    process = subprocess.Popen(line, env=environment(), start_new_session=True)
+    time.sleep(moment)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    has_rows = any((out / "captions").glob("*.parquet"))
+    return len(image_names(out)) if has_rows else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What several tests need: an untrained model, photographs, workers, and a table to read."""
+
+import io
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from PIL import Image
+
+WORDS = ("a", "dog", "cat", "man", "runs", "sits", "on", "in", "the", "grass", "red", "coat")
+TESTS = Path(__file__).parent
+PYTHONPATH = os.pathsep.join([str(TESTS / "faults"), str(TESTS.parent)])
+
+
+def make_tiny_checkpoint(directory: Path) -> Path:
+    """Write a model directory with random weights, small and fast."""
+    import torch  # here, so that the tests which need none start at once
+
+    from captioner.checkpoint import save_checkpoint
+    from captioner.model import CaptionModel, ModelConfig
+    from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+
+    torch.manual_seed(0)
+    config = ModelConfig(encoder="mobilenet_v3_small", image_size=64, hidden=32, heads=4)
+    vocabulary = Vocabulary(SPECIAL_WORDS + WORDS)
+    save_checkpoint(directory, CaptionModel(config, len(vocabulary)), vocabulary)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory with random weights, small and fast."""
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def scheduler() -> Iterator[str]:
+    """The address of a Dask cluster of two workers; harmful images (faults/) harm them."""
+    from distributed import LocalCluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PYTHONPATH)
+        with LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=100
+        ) as cluster:
+            yield cluster.scheduler_address
+
+
+def photograph(number: int) -> bytes:
+    """A small JPEG file; each number has its own picture."""
+    pixels = np.random.default_rng(number).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((80, 60)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def write_photographs(folder: Path, count: int, harm: bytes = b"") -> Path:
+    """Fill a folder with 000.jpg and so on; `harm` (see faults/) goes before each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (folder / f"{number:03d}.jpg").write_bytes(harm + photograph(number))
+    return folder
+
+
+def command(*arguments: object) -> list[str]:
+    """The command line of `captioner` with these arguments."""
+    return [sys.executable, "-m", "jobs", *map(str, arguments)]
+
+
+def environment(**variables: str) -> Mapping[str, str]:
+    """Of a subprocess: harmful images harm it."""
+    return os.environ | {"PYTHONPATH": PYTHONPATH} | variables
+
+
+def captioner(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command `captioner` to its end."""
+    return subprocess.run(
+        command(*arguments), env=environment(), cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def read_table(out: Path) -> pa.Table:
+    """The caption table in OUT, sorted by image."""
+    return ds.dataset(out / "captions").to_table().sort_by("image_uri")
+
+
+def statuses(out: Path) -> dict[str, int]:
+    """The number of rows by status."""
+    return dict(Counter(read_table(out)["status"].to_pylist()))
+
+
+def image_names(out: Path) -> list[str]:
+    """The file names of all rows' images, sorted."""
+    return [Path(uri).name for uri in read_table(out)["image_uri"].to_pylist()]

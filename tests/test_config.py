@@ -1,0 +1,102 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.config import JobConfig, load_config
+from jobs.errors import UsageError
+
+
+def config(**values: Any) -> JobConfig:
+    return JobConfig(source="photos", out="out", **values)
+
+
+def job_file(folder: Path, text: str) -> Path:
+    path = folder / "job.toml"
+    path.write_text(text)
+    return path
+
+
+def test_flags_win_over_the_job_file(tmp_path: Path) -> None:
+    path = job_file(tmp_path, 'source = "a"\nout = "o"\nbeam_size = 5\nbatch_size = 8\n')
+    job = load_config({"beam_size": 2, "source": "b"}, path)
+    assert (job.source, job.out, job.beam_size, job.batch_size) == ("b", "o", 2, 8)
+
+
+def test_an_unknown_key_is_an_error_that_names_file_key_and_the_nearest(tmp_path: Path) -> None:
+    path = job_file(tmp_path, "beamsize = 5\n")
+    with pytest.raises(UsageError, match=r"job\.toml: unknown key 'beamsize'.*'beam_size'"):
+        load_config({"source": "a", "out": "o"}, path)
+
+
+def test_a_wrong_type_in_the_job_file_names_file_and_key(tmp_path: Path) -> None:
+    path = job_file(tmp_path, 'batch_size = "many"\n')
+    with pytest.raises(UsageError, match=r"job\.toml: batch_size must be .* not 'many'"):
+        load_config({"source": "a", "out": "o"}, path)
+
+
+def test_a_wrong_flag_is_not_blamed_on_the_job_file(tmp_path: Path) -> None:
+    path = job_file(tmp_path, "beam_size = 5\n")
+    with pytest.raises(UsageError, match=r"^beam_size must be"):
+        load_config({"source": "a", "out": "o", "beam_size": 0}, path)
+
+
+@pytest.mark.parametrize("text", ["= 1", "a = ", "\x00"])
+def test_a_job_file_that_is_no_toml_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="is not valid TOML"):
+        load_config({}, job_file(tmp_path, text))
+
+
+def test_a_missing_job_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*none\.toml"):
+        load_config({}, tmp_path / "none.toml")
+
+
+def test_source_and_out_are_required() -> None:
+    with pytest.raises(UsageError, match="no out given"):
+        load_config({"source": "a"})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"beam_size": 0},
+        {"batch_size": 1.5},
+        {"partition_size": True},
+        {"workers": 0},
+        {"device": "tpu"},
+        {"scheduler": ""},
+        {"checkpoint": ""},
+        {"quiet": "no"},
+        {"max_bytes": -1},
+        {"max_failures": "many"},
+        {"max_failures": -1},
+        {"max_failures": "101%"},
+        {"max_failures": True},
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_name(values: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"^{next(iter(values))} must be"):
+        config(**values)
+
+
+@pytest.mark.parametrize(
+    ("limit", "of_200"),
+    [
+        (None, None),
+        ("10", 10),
+        (10, 10),
+        (0, 0),
+        ("5%", 10),
+        (0.05, 10),
+        ("0.05", 10),
+        ("100%", 200),
+    ],
+)
+def test_max_failures_is_a_count_or_a_share(limit: Any, of_200: int | None) -> None:
+    assert config(max_failures=limit).failure_limit(200) == of_200
+
+
+def test_a_resolved_job_reads_back_as_the_same_job(tmp_path: Path) -> None:
+    job = JobConfig('a "b"\\c\x7fé\n', "out", max_failures="5%", workers=3, quiet=True)
+    assert load_config({}, job_file(tmp_path, job.to_toml())) == job

@@ -1,0 +1,181 @@
+"""The command as users start it, and what they and their machines do to it."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import (
+    captioner,
+    command,
+    environment,
+    image_names,
+    statuses,
+    write_photographs,
+)
+
+COUNT = 120
+NAMES = [f"{n:03d}.jpg" for n in range(COUNT)]
+SECONDS = 60  # for what takes a few
+
+
+class Run:
+    """`captioner run` in the background, on slow images; in a process group of its own."""
+
+    def __init__(self, folder: Path, checkpoint: Path) -> None:
+        self.out = folder / "out"
+        self.arguments = ["run", folder / "photos", "--out", self.out, "--checkpoint", checkpoint]
+        self.arguments += ["--partition-size", 4, "--batch-size", 4, "--workers", 2]
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> subprocess.Popen[str]:
+        self.process = subprocess.Popen(
+            command(*self.arguments),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        return self.process
+
+    def parts(self) -> int:
+        return len(list((self.out / "captions").glob("*.parquet")))
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        assert self.process is not None
+        end = time.monotonic() + SECONDS
+        while not holds():
+            assert time.monotonic() < end and self.process.poll() is None
+            time.sleep(0.01)
+
+    def start_and_wait_for_parts(self, parts: int = 1) -> subprocess.Popen[str]:
+        process = self.start()
+        self.wait_until(lambda: self.parts() >= parts)
+        return process
+
+    def finish(self) -> None:
+        """Run to the end; every image must have its one row."""
+        result = captioner(*self.arguments)
+        assert result.returncode == 0, result.stderr
+        assert image_names(self.out) == NAMES
+        assert statuses(self.out) == {"ok": COUNT}
+
+    def kill(self) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_checkpoint: Path) -> Iterator[Run]:
+    write_photographs(tmp_path / "photos", COUNT, harm=b"SLOW")
+    run = Run(tmp_path, tiny_checkpoint)
+    yield run
+    run.kill()
+
+
+def test_one_command_captions_a_folder_and_the_next_has_nothing_to_do(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    write_photographs(tmp_path / "photos", 5)
+    (tmp_path / "photos" / "empty.jpg").touch()
+    (tmp_path / "photos" / "notes.txt").touch()
+    arguments = ("run", "photos", "--out", "out", "--checkpoint", tiny_checkpoint)
+    first = captioner(*arguments, cwd=tmp_path)
+    assert (first.returncode, first.stderr) == (0, "")
+    lines = [line.split(maxsplit=1) for line in first.stdout.splitlines()]
+    assert [name for name, _ in lines] == ["images", "captioned", "failed", "speed", "table"]
+    assert lines[0][1] == "6 (1 skipped: no image's extension)"
+    assert lines[2][1] == "1 (1 unreadable)"
+    assert lines[4][1] == str(tmp_path / "out" / "captions")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
+    again = captioner(*arguments, cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stdout.splitlines()[0].endswith("nothing to do (6 already in the table, "
+                                                 "1 skipped: no image's extension)")  # fmt: skip
+    status = captioner("status", "out", cwd=tmp_path)
+    assert "captioned  5\nfailed     1 (1 unreadable)\n" in status.stdout
+
+
+def test_a_run_without_work_imports_neither_torch_nor_dask(tmp_path: Path) -> None:
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("image_uri\n")
+    code = (
+        "import sys; from jobs import JobConfig, run_job;"
+        f"assert run_job(JobConfig({str(manifest)!r}, {str(tmp_path / 'out')!r})).images == 0;"
+        "sys.exit(bool({'torch', 'dask', 'distributed'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def kill_the_driver_alone(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+
+
+def press_ctrl_c(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+    output, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert errors == "captioner: interrupted; the same command goes on from here\n"
+    assert "captioned" in output
+
+
+def terminate(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 143, errors
+
+
+def test_whatever_ends_a_run_the_next_goes_on_and_no_image_is_lost_or_there_twice(run: Run) -> None:
+    before = 0
+    for end in (kill_all, kill_the_driver_alone, press_ctrl_c, terminate):
+        process = run.start_and_wait_for_parts(before + 1)
+        end(process)
+        assert before < run.parts() < COUNT / 4, end
+        before = run.parts()
+    run.finish()
+    assert not list(run.out.glob("runs/*/scratch"))
+
+
+def test_workers_of_a_killed_run_that_work_on_add_no_row_twice(run: Run, scheduler: str) -> None:
+    run.arguments += ["--scheduler", scheduler, "--partition-size", COUNT // 2]
+    run.start()
+    run.wait_until(lambda: len(list(run.out.glob("runs/*/scratch/*.started"))) == 2)
+    assert run.process is not None
+    kill_the_driver_alone(run.process)
+    run.finish()
+
+
+def test_a_second_run_at_the_same_time_is_refused(run: Run) -> None:
+    process = run.start()
+    run.wait_until(lambda: (run.out / "captions").is_dir())
+    second = captioner(*run.arguments)
+    assert second.returncode == 75
+    assert re.search(rf"is in use by run \S+, process {process.pid} on", second.stderr)
+
+
+def test_an_image_that_kills_workers_costs_its_own_row_only(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    photos = write_photographs(tmp_path / "photos", 12)
+    (photos / "005.jpg").write_bytes(b"KILL")
+    out = tmp_path / "out"
+    arguments = ("--out", out, "--checkpoint", tiny_checkpoint, "--partition-size", 4)
+    result = captioner("run", photos, *arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert image_names(out) == NAMES[:12]
+    assert statuses(out) == {"ok": 11, "crashed": 1}

@@ -1,0 +1,313 @@
+"""Runs on a cluster that is there already: what becomes of each image, and of failures."""
+
+import json
+import re
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import image_names, photograph, read_table, statuses, write_photographs
+
+from jobs import JobConfig, cluster, run_job
+from jobs.errors import JobError, TemporaryError, UsageError
+from jobs.folders import OutFolder
+from jobs.plan import Plan
+from jobs.task import PARTS, Task, WorkerSettings, after_failure, again, tasks_of
+from schemas.job_report import JobReport
+
+RUN = OutFolder(Path("out")).new_run()
+SETTINGS = WorkerSettings("flickr8k", "cpu", 3, 32, 1000)
+
+
+@pytest.fixture
+def job(tmp_path: Path, scheduler: str, tiny_checkpoint: Path) -> JobConfig:
+    """Captions tmp_path/photos into tmp_path/out."""
+    return JobConfig(
+        source=tmp_path / "photos",
+        out=tmp_path / "out",
+        checkpoint=tiny_checkpoint,
+        scheduler=scheduler,
+        batch_size=8,
+        quiet=True,
+    )
+
+
+def events(out: Path) -> list[dict[str, Any]]:
+    (path,) = out.glob("runs/*/events.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_image_gets_one_row_with_all_its_values(tmp_path: Path, job: JobConfig) -> None:
+    write_photographs(tmp_path / "photos", 20)
+    report = run_job(job)
+    table = read_table(tmp_path / "out")
+    assert (report.exit_code, report.images, report.captioned) == (0, 20, 20)
+    assert image_names(tmp_path / "out") == [f"{n:03d}.jpg" for n in range(20)]
+    row = table.to_pylist()[0]
+    assert (row["width"], row["height"], row["format"], row["status"]) == (80, 60, "JPEG", "ok")
+    assert row["caption"] and row["error"] is None
+    assert row["log_prob"] == pytest.approx(sum(row["token_log_probs"]), abs=1e-4)
+    assert row["alternatives"][0].keys() == {"caption", "log_prob"}
+    assert row["captioner"] == report.captioner
+    assert row["run_id"] == report.run_id
+    assert row["image_version"].endswith(f"-{len(photograph(0))}")
+
+
+def test_a_run_leaves_the_table_and_its_papers_and_nothing_else(
+    tmp_path: Path, job: JobConfig
+) -> None:
+    write_photographs(tmp_path / "photos", 3)
+    report = run_job(job)
+    out = tmp_path / "out"
+    assert {path.suffix for path in (out / "captions").iterdir()} == {".parquet"}
+    papers = {path.name for path in (out / "runs" / report.run_id).iterdir()}
+    assert papers == {"job.toml", "report.json", "events.jsonl"}
+    saved = (out / "runs" / report.run_id / "report.json").read_text()
+    assert JobReport.from_json(saved) == report
+    assert set(report.seconds) == {"fetch", "decode", "encode", "search", "commit"}
+
+
+def test_the_files_say_who_made_the_captions_and_how(tmp_path: Path, job: JobConfig) -> None:
+    write_photographs(tmp_path / "photos", 1)
+    run_job(replace(job, beam_size=2))
+    (path,) = (tmp_path / "out" / "captions").iterdir()
+    metadata = pq.read_schema(path).metadata
+    assert json.loads(metadata[b"search"])["beam_size"] == 2
+    assert {b"schema_version", b"captioner", b"calibration"} <= set(metadata)
+
+
+def test_images_that_cannot_be_read_get_a_row_that_says_why(tmp_path: Path, job: JobConfig) -> None:
+    photos = write_photographs(tmp_path / "photos", 1)
+    (photos / "empty.jpg").touch()
+    (photos / "text.jpg").write_text("no image")
+    (photos / "torn.jpg").write_bytes(photograph(1)[:-200])
+    (photos / "large.jpg").write_bytes(bytes(20_000))
+    manifest = tmp_path / "list.csv"
+    names = ["000.jpg", "empty.jpg", "text.jpg", "torn.jpg", "large.jpg", "missing.jpg"]
+    lines = [f"photos/{name},{number}" for number, name in enumerate(names)]
+    manifest.write_text("\n".join(["image_uri,number", *lines]))
+    report = run_job(replace(job, source=manifest, max_bytes=10_000))
+    rows = {Path(row["image_uri"]).name: row for row in read_table(tmp_path / "out").to_pylist()}
+    assert {name: rows[name]["status"] for name in names} == {
+        "000.jpg": "ok",
+        "empty.jpg": "unreadable",
+        "text.jpg": "unreadable",
+        "torn.jpg": "unreadable",
+        "large.jpg": "too_large",
+        "missing.jpg": "not_found",
+    }
+    assert [rows[name]["number"] for name in names] == [str(n) for n in range(6)]
+    assert all(rows[name]["error"] and rows[name]["caption"] is None for name in names[1:])
+    assert rows["text.jpg"]["image_sha256"] and rows["missing.jpg"]["image_sha256"] is None
+    assert (report.exit_code, report.failed) == (0, 5)
+
+
+def test_the_exit_code_follows_the_failures_accepted(tmp_path: Path, job: JobConfig) -> None:
+    photos = write_photographs(tmp_path / "photos", 2)
+    (photos / "empty.jpg").touch()
+    (photos / "text.jpg").write_text("no image")
+    codes = {
+        limit: run_job(replace(job, out=tmp_path / f"out {limit}", max_failures=limit)).exit_code
+        for limit in (None, "1", "2", "49%", "50%")
+    }
+    assert codes == {None: 0, "1": 3, "2": 0, "49%": 3, "50%": 0}
+
+
+def test_a_run_in_which_every_image_failed_is_no_success(tmp_path: Path, job: JobConfig) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "empty.jpg").touch()
+    assert run_job(job).exit_code == 3
+    assert run_job(job).exit_code == 0  # it has its row: there is nothing to do
+
+
+def test_only_new_images_are_the_work_of_the_next_run(tmp_path: Path, job: JobConfig) -> None:
+    write_photographs(tmp_path / "photos", 5)
+    first = run_job(job)
+    before = read_table(tmp_path / "out")
+    assert run_job(job).images == 0
+    write_photographs(tmp_path / "photos", 8)
+    report = run_job(job)
+    assert (report.listed, report.already_there, report.images) == (8, 5, 3)
+    table = read_table(tmp_path / "out")
+    assert image_names(tmp_path / "out") == [f"{n:03d}.jpg" for n in range(8)]
+    assert table.slice(0, 5).equals(before)
+    assert set(table["run_id"].to_pylist()) == {first.run_id, report.run_id}
+
+
+def test_an_image_has_the_same_caption_whatever_batch_and_partition_it_is_in(
+    tmp_path: Path, job: JobConfig
+) -> None:
+    write_photographs(tmp_path / "photos", 30)
+    captions = []
+    for batch_size, partition_size in [(1, 30), (7, 4), (32, 13)]:
+        out = tmp_path / f"out {batch_size}"
+        run_job(replace(job, out=out, batch_size=batch_size, partition_size=partition_size))
+        captions.append(read_table(out)["caption"].to_pylist())
+    assert captions[0] == captions[1] == captions[2]
+
+
+def test_an_image_that_kills_its_process_costs_its_own_row_only(
+    tmp_path: Path, job: JobConfig
+) -> None:
+    photos = write_photographs(tmp_path / "photos", 8)
+    (photos / "002.jpg").write_bytes(b"KILL")
+    report = run_job(replace(job, partition_size=4))
+    out = tmp_path / "out"
+    assert image_names(out) == [f"{n:03d}.jpg" for n in range(8)]
+    assert statuses(out) == report.statuses == {"ok": 7, "crashed": 1}
+    row = read_table(out).to_pylist()[2]
+    assert row["status"] == "crashed" and "died" in row["error"]
+    failed = [event["images"] for event in events(out) if event["event"] == "failed"]
+    assert failed == [4, 1, 1]  # the partition, the image, the image once more
+
+
+def test_an_image_that_breaks_the_captioner_costs_its_own_row_only(
+    tmp_path: Path, job: JobConfig
+) -> None:
+    photos = write_photographs(tmp_path / "photos", 20)
+    (photos / "003.jpg").write_bytes(b"ODD!")
+    run_job(job)
+    out = tmp_path / "out"
+    assert image_names(out) == [f"{n:03d}.jpg" for n in range(20)]
+    assert statuses(out) == {"ok": 19, "crashed": 1}
+    assert read_table(out)["error"].to_pylist()[3] == "sitecustomize.OddError: odd image"
+    failed = [event for event in events(out) if event["event"] == "failed"]
+    assert "Traceback" in failed[0]["error"]
+
+
+def test_a_run_in_which_nothing_works_gives_up(tmp_path: Path, job: JobConfig) -> None:
+    write_photographs(tmp_path / "photos", 40, harm=b"ODD!")
+    with pytest.raises(JobError, match=r"failed one by one, and none succeeded: .*OddError"):
+        run_job(job)
+    assert 10 <= statuses(tmp_path / "out")["crashed"] < 20
+
+
+def test_an_out_that_cannot_hold_a_table_is_an_error_of_the_user(
+    tmp_path: Path, job: JobConfig
+) -> None:
+    write_photographs(tmp_path / "photos", 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "captions").touch()
+    with pytest.raises(UsageError, match="cannot write to"):
+        run_job(job)
+
+
+def test_a_table_that_can_no_longer_be_written_ends_the_run(tmp_path: Path, job: JobConfig) -> None:
+    write_photographs(tmp_path / "photos", 40, harm=b"SLOW")
+    captions = tmp_path / "out" / "captions"
+    events = tmp_path / "out" / "runs"
+
+    def remove_table() -> None:
+        while not list(events.glob("*/scratch/*.started")):
+            time.sleep(0.01)
+        captions.rename(tmp_path / "elsewhere")
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(remove_table)
+        with pytest.raises(JobError, match=r"cannot write to .*out: "):
+            run_job(job)
+
+
+def test_a_checkpoint_that_is_not_there_is_an_error_of_the_user(
+    tmp_path: Path, job: JobConfig
+) -> None:
+    write_photographs(tmp_path / "photos", 3)
+    with pytest.raises(UsageError, match="no checkpoint 'none'"):
+        run_job(replace(job, checkpoint="none"))
+    (report,) = (tmp_path / "out").glob("runs/*/report.json")
+    assert JobReport.from_json(report.read_text()).exit_code == 2
+
+
+def test_a_scheduler_that_does_not_answer_is_a_temporary_error(
+    tmp_path: Path, job: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.cluster.CONNECT_SECONDS", 1)
+    write_photographs(tmp_path / "photos", 1)
+    with pytest.raises(TemporaryError, match="no Dask scheduler answers at"):
+        run_job(replace(job, scheduler="tcp://127.0.0.1:9"))
+
+
+def test_progress_is_told_in_images_with_the_failures_so_far(
+    tmp_path: Path,
+    job: JobConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photos = write_photographs(tmp_path / "photos", 3)
+    (photos / "empty.jpg").touch()
+    run_job(replace(job, quiet=False))
+    assert capsys.readouterr().err == ""  # not a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    run_job(replace(job, quiet=False, out=tmp_path / "other"))
+    assert re.search(r"4/4 .* images/s, failed=1\]", capsys.readouterr().err)
+
+
+# The workers of a machine
+
+
+def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1")
+    assert cluster.gpu_count() == 2
+    assert cluster._environment(4, gpu=1) == {
+        "OMP_NUM_THREADS": "4",
+        "MKL_NUM_THREADS": "4",
+        "CUDA_VISIBLE_DEVICES": "GPU-1",
+    }
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert cluster.gpu_count() == 0
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert cluster._environment(4, gpu=2)["CUDA_VISIBLE_DEVICES"] == "2"
+    assert "CUDA_VISIBLE_DEVICES" not in cluster._environment(4, gpu=None)
+
+
+# What is asked after a failure
+
+
+def task(images: int) -> Task:
+    return next(tasks_of(Plan([images]), RUN, SETTINGS))
+
+
+def test_the_tasks_of_a_plan_are_its_partitions() -> None:
+    tasks = list(tasks_of(Plan([500, 500, 3]), RUN, SETTINGS))
+    assert [(task.partition, task.start, task.stop) for task in tasks] == [
+        (0, 0, 500),
+        (1, 0, 500),
+        (2, 0, 3),
+    ]
+
+
+def test_a_partition_that_fails_is_tried_again_whole_and_then_in_parts() -> None:
+    (retry,) = after_failure(task(500), "error", died=False)
+    assert (retry.images, retry.name) == (500, task(500).name)
+    assert retry.key != task(500).key
+    parts = after_failure(retry, "error", died=False)
+    assert len(parts) == PARTS
+    rows = [row for part in parts for row in range(part.start, part.stop)]
+    assert rows == list(range(500))
+    assert len({part.name for part in parts} | {retry.name}) == PARTS + 1
+
+
+def test_a_partition_whose_process_died_is_cut_at_once() -> None:
+    assert len(after_failure(task(500), "died", died=True)) == PARTS
+
+
+def test_an_image_whose_process_died_twice_has_its_verdict() -> None:
+    (retry,) = after_failure(task(1), "died", died=True)
+    assert retry.verdict is None
+    (last,) = after_failure(again(retry), "died", died=True)
+    assert last.verdict == "died"
+
+
+def test_three_rounds_find_one_image_of_a_partition() -> None:
+    rounds, suspects = 0, [task(500)]
+    while suspects[0].images > 1:
+        suspects = after_failure(suspects[0], "died", died=True)
+        rounds += 1
+    assert rounds == 3

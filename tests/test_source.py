@@ -1,0 +1,240 @@
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import source as source_module
+from jobs.errors import UsageError
+from jobs.source import open_source
+
+
+def touch(folder: Path, names: Iterable[str]) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder
+
+
+def rows(source: str | Path) -> list[dict[str, Any]]:
+    return [row for batch in open_source(source).batches for row in batch.to_pylist()]
+
+
+def uris(source: str | Path) -> list[str]:
+    return [row["image_uri"] for row in rows(source)]
+
+
+def manifest(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+# Directories and globs
+
+
+def test_a_directory_is_listed_recursively_in_the_order_of_names(tmp_path: Path) -> None:
+    touch(tmp_path, ["b.jpg", "a/2.png", "a/1.JPEG", "c/d/e.webp"])
+    expected = ["a/1.JPEG", "a/2.png", "b.jpg", "c/d/e.webp"]
+    assert uris(tmp_path) == [str(tmp_path / name) for name in expected]
+
+
+def test_what_is_hidden_or_no_image_is_skipped_and_counted(tmp_path: Path) -> None:
+    touch(tmp_path, ["a.jpg", ".hidden.jpg", ".cache/b.jpg", "notes.txt", "README"])
+    source = open_source(tmp_path)
+    assert sum(batch.num_rows for batch in source.batches) == 1
+    assert source.skipped == {"hidden": 2, "no image's extension": 2}
+
+
+def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
+    photos = touch(tmp_path / "photos", ["a/1.jpg"])
+    touch(tmp_path / "elsewhere", ["2.jpg"])
+    (photos / "a" / "up").symlink_to(photos)
+    (photos / "linked").symlink_to(tmp_path / "elsewhere")
+    (photos / "self").symlink_to("self")
+    assert uris(photos) == [str(photos / "a/1.jpg"), str(photos / "linked/2.jpg")]
+
+
+def test_a_broken_link_to_an_image_is_an_image_of_the_job(tmp_path: Path) -> None:
+    (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
+    assert rows(tmp_path) == [{"image_uri": str(tmp_path / "gone.jpg"), "image_version": None}]
+
+
+def test_the_version_changes_with_the_file(tmp_path: Path) -> None:
+    path = touch(tmp_path, ["a.jpg"]) / "a.jpg"
+    os.utime(path, ns=(0, 1234567890))
+    assert rows(tmp_path)[0]["image_version"] == "1234567890-1"
+    path.write_bytes(b"xy")
+    os.utime(path, ns=(0, 1234567890))
+    assert rows(tmp_path)[0]["image_version"] == "1234567890-2"
+
+
+def test_the_key_does_not_depend_on_how_the_source_is_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "photos", ["a.jpg"])
+    monkeypatch.chdir(tmp_path)
+    one = [str(tmp_path / "photos" / "a.jpg")]
+    for spelling in ("photos", "photos/", "./photos/../photos", (tmp_path / "photos").as_uri()):
+        assert uris(spelling) == one
+    assert uris("photos/*.jpg") == uris("photos/a.jpg") == one
+
+
+def test_a_glob_finds_images_in_the_order_of_names(tmp_path: Path) -> None:
+    touch(tmp_path, ["b/1.jpg", "a/1.jpg", "a/.hidden.jpg", "a/1.txt", "a/c/2.jpg"])
+    assert uris(f"{tmp_path}/*/*") == [str(tmp_path / "a/1.jpg"), str(tmp_path / "b/1.jpg")]
+    assert len(uris(f"{tmp_path}/**/*.jpg")) == 3
+
+
+def test_a_directory_may_have_a_name_that_looks_like_a_glob(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "[2024]*", ["a.jpg"])
+    assert uris(folder) == [str(folder / "a.jpg")]
+
+
+def test_a_name_that_is_not_utf8_becomes_a_file_url(tmp_path: Path) -> None:
+    with open(os.fsencode(tmp_path) + b"/\xff.jpg", "wb"):  # noqa: PTH123
+        pass
+    (row,) = rows(tmp_path)
+    assert row["image_uri"] == f"{tmp_path.as_uri()}/%FF.jpg"
+    assert row["image_version"].endswith("-0")
+
+
+def test_a_long_listing_comes_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_module, "BATCH_ROWS", 4)
+    touch(tmp_path, [f"{n}.jpg" for n in range(10)])
+    assert [batch.num_rows for batch in open_source(tmp_path).batches] == [4, 4, 2]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, ["a.jpg", "secret/b.jpg"])
+    (tmp_path / "secret").chmod(0)
+    source = open_source(tmp_path)
+    assert sum(batch.num_rows for batch in source.batches) == 1
+    assert source.skipped == {"unreadable folders": 1}
+
+
+def test_a_source_without_images_is_an_error_that_says_so(tmp_path: Path) -> None:
+    touch(tmp_path, ["a.txt"])
+    with pytest.raises(UsageError, match=r"no images in .* 1 no image's extension"):
+        open_source(tmp_path)
+    with pytest.raises(UsageError, match="no images"):
+        open_source(f"{tmp_path}/*.jpg")
+
+
+def test_a_source_that_is_not_there_or_not_known_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        open_source(tmp_path / "none")
+    touch(tmp_path, ["list.xlsx"])
+    with pytest.raises(UsageError, match=r"neither an image nor a manifest \(\.csv"):
+        open_source(tmp_path / "list.xlsx")
+    with pytest.raises(UsageError, match="cannot list s3://bucket"):
+        open_source("s3://bucket/prefix")
+
+
+# Manifests
+
+
+def test_relative_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
+    touch(tmp_path, ["a.jpg"])
+    text = "image_uri\na.jpg\nsub/../b.jpg\n/c.jpg\nfile:///d%20e.jpg\nhttps://host/f.jpg?x=1\n"
+    path = manifest(tmp_path, "list.csv", text)
+    found = rows(path)
+    assert [row["image_uri"] for row in found] == [
+        str(tmp_path / "a.jpg"),
+        str(tmp_path / "b.jpg"),
+        "/c.jpg",
+        "/d e.jpg",
+        "https://host/f.jpg?x=1",
+    ]
+    assert found[0]["image_version"].endswith("-1")
+    assert [row["image_version"] for row in found[1:]] == [None] * 4
+
+
+def test_csv_columns_are_text_and_an_empty_field_is_null(tmp_path: Path) -> None:
+    text = 'id,image_uri,caption,note\n007,a.jpg,"two\nlines, quoted",\nNA,b.jpg,1.0,""\n'
+    source = open_source(manifest(tmp_path, "list.csv", "\ufeff" + text))
+    assert source.schema.names == ["image_uri", "image_version", "id", "source_caption", "note"]
+    (batch,) = source.batches
+    assert batch["id"].to_pylist() == ["007", "NA"]
+    assert batch["source_caption"].to_pylist() == ["two\nlines, quoted", "1.0"]
+    assert batch["note"].to_pylist() == [None, ""]
+
+
+def test_csv_columns_without_a_value_stay_text(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "list.csv", "image_uri,note\na.jpg,\n")
+    assert open_source(path).schema.field("note").type == pa.string()
+
+
+def test_jsonl_values_keep_the_type_that_their_whole_column_has(tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [
+        {"image_uri": "a.jpg", "id": 1, "score": 1, "mixed": 1, "date": "2024-01-01", "none": None},
+        {"image_uri": "b.jpg", "id": 2, "score": 0.5, "mixed": "x", "tags": ["é"], "big": 2**70},
+    ]
+    text = "\n".join(json.dumps(line) for line in lines) + "\n\n"
+    source = open_source(manifest(tmp_path, "list.jsonl", text))
+    (batch,) = source.batches
+    kinds = {name: source.schema.field(name).type for name in source.schema.names[2:]}
+    assert kinds == {
+        "id": pa.int64(),
+        "score": pa.float64(),
+        **dict.fromkeys(("mixed", "date", "none", "tags", "big"), pa.string()),
+    }
+    assert batch["mixed"].to_pylist() == ["1", "x"]
+    assert batch["tags"].to_pylist() == [None, '["é"]']
+    assert batch["big"].to_pylist() == [None, str(2**70)]
+
+
+def test_parquet_columns_pass_through_as_they_are(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "image_uri": pa.array(["a.jpg", "b.jpg"]).dictionary_encode(),
+            "width": pa.array([1, None], pa.int16()),
+            "tags": [["x"], []],
+        }
+    )
+    pq.write_table(table, tmp_path / "list.parquet")
+    source = open_source(tmp_path / "list.parquet")
+    assert source.schema.field("source_width").type == pa.int16()
+    (batch,) = source.batches
+    assert batch["image_uri"].to_pylist() == [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
+    assert batch["tags"].to_pylist() == [["x"], []]
+
+
+def test_a_manifest_without_rows_lists_nothing(tmp_path: Path) -> None:
+    assert rows(manifest(tmp_path, "list.csv", "image_uri,id\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("list.csv", "", "cannot read the manifest"),
+        ("list.csv", "path,id\na.jpg,1\n", "has no column image_uri; its columns are: path, id"),
+        ("list.csv", "image_uri,id,id\na.jpg,1,2\n", "several columns named id"),
+        ("list.csv", "image_uri,id\na.jpg,1\n,2\n", "row 2 has no image_uri"),
+        ("list.csv", "image_uri,id\na.jpg,1\nb.jpg\n", "cannot read the manifest"),
+        ("list.jsonl", '{"image_uri": "a.jpg"}\n{', "line 2 is not JSON"),
+        ("list.jsonl", '["a.jpg"]\n', "line 1 is not a JSON object"),
+        ("list.jsonl", '{"image_uri": "a.jpg"}\n{"id": 1}\n', "row 2 has no image_uri"),
+        ("list.jsonl", '{"image_uri": 1}\n', "must hold text, not int64"),
+        ("list.jsonl", "", "has no column image_uri"),
+        ("list.parquet", "text", "cannot read the manifest"),
+    ],
+)
+def test_a_broken_manifest_is_an_error_that_says_where(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        rows(manifest(tmp_path, name, text))
+
+
+def test_a_manifest_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
+    for name in ("list.csv", "list.jsonl"):
+        (tmp_path / name).write_bytes(b'image_uri\n"\xff.jpg"\n')
+        with pytest.raises(UsageError, match=r"cannot read the manifest|not JSON"):
+            rows(tmp_path / name)
