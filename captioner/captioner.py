@@ -123,7 +123,7 @@ class Captioner:
     @torch.inference_mode()
     def hypotheses(self, features: Tensor) -> Hypotheses:
         """Grid features [N, L, C] -> what beam search found, on the CPU."""
-        predictor = WordPredictor(self.model.decoder, self.model.decoder.remember(features))
+        predictor = WordPredictor(self.model.decoder, features)
         found = beam_search(predictor, len(features), self.options, self.device)
         return Hypotheses(*(part.cpu() for part in found))
 

@@ -36,11 +36,14 @@ class State(NamedTuple):
     language_hidden: Tensor
     language_cell: Tensor
 
-    def select(self, sequences: Tensor) -> "State":
-        """The states of `sequences` [N, B'] (indices along B), for each image."""
+    def select(self, sequences: Tensor, images: Tensor | None = None) -> "State":
+        """The states of `sequences` [N', B'] (indices along B) of the images, or of `images`."""
         n, b, h = self.language_hidden.shape
-        rows = (torch.arange(n, device=sequences.device)[:, None] * b + sequences).view(-1)
-        return State(*(part.reshape(n * b, h)[rows].view(n, -1, h) for part in self))
+        if images is None:
+            images = torch.arange(n, device=sequences.device)
+        rows = (images[:, None] * b + sequences).view(-1)
+        shape = (*sequences.shape, h)
+        return State(*(part.reshape(n * b, h)[rows].view(shape) for part in self))
 
 
 class Decoder(nn.Module):

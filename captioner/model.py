@@ -1,6 +1,7 @@
 """The captioning model: a CNN encoder and an attention LSTM decoder."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -49,21 +50,32 @@ class CaptionModel(nn.Module):
         return self.decoder(self.encoder(pixels), tokens)
 
 
+class Recall(NamedTuple):
+    """Between two steps of a search: what is known of the images and of their hypotheses."""
+
+    memory: Memory
+    state: State
+
+
 class WordPredictor:
-    """The decoder as beam search sees it, for the images of one `Memory`."""
+    """The decoder as beam search sees it, for a batch of grid features [N, L, C]."""
 
-    def __init__(self, decoder: Decoder, memory: Memory) -> None:
+    def __init__(self, decoder: Decoder, grid: Tensor) -> None:
         self.decoder = decoder
-        self.memory = memory
+        self.grid = grid
 
-    def start(self, beams: int) -> State:
-        return self.decoder.init_state(self.memory, beams)
+    def start(self) -> Recall:
+        memory = self.decoder.remember(self.grid)
+        return Recall(memory, self.decoder.init_state(memory, sequences=1))
 
-    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, tokens: Tensor, recall: Recall) -> tuple[Tensor, Recall]:
         """Previous tokens [N, B] -> log-probabilities of the next [N, B, V] in float32."""
-        state = self.decoder.step(tokens, state, self.memory)
+        state = self.decoder.step(tokens, recall.state, recall.memory)
         logits = self.decoder.predict(state.language_hidden)
-        return logits.float().log_softmax(-1), state
+        return logits.float().log_softmax(-1), Recall(recall.memory, state)
 
-    def reorder(self, state: State, beams: Tensor) -> State:
-        return state.select(beams)
+    def reorder(self, recall: Recall, beams: Tensor, images: Tensor | None) -> Recall:
+        memory = recall.memory
+        if images is not None:
+            memory = Memory(*(part[images] for part in memory))
+        return Recall(memory, recall.state.select(beams, images))

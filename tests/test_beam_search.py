@@ -23,14 +23,15 @@ class ToyModel:
         self.embedding = torch.randn(VOCABULARY, 16, generator=generator)
         self.output = torch.randn(16, VOCABULARY, generator=generator) / 2
 
-    def start(self, beams: int) -> Tensor:
-        return self.images[:, None].repeat(1, beams, 1)
+    def start(self) -> Tensor:
+        return self.images[:, None]
 
     def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         state = torch.tanh(state @ self.recurrent + self.embedding[tokens])
         return (state @ self.output).log_softmax(-1), state
 
-    def reorder(self, state: Tensor, beams: Tensor) -> Tensor:
+    def reorder(self, state: Tensor, beams: Tensor, images: Tensor | None) -> Tensor:
+        state = state if images is None else state[images]
         return state.gather(1, beams[:, :, None].expand(-1, -1, state.shape[2]))
 
     def only(self, image: int) -> "ToyModel":

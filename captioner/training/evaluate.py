@@ -91,7 +91,7 @@ def search_features(
     """Hypotheses for cached grid features [N, L, C], a batch at a time."""
     for start in range(0, len(features), SEARCH_BATCH):
         grid = torch.from_numpy(np.array(features[start : start + SEARCH_BATCH])).float().to(device)
-        predictor = WordPredictor(model.decoder, model.decoder.remember(grid))
+        predictor = WordPredictor(model.decoder, grid)
         yield beam_search(predictor, len(grid), options, device)
 
 
