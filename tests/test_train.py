@@ -52,7 +52,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
         heads=4,
         min_count=1,
         batch_size=8,
-        decoder_epochs=12,
+        decoder_epochs=20,
         finetune_epochs=2,
         learning_rate=1e-2,
         ema_decay=0.9,
@@ -76,7 +76,7 @@ def test_training_learns_to_tell_colours(config: TrainConfig, trained: Path) -> 
 
 def test_fine_tuning_changes_the_encoder(config: TrainConfig, trained: Path) -> None:
     log = [json.loads(line) for line in (trained / "training_log.jsonl").open()]
-    assert [entry["stage"] for entry in log] == ["decoder"] * 12 + ["finetune"] * 2
+    assert [entry["stage"] for entry in log] == ["decoder"] * 20 + ["finetune"] * 2
     state = torch.load(trained / "training_state.pt", weights_only=True)
     torch.manual_seed(config.seed)
     kept = load_checkpoint(trained).model.encoder.state_dict()

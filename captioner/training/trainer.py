@@ -62,7 +62,7 @@ class Progress:
 
     stage: int = 0
     epoch: int = 0  # complete ones of this stage
-    best: float = 0.0
+    best: float = -1.0  # CIDEr is never below 0: the first epoch is saved, however bad
     since_best: int = 0
 
 
