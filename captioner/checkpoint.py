@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from captioner.confidence import Calibration
 from captioner.errors import CheckpointError
@@ -82,7 +82,7 @@ def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary
         for key, value in model.state_dict().items()
     }
     partial = directory / f".{WEIGHTS}.partial"
-    save_file(weights, partial)
+    partial.write_bytes(save(weights))  # save_file would deny it to all other users
     partial.replace(directory / WEIGHTS)
 
 

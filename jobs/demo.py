@@ -5,13 +5,13 @@ written as ordinary files and captioned by an ordinary job.
 """
 
 import sys
-import textwrap
 from pathlib import Path
 
 import pyarrow.dataset as ds
 from PIL import Image
 
 from jobs.config import JobConfig
+from jobs.report import summary
 from jobs.run import run_job
 
 SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
@@ -24,8 +24,7 @@ def main() -> int:
     out = folder / "out"
     print(f"Six photographs are in {photographs}; captioning them into {out}\n", flush=True)
     report = run_job(JobConfig(source=str(photographs), out=str(out)))
-    print("\n" + caption_listing(out))
-    print(how_to_query(out))
+    print(summary(report), caption_listing(out), how_to_query(out), sep="\n\n")
     return report.exit_code
 
 
@@ -60,12 +59,13 @@ def caption_listing(out: Path) -> str:
 
 def how_to_query(out: Path) -> str:
     """A query the reader can paste."""
-    return textwrap.dedent(f"""
-        The table is Parquet, in {out / "captions"}. Ask it anything:
-          .venv/bin/python -c "import duckdb; print(duckdb.sql(\\"
-            SELECT image_uri, caption, confidence FROM '{out / "captions" / "*.parquet"}'
-            WHERE confidence > 0.5 ORDER BY confidence DESC\\"))"
-        """)
+    query = (
+        f"SELECT caption, confidence FROM '{out / 'captions'}/*.parquet' ORDER BY 2 DESC LIMIT 3"
+    )
+    return (
+        "The table is Parquet: ask it with DuckDB, pandas, Polars, Spark ... For example:\n\n"
+        f'  {sys.executable} -c "import duckdb; duckdb.sql(\\"{query}\\").show()"'
+    )
 
 
 if __name__ == "__main__":

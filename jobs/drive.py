@@ -100,14 +100,14 @@ class _Driver:
 
     def _settle_failure(self, task: Task, error: str, *, died: bool) -> list[Task]:
         self.tally.event("failed", task.name, images=task.images, error=error)
-        if task.verdict is not None:
-            raise JobError(f"part {task.name} cannot even be recorded as crashed: {error}")
         reason = error.strip().splitlines()[-1]  # of a traceback
         follow_ups = after_failure(task, reason, died=died)
+        if not follow_ups:
+            raise JobError(f"part {task.name} cannot even be recorded as crashed: {reason}")
         if len(follow_ups) > 1 and not revoke(task.run, task.name):
             result = committed_result(task)  # by a worker that only seemed dead
             return self._settle_result(task, result) if result else [again(task)]
-        if follow_ups[0].verdict is not None:
+        if follow_ups[0].verdict is not None and task.verdict is None:
             self._give_up_if_nothing_works(reason)
         return follow_ups
 

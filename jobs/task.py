@@ -93,14 +93,14 @@ def after_failure(task: Task, error: str, *, died: bool) -> list[Task]:
     """What to do after a failure of the task's own: once more, then in parts.
 
     A partition whose worker died is not tried whole again. One image alone that fails again
-    gets its verdict.
+    gets its verdict. Nothing is left to do if even that cannot be recorded.
     """
     tries = task.tries + 1
     if tries < TRIES and not (died and task.images > 1):
         return [replace(again(task), tries=tries)]
     if task.images > 1:
         return _split(task)
-    return [replace(again(task), tries=0, verdict=error)]
+    return [] if task.verdict is not None else [replace(again(task), tries=0, verdict=error)]
 
 
 def _split(task: Task) -> list[Task]:

@@ -13,7 +13,6 @@ import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -60,16 +59,23 @@ class ReadImage:
 def caption_partition(task: Task) -> PartitionResult:
     """Caption the images of a task and commit their rows; every failure comes back as a result.
 
-    One at a time in a process: when it dies, the marks left behind say which task it was at.
+    One at a time in a process, with a mark (a file) that is there meanwhile: when the process
+    dies, the mark stays behind and says which task it was at.
     """
     with _ONE_AT_A_TIME:
+        mark = task.run.mark(task.key)
         try:
-            with _mark(task):
-                return committed_result(task) or _caption_and_commit(task)
-        except FileExistsError:
+            mark.touch(exist_ok=False)
+        except FileExistsError:  # the scheduler tries again what a process has died of
             return PartitionResult(task.name, error=DIED, died=True)
+        except OSError as error:
+            return _cannot_write(task, error)
+        try:
+            return committed_result(task) or _caption_and_commit(task)
         except Exception:  # noqa: BLE001 (the boundary: no task may break the run)
             return PartitionResult(task.name, error=traceback.format_exc())
+        finally:
+            mark.unlink(missing_ok=True)
 
 
 def committed_result(task: Task) -> PartitionResult | None:
@@ -94,10 +100,14 @@ def _caption_and_commit(task: Task) -> PartitionResult:
     try:
         _timed(seconds, "commit", lambda: commit(table, task.run, task.name))
     except OSError as error:
-        message = f"cannot write to {task.run.out.root}: {error}"
-        return PartitionResult(task.name, error=message, fatal=ExitCode.FAULT)
+        return _cannot_write(task, error)
     statuses = Counter(str(row.status) for row in rows)
     return PartitionResult(task.name, statuses, seconds, captioner.identity)
+
+
+def _cannot_write(task: Task, error: OSError) -> PartitionResult:
+    message = f"cannot write to {task.run.out.root}: {error}"
+    return PartitionResult(task.name, error=message, fatal=ExitCode.FAULT)
 
 
 @functools.lru_cache(maxsize=1)
@@ -108,20 +118,6 @@ def _load_captioner(settings: WorkerSettings, _run_id: str) -> "Captioner":
 
     search = SearchOptions(beam_size=settings.beam_size)
     return Captioner.load(settings.checkpoint, device=settings.device, search=search)
-
-
-@contextmanager
-def _mark(task: Task) -> Iterator[None]:
-    """A file that is there while the task runs, and stays only if the process dies of it.
-
-    FileExistsError if one did.
-    """
-    mark = task.run.mark(task.key)
-    mark.touch(exist_ok=False)
-    try:
-        yield
-    finally:
-        mark.unlink(missing_ok=True)
 
 
 def _rows(

@@ -303,6 +303,9 @@ def test_an_image_whose_process_died_twice_has_its_verdict() -> None:
     assert retry.verdict is None
     (last,) = after_failure(again(retry), "died", died=True)
     assert last.verdict == "died"
+    (retry,) = after_failure(last, "disk", died=False)  # of recording it
+    assert retry.verdict == "died"
+    assert after_failure(retry, "disk", died=False) == []
 
 
 def test_three_rounds_find_one_image_of_a_partition() -> None:

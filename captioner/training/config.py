@@ -57,7 +57,7 @@ class TrainConfig:
     min_count: int = 4
     max_length: int = 20
     learning_rate: float = 1e-3
-    finetune_learning_rate: float = 3e-4
+    finetune_learning_rate: float = 5e-4
     encoder_learning_rate: float = 1e-4
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
