@@ -132,7 +132,8 @@ def _load_weights(model: CaptionModel, path: Path) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: does not fit {path.with_name(CONFIG)}: {error}") from error
+        first = str(error).splitlines()[1].strip()  # of a line for each weight
+        raise CheckpointError(f"{path}: does not fit {path.with_name(CONFIG)}: {first}") from error
 
 
 def _fingerprint(directory: Path) -> str:

@@ -78,9 +78,11 @@ def add_evaluate(commands: "Commands") -> None:
 
 def _evaluate(options: dict[str, Any]) -> int:
     from captioner import Captioner, SearchOptions
+    from captioner.device import keep_freed_memory
     from captioner.training.dataset import load_split
     from captioner.training.evaluate import evaluate
 
+    keep_freed_memory()
     split = load_split(options["images"], options["captions"], options["split"])
     captioner = Captioner.load(
         options["checkpoint"],

@@ -22,15 +22,6 @@ CONNECT_SECONDS = 10
 START_SECONDS = 60
 HOST = "127.0.0.1"
 
-# glibc gives large buffers back to the system whenever they are freed, and Dask makes it give back
-# small ones too; a network that takes them anew for every batch then spends half its time in page
-# faults. Workers keep them.
-_MALLOC = {
-    "MALLOC_MMAP_MAX_": 0,
-    "MALLOC_TRIM_THRESHOLD_": 1 << 32,
-    "MALLOC_TOP_PAD_": 1 << 26,
-}
-
 # A worker that dies is told from a slow one by the driver (drive.py): the scheduler is not to try
 # a task on worker after worker. Workers hold no data, so nothing is ever to be spilled, and a
 # paused worker would only stall; one that takes all the memory there is dies.
@@ -40,7 +31,6 @@ _DASK = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.profile.enabled": False,
-    "distributed.nanny.pre-spawn-environ": _MALLOC,
 }
 
 

@@ -1,6 +1,7 @@
 """Rows -> one Parquet file of the table, all of it or nothing."""
 
 import os
+import secrets
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ def commit(table: pa.Table, run: RunFolder, name: str) -> Path:
     this run's to write; OSError if the file cannot be written.
     """
     part = run.part(name)
-    temporary = run.scratch / f"{name}.{os.getpid()}.unfinished"
+    temporary = run.scratch / f"{name}.{secrets.token_hex(4)}.unfinished"
     try:
         _write_durably(table, temporary)
         with commit_right(run, name):

@@ -115,7 +115,9 @@ def _load_captioner(settings: WorkerSettings, _run_id: str) -> "Captioner":
     """The captioner of a run, once a process; the next run may find other weights there."""
     from captioner.beam_search import SearchOptions
     from captioner.captioner import Captioner
+    from captioner.device import keep_freed_memory
 
+    keep_freed_memory()
     search = SearchOptions(beam_size=settings.beam_size)
     return Captioner.load(settings.checkpoint, device=settings.device, search=search)
 

@@ -84,3 +84,12 @@ def test_computing_in_bfloat16_hardly_changes_the_log_probabilities(
     assert rounded.encode(np.zeros((1, 64, 64, 3), np.uint8)).dtype == torch.bfloat16
     for exact, near in zip(captioner.caption(IMAGES), rounded.caption(IMAGES), strict=True):
         assert near.log_prob == pytest.approx(exact.log_prob, rel=0.05)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_writes_the_captions_a_cpu_writes(
+    tiny_checkpoint: Path, captioner: Captioner
+) -> None:
+    on_gpu = Captioner.load(tiny_checkpoint, device="cuda").caption(IMAGES)
+    for there, here in zip(on_gpu, captioner.caption(IMAGES), strict=True):
+        assert there.log_prob == pytest.approx(here.log_prob, rel=0.05)  # bfloat16 there

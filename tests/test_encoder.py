@@ -1,9 +1,11 @@
 """Grid features of torchvision's classification CNNs, and of EfficientNet-Lite0."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model
+from torchvision.models import get_model, get_model_weights
 
 from captioner.efficientnet_lite import EfficientNetLite, import_published_weights
 from captioner.encoder import Encoder, build_trunk, trunk_of
@@ -50,6 +52,19 @@ def test_an_encoder_gives_a_vector_for_each_cell_of_the_grid() -> None:
         features = encoder(pixels)
     assert features.shape == (2, 9, 512)
     assert encoder.channels() == 512
+
+
+def test_default_weights_are_those_torchvision_publishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    published = get_model("squeezenet1_1", weights=None).state_dict()
+    url = get_model_weights("squeezenet1_1")["DEFAULT"].url
+    downloaded = tmp_path / "hub" / "checkpoints" / Path(url).name
+    downloaded.parent.mkdir(parents=True)
+    torch.save(published, downloaded)
+    for key, value in build_trunk("squeezenet1_1", "DEFAULT").state_dict().items():
+        assert torch.equal(value, published[key])
 
 
 def test_pixels_are_normalised_channel_by_channel() -> None:

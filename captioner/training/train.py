@@ -14,6 +14,7 @@ import torch
 
 from captioner.captioner import Captioner
 from captioner.checkpoint import save_calibration
+from captioner.device import keep_freed_memory
 from captioner.efficientnet_lite import MEAN, STD, EfficientNetLite, import_published_weights
 from captioner.encoder import IMAGENET_MEAN, IMAGENET_STD
 from captioner.errors import CaptionerError
@@ -31,6 +32,7 @@ def train(config: TrainConfig) -> Path:
 
     Raises CaptionerError (DatasetError for the data) if what is asked for does not fit together.
     """
+    keep_freed_memory()
     torch.manual_seed(config.seed)
     data = load_data(config)
     trainer = Trainer(config, data, build_model(config, len(data.vocabulary)))
