@@ -16,6 +16,7 @@ from captioner.beam_search import NEVER, Hypotheses, SearchOptions, beam_search
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.confidence import signals
 from captioner.device import choose_device, compute_dtype
+from captioner.errors import ImageError, UnreadableImage
 from captioner.image import decode_image
 from captioner.model import WordPredictor
 from captioner.vocabulary import EOS, sentence
@@ -77,7 +78,7 @@ class Captioner:
     ) -> "Captioner":
         """Load a bundled checkpoint by name, or a model directory, onto "auto", "cpu" or "cuda".
 
-        Raises CheckpointError if there is none, if it is damaged, or without such a device.
+        Raises CheckpointError if there is none or it is damaged, CaptionerError without the device.
         """
         checkpoint = load_checkpoint(name_or_directory)
         return cls(checkpoint, choose_device(device), search or SearchOptions())
@@ -157,5 +158,11 @@ class Captioner:
         if isinstance(image, np.ndarray):
             picture = Image.fromarray(image).convert("RGB")
             return np.asarray(picture.resize((self.image_size, self.image_size)))
-        data = image if isinstance(image, bytes) else Path(image).read_bytes()
-        return decode_image(data, self.image_size).pixels
+        if isinstance(image, bytes):
+            return decode_image(image, self.image_size).pixels
+        try:
+            return decode_image(Path(image).read_bytes(), self.image_size).pixels
+        except OSError as error:
+            raise UnreadableImage(f"{image}: {error.strerror}") from error
+        except ImageError as error:
+            raise type(error)(f"{image}: {error}") from error

@@ -70,7 +70,7 @@ def load_checkpoint(name_or_directory: str | Path) -> Checkpoint:
 
 
 def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary) -> None:
-    """Write configuration, vocabulary and weights, in float16: half the size, the same captions.
+    """Write configuration, vocabulary and weights, in float16.
 
     The weights are replaced last and at once, so that a reader never meets half of them.
     """

@@ -9,6 +9,8 @@ from captioner.errors import CaptionerError
 
 def choose_device(name: str) -> torch.device:
     """The device for "auto", "cpu" or "cuda"; raises CaptionerError if there is no such device."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise CaptionerError(f"unknown device {name!r}: choose auto, cpu or cuda")
     available = torch.cuda.is_available()
     if name == "auto":
         name = "cuda" if available else "cpu"
@@ -41,7 +43,7 @@ def keep_freed_memory() -> None:
     """Have this process keep the memory it frees, for the next batch; call it once, early.
 
     glibc gives large buffers back to the system whenever they are freed. A network that takes them
-    anew for every batch then spends up to half its time on a CPU in page faults. Elsewhere than on
+    anew for every batch then spends much of its time on a CPU in page faults. Elsewhere than on
     glibc nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

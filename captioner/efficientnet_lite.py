@@ -4,7 +4,7 @@ Source: Tan and Le 2019 (arXiv:1905.11946); the Lite variant drops squeeze-excit
 ReLU6, as in TensorFlow's ``tpu/models/official/efficientnet/lite``. The published weights have
 BatchNorm folded into the convolutions, and so does this module: it trains and runs in that form.
 They were trained with TensorFlow's asymmetric padding; here it is symmetric, which spares a copy of
-the largest tensors (a quarter of the time on a CPU), and which training soon makes up for.
+the largest tensors, and which training soon makes up for.
 """
 
 from functools import partial

@@ -63,7 +63,10 @@ def build_trunk(name: str, weights: str | None = None) -> nn.Module:
         raise CaptionerError(f"unknown encoder {name!r}: name a torchvision classification CNN")
     inception = name in ("googlenet", "inception_v3") and not weights
     options = {"aux_logits": False, "init_weights": True} if inception else {}
-    trunk = trunk_of(get_model(name, weights=weights, **options))
+    try:
+        trunk = trunk_of(get_model(name, weights=weights, **options))
+    except KeyError as error:
+        raise CaptionerError(f"{weights!r} is neither a file nor weights of {name}") from error
     try:
         with torch.no_grad():
             grid = trunk.eval()(torch.zeros(1, 3, 224, 224))

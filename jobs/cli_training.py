@@ -48,9 +48,11 @@ def _train(options: dict[str, Any]) -> int:
     known = [field.name for field in fields(TrainConfig)]
     values = read_toml(recipe, known) if recipe else {}
     values |= options
-    for name in (*SEQUENCES, "mean", "std"):
-        if isinstance(values.get(name), list):
-            values[name] = tuple(values[name])
+    for name, value in values.items():
+        if isinstance(value, list):
+            values[name] = tuple(value)
+        elif name in SEQUENCES:  # one file, as a recipe may give it
+            values[name] = (value,)
     config = TrainConfig(**dict.fromkeys(SEQUENCES, ()) | {"out": ""} | values)
     from captioner.training.train import train
 
@@ -69,11 +71,18 @@ def add_evaluate(commands: "Commands") -> None:
     add("--captions", metavar="FILE", nargs="+", type=Path, required=True, help=CAPTION_FORMATS)
     add("--split", help="split of a Karpathy file, such as test")
     add("--checkpoint", default="flickr8k", metavar="NAME", help="bundled model or directory")
-    add("--beam-size", default=3, metavar="N", type=int, help="beams of the search (3)")
-    add("--batch-size", default=32, metavar="N", type=int, help="images at once (32)")
+    add("--beam-size", default=3, metavar="N", type=_positive, help="beams of the search (3)")
+    add("--batch-size", default=32, metavar="N", type=_positive, help="images at once (32)")
     add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
     add("--json", action="store_true", help="print a JSON object")
     parser.set_defaults(command=_evaluate)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
 def _evaluate(options: dict[str, Any]) -> int:

@@ -35,14 +35,14 @@ _DASK = {
 
 
 @contextmanager
-def connect(config: JobConfig) -> Iterator[Client]:
+def connect(config: JobConfig, partitions: int) -> Iterator[Client]:
     """A client of the job's workers, at least one of which is there.
 
     TemporaryError if the scheduler cannot be reached, or no worker starts.
     """
     with (
         silence_logging_cmgr(logging.CRITICAL),
-        _scheduler(config.scheduler) if config.scheduler else _local(config) as client,
+        _scheduler(config.scheduler) if config.scheduler else _local(config, partitions) as client,
     ):
         try:
             client.wait_for_workers(1, timeout=START_SECONDS)
@@ -59,20 +59,20 @@ def _scheduler(address: str) -> Client:
 
 
 @contextmanager
-def _local(config: JobConfig) -> Iterator[Client]:
+def _local(config: JobConfig, partitions: int) -> Iterator[Client]:
     """A cluster of our own; nothing of it is left when it ends."""
     with (
         dask.config.set(_DASK),
         tempfile.TemporaryDirectory(prefix="captioner-") as folder,
-        _local_cluster(config, folder) as cluster,
+        _local_cluster(config, partitions, folder) as cluster,
         Client(cluster) as client,
     ):
         yield client
 
 
-def _local_cluster(config: JobConfig, folder: str) -> SpecCluster:
+def _local_cluster(config: JobConfig, partitions: int, folder: str) -> SpecCluster:
     gpus = gpu_count() if config.device != "cpu" else 0
-    workers = config.workers or gpus or CPU_COUNT
+    workers = config.workers or min(gpus or CPU_COUNT, partitions)
     threads = max(1, CPU_COUNT // workers)
     specs = {
         number: {

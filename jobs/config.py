@@ -4,12 +4,14 @@ import json
 import re
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import UsageError
+from jobs.uris import image_uri
 
 DEVICES = ("auto", "cpu", "cuda")
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
@@ -73,12 +75,22 @@ class JobConfig:
             return None
         share = _SHARE.fullmatch(str(limit))
         if share and not isinstance(limit, bool):
-            fraction = float(share[1]) / 100 if share[1] else float(share[2])
+            fraction = Fraction(share[1]) / 100 if share[1] else Fraction(share[2])
             self._require("max_failures", fraction <= 1, "at most 100%")
             return int(fraction * images)
         is_count = str(limit).isdecimal() and not isinstance(limit, float)
         self._require("max_failures", is_count, "a count (10) or a share (5% or 0.05)")
         return int(limit)
+
+    def resolved(self) -> "JobConfig":
+        """The same job from any working directory: local paths are absolute."""
+        checkpoint = Path(self.checkpoint)
+        return replace(
+            self,
+            source=image_uri(str(self.source)),
+            out=Path(self.out).absolute(),
+            checkpoint=checkpoint.absolute() if checkpoint.is_dir() else self.checkpoint,
+        )
 
     def to_toml(self) -> str:
         """The job as a job file; what is not set is left out."""

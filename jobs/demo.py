@@ -42,7 +42,7 @@ def write_photographs(folder: Path) -> Path:
     }
     for name, pixels in pictures.items():
         path = folder / f"{name}.jpg"
-        if not path.is_file():  # a file that is written again would count as a changed image
+        if not path.is_file():
             Image.fromarray(pixels).save(path, quality=95)
     return folder
 

@@ -14,7 +14,7 @@ from distributed import Client, Future, KilledWorker, as_completed
 from jobs.cluster import connect
 from jobs.config import JobConfig
 from jobs.errors import ExitCode, JobError, TemporaryError, UsageError
-from jobs.locks import revoke
+from jobs.locks import end_commits, revoke
 from jobs.tally import Tally
 from jobs.task import DIED, PartitionResult, Task, WorkerSettings, after_failure, again, tasks_of
 from jobs.worker import caption_partition, committed_result
@@ -35,7 +35,7 @@ def caption_plan(config: JobConfig, tally: Tally) -> None:
         max_bytes=config.max_bytes,
     )
     tasks = tasks_of(tally.plan, tally.run, settings)
-    with tally.progress(config.quiet), connect(config) as client:
+    with tally.progress(config.quiet), connect(config, len(tally.plan.partition_sizes)) as client:
         _Driver(client, tasks, tally).run()
 
 
@@ -94,7 +94,7 @@ class _Driver:
             return self._settle_result(task, result)
         if task.run.mark(task.key).exists():
             return self._settle_failure(task, DIED, died=True)
-        if task.attempt == MOST_ATTEMPTS:
+        if task.attempt >= MOST_ATTEMPTS:
             raise JobError(f"the workers die before they come to part {task.name}")
         return [again(task)]
 
@@ -114,4 +114,6 @@ class _Driver:
     def _give_up_if_nothing_works(self, reason: str) -> None:
         crashed = self.tally.statuses[Status.CRASHED]
         if crashed == self.tally.images >= CRASHES_TO_GIVE_UP:
+            end_commits(self.tally.run)
+            self.tally.take_back()
             raise JobError(f"{crashed} images failed one by one, and none succeeded: {reason}")

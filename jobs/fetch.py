@@ -5,12 +5,11 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import fsspec
 
 from jobs.errors import FetchError
-from jobs.uris import is_local, local_path
+from jobs.uris import is_local, local_path, scheme
 from schemas.caption_table import Status
 
 RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds before the second, third and fourth attempt
@@ -23,37 +22,56 @@ def fetch(uri: str, max_bytes: int) -> bytes:
     fetch_failed. Faults of a remote store that may pass are retried.
     """
     if is_local(uri):
-        return _attempt(uri, max_bytes)
+        return _fetch_local(local_path(uri), max_bytes)
+    _require_protocol(uri)
     for delay in RETRY_DELAYS:
         try:
-            return _attempt(uri, max_bytes)
+            return _fetch_remote(uri, max_bytes)
         except FetchError as error:
             if error.status not in (Status.TIMEOUT, Status.FETCH_FAILED):
                 raise
             time.sleep(delay)
-    return _attempt(uri, max_bytes)
+    return _fetch_remote(uri, max_bytes)
 
 
-def _attempt(uri: str, max_bytes: int) -> bytes:
+def _fetch_local(path: str, max_bytes: int) -> bytes:
     try:
-        with _open(uri) as file:
-            data = file.read(max_bytes + 1)
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
+            raise FetchError(Status.FETCH_FAILED, "not a regular file")
+        if status.st_size > max_bytes:
+            raise _too_large(max_bytes)
+        return Path(path).read_bytes()
     except OSError as error:
         raise FetchError(_status(error), _reason(error)) from error
     except ValueError as error:  # a null byte in the name
         raise FetchError(Status.NOT_FOUND, str(error)) from error
+
+
+def _require_protocol(uri: str) -> None:
+    """A package that is not installed will not be there at the next attempt either."""
+    try:
+        fsspec.get_filesystem_class(scheme(uri))
+    except (ImportError, ValueError) as error:
+        raise FetchError(Status.FETCH_FAILED, str(error)) from error
+
+
+def _fetch_remote(uri: str, max_bytes: int) -> bytes:
+    try:
+        with fsspec.open(uri, "rb") as file:
+            data: bytes = file.read(max_bytes + 1)
+    except OSError as error:
+        raise FetchError(_status(error), _reason(error)) from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise FetchError(Status.FETCH_FAILED, reason) from error
     if len(data) > max_bytes:
-        raise FetchError(Status.TOO_LARGE, f"more than {max_bytes} bytes")
+        raise _too_large(max_bytes)
     return data
 
 
-def _open(uri: str) -> BinaryIO:
-    if not is_local(uri):
-        return cast(BinaryIO, fsspec.open(uri, "rb").open())
-    path = local_path(uri)
-    if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would block for ever
-        raise OSError(errno.EINVAL, "not a regular file")
-    return Path(path).open("rb")
+def _too_large(max_bytes: int) -> FetchError:
+    return FetchError(Status.TOO_LARGE, f"more than {max_bytes} bytes")
 
 
 def _status(error: OSError) -> Status:

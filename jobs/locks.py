@@ -64,6 +64,13 @@ def take_fence(run: RunFolder) -> None:
         _append(file, run.run_id)
 
 
+def end_commits(run: RunFolder) -> None:
+    """From now on no worker of this run may commit, nor any other before the next run starts."""
+    with _locked(run.out.fence, fcntl.LOCK_EX) as file:
+        file.truncate(0)
+        _append(file, f"none since {run.run_id}")
+
+
 def revoke(run: RunFolder, name: str) -> bool:
     """Forbid the commit of part `name`; False if it has been committed already."""
     with _locked(run.out.fence, fcntl.LOCK_EX) as file:

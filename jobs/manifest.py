@@ -77,7 +77,7 @@ def _check_named(path: Path, names: pa.Array, first_row: int) -> None:
 def _readable(path: Path, read: Callable[[], T]) -> T:
     try:
         return read()
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, UnicodeError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"cannot read the manifest {path}: {reason}") from error
 

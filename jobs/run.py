@@ -33,8 +33,9 @@ def run_job(config: JobConfig) -> JobReport:
     Workers are processes that import the calling script: call it below
     `if __name__ == "__main__":`.
     """
+    config = config.resolved()
     source = open_source(config.source)
-    run = OutFolder(Path(config.out).absolute()).new_run()
+    run = OutFolder(Path(config.out)).new_run()
     with _sigterm_interrupts(), run_lock(run):
         try:
             _prepare(config, run)

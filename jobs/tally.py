@@ -61,6 +61,13 @@ class Tally:
             self._bar.set_postfix(failed=self.failed, refresh=False)
             self._bar.update(result.images)
 
+    def take_back(self) -> None:
+        """Remove the rows of this run: none is of an image that was at fault itself."""
+        for part in self.run.out.captions.glob(f"{self.run.run_id}-*.parquet"):
+            part.unlink()
+        self.statuses.clear()
+        self.partitions = 0
+
     def event(self, event: str, part: str, **details: object) -> None:
         """Append a line to events.jsonl."""
         line = {"at": datetime.now(UTC).isoformat(), "event": event, "part": part, **details}

@@ -91,6 +91,8 @@ def test_a_value_that_cannot_be_is_refused_by_name(values: dict[str, Any]) -> No
         (0.05, 10),
         ("0.05", 10),
         ("100%", 200),
+        ("29%", 58),
+        (0.57, 114),
     ],
 )
 def test_max_failures_is_a_count_or_a_share(limit: Any, of_200: int | None) -> None:

@@ -63,16 +63,28 @@ def test_what_is_no_file_fails_instead_of_blocking(tmp_path: Path) -> None:
         (PermissionError(13, "no"), Status.DENIED),
         (TimeoutError("slow"), Status.TIMEOUT),
         (OSError(5, "disk"), Status.FETCH_FAILED),
+        (RuntimeError("a store's own error"), Status.FETCH_FAILED),
     ],
 )
 def test_each_kind_of_failure_has_its_status(
-    error: OSError, status: Status, monkeypatch: pytest.MonkeyPatch
+    error: Exception, status: Status, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_uri: str) -> None:
+    def fail(*_arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(fetch_module, "_open", fail)
-    assert status_of("/a.jpg") == status
+    monkeypatch.setattr(fsspec, "open", fail)
+    monkeypatch.setattr(fetch_module, "RETRY_DELAYS", ())
+    assert status_of("memory://bucket/a.jpg") == status
+
+
+def test_a_store_that_nothing_can_open_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch_module, "RETRY_DELAYS", (1e9,))
+    assert status_of("carrier-pigeon://bucket/a.jpg") == Status.FETCH_FAILED
+
+
+def test_a_limit_beyond_all_memory_is_no_limit(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"bytes")
+    assert fetch(str(tmp_path / "a.jpg"), 10**15) == b"bytes"
 
 
 def test_a_url_is_read_through_fsspec() -> None:
@@ -84,16 +96,16 @@ def test_a_url_is_read_through_fsspec() -> None:
 
 def test_passing_faults_of_a_remote_store_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     faults = [OSError("reset"), TimeoutError("slow")]
-    opened = fetch_module._open
+    opened = fsspec.open
 
-    def flaky(uri: str) -> object:
+    def flaky(uri: str, mode: str) -> object:
         if faults:
             raise faults.pop()
-        return opened(uri)
+        return opened(uri, mode)
 
-    monkeypatch.setattr(fetch_module, "_open", flaky)
-    monkeypatch.setattr(fetch_module, "RETRY_DELAYS", (0.0, 0.0, 0.0))
     with fsspec.open("memory://bucket/b.jpg", "wb") as file:
         file.write(b"bytes")
+    monkeypatch.setattr(fsspec, "open", flaky)
+    monkeypatch.setattr(fetch_module, "RETRY_DELAYS", (0.0, 0.0, 0.0))
     assert fetch("memory://bucket/b.jpg", LIMIT) == b"bytes"
     assert not faults

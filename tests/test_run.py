@@ -184,7 +184,7 @@ def test_a_run_in_which_nothing_works_gives_up(tmp_path: Path, job: JobConfig) -
     write_photographs(tmp_path / "photos", 40, harm=b"ODD!")
     with pytest.raises(JobError, match=r"failed one by one, and none succeeded: .*OddError"):
         run_job(job)
-    assert 10 <= statuses(tmp_path / "out")["crashed"] < 20
+    assert not list((tmp_path / "out" / "captions").iterdir())  # the next run tries them again
 
 
 def test_an_out_that_cannot_hold_a_table_is_an_error_of_the_user(

@@ -125,6 +125,11 @@ def test_another_model_in_the_same_folder_is_refused(config: TrainConfig, traine
         train(replace(config, hidden=16))
 
 
+def test_fewer_images_than_a_batch_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(CaptionerError, match="batch"):
+        train(replace(config, out=str(tmp_path), batch_size=49))
+
+
 def test_lite0_weights_come_from_a_file(config: TrainConfig, tmp_path: Path) -> None:
     lite = replace(config, encoder="efficientnet_lite0", encoder_weights="DEFAULT")
     with pytest.raises(CaptionerError, match="file"):
@@ -138,6 +143,17 @@ def test_weights_of_another_encoder_are_refused_by_file(
     torch.save({"features.0.weight": torch.zeros(3)}, weights)
     with pytest.raises(CaptionerError, match=r"weights\.pt"):
         train(replace(config, out=str(tmp_path / "out"), encoder_weights=str(weights)))
+
+
+def test_a_file_that_holds_no_weights_is_refused_by_name(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"text")
+    with pytest.raises(CaptionerError, match=r"weights\.pt"):
+        train(replace(config, out=str(tmp_path / "out"), encoder_weights=str(weights)))
+    with pytest.raises(CaptionerError, match="mistyped"):
+        train(replace(config, out=str(tmp_path / "out"), encoder_weights="mistyped.pt"))
 
 
 def test_references_become_what_is_read_and_what_is_said() -> None:

@@ -69,8 +69,9 @@ class TrainConfig:
             if not getattr(self, name):
                 raise CaptionerError(f"no {name} given: use --{name.replace('_', '-')} or a recipe")
         for name in ("batch_size", "image_size", "hidden", "heads", "min_count", "max_length"):
-            if getattr(self, name) < 1:
-                raise CaptionerError(f"{name} must be at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise CaptionerError(f"{name} must be a whole number above 0, not {value!r}")
         if (self.mean is None) != (self.std is None):
             raise CaptionerError("mean and std go together: give both or neither")
 

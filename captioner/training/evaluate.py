@@ -14,7 +14,7 @@ from captioner.beam_search import Hypotheses, SearchOptions, beam_search
 from captioner.captioner import Caption, Captioner
 from captioner.model import CaptionModel, WordPredictor
 from captioner.training.dataset import Split, decode_split
-from captioner.training.metrics import Diversity, Scores, diversity, score
+from captioner.training.metrics import Diversity, Scores, diversity, require_metrics, score
 from captioner.vocabulary import Vocabulary
 
 SEARCH_BATCH = 50
@@ -56,6 +56,7 @@ class Evaluation:
 
 def evaluate(captioner: Captioner, split: Split, batch_size: int = 32) -> Evaluation:
     """Caption every image of a split and score the captions against its references."""
+    require_metrics()
     start = time.perf_counter()
     pixels = decode_split(split, captioner.image_size, threads=torch.get_num_threads())
     captions = [caption.text for caption in caption_pixels(captioner, pixels, batch_size)]

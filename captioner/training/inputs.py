@@ -1,7 +1,7 @@
 """Captioned images as tensors: pixels and grid features cached on disk, references as tokens."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ ENCODE_BATCH = 32
 def cached_pixels(split: Split, size: int, cache: Path) -> npt.NDArray[np.uint8]:
     """Decoded images, uint8 [N, size, size, 3], memory-mapped from a file written once."""
     names = "\n".join(f"{store} {image.name}" for store, image in split.items)
-    stores = " ".join(str(store.path) for store in split.stores)
+    stores = " ".join(f"{store.path} {store.path.stat().st_mtime_ns}" for store in split.stores)
     key = hashlib.sha256(f"{stores}\n{size}\n{names}".encode()).hexdigest()[:16]
     path = cache / f"pixels-{key}.npy"
     if not path.is_file():
@@ -99,9 +99,6 @@ class References:
                 read[n, b, : len(ids) + 1] = torch.tensor([BOS, *ids])
                 said[n, b, : len(ids) + 1] = torch.tensor([*ids, EOS])
         return read, said
-
-
-Augment = Callable[[Tensor, list[bool]], Tensor]
 
 
 def augment(pixels: Tensor, mirrorable: list[bool]) -> Tensor:

@@ -44,6 +44,11 @@ class Diversity:
     distinct_words: int
 
 
+def require_metrics() -> None:
+    """Raise MissingExtraError now if the metrics could not be computed later."""
+    _extra("cider.cider", "Cider")
+
+
 def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
     """Score one caption an image against the captions that people gave it.
 

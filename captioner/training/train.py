@@ -9,6 +9,7 @@ validation images.
 """
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -23,6 +24,7 @@ from captioner.training.calibrate import calibrate
 from captioner.training.config import TrainConfig
 from captioner.training.dataset import load_split
 from captioner.training.inputs import References, cached_pixels
+from captioner.training.metrics import require_metrics
 from captioner.training.trainer import Stage, Trainer, TrainingData
 from captioner.vocabulary import Vocabulary
 
@@ -32,9 +34,15 @@ def train(config: TrainConfig) -> Path:
 
     Raises CaptionerError (DatasetError for the data) if what is asked for does not fit together.
     """
+    require_metrics()
     keep_freed_memory()
     torch.manual_seed(config.seed)
     data = load_data(config)
+    if len(data.pixels) < config.batch_size:
+        raise CaptionerError(
+            f"{len(data.pixels)} training images do not fill a batch of {config.batch_size}: "
+            "choose a smaller batch size"
+        )
     trainer = Trainer(config, data, build_model(config, len(data.vocabulary)))
     trainer.resume()
     stages = (
@@ -102,14 +110,14 @@ def build_model(config: TrainConfig, words: int) -> CaptionModel:
 
 def _load_encoder_weights(model: CaptionModel, path: Path) -> None:
     """Published EfficientNet-Lite0 weights, or a torchvision model's state without classifier."""
-    weights = torch.load(path, map_location="cpu", weights_only=True)
     trunk = model.encoder.trunk
     try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(trunk, EfficientNetLite):
             import_published_weights(trunk, weights)
         else:
             trunk.load_state_dict({key: weights[key] for key in trunk.state_dict()})
-    except (ValueError, KeyError, RuntimeError) as error:
+    except (ValueError, LookupError, RuntimeError, EOFError, UnpicklingError) as error:
         raise CaptionerError(
             f"{path}: does not fit the encoder {model.config.encoder}: {error}"
         ) from error

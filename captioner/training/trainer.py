@@ -195,6 +195,7 @@ class Trainer:
     def _save_state(self) -> None:
         state = {
             "progress": asdict(self.progress),
+            "words": self.data.vocabulary.words,
             "model": self.model.state_dict(),
             "averaging": self.averaging.state_dict(),
             "optimizer": self.optimizer_state,
@@ -213,9 +214,11 @@ class Trainer:
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         try:
+            if state["words"] != self.data.vocabulary.words:
+                raise ValueError("other words")
             self.model.load_state_dict(state["model"])
             self.averaging.load_state_dict(state["averaging"])
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise CaptionerError(
                 f"{path}: an earlier training of another model or vocabulary; "
                 "choose another output folder, or remove this one"
