@@ -1,8 +1,9 @@
 """Records minus table -> partitions on disk."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -15,6 +16,7 @@ from schemas.image_record import IMAGE_URI
 
 MIN_PARTITIONS = 16  # if that leaves them
 MIN_ROWS = 64  # each
+T = TypeVar("T")
 
 
 @dataclass
@@ -42,12 +44,29 @@ def make_plan(source: Source, run: RunFolder, partition_size: int) -> Plan:
     large job, have fewer, so that many workers are busy to the end.
     """
     plan = Plan()
+    _check_types(source.schema, run.out)
     new = _new_images(source.batches, committed_uris(run.out), plan)
     with pq.ParquetWriter(run.plan, source.schema, compression="zstd") as writer:
         for partition in _partitions(new, source.schema, partition_size):
             writer.write_table(partition, row_group_size=partition_size)
             plan.partition_sizes.append(partition.num_rows)
     return plan
+
+
+def _check_types(schema: pa.Schema, out: OutFolder) -> None:
+    """A manifest's own columns keep their types from run to run, or no tool reads the table whole.
+
+    The newest file tells them: the one before it agreed.
+    """
+    if not (files := out.table_files()):
+        return
+    table = _readable(out, lambda: ds.dataset(files[-1:], format="parquet").schema)
+    for column in schema:
+        if column.name in table.names and table.field(column.name).type != column.type:
+            raise UsageError(
+                f"the column {column.name} is {column.type} in the source and "
+                f"{table.field(column.name).type} in {out.captions}: change or rename it"
+            )
 
 
 def read_partition(plan: Path, partition: int) -> pa.Table:
@@ -58,18 +77,21 @@ def read_partition(plan: Path, partition: int) -> pa.Table:
 
 def committed_uris(out: OutFolder) -> set[str]:
     """The images that have a row in the table."""
-    uris: set[str] = set()
     files = out.table_files()
-    if not files:
-        return uris
-    try:
-        table = ds.dataset(files, format="parquet")
-        for batch in table.to_batches(columns=[IMAGE_URI]):
+    uris: set[str] = set()
+    if files:
+        table = _readable(out, lambda: ds.dataset(files, format="parquet"))
+        for batch in _readable(out, lambda: table.to_table([IMAGE_URI])).to_batches():
             uris.update(batch.column(IMAGE_URI).to_pylist())
+    return uris
+
+
+def _readable(out: OutFolder, read: Callable[[], T]) -> T:
+    try:
+        return read()
     except (pa.ArrowException, OSError) as error:
         message = f"{out.captions} holds a file that is not of the caption table: {error}"
         raise UsageError(message) from error
-    return uris
 
 
 def _new_images(

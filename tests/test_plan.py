@@ -81,3 +81,9 @@ def test_a_foreign_file_in_the_table_is_an_error_that_names_it(run: RunFolder) -
     (run.out.captions / "foreign.parquet").write_text("text")
     with pytest.raises(UsageError, match=r"not of the caption table.*foreign\.parquet"):
         make_plan(source(["a"]), run, 10)
+
+
+def test_a_column_of_another_type_than_the_tables_is_refused_by_name(run: RunFolder) -> None:
+    pq.write_table(pa.table({"image_uri": ["a"], "id": [1]}), run.part("000000"))
+    with pytest.raises(UsageError, match=r"column id is string .* int64"):
+        make_plan(source(["b"]), run, 10)
