@@ -21,6 +21,8 @@ from captioner.image import decode_image
 from captioner.model import WordPredictor
 from captioner.vocabulary import EOS, sentence
 
+CPU_TILE = 16  # images through the CNN at once: of more, the layers take memory and leave the cache
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -114,7 +116,9 @@ class Captioner:
     @torch.inference_mode()
     def encode(self, pixels: Pixels) -> Tensor:
         """uint8 RGB [N, image_size, image_size, 3] -> grid features [N, L, C]."""
-        return self.model.encoder(torch.from_numpy(pixels).to(self.device))
+        images = torch.from_numpy(pixels).to(self.device)
+        tile = CPU_TILE if self.device.type == "cpu" else len(images)
+        return torch.cat([self.model.encoder(part) for part in images.split(tile)])
 
     @torch.inference_mode()
     def search(self, features: Tensor) -> list[Caption]:
