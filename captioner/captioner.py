@@ -118,7 +118,7 @@ class Captioner:
         """uint8 RGB [N, image_size, image_size, 3] -> grid features [N, L, C]."""
         images = torch.from_numpy(pixels).to(self.device)
         tile = CPU_TILE if self.device.type == "cpu" else len(images)
-        return torch.cat([self.model.encoder(part) for part in images.split(tile)])
+        return torch.cat([self.model.encoder(part) for part in torch.split(images, tile)])
 
     @torch.inference_mode()
     def search(self, features: Tensor) -> list[Caption]:
