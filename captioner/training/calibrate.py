@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from captioner.captioner import Captioner
 from captioner.confidence import SIGNALS, Calibration, Floats, signals
+from captioner.training.evaluate import search_pixels
 from captioner.training.metrics import cider
 
 ACCEPTABLE_CIDER = 0.5
-BATCH = 32
 NEWTON_STEPS = 20
 RIDGE = 1.0  # keeps the weights finite where the signals separate the captions perfectly
 
@@ -23,10 +22,7 @@ def calibrate(
 ) -> Calibration:
     """Caption images [N, S, S, 3] whose references are known and fit their acceptability."""
     texts, values = [], []
-    starts = range(0, len(pixels), BATCH)
-    for start in tqdm(starts, desc="calibrate", unit="batch", disable=None, leave=False):
-        features = captioner.encode(np.array(pixels[start : start + BATCH]))
-        hypotheses = captioner.hypotheses(features)
+    for hypotheses in search_pixels(captioner, pixels):
         texts += [caption.text for caption in captioner.captions(hypotheses)]
         values.append(signals(hypotheses))
     acceptable = cider(texts, references) >= ACCEPTABLE_CIDER

@@ -74,12 +74,18 @@ def caption_pixels(
     captioner: Captioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
 ) -> list[Caption]:
     """Captions of decoded images, uint8 [N, S, S, 3]."""
-    captions: list[Caption] = []
+    found = search_pixels(captioner, pixels, batch_size)
+    return [caption for hypotheses in found for caption in captioner.captions(hypotheses)]
+
+
+def search_pixels(
+    captioner: Captioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
+) -> Iterator[Hypotheses]:
+    """Hypotheses for decoded images, uint8 [N, S, S, 3], a batch at a time."""
     starts = range(0, len(pixels), batch_size)
     for start in tqdm(starts, desc="caption", unit="batch", disable=None, leave=False):
         batch = np.array(pixels[start : start + batch_size])  # may be memory-mapped
-        captions += captioner.search(captioner.encode(batch))
-    return captions
+        yield captioner.hypotheses(captioner.encode(batch))
 
 
 @torch.inference_mode()
