@@ -62,7 +62,7 @@ def _fetch_remote(uri: str, max_bytes: int) -> bytes:
             data: bytes = file.read(max_bytes + 1)
     except OSError as error:
         raise FetchError(_status(error), _reason(error)) from error
-    except Exception as error:
+    except Exception as error:  # each kind of store has errors of its own
         reason = f"{type(error).__name__}: {error}"
         raise FetchError(Status.FETCH_FAILED, reason) from error
     if len(data) > max_bytes:
