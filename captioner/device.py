@@ -3,6 +3,7 @@
 import ctypes
 
 import torch
+from torch import Tensor, nn
 
 from captioner.errors import CaptionerError
 
@@ -33,6 +34,28 @@ def mixed_precision(device: torch.device) -> torch.autocast:
     """Autocast to `compute_dtype`, for training; does nothing where that is float32."""
     dtype = compute_dtype(device)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+class _Float32Convolution(nn.Conv2d):
+    """Leaves autocast for its own computation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float()).to(x.dtype)
+
+
+def prepare_training(model: nn.Module, device: torch.device) -> None:
+    """Have depthwise convolutions train in float32 on a CPU, whatever `mixed_precision` says.
+
+    oneDNN has no fast bfloat16 kernel for their gradients: they would take most of the step.
+    """
+    if device.type != "cpu":
+        return
+    for module in model.modules():
+        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
+            module.__class__ = _Float32Convolution
 
 
 # malloc.h of glibc: parameter, value in bytes or a number

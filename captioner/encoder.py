@@ -15,8 +15,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Encoder(nn.Module):
     """uint8 RGB pixels [N, S, S, 3] -> grid features [N, L, C], one vector for each grid cell.
 
-    `name` is a torchvision classification CNN or ``efficientnet_lite0``; `weights` is None
-    (random, to be loaded later) or what torchvision's `get_model` takes, such as "DEFAULT".
+    `name` is a torchvision classification CNN or ``efficientnet_lite0``; after a slash it may
+    name the layer whose output is the grid, as in ``resnet50/layer3``. `weights` is None (random,
+    to be loaded later) or what torchvision's `get_model` takes, such as "DEFAULT".
     """
 
     mean: Tensor
@@ -53,12 +54,13 @@ class Encoder(nn.Module):
 
 
 def build_trunk(name: str, weights: str | None = None) -> nn.Module:
-    """The CNN `name` without its global pooling and classifier.
+    """The CNN `name` without its global pooling and classifier, or up to the layer after a slash.
 
-    Raises CaptionerError if torchvision has no such model, or if it is not a CNN.
+    Raises CaptionerError if torchvision has no such model, or it is not a CNN or has no such layer.
     """
     if name == "efficientnet_lite0":
         return EfficientNetLite()
+    name, _, layer = name.partition("/")
     if name not in list_models(module=torchvision.models):
         raise CaptionerError(f"unknown encoder {name!r}: name a torchvision classification CNN")
     inception = name in ("googlenet", "inception_v3") and not weights
@@ -67,6 +69,8 @@ def build_trunk(name: str, weights: str | None = None) -> nn.Module:
         trunk = trunk_of(get_model(name, weights=weights, **options))
     except KeyError as error:
         raise CaptionerError(f"{weights!r} is neither a file nor weights of {name}") from error
+    if layer:
+        trunk = up_to(trunk, layer)
     try:
         with torch.no_grad():
             grid = trunk.eval()(torch.zeros(1, 3, 224, 224))
@@ -90,3 +94,21 @@ def trunk_of(model: nn.Module) -> nn.Sequential:
         if not key.lower().startswith("aux"):
             trunk.add_module(key, child)
     return trunk
+
+
+def up_to(trunk: nn.Module, layer: str) -> nn.Sequential:
+    """The beginning of a trunk, its last layer `layer`: a path as in ``features.7.0``.
+
+    Raises CaptionerError if there is no such layer, or if it is not one of a plain sequence.
+    """
+    first, _, rest = layer.partition(".")
+    names = [name for name, _ in trunk.named_children()]
+    if not isinstance(trunk, nn.Sequential) or first not in names:
+        raise CaptionerError(f"no layer {first!r} to end with: choose one of {', '.join(names)}")
+    beginning = nn.Sequential()
+    for name, child in trunk.named_children():
+        last = name == first
+        beginning.add_module(name, up_to(child, rest) if last and rest else child)
+        if last:
+            break
+    return beginning

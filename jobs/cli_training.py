@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from captioner.training.config import SEQUENCES, TrainConfig
+from captioner.training.config import DATA, SEQUENCES, TrainConfig
 from jobs.config import DEVICES, read_toml
 from jobs.errors import ExitCode
 
@@ -53,7 +53,7 @@ def _train(options: dict[str, Any]) -> int:
             values[name] = tuple(value)
         elif name in SEQUENCES:  # one file, as a recipe may give it
             values[name] = (value,)
-    config = TrainConfig(**dict.fromkeys(SEQUENCES, ()) | {"out": ""} | values)
+    config = TrainConfig(**dict.fromkeys(DATA, ()) | {"out": ""} | values)
     from captioner.training.train import train
 
     print(f"trained: {train(config)}")

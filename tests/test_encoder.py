@@ -117,3 +117,20 @@ def test_published_weights_of_another_model_are_refused() -> None:
     del weights["3.conv.weight"]
     with pytest.raises(ValueError, match="convolutions"):
         import_published_weights(model, weights)
+
+
+def test_an_encoder_may_end_at_a_layer() -> None:
+    assert Encoder("resnet18/layer3").channels() == 256
+    whole, part = build_trunk("efficientnet_b0"), build_trunk("efficientnet_b0/features.5.1")
+    part.load_state_dict(whole.state_dict(), strict=False)
+    assert set(part.state_dict()) < set(whole.state_dict())
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        stages = whole.eval().features  # type: ignore[union-attr]
+        expected = stages[5][:2](stages[:5](images))  # type: ignore[index, operator]
+        torch.testing.assert_close(part.eval()(images), expected)
+
+
+def test_a_layer_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(CaptionerError, match="layer9.*layer1"):
+        build_trunk("resnet18/layer9")

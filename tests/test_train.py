@@ -180,3 +180,24 @@ def test_images_whose_captions_speak_of_sides_are_not_mirrored() -> None:
     varied = augment(ramp.permute(0, 2, 3, 1), [False] * 32 + [True] * 32)
     falls = (varied[:, 0, 0, 0].int() > varied[:, 0, -1, 0].int()).tolist()
     assert not any(falls[:32]) and 8 < sum(falls[32:]) < 24
+
+
+def test_a_trained_model_goes_on_with_a_teacher_and_with_rewards(
+    config: TrainConfig, trained: Path, tmp_path: Path
+) -> None:
+    further = replace(
+        config,
+        out=str(tmp_path),
+        start=str(trained),
+        teachers=(str(trained),),
+        decoder_epochs=0,
+        finetune_epochs=1,
+        self_critical_epochs=1,
+        finetune_learning_rate=1e-3,
+    )
+    train(further)
+    log = [json.loads(line) for line in (tmp_path / "training_log.jsonl").open()]
+    assert [entry["stage"] for entry in log] == ["finetune", "self_critical"]
+    before = [json.loads(line) for line in (trained / "training_log.jsonl").open()]
+    assert min(entry["cider"] for entry in log) > 0.9 * max(entry["cider"] for entry in before)
+    assert load_checkpoint(tmp_path).vocabulary == load_checkpoint(trained).vocabulary

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from captioner.errors import CaptionerError
 
-SEQUENCES = ("images", "captions", "val_images", "val_captions")
+DATA = ("images", "captions", "val_images", "val_captions")
+SEQUENCES = (*DATA, "teachers")
+COUNTS = ("batch_size", "image_size", "hidden", "heads", "min_count", "max_length", "samples")
 
 
 @dataclass(frozen=True)
@@ -18,17 +20,24 @@ class TrainConfig:
     images, captions: directories or tars of images, and a caption file for each.
     val_images, val_captions: the same, for choosing the best epoch.
     split, val_split: the splits to take of Karpathy files that hold several.
-    encoder: a torchvision classification CNN, or efficientnet_lite0.
+    start: a model directory, or the name of a bundled checkpoint, to go on from. Its vocabulary
+        and architecture are kept: `encoder` to `heads` and `min_count` then say nothing.
+    encoder: a torchvision classification CNN (and /layer to end with), or efficientnet_lite0.
     encoder_weights: DEFAULT (torchvision's, over the network), or a file of weights.
     decoder_epochs: epochs with the encoder as it is, on cached features.
     finetune_epochs: epochs of encoder and decoder together, on augmented images.
+    self_critical_epochs: the same, with captions that the model samples rewarded by their CIDEr-D.
+    teachers: model directories whose averaged predictions are learned beside the references.
 
     mean, std: of each channel for pixels from 0 to 1; by default those the encoder's published
         weights expect.
     min_count: rarer words of the captions are left out of the vocabulary.
     max_length: captions are cut after so many words.
-    learning rates: AdamW's at the peak of the schedule (decoder stage; decoder and encoder while
-        fine-tuning).
+    learning rates: AdamW's at the peak of the schedule: of the decoder in each stage, and of the
+        encoder in those that train it.
+    distillation: the teachers' part of the cross-entropy, from 0 to 1.
+    reward_share: the reward's part of the self-critical loss; the rest is cross-entropy.
+    samples: captions sampled of an image at a time.
     ema_decay: of the exponential moving average of the weights.
     patience: epochs without a better CIDEr that are borne before a stage ends.
     """
@@ -41,10 +50,13 @@ class TrainConfig:
     split: str | None = None
     val_split: str | None = None
     device: str = "auto"
+    start: str | None = None
     encoder: str = "efficientnet_lite0"
     encoder_weights: str | None = None
     decoder_epochs: int = 8
     finetune_epochs: int = 8
+    self_critical_epochs: int = 0
+    teachers: tuple[str, ...] = ()
     batch_size: int = 32
     seed: int = 1
 
@@ -59,19 +71,29 @@ class TrainConfig:
     learning_rate: float = 1e-3
     finetune_learning_rate: float = 5e-4
     encoder_learning_rate: float = 1e-4
+    self_critical_learning_rate: float = 1e-4
+    self_critical_encoder_learning_rate: float = 2e-5
+    distillation: float = 0.5
+    reward_share: float = 0.8
+    samples: int = 5
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
     ema_decay: float = 0.998
     patience: int = 3
 
     def __post_init__(self) -> None:
-        for name in (*SEQUENCES, "out"):
+        for name in (*DATA, "out"):
             if not getattr(self, name):
                 raise CaptionerError(f"no {name} given: use --{name.replace('_', '-')} or a recipe")
-        for name in ("batch_size", "image_size", "hidden", "heads", "min_count", "max_length"):
+        for name in COUNTS:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise CaptionerError(f"{name} must be a whole number above 0, not {value!r}")
+        for name in ("distillation", "reward_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise CaptionerError(f"{name} must be from 0 to 1, not {getattr(self, name)!r}")
+        if self.samples < 2:
+            raise CaptionerError("samples must be at least 2: each is compared with the others")
         if (self.mean is None) != (self.std is None):
             raise CaptionerError("mean and std go together: give both or neither")
 

@@ -27,7 +27,7 @@ def cached_pixels(split: Split, size: int, cache: Path) -> npt.NDArray[np.uint8]
     key = hashlib.sha256(f"{stores}\n{size}\n{names}".encode()).hexdigest()[:16]
     path = cache / f"pixels-{key}.npy"
     if not path.is_file():
-        _save(path, decode_split(split, size, threads=torch.get_num_threads()))
+        save_array(path, decode_split(split, size, threads=torch.get_num_threads()))
     return np.load(path, mmap_mode="r")
 
 
@@ -36,12 +36,12 @@ def cached_features(
 ) -> npt.NDArray[np.float16]:
     """Grid features, float16 [N, L, C], of the encoder as it is; memory-mapped."""
     sample = pixels[:: max(1, len(pixels) // 16)]
-    key = hashlib.sha256(f"{encoder} {pixels.shape}".encode() + sample.tobytes())
-    for value in encoder.state_dict().values():
-        key.update(value.cpu().numpy().tobytes())
+    key = hashlib.sha256(str(pixels.shape).encode() + sample.tobytes())
+    for name, value in encoder.state_dict().items():
+        key.update(name.encode() + value.cpu().numpy().tobytes())
     path = cache / f"features-{key.hexdigest()[:16]}.npy"
     if not path.is_file():
-        _save(path, encode(pixels, encoder, device))
+        save_array(path, encode(pixels, encoder, device))
     return np.load(path, mmap_mode="r")
 
 
@@ -60,7 +60,7 @@ def encode(
     return np.concatenate(grids)
 
 
-def _save(path: Path, array: npt.NDArray[np.generic]) -> None:
+def save_array(path: Path, array: npt.NDArray[np.generic]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npy")
     np.save(partial, array)

@@ -8,25 +8,30 @@ training goes on after its last complete epoch. At the end the confidence is cal
 validation images.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import save_calibration
-from captioner.device import keep_freed_memory
+from captioner.checkpoint import load_checkpoint, save_calibration
+from captioner.device import choose_device, keep_freed_memory
 from captioner.efficientnet_lite import MEAN, STD, EfficientNetLite, import_published_weights
 from captioner.encoder import IMAGENET_MEAN, IMAGENET_STD
 from captioner.errors import CaptionerError
 from captioner.model import CaptionModel, ModelConfig
 from captioner.training.calibrate import calibrate
+from captioner.training.cider import CiderD
 from captioner.training.config import TrainConfig
 from captioner.training.dataset import load_split
+from captioner.training.distill import cached_soft_targets
 from captioner.training.inputs import References, cached_pixels
 from captioner.training.metrics import require_metrics
+from captioner.training.objectives import CrossEntropy
+from captioner.training.self_critical import SelfCritical
 from captioner.training.trainer import Stage, Trainer, TrainingData
-from captioner.vocabulary import Vocabulary
+from captioner.vocabulary import EOS, Vocabulary
 
 
 def train(config: TrainConfig) -> Path:
@@ -45,15 +50,7 @@ def train(config: TrainConfig) -> Path:
         )
     trainer = Trainer(config, data, build_model(config, len(data.vocabulary)))
     trainer.resume()
-    stages = (
-        Stage("decoder", config.decoder_epochs, config.learning_rate),
-        Stage(
-            "finetune",
-            config.finetune_epochs,
-            config.finetune_learning_rate,
-            config.encoder_learning_rate,
-        ),
-    )
+    stages = build_stages(config, data)
     for index, stage in enumerate(stages):
         trainer.run(index, stage)
     captioner = Captioner.load(config.out, device=config.device)
@@ -62,17 +59,60 @@ def train(config: TrainConfig) -> Path:
     return Path(config.out)
 
 
+def build_stages(config: TrainConfig, data: TrainingData) -> tuple[Stage, ...]:
+    """The stages in their order; those without epochs do nothing."""
+    words = CrossEntropy(
+        data.references, config.label_smoothing, data.soft_targets, config.distillation
+    )
+    ended = [[[*ids, EOS] for ids in texts] for texts in data.references.ids]
+    rewarded = SelfCritical(
+        CiderD(ended), words, config.samples, config.max_length, config.reward_share
+    )
+    return (
+        Stage("decoder", config.decoder_epochs, words, config.learning_rate),
+        Stage(
+            "finetune",
+            config.finetune_epochs,
+            words,
+            config.finetune_learning_rate,
+            config.encoder_learning_rate,
+        ),
+        Stage(
+            "self_critical",
+            config.self_critical_epochs,
+            rewarded,
+            config.self_critical_learning_rate,
+            config.self_critical_encoder_learning_rate,
+        ),
+    )
+
+
 def load_data(config: TrainConfig) -> TrainingData:
     """Read captions and images, decode them into the cache, and choose the vocabulary."""
     training = load_split(_paths(config.images), _paths(config.captions), config.split)
     validation = load_split(
         _paths(config.val_images), _paths(config.val_captions), config.val_split
     )
-    texts = (text for texts in training.captions for text in texts)
-    vocabulary = Vocabulary.build(texts, config.min_count)
+    if config.start:
+        vocabulary = load_checkpoint(config.start).vocabulary
+    else:
+        texts = (text for texts in training.captions for text in texts)
+        vocabulary = Vocabulary.build(texts, config.min_count)
+    references = References.of(training.captions, vocabulary, config.max_length)
+    soft_targets = None
+    if config.teachers:
+        soft_targets = cached_soft_targets(
+            config.teachers,
+            training,
+            references,
+            vocabulary,
+            config.cache,
+            choose_device(config.device),
+        )
     return TrainingData(
         vocabulary=vocabulary,
-        references=References.of(training.captions, vocabulary, config.max_length),
+        references=references,
+        soft_targets=soft_targets,
         pixels=cached_pixels(training, config.image_size, config.cache),
         val_captions=validation.captions,
         val_pixels=cached_pixels(validation, config.image_size, config.cache),
@@ -84,7 +124,11 @@ def _paths(names: tuple[str, ...]) -> list[Path]:
 
 
 def build_model(config: TrainConfig, words: int) -> CaptionModel:
-    """The model before its first step, with the encoder's pretrained weights."""
+    """The model before its first step: `config.start`, or new with the encoder's weights."""
+    if config.start:
+        model = load_checkpoint(config.start).model
+        model.config = replace(model.config, image_size=config.image_size)
+        return model
     weights = config.encoder_weights
     from_file = weights is not None and Path(weights).is_file()
     lite = config.encoder == "efficientnet_lite0"

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 from torch.optim.swa_utils import AveragedModel
@@ -18,14 +17,16 @@ from tqdm import tqdm
 
 from captioner.beam_search import SearchOptions
 from captioner.checkpoint import save_checkpoint
-from captioner.device import choose_device, mixed_precision
+from captioner.device import choose_device, mixed_precision, prepare_training
 from captioner.errors import CaptionerError
 from captioner.model import CaptionModel
 from captioner.training.config import TrainConfig
+from captioner.training.distill import SoftTargets
 from captioner.training.evaluate import caption_features
 from captioner.training.inputs import References, augment, cached_features, encode, shuffled_batches
 from captioner.training.metrics import cider
-from captioner.vocabulary import PAD, Vocabulary
+from captioner.training.objectives import Objective
+from captioner.vocabulary import Vocabulary
 
 STATE = "training_state.pt"
 LOG = "training_log.jsonl"
@@ -37,6 +38,7 @@ class TrainingData:
 
     vocabulary: Vocabulary
     references: References
+    soft_targets: SoftTargets | None
     pixels: npt.NDArray[np.uint8]
     val_captions: list[tuple[str, ...]]
     val_pixels: npt.NDArray[np.uint8]
@@ -48,6 +50,7 @@ class Stage:
 
     name: str
     epochs: int
+    objective: Objective
     learning_rate: float
     encoder_learning_rate: float = 0.0
 
@@ -75,9 +78,9 @@ class Trainer:
         self.out = Path(config.out)
         self.device = choose_device(config.device)
         self.model = model.to(self.device)
-        self.averaging = AveragedModel(
-            self.model, multi_avg_fn=_moving_average(config.ema_decay), use_buffers=True
-        )
+        prepare_training(self.model, self.device)
+        update = _moving_average(config.ema_decay)
+        self.averaging = AveragedModel(self.model, multi_avg_fn=update)
         self.progress = Progress()
         self.optimizer_state: dict[str, Any] | None = None
 
@@ -97,7 +100,7 @@ class Trainer:
         inputs = self._cached_features(pixels) if stage.frozen else pixels
         optimizer, schedule = self._optimizer(stage, len(inputs))
         while self._goes_on(stage):
-            loss = self._epoch(inputs, optimizer, schedule)
+            loss = self._epoch(inputs, stage.objective, optimizer, schedule)
             self.progress.epoch += 1
             self._judge(stage, loss)
             self.optimizer_state = {
@@ -124,7 +127,11 @@ class Trainer:
         return optimizer, schedule
 
     def _epoch(
-        self, inputs: npt.NDArray[Any], optimizer: Optimizer, schedule: LRScheduler
+        self,
+        inputs: npt.NDArray[Any],
+        objective: Objective,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
     ) -> float:
         """One pass over the training images; returns the mean loss in nats a word."""
         self.model.train()
@@ -136,7 +143,9 @@ class Trainer:
         epoch = f"epoch {self.progress.epoch + 1}"
         with tqdm(batches, desc=epoch, unit="step", disable=None) as bar:
             for batch in bar:
-                loss = self._loss(torch.from_numpy(inputs[batch]), batch)
+                with mixed_precision(self.device):
+                    grid = self._grid(torch.from_numpy(inputs[batch]), batch)
+                    loss = objective(self.model.decoder, grid, batch)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -147,18 +156,8 @@ class Trainer:
                 bar.set_postfix(loss=f"{loss.item():.2f}")
         return total / max(1, len(batches))
 
-    def _loss(self, inputs: Tensor, images: list[int]) -> Tensor:
-        """Cross-entropy a word; inputs are cached features [N, L, C] or pixels [N, S, S, 3]."""
-        read, said = (tokens.to(self.device) for tokens in self.data.references.tokens(images))
-        words = said != PAD
-        with mixed_precision(self.device):
-            hidden = self.model.decoder(self._grid(inputs, images), read)  # [N, B, T, H]
-            logits = self.model.decoder.predict(hidden[words])  # [words, V]
-        return functional.cross_entropy(
-            logits.float(), said[words], label_smoothing=self.config.label_smoothing
-        )
-
     def _grid(self, inputs: Tensor, images: list[int]) -> Tensor:
+        """Grid features of cached ones [N, L, C], or of pixels [N, S, S, 3]."""
         if inputs.is_floating_point():
             return inputs.to(self.device).float()
         mirrorable = [self.data.references.mirrorable[image] for image in images]

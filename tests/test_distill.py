@@ -1,0 +1,83 @@
+"""Soft targets are the teachers' averaged predictions, at the place of each reference's word."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captioner.checkpoint import load_checkpoint, save_checkpoint
+from captioner.errors import CaptionerError
+from captioner.model import CaptionModel, ModelConfig
+from captioner.training.dataset import Split, load_split
+from captioner.training.distill import KEPT_WORDS, SoftTargets, cached_soft_targets
+from captioner.training.inputs import References, cached_pixels
+from captioner.training.objectives import CrossEntropy
+from captioner.vocabulary import PAD, SPECIAL_WORDS, Vocabulary
+from tests.conftest import photograph
+
+CPU = torch.device("cpu")
+VOCABULARY = Vocabulary((*SPECIAL_WORDS, *(f"w{number}" for number in range(8))))
+CAPTIONS = [["w0 w1 w2", "w3"], ["w4 w5"], ["w6 w7 w0 w1", "w2 w3", "w1"]]
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    lines = []
+    for number, captions in enumerate(CAPTIONS):
+        (tmp_path / f"{number}.jpg").write_bytes(photograph(number))
+        lines.append(json.dumps({"image": f"{number}.jpg", "captions": captions}))
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    return load_split([tmp_path], [tmp_path / "captions.jsonl"], None)
+
+
+def write_teacher(folder: Path, seed: int, size: int, words: Vocabulary = VOCABULARY) -> str:
+    torch.manual_seed(seed)
+    config = ModelConfig(encoder="squeezenet1_1", image_size=size, hidden=16, heads=2)
+    save_checkpoint(folder, CaptionModel(config, len(words)), words)
+    return str(folder)
+
+
+def test_targets_are_the_mean_of_the_teachers_predictions(split: Split, tmp_path: Path) -> None:
+    teachers = [write_teacher(tmp_path / name, seed, 64) for seed, name in enumerate("ab")]
+    references = References.of(split.captions, VOCABULARY, 20)
+    cache = tmp_path / "cache"
+    targets = cached_soft_targets(teachers, split, references, VOCABULARY, cache, CPU)
+    images = [2, 0]
+    read, said = references.tokens(images)
+    ids, probabilities = targets.of(images, said)
+    pixels = torch.from_numpy(np.array(cached_pixels(split, 64, cache)))[images]
+    expected = torch.zeros(())
+    for teacher in teachers:
+        model = load_checkpoint(teacher).model
+        with torch.no_grad():
+            expected = expected + model.decoder.predict(model(pixels, read)).softmax(-1) / 2
+    words = said != PAD
+    dense = torch.zeros(*said.shape, len(VOCABULARY)).scatter_add(3, ids, probabilities)
+    assert ids.shape == (2, 3, 5, min(KEPT_WORDS, len(VOCABULARY)))
+    torch.testing.assert_close(dense[words], expected[words], atol=0.01, rtol=0)
+
+
+def test_a_teacher_with_other_words_is_refused_by_name(split: Split, tmp_path: Path) -> None:
+    other = Vocabulary((*VOCABULARY.words, "more"))
+    teacher = write_teacher(tmp_path / "other", 1, 64, other)
+    references = References.of(split.captions, VOCABULARY, 20)
+    with pytest.raises(CaptionerError, match="other has another vocabulary"):
+        cached_soft_targets([teacher], split, references, VOCABULARY, tmp_path, CPU)
+
+
+def test_teachers_that_are_sure_of_the_references_teach_the_references() -> None:
+    references = References([[[5, 6]], [[7]]], [True, True])
+    said = references.tokens([0, 1])[1]
+    ids = np.zeros((2, 3, 1), np.uint16)
+    ids[:, :, 0] = said[:, 0]
+    sure = SoftTargets(ids, np.ones((2, 3, 1), np.float16), [0, 1, 2])
+    model = CaptionModel(ModelConfig("squeezenet1_1", hidden=16, heads=2), 9).eval()
+    grid = torch.randn(2, 4, 512)
+    losses = [
+        CrossEntropy(references, 0.0, targets, taught)(model.decoder, grid, [0, 1]).item()
+        for targets, taught in ((None, 0.0), (sure, 1.0), (sure, 0.5))
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-5)

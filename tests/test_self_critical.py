@@ -1,0 +1,69 @@
+"""Sampling follows the decoder; the policy gradient raises what is rewarded."""
+
+import torch
+
+from captioner.decoder import Decoder
+from captioner.training.cider import CiderD
+from captioner.training.inputs import References
+from captioner.training.objectives import CrossEntropy
+from captioner.training.self_critical import SelfCritical, above_the_others, sample
+from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
+
+WORDS = 10
+GRID = torch.zeros(2, 4, 8)
+
+
+def make_decoder() -> Decoder:
+    torch.manual_seed(0)
+    return Decoder(8, WORDS, hidden=16, heads=2, dropout=0.0)
+
+
+def test_samples_are_drawn_with_the_decoders_probabilities() -> None:
+    decoder = make_decoder()
+    torch.manual_seed(1)
+    said = sample(decoder, GRID[:1], samples=20_000, max_length=1)[0]  # [B, T]
+    memory = decoder.remember(GRID[:1])
+    state = decoder.step(torch.tensor([[BOS]]), decoder.init_state(memory, 1), memory)
+    logits = decoder.predict(state.language_hidden)[0, 0].detach()
+    logits[[PAD, BOS, UNKNOWN]] = -torch.inf
+    counted = torch.bincount(said[:, 0], minlength=WORDS) / len(said)
+    torch.testing.assert_close(counted, logits.softmax(0), atol=0.02, rtol=0)
+
+
+def test_samples_end_once_and_stand_in_order_of_length() -> None:
+    torch.manual_seed(2)
+    said = sample(make_decoder(), GRID, samples=50, max_length=6)
+    assert said.shape[:2] == (2, 50) and said.shape[2] <= 7
+    assert not ((said == BOS) | (said == UNKNOWN)).any()
+    after = (said == EOS).cumsum(2) - (said == EOS).long() > 0
+    assert (said[after] == PAD).all() and (said[~after] != PAD).all()
+    lengths = (said != PAD).sum(2)
+    assert (lengths.diff(dim=1) >= 0).all()
+
+
+def test_a_sample_is_compared_with_the_others_of_its_image() -> None:
+    advantage = above_the_others(torch.tensor([[1.0, 3.0], [2.0, 2.0]]))
+    assert advantage.tolist() == [[-2.0, 2.0], [0.0, 0.0]]
+
+
+def test_training_on_the_reward_alone_finds_what_is_rewarded() -> None:
+    decoder = make_decoder()
+    references = References([[[5, 6, 7]], [[8, 9]]], [True, True])
+    ended = [[[*ids, EOS] for ids in texts] for texts in references.ids]
+    reward = CiderD(ended)
+    other = CrossEntropy(references, 0.0)
+    objective = SelfCritical(reward, other, samples=16, max_length=4, rewarded=1.0)
+    grid = torch.randn(2, 4, 8)
+    optimizer = torch.optim.Adam(decoder.parameters(), 0.01)
+    torch.manual_seed(3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        objective(decoder, grid, [0, 1]).backward()
+        optimizer.step()
+    said = sample(decoder, grid, samples=20, max_length=4)
+    scores = [
+        reward.score(image, [index for index in ids if index != PAD])
+        for image, of_image in enumerate(said.tolist())
+        for ids in of_image
+    ]
+    assert sum(scores) / len(scores) > 5
