@@ -132,5 +132,5 @@ def test_an_encoder_may_end_at_a_layer() -> None:
 
 
 def test_a_layer_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(CaptionerError, match="layer9.*layer1"):
+    with pytest.raises(CaptionerError, match=r"layer9.*layer1"):
         build_trunk("resnet18/layer9")
