@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captioner.beam_search import SearchOptions
     from captioner.captioner import Caption, Captioner
+    from captioner.search_options import SearchOptions
 
 __all__ = ["Caption", "Captioner", "SearchOptions"]
 
@@ -12,7 +12,7 @@ __all__ = ["Caption", "Captioner", "SearchOptions"]
 def __getattr__(name: str) -> Any:
     """Import torch only when a name that needs it is used: `captioner --help` does not."""
     if name == "SearchOptions":
-        from captioner.beam_search import SearchOptions
+        from captioner.search_options import SearchOptions
 
         return SearchOptions
     if name in __all__:

@@ -8,46 +8,18 @@ that do. Finished hypotheses are ranked by log-probability over the length penal
 (arXiv:1609.08144, equation 14).
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
+from captioner.constraints import NEVER, WordRules, constrain
+from captioner.search_options import SearchOptions
+from captioner.vocabulary import BOS, EOS, PAD
 
 S = TypeVar("S")
-NEVER = float("-inf")
 GPU_CHECK_INTERVAL = 4  # steps between two looks at which images are done: each waits for the GPU
 SHRINK_BELOW = 0.75  # the share of images still searched, below which the others leave the batch
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How captions are searched; lengths are in words.
-
-    `length_penalty` is Wu et al.'s alpha: 0 ranks by log-probability alone, greater values
-    favour longer captions. No `block_ngram` words are said twice in a caption (0: no blocking).
-    """
-
-    beam_size: int = 3
-    min_length: int = 3
-    max_length: int = 20
-    length_penalty: float = 0.7
-    block_ngram: int = 3
-
-    def __post_init__(self) -> None:
-        if self.beam_size < 1:
-            raise ValueError(f"beam_size must be at least 1, not {self.beam_size}")
-        if not 0 <= self.min_length <= self.max_length or self.max_length < 1:
-            raise ValueError(
-                "lengths must satisfy 0 <= min_length <= max_length and max_length >= 1, "
-                f"not {self.min_length} and {self.max_length}"
-            )
-        if self.length_penalty < 0:
-            raise ValueError(f"length_penalty must not be negative, not {self.length_penalty}")
-        if self.block_ngram < 0:
-            raise ValueError(f"block_ngram must not be negative, not {self.block_ngram}")
 
 
 class Stepper(Protocol[S]):
@@ -80,9 +52,13 @@ class Hypotheses(NamedTuple):
 
 @torch.inference_mode()
 def beam_search(
-    stepper: Stepper[S], images: int, options: SearchOptions, device: torch.device | str = "cpu"
+    stepper: Stepper[S],
+    images: int,
+    options: SearchOptions,
+    device: torch.device | str = "cpu",
+    rules: WordRules | None = None,
 ) -> Hypotheses:
-    """Search the captions of `images` images at once."""
+    """Search the captions of `images` images at once; `rules` are those of the words' text."""
     found = _no_hypotheses(images, options.beam_size, options.max_length, device)
     live = _no_hypotheses(images, 1, options.max_length, device)
     live.log_probs.zero_()  # one empty hypothesis an image
@@ -92,7 +68,8 @@ def beam_search(
     interval = GPU_CHECK_INTERVAL if torch.device(device).type == "cuda" else 1
     for t in range(options.max_length + 1):
         log_probs, state = stepper.step(tokens, state)  # [N, B, V]
-        batch, beams = _advance(batch, log_probs, t, options)
+        allowed = constrain(log_probs, batch.live.tokens[:, :, :t], options, rules)
+        batch, beams = _advance(batch, allowed, t, options)
         if t == options.max_length:
             break
         remaining = _remaining(batch) if (t + 1) % interval == 0 else None
@@ -123,8 +100,7 @@ def _advance(
     batch: _Batch, log_probs: Tensor, t: int, options: SearchOptions
 ) -> tuple[_Batch, Tensor]:
     """One word more; also which of the former hypotheses [N, B] each live one goes on from."""
-    allowed = _constrain(log_probs, batch.live.tokens, t, options)
-    grown, parents = _grow(batch.live, allowed, t, options.beam_size)
+    grown, parents = _grow(batch.live, log_probs, t, options.beam_size)
     finished = _finish(batch.finished, grown, t, options)
     live, kept = _continue(grown, t, options.beam_size)
     return _Batch(batch.places, live, finished), parents.gather(1, kept)
@@ -152,33 +128,6 @@ def _no_hypotheses(
         torch.full(shape[:2], NEVER, device=device),
         torch.full(shape[:2], NEVER, device=device),
     )
-
-
-def _constrain(log_probs: Tensor, tokens: Tensor, t: int, options: SearchOptions) -> Tensor:
-    """Log-probabilities [N, B, V] with what may not follow set to -inf."""
-    if t == options.max_length:
-        allowed = torch.full_like(log_probs, NEVER)
-        allowed[..., EOS] = log_probs[..., EOS]
-        return allowed
-    allowed = log_probs.clone()
-    allowed[..., [PAD, BOS, UNKNOWN]] = NEVER
-    if t < options.min_length:
-        allowed[..., EOS] = NEVER
-    if options.block_ngram:
-        _block_ngrams(allowed, tokens[:, :, :t], options.block_ngram)
-    return allowed
-
-
-def _block_ngrams(log_probs: Tensor, tokens: Tensor, n: int) -> None:
-    """Forbid, in place, the words that would complete an n-gram of `tokens` [N, B, t] again."""
-    t = tokens.shape[2]
-    if t < n:
-        return
-    windows = tokens.unfold(2, n, 1)  # [N, B, t - n + 1, n]
-    context = tokens[:, :, t - n + 1 :].unsqueeze(2)  # [N, B, 1, n - 1]
-    repeated = (windows[..., :-1] == context).all(-1)  # [N, B, t - n + 1]
-    penalty = torch.zeros_like(repeated, dtype=log_probs.dtype).masked_fill(repeated, NEVER)
-    log_probs.scatter_add_(2, windows[..., -1], penalty)
 
 
 def _grow(live: Hypotheses, log_probs: Tensor, t: int, beams: int) -> tuple[Hypotheses, Tensor]:

@@ -12,13 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captioner.beam_search import NEVER, Hypotheses, SearchOptions, beam_search
+from captioner.beam_search import Hypotheses, beam_search
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.confidence import signals
+from captioner.constraints import NEVER, WordRules
 from captioner.device import choose_device, compute_dtype
 from captioner.errors import ImageError, UnreadableImage
 from captioner.image import decode_image
 from captioner.model import WordPredictor
+from captioner.search_options import SearchOptions
 from captioner.vocabulary import EOS, sentence
 
 CPU_TILE = 16  # images through the CNN at once: of more, the layers take memory and leave the cache
@@ -65,6 +67,7 @@ class Captioner:
         self.model.encoder.trunk.to(dtype)
         self.model.decoder.to(dtype)
         self.vocabulary = checkpoint.vocabulary
+        self.rules = WordRules.of_vocabulary(checkpoint.vocabulary, device)
         self.calibration = checkpoint.calibration
         settings = json.dumps(asdict(search), sort_keys=True)
         digest = hashlib.sha256((checkpoint.fingerprint + settings).encode()).hexdigest()
@@ -129,7 +132,7 @@ class Captioner:
     def hypotheses(self, features: Tensor) -> Hypotheses:
         """Grid features [N, L, C] -> what beam search found, on the CPU."""
         predictor = WordPredictor(self.model.decoder, features)
-        found = beam_search(predictor, len(features), self.options, self.device)
+        found = beam_search(predictor, len(features), self.options, self.device, self.rules)
         return Hypotheses(*(part.cpu() for part in found))
 
     def captions(self, hypotheses: Hypotheses) -> Iterator[Caption]:

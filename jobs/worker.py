@@ -113,9 +113,9 @@ def _cannot_write(task: Task, error: OSError) -> PartitionResult:
 @functools.lru_cache(maxsize=1)
 def _load_captioner(settings: WorkerSettings, _run_id: str) -> "Captioner":
     """The captioner of a run, once a process; the next run may find other weights there."""
-    from captioner.beam_search import SearchOptions
     from captioner.captioner import Captioner
     from captioner.device import keep_freed_memory
+    from captioner.search_options import SearchOptions
 
     keep_freed_memory()
     search = SearchOptions(beam_size=settings.beam_size)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.beam_search import NEVER, Hypotheses, SearchOptions, beam_search
+from captioner.beam_search import Hypotheses, beam_search
+from captioner.constraints import NEVER
+from captioner.search_options import SearchOptions
 from captioner.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNKNOWN
 
 WORDS = tuple(range(len(SPECIAL_WORDS), len(SPECIAL_WORDS) + 4))

@@ -10,9 +10,11 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from captioner.beam_search import Hypotheses, SearchOptions, beam_search
+from captioner.beam_search import Hypotheses, beam_search
 from captioner.captioner import Caption, Captioner
+from captioner.constraints import WordRules
 from captioner.model import CaptionModel, WordPredictor
+from captioner.search_options import SearchOptions
 from captioner.training.dataset import Split, decode_split
 from captioner.training.metrics import Diversity, Scores, diversity, require_metrics, score
 from captioner.vocabulary import Vocabulary
@@ -89,19 +91,6 @@ def search_pixels(
 
 
 @torch.inference_mode()
-def search_features(
-    model: CaptionModel,
-    features: npt.NDArray[np.float16],
-    options: SearchOptions,
-    device: torch.device,
-) -> Iterator[Hypotheses]:
-    """Hypotheses for cached grid features [N, L, C], a batch at a time."""
-    for start in range(0, len(features), SEARCH_BATCH):
-        grid = torch.from_numpy(np.array(features[start : start + SEARCH_BATCH])).float().to(device)
-        predictor = WordPredictor(model.decoder, grid)
-        yield beam_search(predictor, len(grid), options, device)
-
-
 def caption_features(
     model: CaptionModel,
     vocabulary: Vocabulary,
@@ -110,8 +99,11 @@ def caption_features(
     device: torch.device,
 ) -> list[str]:
     """The best caption of each image, its words with spaces between them."""
-    return [
-        " ".join(vocabulary.decode(ids))
-        for hypotheses in search_features(model, features, options, device)
-        for ids in hypotheses.tokens[:, 0].tolist()
-    ]
+    rules = WordRules.of_vocabulary(vocabulary, device)
+    captions = []
+    for start in range(0, len(features), SEARCH_BATCH):
+        grid = torch.from_numpy(np.array(features[start : start + SEARCH_BATCH])).float().to(device)
+        predictor = WordPredictor(model.decoder, grid)
+        found = beam_search(predictor, len(grid), options, device, rules)
+        captions += [" ".join(vocabulary.decode(ids)) for ids in found.tokens[:, 0].tolist()]
+    return captions

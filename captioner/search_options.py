@@ -1,0 +1,40 @@
+"""SearchOptions: how captions are searched. Importing it does not import torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How captions are searched; lengths are in words, `max_characters` in characters.
+
+    `length_penalty` is Wu et al.'s alpha: 0 ranks by log-probability alone, greater values
+    favour longer captions. No `block_ngram` words are said twice in a caption (0: no blocking).
+    `max_characters` counts the full stop; a caption that would be longer is not considered.
+    """
+
+    beam_size: int = 3
+    min_length: int = 3
+    max_length: int = 20
+    max_characters: int = 125
+    length_penalty: float = 0.7
+    block_ngram: int = 3
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 1:
+            raise ValueError(f"beam_size must be at least 1, not {self.beam_size}")
+        if not 0 <= self.min_length <= self.max_length or self.max_length < 1:
+            raise ValueError(
+                "lengths must satisfy 0 <= min_length <= max_length and max_length >= 1, "
+                f"not {self.min_length} and {self.max_length}"
+            )
+        if self.max_characters < MIN_CHARACTERS:
+            raise ValueError(
+                f"max_characters must be at least {MIN_CHARACTERS}, not {self.max_characters}"
+            )
+        if self.length_penalty < 0:
+            raise ValueError(f"length_penalty must not be negative, not {self.length_penalty}")
+        if self.block_ngram < 0:
+            raise ValueError(f"block_ngram must not be negative, not {self.block_ngram}")
+
+
+MIN_CHARACTERS = 20  # room for any one word
