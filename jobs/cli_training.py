@@ -20,7 +20,8 @@ def add_train(commands: "Commands") -> None:
     parser = commands.add_parser(
         "train",
         help="train a captioner on captioned images",
-        description="Train a captioner: the decoder on frozen features, then encoder and decoder. "
+        description="Train a captioner: the decoder on frozen features, then encoder and decoder, "
+        "then both on the reward of captions that they sample. "
         "Interrupted, the same command goes on after the last complete epoch.",
         argument_default=argparse.SUPPRESS,  # only what is given wins over the recipe
     )
@@ -33,10 +34,13 @@ def add_train(commands: "Commands") -> None:
     add("--val-split", help="split of a Karpathy file to choose by, such as val")
     add("--out", metavar="DIR", help="model directory to write")
     add("--config", metavar="RECIPE.toml", type=Path, dest="recipe", help="recipe; flags win")
+    add("--start", metavar="MODEL", help="bundled model or directory to go on from")
+    add("--teachers", metavar="MODEL", nargs="+", help="models whose predictions are learned too")
     add("--encoder", metavar="NAME", help="torchvision CNN (efficientnet_lite0)")
     add("--encoder-weights", metavar="WEIGHTS", help="DEFAULT (torchvision's), or a file")
     add("--decoder-epochs", metavar="N", type=int, help="epochs of the decoder alone (8)")
     add("--finetune-epochs", metavar="N", type=int, help="epochs of encoder and decoder (8)")
+    add("--self-critical-epochs", metavar="N", type=int, help="epochs with rewards (0)")
     add("--batch-size", metavar="N", type=int, help="images a step, with all their captions (32)")
     add("--device", choices=DEVICES, help="where to train (auto)")
     add("--seed", metavar="N", type=int, help="of all that is random (1)")

@@ -6,7 +6,7 @@ import torch
 
 from captioner.beam_search import NEVER, Hypotheses
 from captioner.confidence import SIGNALS, Calibration, signals
-from captioner.training.calibrate import fit
+from captioner.training.calibrate import cross_fitted, describe, fit
 from captioner.vocabulary import EOS, PAD
 
 
@@ -54,3 +54,12 @@ def test_confidence_stays_a_probability_for_any_signals() -> None:
 def test_a_calibration_of_other_signals_is_refused() -> None:
     with pytest.raises(ValueError, match="signals"):
         Calibration("good", "here", ["mood"], [0.0], [1.0], [1.0], 0.0)
+
+
+def test_what_the_calibration_says_of_itself_is_out_of_sample() -> None:
+    random = np.random.default_rng(2)
+    values = random.normal(size=(60, len(SIGNALS)))
+    luck = random.random(60) < 0.5  # the signals know nothing of it
+    assert np.corrcoef(fit(values, luck).confidence(values), luck)[0, 1] > 0.1
+    assert np.corrcoef(cross_fitted(values, luck), luck)[0, 1] < 0.1
+    assert "out of sample" in describe(values, luck).data

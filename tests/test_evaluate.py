@@ -41,6 +41,16 @@ def test_evaluate_as_json_is_one_object(dataset: Path, tiny_checkpoint: Path) ->
     assert result["captioner"].startswith("tiny@")
 
 
+def test_evaluate_says_how_far_the_confidence_can_be_trusted(dataset: Path) -> None:
+    done = captioner(
+        *("evaluate", "--images", dataset / "images", "--captions", dataset / "captions.jsonl"),
+        *("--device", "cpu", "--json"),
+    )
+    result = json.loads(done.stdout)["reliability"]
+    assert 0 <= result["ece"] <= 1 and 0 <= result["brier"] <= 1
+    assert result["acceptable_at"][-1] == result["acceptable"]
+
+
 def test_train_takes_a_recipe_and_flags_win(dataset: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     data, captions = str(dataset / "images"), str(dataset / "captions.jsonl")

@@ -1,6 +1,7 @@
 """Fit the map from search signals to the probability that a caption is acceptable."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +9,10 @@ import numpy.typing as npt
 from captioner.captioner import Captioner
 from captioner.confidence import SIGNALS, Calibration, Floats, signals
 from captioner.training.evaluate import search_pixels
-from captioner.training.metrics import cider
+from captioner.training.metrics import ACCEPTABLE_CIDER, is_acceptable
+from captioner.training.reliability import reliability
 
-ACCEPTABLE_CIDER = 0.5
+FOLDS = 5
 NEWTON_STEPS = 20
 RIDGE = 1.0  # keeps the weights finite where the signals separate the captions perfectly
 
@@ -25,8 +27,31 @@ def calibrate(
     for hypotheses in search_pixels(captioner, pixels):
         texts += [caption.text for caption in captioner.captions(hypotheses)]
         values.append(signals(hypotheses))
-    acceptable = cider(texts, references) >= ACCEPTABLE_CIDER
-    return fit(np.concatenate(values), acceptable)
+    acceptable = is_acceptable(texts, references)
+    return describe(np.concatenate(values), acceptable)
+
+
+def describe(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
+    """The calibration on all images, with what cross-fitting says of images it has not seen."""
+    calibration = fit(values, acceptable)
+    if len(values) < 2 * FOLDS:
+        return calibration
+    result = reliability(cross_fitted(values, acceptable), acceptable)
+    auroc = "unknown" if result.auroc is None else f"{result.auroc:.3f}"
+    return replace(
+        calibration,
+        data=f"{calibration.data}; out of sample, by {FOLDS} folds: AUROC {auroc}, "
+        f"ECE {result.ece:.3f}, Brier score {result.brier:.3f}",
+    )
+
+
+def cross_fitted(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Floats:
+    """Confidences [N], each by a calibration that was fitted without its image."""
+    confidence = np.zeros(len(values))
+    for fold in range(FOLDS):
+        held = np.arange(len(values)) % FOLDS == fold
+        confidence[held] = fit(values[~held], acceptable[~held]).confidence(values[held])
+    return confidence
 
 
 def fit(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:

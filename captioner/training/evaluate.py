@@ -1,7 +1,7 @@
 """Caption images that people have captioned, and compare."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,15 @@ from captioner.constraints import WordRules
 from captioner.model import CaptionModel, WordPredictor
 from captioner.search_options import SearchOptions
 from captioner.training.dataset import Split, decode_split
-from captioner.training.metrics import Diversity, Scores, diversity, require_metrics, score
+from captioner.training.metrics import (
+    Diversity,
+    Scores,
+    diversity,
+    is_acceptable,
+    require_metrics,
+    score,
+)
+from captioner.training.reliability import Reliability, reliability
 from captioner.vocabulary import Vocabulary
 
 SEARCH_BATCH = 50
@@ -34,6 +42,7 @@ class Evaluation:
     scores: Scores
     diversity: Diversity
     images_per_second: float
+    reliability: Reliability | None  # of the confidence; None without a calibration
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,9 +60,23 @@ class Evaluation:
             "unique captions": f"{self.diversity.unique:.1%}",
             "most frequent one": f"{self.diversity.most_frequent:.1%}",
             "distinct words": f"{self.diversity.distinct_words:,}",
+            **(_reliability_rows(self.reliability) if self.reliability else {}),
             "images/s": f"{self.images_per_second:.1f}",
         }
         return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
+
+
+def _reliability_rows(result: Reliability) -> dict[str, str]:
+    auroc = "-" if result.auroc is None else f"{result.auroc:.3f}"
+    return {
+        "acceptable": f"{result.acceptable:.1%}",
+        "of the surest 10%": f"{result.acceptable_at[0]:.1%}",
+        "of the surest 20%": f"{result.acceptable_at[1]:.1%}",
+        "of the surest 50%": f"{result.acceptable_at[4]:.1%}",
+        "AUROC": auroc,
+        "ECE": f"{result.ece:.3f}",
+        "Brier score": f"{result.brier:.3f}",
+    }
 
 
 def evaluate(captioner: Captioner, split: Split, batch_size: int = 32) -> Evaluation:
@@ -61,15 +84,27 @@ def evaluate(captioner: Captioner, split: Split, batch_size: int = 32) -> Evalua
     require_metrics()
     start = time.perf_counter()
     pixels = decode_split(split, captioner.image_size, threads=torch.get_num_threads())
-    captions = [caption.text for caption in caption_pixels(captioner, pixels, batch_size)]
+    captions = caption_pixels(captioner, pixels, batch_size)
     seconds = time.perf_counter() - start
+    texts = [caption.text for caption in captions]
     return Evaluation(
         captioner=captioner.identity,
-        images=len(captions),
-        scores=score(captions, split.captions),
-        diversity=diversity(captions),
-        images_per_second=len(captions) / seconds,
+        images=len(texts),
+        scores=score(texts, split.captions),
+        diversity=diversity(texts),
+        images_per_second=len(texts) / seconds,
+        reliability=_reliability(captions, split.captions),
     )
+
+
+def _reliability(
+    captions: list[Caption], references: Sequence[Sequence[str]]
+) -> Reliability | None:
+    confidence = [caption.confidence for caption in captions if caption.confidence is not None]
+    if len(confidence) < len(captions):
+        return None
+    acceptable = is_acceptable([caption.text for caption in captions], references)
+    return reliability(np.array(confidence), acceptable)
 
 
 def caption_pixels(

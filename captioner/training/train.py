@@ -1,6 +1,7 @@
 """Train a captioning model: decoder first, on cached features, then encoder and decoder together.
 
-Cross-entropy with label smoothing on all references of an image at once; AdamW with a cosine
+Cross-entropy with label smoothing on all references of an image at once, and on what teachers
+predict where there are any; in the end, if asked for, self-critical training. AdamW with a cosine
 schedule after a short warm-up; an exponential moving average of the weights is what is evaluated
 and kept. Each epoch ends with the CIDEr of beam search on the validation images: the best model so
 far is in the output folder, and a stage ends early when it no longer rises. An interrupted

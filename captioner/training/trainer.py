@@ -96,6 +96,8 @@ class Trainer:
         if index > self.progress.stage:
             self.progress = Progress(stage=index, best=self.progress.best)
             self.optimizer_state = None
+        if not stage.epochs:
+            return
         pixels = self.data.pixels
         inputs = self._cached_features(pixels) if stage.frozen else pixels
         optimizer, schedule = self._optimizer(stage, len(inputs))

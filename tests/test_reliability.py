@@ -1,0 +1,41 @@
+"""Calibration error, ranking and the risk-coverage curve, against plain counting."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from captioner.training.reliability import reliability
+
+
+def test_ranking_and_squared_error_agree_with_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    confidence = random.random(500).round(2)  # with ties
+    acceptable = random.random(500) < confidence
+    result = reliability(confidence, acceptable)
+    assert result.auroc == pytest.approx(roc_auc_score(acceptable, confidence))
+    assert result.brier == pytest.approx(brier_score_loss(acceptable, confidence))
+
+
+def test_a_true_probability_has_little_calibration_error_and_a_proud_one_much() -> None:
+    random = np.random.default_rng(1)
+    confidence = random.random(30_000) * 0.5
+    acceptable = random.random(30_000) < confidence
+    assert reliability(confidence, acceptable).ece < 0.01
+    assert reliability(confidence + 0.3, acceptable).ece == pytest.approx(0.3, abs=0.01)
+
+
+def test_coverage_counts_the_most_confident_first() -> None:
+    confidence = np.linspace(1, 0.1, 10)
+    acceptable = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 1], dtype=bool)
+    result = reliability(confidence, acceptable)
+    assert result.acceptable == result.acceptable_at[-1] == 0.5
+    assert result.acceptable_at[:5] == (1, 1, 1, 1, 0.8)
+
+
+def test_captions_of_one_kind_cannot_be_ranked() -> None:
+    assert reliability(np.array([0.5, 0.9]), np.array([True, True])).auroc is None
+
+
+def test_nothing_to_compare_is_an_error() -> None:
+    with pytest.raises(ValueError, match="0 confidences"):
+        reliability(np.array([]), np.array([], dtype=bool))
