@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from captioner.training import config
 from captioner.training.config import DATA, SEQUENCES, TrainConfig
 from jobs.config import DEVICES, read_toml
 from jobs.errors import ExitCode
@@ -13,6 +14,7 @@ from jobs.errors import ExitCode
 if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+RECIPES = Path(config.__file__).parent / "recipes"
 CAPTION_FORMATS = "JSONL (image, captions), COCO captions_*.json, Karpathy dataset_*.json or .token"
 
 
@@ -33,7 +35,7 @@ def add_train(commands: "Commands") -> None:
     add("--split", help="split of a Karpathy file to train on, such as train")
     add("--val-split", help="split of a Karpathy file to choose by, such as val")
     add("--out", metavar="DIR", help="model directory to write")
-    add("--config", metavar="RECIPE.toml", type=Path, dest="recipe", help="recipe; flags win")
+    add("--config", metavar="RECIPE", dest="recipe", help="TOML file, or coco; flags win")
     add("--start", metavar="MODEL", help="bundled model or directory to go on from")
     add("--teachers", metavar="MODEL", nargs="+", help="models whose predictions are learned too")
     add("--encoder", metavar="NAME", help="torchvision CNN (efficientnet_lite0)")
@@ -47,20 +49,26 @@ def add_train(commands: "Commands") -> None:
     parser.set_defaults(command=_train)
 
 
+def find_recipe(name_or_path: str) -> Path:
+    """A recipe of the package by its name, or any file."""
+    bundled = RECIPES / f"{name_or_path}.toml"
+    return bundled if bundled.is_file() else Path(name_or_path)
+
+
 def _train(options: dict[str, Any]) -> int:
     recipe = options.pop("recipe", None)
     known = [field.name for field in fields(TrainConfig)]
-    values = read_toml(recipe, known) if recipe else {}
+    values = read_toml(find_recipe(recipe), known) if recipe else {}
     values |= options
     for name, value in values.items():
         if isinstance(value, list):
             values[name] = tuple(value)
         elif name in SEQUENCES:  # one file, as a recipe may give it
             values[name] = (value,)
-    config = TrainConfig(**dict.fromkeys(DATA, ()) | {"out": ""} | values)
+    training = TrainConfig(**dict.fromkeys(DATA, ()) | {"out": ""} | values)
     from captioner.training.train import train
 
-    print(f"trained: {train(config)}")
+    print(f"trained: {train(training)}")
     return ExitCode.DONE
 
 

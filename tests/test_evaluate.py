@@ -1,10 +1,17 @@
 """`captioner train` and `captioner evaluate`, as a user runs them."""
 
 import json
+import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import captioner, write_photographs
+import torch
+from conftest import captioner, command, environment, write_photographs
+from torchvision.models import get_model, get_model_weights
+
+from jobs.cli_training import find_recipe
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +74,41 @@ def test_train_takes_a_recipe_and_flags_win(dataset: Path, tmp_path: Path) -> No
     log = [json.loads(line) for line in (out / "training_log.jsonl").open()]
     assert [entry["stage"] for entry in log] == ["decoder", "finetune"]
     assert json.loads((out / "config.json").read_text())["encoder"] == "squeezenet1_1"
+
+
+def test_the_coco_recipe_runs_on_data_in_its_layout(tmp_path: Path) -> None:
+    """Karpathy's file, published encoder weights and all stages; only smaller and shorter."""
+    entries: list[dict[str, Any]] = []
+    for number, path in enumerate(sorted(write_photographs(tmp_path / "images", 12).iterdir())):
+        split = "val" if number % 3 == 0 else "train"
+        target = tmp_path / "coco" / f"{split}2014" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+        sentences = [{"raw": f"A dog runs on grass {n}."} for n in range(5)]
+        entries.append({"filepath": f"{split}2014", "filename": path.name, "split": split})
+        entries[-1]["sentences"] = sentences
+    (tmp_path / "coco" / "dataset_coco.json").write_text(json.dumps({"images": entries}))
+    url = get_model_weights("resnet18")["DEFAULT"].url
+    downloaded = tmp_path / "torch" / "hub" / "checkpoints" / Path(url).name
+    downloaded.parent.mkdir(parents=True)
+    torch.save(get_model("resnet18").state_dict(), downloaded)
+    small = tmp_path / "small.toml"
+    recipe = find_recipe("coco").read_text()
+    assert 'encoder = "resnet101"' in recipe and 'encoder_weights = "DEFAULT"' in recipe
+    for key, value in {"image_size": 64, "hidden": 16, "min_count": 1, "batch_size": 4}.items():
+        recipe = re.sub(rf"^{key} = .*", f"{key} = {value}", recipe, flags=re.MULTILINE)
+    small.write_text(re.sub(r"epochs = \d+", "epochs = 1", recipe) + "heads = 2\n")
+    done = subprocess.run(
+        command("train", "--config", small, "--encoder", "resnet18", "--device", "cpu"),
+        env=environment(TORCH_HOME=str(tmp_path / "torch")),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (tmp_path / "coco-resnet101/training_log.jsonl").open()]
+    assert [entry["stage"] for entry in log] == ["decoder", "finetune", "self_critical"]
 
 
 @pytest.mark.parametrize(
