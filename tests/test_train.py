@@ -66,12 +66,19 @@ def trained(config: TrainConfig) -> Path:
 
 
 def test_training_learns_to_tell_colours(config: TrainConfig, trained: Path) -> None:
-    captioner = Captioner.load(trained, device="cpu")
+    assert colours_told(trained, config) >= 11
+
+
+def test_a_trained_model_has_a_calibrated_confidence(config: TrainConfig, trained: Path) -> None:
+    captions = Captioner.load(trained, device="cpu").caption([Path(config.val_images[0], "0.jpg")])
+    assert captions[0].confidence is not None
+
+
+def colours_told(model: Path, config: TrainConfig) -> int:
+    """How many of the 12 validation images the model names the colour of."""
     val = Path(config.val_images[0])
-    captions = captioner.caption([val / f"{number}.jpg" for number in range(12)])
-    right = [list(COLOURS)[n % 3] in caption.text for n, caption in enumerate(captions)]
-    assert sum(right) >= 11
-    assert all(caption.confidence is not None for caption in captions)
+    captions = Captioner.load(model, device="cpu").caption([val / f"{n}.jpg" for n in range(12)])
+    return sum(list(COLOURS)[n % 3] in caption.text for n, caption in enumerate(captions))
 
 
 def test_fine_tuning_changes_the_encoder(config: TrainConfig, trained: Path) -> None:
@@ -193,11 +200,13 @@ def test_a_trained_model_goes_on_with_a_teacher_and_with_rewards(
         decoder_epochs=0,
         finetune_epochs=1,
         self_critical_epochs=1,
-        finetune_learning_rate=1e-3,
+        finetune_learning_rate=1e-4,
+        encoder_learning_rate=1e-6,
+        self_critical_learning_rate=1e-5,
+        self_critical_encoder_learning_rate=1e-6,
     )
     train(further)
     log = [json.loads(line) for line in (tmp_path / "training_log.jsonl").open()]
     assert [entry["stage"] for entry in log] == ["finetune", "self_critical"]
-    before = [json.loads(line) for line in (trained / "training_log.jsonl").open()]
-    assert min(entry["cider"] for entry in log) > 0.7 * max(entry["cider"] for entry in before)
+    assert colours_told(tmp_path, config) >= 11  # two epochs from scratch tell none
     assert load_checkpoint(tmp_path).vocabulary == load_checkpoint(trained).vocabulary
