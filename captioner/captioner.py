@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from captioner.beam_search import Hypotheses, beam_search
 from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.confidence import signals
+from captioner.confidence import Floats, signals
 from captioner.constraints import NEVER, WordRules
 from captioner.device import choose_device, compute_dtype
 from captioner.errors import ImageError, UnreadableImage
@@ -26,6 +27,13 @@ from captioner.vocabulary import EOS, sentence
 CPU_TILE = 16  # images through the CNN at once: of more, the layers take memory and leave the cache
 
 Pixels = npt.NDArray[np.uint8]
+
+
+class Findings(NamedTuple):
+    """What a search found of N images, on the CPU."""
+
+    hypotheses: Hypotheses
+    log_presence: Tensor  # float32 [N, V], see WordPresence
 
 
 @dataclass(frozen=True)
@@ -126,21 +134,29 @@ class Captioner:
     @torch.inference_mode()
     def search(self, features: Tensor) -> list[Caption]:
         """Grid features [N, L, C] -> a caption for each image."""
-        return list(self.captions(self.hypotheses(features)))
+        return list(self.captions(self.find(features)))
 
     @torch.inference_mode()
-    def hypotheses(self, features: Tensor) -> Hypotheses:
-        """Grid features [N, L, C] -> what beam search found, on the CPU."""
-        predictor = WordPredictor(self.model.decoder, features)
+    def find(self, features: Tensor) -> Findings:
+        """Grid features [N, L, C] -> what beam search found."""
+        log_presence = self.model.presence(features)
+        weight = self.options.presence_weight
+        favour = self.model.favour(log_presence, self.rules.content, weight)
+        predictor = WordPredictor(self.model.decoder, features, favour)
         found = beam_search(predictor, len(features), self.options, self.device, self.rules)
-        return Hypotheses(*(part.cpu() for part in found))
+        return Findings(Hypotheses(*(part.cpu() for part in found)), log_presence.cpu())
 
-    def captions(self, hypotheses: Hypotheses) -> Iterator[Caption]:
-        """Hypotheses -> a caption for each image."""
+    def signals(self, found: Findings) -> Floats:
+        """What the confidence is computed from: float64 [N, len(SIGNALS)]."""
+        weights = -self.model.presence.usual * self.rules.content
+        return signals(*found, weights.cpu())
+
+    def captions(self, found: Findings) -> Iterator[Caption]:
+        """Findings -> a caption for each image."""
         confidence = None
         if self.calibration:
-            confidence = self.calibration.confidence(signals(hypotheses)).tolist()
-        tokens, token_log_probs, log_probs, scores = (part.tolist() for part in hypotheses)
+            confidence = self.calibration.confidence(self.signals(found)).tolist()
+        tokens, token_log_probs, log_probs, scores = (part.tolist() for part in found.hypotheses)
         for n in range(len(tokens)):
             length = tokens[n][0].index(EOS) + 1
             yield Caption(

@@ -40,6 +40,7 @@ class WordRules:
 
     lengths: Tensor  # int64 [V], characters that it adds at most: a space or full stop too
     closing: Tensor  # bool [V], whether it may end a caption
+    content: Tensor  # bool [V], whether it is a word with a meaning of its own
     depicting: Tensor  # bool [V], whether "... of" may not open a caption after it
     of: int  # the id of "of"; PAD if there is none
     longest: int  # characters of the longest word that may end a caption
@@ -54,6 +55,7 @@ class WordRules:
         return cls(
             lengths=torch.tensor([*(0 for _ in special), *lengths], device=device),
             closing=torch.tensor([*(True for _ in special), *closing], device=device),
+            content=torch.tensor([*special, *closing], device=device),
             depicting=torch.tensor([*special, *depicting], device=device),
             of=vocabulary.words.index("of") if "of" in words else PAD,
             longest=max((n for n, last in zip(lengths, closing, strict=True) if last), default=0),

@@ -10,6 +10,8 @@ class SearchOptions:
     `length_penalty` is Wu et al.'s alpha: 0 ranks by log-probability alone, greater values
     favour longer captions. No `block_ngram` words are said twice in a caption (0: no blocking).
     `max_characters` counts the full stop; a caption that would be longer is not considered.
+    `presence_weight` is how much words are favoured that the image makes likelier than usual
+    (0: not at all, and the decoder alone decides).
     """
 
     beam_size: int = 3
@@ -18,6 +20,7 @@ class SearchOptions:
     max_characters: int = 125
     length_penalty: float = 0.7
     block_ngram: int = 3
+    presence_weight: float = 0.5
 
     def __post_init__(self) -> None:
         if self.beam_size < 1:
@@ -33,6 +36,8 @@ class SearchOptions:
             )
         if self.length_penalty < 0:
             raise ValueError(f"length_penalty must not be negative, not {self.length_penalty}")
+        if self.presence_weight < 0:
+            raise ValueError(f"presence_weight must not be negative, not {self.presence_weight}")
         if self.block_ngram < 0:
             raise ValueError(f"block_ngram must not be negative, not {self.block_ngram}")
 

@@ -11,6 +11,7 @@ from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
 
 WORDS = 10
 GRID = torch.zeros(2, 4, 8)
+NOTHING = torch.zeros(2, WORDS)
 
 
 def make_decoder() -> Decoder:
@@ -21,7 +22,7 @@ def make_decoder() -> Decoder:
 def test_samples_are_drawn_with_the_decoders_probabilities() -> None:
     decoder = make_decoder()
     torch.manual_seed(1)
-    said = sample(decoder, GRID[:1], samples=20_000, max_length=1)[0]  # [B, T]
+    said = sample(decoder, GRID[:1], samples=20_000, max_length=1, favour=NOTHING[:1])[0]  # [B, T]
     memory = decoder.remember(GRID[:1])
     state = decoder.step(torch.tensor([[BOS]]), decoder.init_state(memory, 1), memory)
     logits = decoder.predict(state.language_hidden)[0, 0].detach()
@@ -30,9 +31,18 @@ def test_samples_are_drawn_with_the_decoders_probabilities() -> None:
     torch.testing.assert_close(counted, logits.softmax(0), atol=0.02, rtol=0)
 
 
+def test_favoured_words_are_drawn_as_if_their_logits_were_higher() -> None:
+    decoder = make_decoder()
+    favour = NOTHING.clone()
+    favour[1, 7] = 20
+    torch.manual_seed(1)
+    said = sample(decoder, GRID, samples=50, max_length=2, favour=favour)
+    assert (said[1, :, 0] == 7).all() and not (said[0, :, 0] == 7).all()
+
+
 def test_samples_end_once_and_stand_in_order_of_length() -> None:
     torch.manual_seed(2)
-    said = sample(make_decoder(), GRID, samples=50, max_length=6)
+    said = sample(make_decoder(), GRID, samples=50, max_length=6, favour=NOTHING)
     assert said.shape[:2] == (2, 50) and said.shape[2] <= 7
     assert not ((said == BOS) | (said == UNKNOWN)).any()
     after = (said == EOS).cumsum(2) - (said == EOS).long() > 0
@@ -60,7 +70,7 @@ def test_training_on_the_reward_alone_finds_what_is_rewarded() -> None:
         optimizer.zero_grad()
         objective(decoder, grid, [0, 1]).backward()
         optimizer.step()
-    said = sample(decoder, grid, samples=20, max_length=4)
+    said = sample(decoder, grid, samples=20, max_length=4, favour=NOTHING)
     scores = [
         reward.score(image, [index for index in ids if index != PAD])
         for image, of_image in enumerate(said.tolist())

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from captioner.captioner import Captioner
-from captioner.confidence import SIGNALS, Calibration, Floats, signals
+from captioner.confidence import SIGNALS, Calibration, Floats, OperatingPoint
+from captioner.training.consensus import DEFINITION, is_acceptable
 from captioner.training.evaluate import search_pixels
-from captioner.training.metrics import ACCEPTABLE_CIDER, is_acceptable
 from captioner.training.reliability import reliability
 
 FOLDS = 5
@@ -24,9 +24,9 @@ def calibrate(
 ) -> Calibration:
     """Caption images [N, S, S, 3] whose references are known and fit their acceptability."""
     texts, values = [], []
-    for hypotheses in search_pixels(captioner, pixels):
-        texts += [caption.text for caption in captioner.captions(hypotheses)]
-        values.append(signals(hypotheses))
+    for found in search_pixels(captioner, pixels):
+        texts += [caption.text for caption in captioner.captions(found)]
+        values.append(captioner.signals(found))
     acceptable = is_acceptable(texts, references)
     return describe(np.concatenate(values), acceptable)
 
@@ -36,13 +36,30 @@ def describe(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
     calibration = fit(values, acceptable)
     if len(values) < 2 * FOLDS:
         return calibration
-    result = reliability(cross_fitted(values, acceptable), acceptable)
+    confidence = cross_fitted(values, acceptable)
+    result = reliability(confidence, acceptable)
     auroc = "unknown" if result.auroc is None else f"{result.auroc:.3f}"
     return replace(
         calibration,
         data=f"{calibration.data}; out of sample, by {FOLDS} folds: AUROC {auroc}, "
         f"ECE {result.ece:.3f}, Brier score {result.brier:.3f}",
+        operating_points=operating_points(confidence, acceptable),
     )
+
+
+def operating_points(confidence: Floats, acceptable: npt.NDArray[np.bool_]) -> list[OperatingPoint]:
+    """One for each further hundredth of the captions, from the most confident 5% to all."""
+    order = np.argsort(-confidence, kind="stable")
+    precision = np.cumsum(acceptable[order]) / np.arange(1, len(order) + 1)
+    counts = sorted({max(1, len(order) * percent // 100) for percent in range(5, 101)})
+    return [
+        OperatingPoint(
+            round(float(confidence[order[count - 1]]), 4),
+            round(count / len(order), 4),
+            round(float(precision[count - 1]), 4),
+        )
+        for count in counts
+    ]
 
 
 def cross_fitted(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Floats:
@@ -66,7 +83,7 @@ def fit(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
         curvature = (inputs.T * (probability * (1 - probability))) @ inputs
         weights -= np.linalg.solve(curvature + RIDGE * np.eye(len(weights)), gradient)
     return Calibration(
-        acceptable=f"CIDEr against the image's references of at least {ACCEPTABLE_CIDER}: a proxy",
+        acceptable=DEFINITION,
         data=f"{len(values)} validation images, {acceptable.mean():.1%} of them acceptable",
         signals=list(SIGNALS),
         mean=mean.tolist(),

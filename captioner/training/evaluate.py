@@ -10,17 +10,17 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from captioner.beam_search import Hypotheses, beam_search
-from captioner.captioner import Caption, Captioner
+from captioner.beam_search import beam_search
+from captioner.captioner import Caption, Captioner, Findings
 from captioner.constraints import WordRules
 from captioner.model import CaptionModel, WordPredictor
 from captioner.search_options import SearchOptions
+from captioner.training.consensus import is_acceptable
 from captioner.training.dataset import Split, decode_split
 from captioner.training.metrics import (
     Diversity,
     Scores,
     diversity,
-    is_acceptable,
     require_metrics,
     score,
 )
@@ -112,17 +112,17 @@ def caption_pixels(
 ) -> list[Caption]:
     """Captions of decoded images, uint8 [N, S, S, 3]."""
     found = search_pixels(captioner, pixels, batch_size)
-    return [caption for hypotheses in found for caption in captioner.captions(hypotheses)]
+    return [caption for part in found for caption in captioner.captions(part)]
 
 
 def search_pixels(
     captioner: Captioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
-) -> Iterator[Hypotheses]:
-    """Hypotheses for decoded images, uint8 [N, S, S, 3], a batch at a time."""
+) -> Iterator[Findings]:
+    """What the search finds of decoded images, uint8 [N, S, S, 3], a batch at a time."""
     starts = range(0, len(pixels), batch_size)
     for start in tqdm(starts, desc="caption", unit="batch", disable=None, leave=False):
         batch = np.array(pixels[start : start + batch_size])  # may be memory-mapped
-        yield captioner.hypotheses(captioner.encode(batch))
+        yield captioner.find(captioner.encode(batch))
 
 
 @torch.inference_mode()
@@ -138,7 +138,8 @@ def caption_features(
     captions = []
     for start in range(0, len(features), SEARCH_BATCH):
         grid = torch.from_numpy(np.array(features[start : start + SEARCH_BATCH])).float().to(device)
-        predictor = WordPredictor(model.decoder, grid)
+        favour = model.favour(model.presence(grid), rules.content, options.presence_weight)
+        predictor = WordPredictor(model.decoder, grid, favour)
         found = beam_search(predictor, len(grid), options, device, rules)
         captions += [" ".join(vocabulary.decode(ids)) for ids in found.tokens[:, 0].tolist()]
     return captions

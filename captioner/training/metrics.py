@@ -13,8 +13,6 @@ import numpy.typing as npt
 from captioner.errors import CaptionerError, MissingExtraError
 from captioner.vocabulary import tokenize
 
-ACCEPTABLE_CIDER = 0.5
-
 # What pycocoevalcap takes: an image's number to its tokenised sentences.
 Sentences = dict[int, list[str]]
 
@@ -89,13 +87,6 @@ def cider(
     ours, theirs = _split(tokens, len(hypotheses))
     _, per_image = _extra("cider.cider", "Cider")().compute_score(theirs, ours)
     return np.asarray(per_image, dtype=np.float64)
-
-
-def is_acceptable(
-    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
-) -> npt.NDArray[np.bool_]:
-    """Which captions [N] reach ACCEPTABLE_CIDER: a proxy for what a reader would accept."""
-    return cider(hypotheses, references) >= ACCEPTABLE_CIDER
 
 
 def diversity(captions: Sequence[str]) -> Diversity:

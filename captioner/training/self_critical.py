@@ -5,7 +5,7 @@ Rennie et al. 2017 (arXiv:1612.00563), with the mean of an image's other samples
 how sentences end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,8 @@ from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
 class SelfCritical:
     """Policy gradient on `samples` captions an image, `rewarded` of the loss; the rest is `other`.
 
-    The words' end is a word to the reward, so that it tells how captions should end.
+    The words' end is a word to the reward, so that it tells how captions should end. `favour` is
+    what the search adds to the logits, [N, V] for grid features: the captions are sampled with it.
     """
 
     reward: CiderD
@@ -30,9 +31,11 @@ class SelfCritical:
     samples: int
     max_length: int
     rewarded: float
+    favour: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, decoder: Decoder, grid: Tensor, images: list[int]) -> Tensor:
-        said = sample(decoder, grid.detach(), self.samples, self.max_length)  # [N, B, T]
+        favour = self._favoured(grid, len(decoder.output_bias))  # [N, V]
+        said = sample(decoder, grid.detach(), self.samples, self.max_length, favour)  # [N, B, T]
         scores = [
             [self.reward.score(image, _words(ids)) for ids in of_image]
             for image, of_image in zip(images, said.tolist(), strict=True)
@@ -42,11 +45,16 @@ class SelfCritical:
         read = functional.pad(said, (1, 0), value=BOS)[:, :, :-1]
         read = read.masked_fill(~words, PAD)
         hidden = decoder(grid, read)  # [N, B, T, H]
-        log_probs = decoder.predict(hidden[words]).float().log_softmax(-1)  # [words, V]
+        logits = decoder.predict(hidden[words]).float() + favour[words.nonzero()[:, 0]]
+        log_probs = logits.log_softmax(-1)  # [words, V]
         chosen = log_probs.gather(1, said[words].unsqueeze(1)).squeeze(1)
         weights = advantage.unsqueeze(2).expand(said.shape)[words]
         policy = -(weights * chosen).mean()
         return self.rewarded * policy + (1 - self.rewarded) * self.other(decoder, grid, images)
+
+    @torch.no_grad()
+    def _favoured(self, grid: Tensor, words: int) -> Tensor:
+        return self.favour(grid) if self.favour else grid.new_zeros(len(grid), words)
 
 
 def above_the_others(scores: Tensor) -> Tensor:
@@ -56,9 +64,10 @@ def above_the_others(scores: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample(decoder: Decoder, grid: Tensor, samples: int, max_length: int) -> Tensor:
+def sample(decoder: Decoder, grid: Tensor, samples: int, max_length: int, favour: Tensor) -> Tensor:
     """Captions drawn from the decoder, int64 [N, samples, T], with EOS if it came, then PAD.
 
+    `favour` [N, V] is added to the logits of each image's words.
     They are ordered by length, the shortest first, as the decoder likes them.
     """
     memory = decoder.remember(grid)
@@ -67,7 +76,7 @@ def sample(decoder: Decoder, grid: Tensor, samples: int, max_length: int) -> Ten
     said = []
     for _ in range(max_length + 1):
         state = decoder.step(tokens, state, memory)
-        logits = decoder.predict(state.language_hidden).float()
+        logits = decoder.predict(state.language_hidden).float() + favour.unsqueeze(1)
         logits[..., [PAD, BOS, UNKNOWN]] = -torch.inf
         drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view(tokens.shape)
         ended = (tokens == EOS) | (tokens == PAD)

@@ -5,8 +5,8 @@ predict where there are any; in the end, if asked for, self-critical training. A
 schedule after a short warm-up; an exponential moving average of the weights is what is evaluated
 and kept. Each epoch ends with the CIDEr of beam search on the validation images: the best model so
 far is in the output folder, and a stage ends early when it no longer rises. An interrupted
-training goes on after its last complete epoch. At the end the confidence is calibrated on the
-validation images.
+training goes on after its last complete epoch. At the end word presence is fitted to the training
+images, and the confidence is calibrated on the validation images.
 """
 
 from dataclasses import replace
@@ -14,20 +14,24 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from torch import Tensor
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import load_checkpoint, save_calibration
+from captioner.checkpoint import load_checkpoint, save_calibration, save_checkpoint
+from captioner.constraints import WordRules
 from captioner.device import choose_device, keep_freed_memory
 from captioner.efficientnet_lite import MEAN, STD, EfficientNetLite, import_published_weights
 from captioner.encoder import IMAGENET_MEAN, IMAGENET_STD
 from captioner.errors import CaptionerError
 from captioner.model import CaptionModel, ModelConfig
+from captioner.search_options import SearchOptions
 from captioner.training.calibrate import calibrate
 from captioner.training.cider import CiderD
 from captioner.training.config import TrainConfig
 from captioner.training.dataset import load_split
 from captioner.training.distill import cached_soft_targets
-from captioner.training.inputs import References, cached_pixels
+from captioner.training.fit_presence import fit_presence
+from captioner.training.inputs import References, cached_features, cached_pixels
 from captioner.training.metrics import require_metrics
 from captioner.training.objectives import CrossEntropy
 from captioner.training.self_critical import SelfCritical
@@ -51,23 +55,37 @@ def train(config: TrainConfig) -> Path:
         )
     trainer = Trainer(config, data, build_model(config, len(data.vocabulary)))
     trainer.resume()
-    stages = build_stages(config, data)
+    stages = build_stages(config, data, trainer.model)
     for index, stage in enumerate(stages):
         trainer.run(index, stage)
-    captioner = Captioner.load(config.out, device=config.device)
-    calibration = calibrate(captioner, data.val_pixels, data.val_captions)
-    save_calibration(Path(config.out), calibration)
+    finish(config, data)
     return Path(config.out)
 
 
-def build_stages(config: TrainConfig, data: TrainingData) -> tuple[Stage, ...]:
+def finish(config: TrainConfig, data: TrainingData) -> None:
+    """Fit what stands on the best model: word presence, then the confidence."""
+    model, device = load_checkpoint(config.out).model, choose_device(config.device)
+    features = cached_features(data.pixels, model.encoder.to(device), config.cache, device)
+    fit_presence(model.presence, features, data.references.ids)
+    save_checkpoint(Path(config.out), model, data.vocabulary)
+    captioner = Captioner.load(config.out, device=config.device)
+    calibration = calibrate(captioner, data.val_pixels, data.val_captions)
+    save_calibration(Path(config.out), calibration)
+
+
+def build_stages(config: TrainConfig, data: TrainingData, model: CaptionModel) -> tuple[Stage, ...]:
     """The stages in their order; those without epochs do nothing."""
     words = CrossEntropy(
         data.references, config.label_smoothing, data.soft_targets, config.distillation
     )
     ended = [[[*ids, EOS] for ids in texts] for texts in data.references.ids]
+    content = WordRules.of_vocabulary(data.vocabulary, choose_device(config.device)).content
+
+    def favour(grid: Tensor) -> Tensor:
+        return model.favour(model.presence(grid), content, SearchOptions().presence_weight)
+
     rewarded = SelfCritical(
-        CiderD(ended), words, config.samples, config.max_length, config.reward_share
+        CiderD(ended), words, config.samples, config.max_length, config.reward_share, favour
     )
     return (
         Stage("decoder", config.decoder_epochs, words, config.learning_rate),
@@ -84,6 +102,7 @@ def build_stages(config: TrainConfig, data: TrainingData) -> tuple[Stage, ...]:
             rewarded,
             config.self_critical_learning_rate,
             config.self_critical_encoder_learning_rate,
+            searching=True,
         ),
     )
 

@@ -23,6 +23,7 @@ from captioner.search_options import SearchOptions
 from captioner.training.config import TrainConfig
 from captioner.training.distill import SoftTargets
 from captioner.training.evaluate import caption_features
+from captioner.training.fit_presence import fit_presence
 from captioner.training.inputs import References, augment, cached_features, encode, shuffled_batches
 from captioner.training.metrics import cider
 from captioner.training.objectives import Objective
@@ -53,6 +54,7 @@ class Stage:
     objective: Objective
     learning_rate: float
     encoder_learning_rate: float = 0.0
+    searching: bool = False  # whether its objective searches, as word presence then helps to
 
     @property
     def frozen(self) -> bool:
@@ -100,6 +102,8 @@ class Trainer:
             return
         pixels = self.data.pixels
         inputs = self._cached_features(pixels) if stage.frozen else pixels
+        if stage.searching and not self.progress.epoch:
+            self._fit_presence()
         optimizer, schedule = self._optimizer(stage, len(inputs))
         while self._goes_on(stage):
             loss = self._epoch(inputs, stage.objective, optimizer, schedule)
@@ -183,6 +187,11 @@ class Trainer:
             save_checkpoint(self.out, model, self.data.vocabulary)
         else:
             self.progress.since_best += 1
+
+    def _fit_presence(self) -> None:
+        features = self._cached_features(self.data.pixels)
+        fit_presence(self.model.presence, features, self.data.references.ids)
+        self.average.presence.load_state_dict(self.model.presence.state_dict())
 
     def _log(self, entry: dict[str, Any]) -> None:
         values = (f"{v:.4f}" if isinstance(v, float) else str(v) for v in entry.values())

@@ -1,0 +1,46 @@
+"""What is acceptable: a reader's judgement by proxy."""
+
+import pytest
+
+from captioner.training.consensus import consensus, is_acceptable
+
+DOG = ["A brown dog runs on grass.", "A dog running.", "A puppy plays.", "Dogs run.", "A dog."]
+CHILD = ["A girl sits.", "A small child sitting.", "A girl on a chair.", "A girl.", "Someone sits."]
+
+
+def test_words_count_fully_when_two_of_five_people_say_them_whatever_their_endings() -> None:
+    assert consensus(["A dog is running."], [DOG])[0] == pytest.approx(1)
+    assert consensus(["The dogs ran."], [DOG])[0] < 1  # "ran" shares no stem with "run"
+
+
+def test_what_one_of_five_says_counts_half_and_what_none_says_nothing() -> None:
+    assert consensus(["A puppy."], [DOG])[0] == pytest.approx(0.5)
+    assert consensus(["A skateboard."], [DOG])[0] == 0
+
+
+def test_a_special_word_bears_out_a_general_one_and_not_the_other_way() -> None:
+    assert consensus(["A person."], [CHILD])[0] == pytest.approx(1)
+    woman, person = [["A person."] * 5], [["A woman."] * 5]
+    assert consensus(["A person."], person)[0] == 1
+    assert consensus(["A lady."], woman)[0] == 0
+
+
+def test_rare_words_weigh_more() -> None:
+    references = [DOG, *[["A man stands."] * 5] * 8]
+    said = ["A man and a skateboard."] + ["A man."] * 8
+    rare_missing = consensus(said, references)
+    assert rare_missing[1] == 1
+    frequent, rare = consensus(["A dog stands.", "A dog stands."], [DOG, references[1]])
+    assert 0 < rare < 1 and 0 < frequent < 1
+    of_dog = consensus(["A dog stands.", *said[1:]], references)[0]
+    assert of_dog > 0.5  # "dog" is rarer here than "stands", and right
+
+
+def test_function_words_do_not_count() -> None:
+    assert consensus(["The dog in the"], [DOG])[0] == consensus(["A dog"], [DOG])[0] == 1
+    assert consensus(["In the"], [DOG])[0] == 0
+
+
+def test_acceptable_is_a_matter_of_the_threshold() -> None:
+    captions = ["A dog runs.", "A cat on a skateboard."]
+    assert is_acceptable(captions, [DOG, DOG]).tolist() == [True, False]

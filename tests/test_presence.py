@@ -1,0 +1,71 @@
+"""Word presence: which words people would use of an image."""
+
+import math
+
+import numpy as np
+import torch
+
+from captioner.decoder import Decoder
+from captioner.model import WordPredictor
+from captioner.presence import WordPresence
+from captioner.training.fit_presence import fit_presence, word_shares
+
+WORDS = 8
+CONTENT = torch.tensor([False] * 4 + [False, True, True, True])
+
+
+def test_untrained_it_favours_no_word() -> None:
+    presence = WordPresence(3, WORDS)
+    assert torch.equal(presence.gain(presence(torch.randn(2, 4, 3)), CONTENT), torch.zeros(2, 8))
+
+
+def test_gain_favours_what_the_image_makes_likelier_and_content_words_only() -> None:
+    presence = WordPresence(3, WORDS)
+    presence.usual.fill_(math.log(0.1))
+    likely = torch.full((1, WORDS), 0.1)
+    likely[0, 4:6] = 0.8
+    gain = presence.gain(likely.log(), CONTENT)[0]
+    assert gain[5] > 0 > gain[6] and gain[6] == gain[7]
+    assert (gain[:5] == 0).all()
+    assert math.isclose(gain[5] - gain[6], math.log(8), rel_tol=1e-5)
+    assert abs((likely[0] * gain).sum()) < 1e-6
+
+
+def test_without_content_words_nothing_is_favoured() -> None:
+    presence = WordPresence(3, WORDS)
+    gain = presence.gain(presence(torch.randn(2, 4, 3)), torch.zeros(WORDS, dtype=torch.bool))
+    assert (gain == 0).all()
+
+
+def test_word_shares_count_references_and_not_repetitions() -> None:
+    shares = word_shares([[[5, 5, 6], [5]], [[7]]], WORDS)
+    assert shares[0].tolist() == [0, 0, 0, 0, 0, 1, 0.5, 0]
+    assert shares[1].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_fitted_it_tells_images_by_what_people_say_of_them() -> None:
+    random = np.random.default_rng(0)
+    kinds = random.integers(0, 2, 400)
+    features = random.normal(size=(400, 4, 6)) * 0.5 + 3
+    features[:, :, 0] += kinds[:, None]
+    references = [[[4, 5 + kind]] for kind in kinds.tolist()]
+    torch.manual_seed(0)
+    presence = WordPresence(6, WORDS)
+    fit_presence(presence, features.astype(np.float16), references)
+    shares = presence(torch.from_numpy(features).float()).exp()
+    assert ((shares[:, 6] > shares[:, 5]).numpy() == (kinds == 1)).mean() > 0.9
+    assert (shares[:, 4] > 0.95).all() and (shares[:, 7] < 0.05).all()
+    torch.testing.assert_close(presence.usual[5:7].exp().sum(), torch.tensor(1.0))
+
+
+def test_a_search_sees_the_favour_of_each_image_when_others_leave_the_batch() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(3, WORDS, hidden=16, heads=2).eval()
+    favour = torch.randn(3, WORDS)
+    predictor = WordPredictor(decoder, torch.randn(3, 4, 3), favour)
+    recall = predictor.reorder(predictor.start(), torch.zeros(2, 1).long(), torch.tensor([0, 2]))
+    log_probs, _ = predictor.step(torch.ones(2, 1).long(), recall)
+    plain = WordPredictor(decoder, predictor.grid[[0, 2]])
+    unfavoured, _ = plain.step(torch.ones(2, 1).long(), plain.start())
+    expected = (unfavoured[:, 0] + favour[[0, 2]]).log_softmax(-1)
+    torch.testing.assert_close(log_probs[:, 0], expected)
