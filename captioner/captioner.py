@@ -140,9 +140,9 @@ class Captioner:
     def find(self, features: Tensor) -> Findings:
         """Grid features [N, L, C] -> what beam search found."""
         log_presence = self.model.presence(features)
-        weight = self.options.presence_weight
-        favour = self.model.favour(log_presence, self.rules.content, weight)
-        predictor = WordPredictor(self.model.decoder, features, favour)
+        content = self.rules.content
+        preferences = self.model.preferences(log_presence, content, self.options)
+        predictor = WordPredictor(self.model.decoder, features, preferences)
         found = beam_search(predictor, len(features), self.options, self.device, self.rules)
         return Findings(Hypotheses(*(part.cpu() for part in found)), log_presence.cpu())
 

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from captioner.decoder import Decoder, Memory, State
 from captioner.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from captioner.presence import WordPresence
+from captioner.search_options import SearchOptions
 
 
 @dataclass(frozen=True)
@@ -52,45 +54,67 @@ class CaptionModel(nn.Module):
         """uint8 pixels [N, S, S, 3] and tokens [N, B, T] -> language states [N, B, T, H]."""
         return self.decoder(self.encoder(pixels), tokens)
 
-    def favour(self, log_presence: Tensor, content: Tensor, weight: float) -> Tensor:
-        """What a search adds to the logits of the words of N images: float32 [N, V]."""
-        return weight * self.presence.gain(log_presence, content)
+    def preferences(
+        self, log_presence: Tensor, content: Tensor, options: SearchOptions
+    ) -> "Preferences":
+        """Of a search of N images with `log_presence` [N, V]; `content` [V] are content words."""
+        favour = options.presence_weight * self.presence.gain(log_presence, content)
+        return Preferences(favour, -options.repeat_penalty * content)
+
+
+class Preferences(NamedTuple):
+    """What a search adds to the logits of the words.
+
+    A word that has been said is favoured no more, and content words are not said twice lightly
+    (Keskar et al. 2019, arXiv:1909.05858, penalise it too).
+    """
+
+    favour: Tensor  # [N, V], for words not said yet
+    said: Tensor  # [V], for those that have been
+
+    def after(self, favour: Tensor, tokens: Tensor) -> Tensor:
+        """What is added [..., V], once these tokens [..., T] have been said too."""
+        return favour.scatter(-1, tokens, self.said[tokens])
 
 
 class Recall(NamedTuple):
     """Between two steps of a search: what is known of the images and of their hypotheses."""
 
     memory: Memory
-    favour: Tensor | None
+    favour: Tensor | None  # [N, B, V]
     state: State
 
 
 class WordPredictor:
-    """The decoder as beam search sees it, for a batch of grid features [N, L, C].
+    """The decoder as beam search sees it, for a batch of grid features [N, L, C]."""
 
-    `favour` [N, V] is added to the logits: which words each image speaks for.
-    """
-
-    def __init__(self, decoder: Decoder, grid: Tensor, favour: Tensor | None = None) -> None:
+    def __init__(
+        self, decoder: Decoder, grid: Tensor, preferences: Preferences | None = None
+    ) -> None:
         self.decoder = decoder
         self.grid = grid
-        self.favour = favour
+        self.preferences = preferences
 
     def start(self) -> Recall:
         memory = self.decoder.remember(self.grid)
-        return Recall(memory, self.favour, self.decoder.init_state(memory, sequences=1))
+        favour = self.preferences.favour.unsqueeze(1) if self.preferences else None
+        return Recall(memory, favour, self.decoder.init_state(memory, sequences=1))
 
     def step(self, tokens: Tensor, recall: Recall) -> tuple[Tensor, Recall]:
         """Previous tokens [N, B] -> log-probabilities of the next [N, B, V] in float32."""
         state = self.decoder.step(tokens, recall.state, recall.memory)
         logits = self.decoder.predict(state.language_hidden).float()
-        if recall.favour is not None:
-            logits = logits + recall.favour.unsqueeze(1)
-        return logits.log_softmax(-1), recall._replace(state=state)
+        favour = recall.favour
+        if self.preferences and favour is not None:
+            favour = self.preferences.after(favour, tokens.unsqueeze(2))
+            logits = logits + favour
+        return logits.log_softmax(-1), Recall(recall.memory, favour, state)
 
     def reorder(self, recall: Recall, beams: Tensor, images: Tensor | None) -> Recall:
         memory, favour = recall.memory, recall.favour
         if images is not None:
             memory = Memory(*(part[images] for part in memory))
-            favour = None if favour is None else favour[images]
+        if favour is not None:
+            rows = torch.arange(len(beams), device=beams.device) if images is None else images
+            favour = favour[rows[:, None], beams]
         return Recall(memory, favour, recall.state.select(beams, images))

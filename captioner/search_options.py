@@ -11,7 +11,8 @@ class SearchOptions:
     favour longer captions. No `block_ngram` words are said twice in a caption (0: no blocking).
     `max_characters` counts the full stop; a caption that would be longer is not considered.
     `presence_weight` is how much words are favoured that the image makes likelier than usual
-    (0: not at all, and the decoder alone decides).
+    (0: not at all, and the decoder alone decides); `repeat_penalty` is what a content word that
+    the caption has already loses of its logit.
     """
 
     beam_size: int = 3
@@ -21,6 +22,7 @@ class SearchOptions:
     length_penalty: float = 0.7
     block_ngram: int = 3
     presence_weight: float = 0.5
+    repeat_penalty: float = 2.0
 
     def __post_init__(self) -> None:
         if self.beam_size < 1:
@@ -34,12 +36,9 @@ class SearchOptions:
             raise ValueError(
                 f"max_characters must be at least {MIN_CHARACTERS}, not {self.max_characters}"
             )
-        if self.length_penalty < 0:
-            raise ValueError(f"length_penalty must not be negative, not {self.length_penalty}")
-        if self.presence_weight < 0:
-            raise ValueError(f"presence_weight must not be negative, not {self.presence_weight}")
-        if self.block_ngram < 0:
-            raise ValueError(f"block_ngram must not be negative, not {self.block_ngram}")
+        for name in ("length_penalty", "block_ngram", "presence_weight", "repeat_penalty"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
 
 
 MIN_CHARACTERS = 20  # room for any one word

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -87,6 +88,9 @@ def add_evaluate(commands: "Commands") -> None:
     add("--batch-size", default=32, metavar="N", type=_positive, help="images at once (32)")
     add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
     add("--json", action="store_true", help="print a JSON object")
+    add(
+        "--plots", metavar="DIR", type=Path, help="draw there how far the confidence can be trusted"
+    )
     parser.set_defaults(command=_evaluate)
 
 
@@ -102,8 +106,11 @@ def _evaluate(options: dict[str, Any]) -> int:
     from captioner.device import keep_freed_memory
     from captioner.training.dataset import load_split
     from captioner.training.evaluate import evaluate
+    from captioner.training.plots import draw, require_plots
 
     keep_freed_memory()
+    if options["plots"]:
+        require_plots()
     split = load_split(options["images"], options["captions"], options["split"])
     captioner = Captioner.load(
         options["checkpoint"],
@@ -112,4 +119,7 @@ def _evaluate(options: dict[str, Any]) -> int:
     )
     result = evaluate(captioner, split, options["batch_size"])
     print(json.dumps(result.to_dict(), indent=2) if options["json"] else result)
+    if options["plots"] and result.reliability:
+        for path in draw(result.reliability, options["plots"]):
+            print(f"drawn: {path}", file=sys.stderr)
     return ExitCode.DONE

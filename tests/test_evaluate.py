@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import captioner, command, environment, write_photographs
+from PIL import Image
 from torchvision.models import get_model, get_model_weights
 
 from jobs.cli_training import find_recipe
@@ -48,14 +49,19 @@ def test_evaluate_as_json_is_one_object(dataset: Path, tiny_checkpoint: Path) ->
     assert result["captioner"].startswith("tiny@")
 
 
-def test_evaluate_says_how_far_the_confidence_can_be_trusted(dataset: Path) -> None:
+def test_evaluate_says_and_draws_how_far_the_confidence_can_be_trusted(
+    dataset: Path, tmp_path: Path
+) -> None:
     done = captioner(
         *("evaluate", "--images", dataset / "images", "--captions", dataset / "captions.jsonl"),
-        *("--device", "cpu", "--json"),
+        *("--device", "cpu", "--json", "--plots", tmp_path / "plots"),
     )
     result = json.loads(done.stdout)["reliability"]
     assert 0 <= result["ece"] <= 1 and 0 <= result["brier"] <= 1
     assert result["acceptable_at"][-1] == result["acceptable"]
+    for name in ("reliability.png", "risk_coverage.png"):
+        with Image.open(tmp_path / "plots" / name) as image:
+            assert len(image.convert("RGB").getcolors(1_000_000)) > 10  # not empty
 
 
 def test_train_takes_a_recipe_and_flags_win(dataset: Path, tmp_path: Path) -> None:

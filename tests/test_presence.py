@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from captioner.decoder import Decoder
-from captioner.model import WordPredictor
+from captioner.model import Preferences, WordPredictor
 from captioner.presence import WordPresence
 from captioner.training.fit_presence import fit_presence, word_shares
+from captioner.vocabulary import BOS
 
 WORDS = 8
 CONTENT = torch.tensor([False] * 4 + [False, True, True, True])
@@ -58,14 +59,35 @@ def test_fitted_it_tells_images_by_what_people_say_of_them() -> None:
     torch.testing.assert_close(presence.usual[5:7].exp().sum(), torch.tensor(1.0))
 
 
-def test_a_search_sees_the_favour_of_each_image_when_others_leave_the_batch() -> None:
+def make_decoder() -> Decoder:
     torch.manual_seed(0)
-    decoder = Decoder(3, WORDS, hidden=16, heads=2).eval()
-    favour = torch.randn(3, WORDS)
-    predictor = WordPredictor(decoder, torch.randn(3, 4, 3), favour)
+    return Decoder(3, WORDS, hidden=16, heads=2).eval()
+
+
+def test_a_search_sees_the_favour_of_each_image_when_others_leave_the_batch() -> None:
+    decoder, favour = make_decoder(), torch.randn(3, WORDS)
+    favour[:, BOS] = 0
+    preferences = Preferences(favour, torch.zeros(WORDS))
+    predictor = WordPredictor(decoder, torch.randn(3, 4, 3), preferences)
     recall = predictor.reorder(predictor.start(), torch.zeros(2, 1).long(), torch.tensor([0, 2]))
-    log_probs, _ = predictor.step(torch.ones(2, 1).long(), recall)
+    log_probs, _ = predictor.step(torch.full((2, 1), BOS), recall)
     plain = WordPredictor(decoder, predictor.grid[[0, 2]])
-    unfavoured, _ = plain.step(torch.ones(2, 1).long(), plain.start())
+    unfavoured, _ = plain.step(torch.full((2, 1), BOS), plain.start())
     expected = (unfavoured[:, 0] + favour[[0, 2]]).log_softmax(-1)
     torch.testing.assert_close(log_probs[:, 0], expected)
+
+
+def test_each_hypothesis_remembers_what_it_has_said() -> None:
+    decoder, favour = make_decoder(), torch.zeros(1, WORDS)
+    favour[0, 5:7] = 3.0
+    predictor = WordPredictor(
+        decoder, torch.randn(1, 4, 3), Preferences(favour, torch.full((WORDS,), -2.0))
+    )
+    _, recall = predictor.step(torch.full((1, 1), BOS), predictor.start())
+    recall = predictor.reorder(recall, torch.zeros(1, 2).long(), None)
+    _, recall = predictor.step(torch.tensor([[5, 6]]), recall)
+    assert recall.favour is not None
+    assert recall.favour[0, :, 5].tolist() == [-2, 3]
+    assert recall.favour[0, :, 6].tolist() == [3, -2]
+    swapped = predictor.reorder(recall, torch.tensor([[1, 1]]), None)
+    assert swapped.favour is not None and swapped.favour[0, :, 5].tolist() == [3, 3]

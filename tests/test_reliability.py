@@ -24,6 +24,26 @@ def test_a_true_probability_has_little_calibration_error_and_a_proud_one_much() 
     assert reliability(confidence + 0.3, acceptable).ece == pytest.approx(0.3, abs=0.01)
 
 
+def test_the_error_by_chance_is_that_of_confidences_that_are_exactly_right() -> None:
+    random = np.random.default_rng(2)
+    confidence = random.random(1000)
+    errors = []
+    for _ in range(50):
+        result = reliability(confidence, random.random(1000) < confidence)
+        errors.append(result.ece)
+    assert result.ece_by_chance == pytest.approx(np.mean(errors), rel=0.1)
+
+
+def test_bins_hold_all_captions_in_order_of_confidence() -> None:
+    random = np.random.default_rng(4)
+    confidence, acceptable = random.random(100), random.random(100) < 0.5
+    bins = reliability(confidence, acceptable).bins
+    assert sum(part.captions for part in bins) == 100
+    assert [part.confidence for part in bins] == sorted(part.confidence for part in bins)
+    shares = sum(part.acceptable * part.captions for part in bins)
+    assert shares == pytest.approx(acceptable.sum())
+
+
 def test_coverage_counts_the_most_confident_first() -> None:
     confidence = np.linspace(1, 0.1, 10)
     acceptable = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 1], dtype=bool)

@@ -1,17 +1,19 @@
 """Sampling follows the decoder; the policy gradient raises what is rewarded."""
 
 import torch
+from torch.nn import functional
 
 from captioner.decoder import Decoder
+from captioner.model import Preferences, WordPredictor
 from captioner.training.cider import CiderD
 from captioner.training.inputs import References
 from captioner.training.objectives import CrossEntropy
-from captioner.training.self_critical import SelfCritical, above_the_others, sample
+from captioner.training.self_critical import SelfCritical, _favoured, above_the_others, sample
 from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
 
 WORDS = 10
 GRID = torch.zeros(2, 4, 8)
-NOTHING = torch.zeros(2, WORDS)
+NONE = Preferences(torch.zeros(2, WORDS), torch.zeros(WORDS))
 
 
 def make_decoder() -> Decoder:
@@ -19,10 +21,14 @@ def make_decoder() -> Decoder:
     return Decoder(8, WORDS, hidden=16, heads=2, dropout=0.0)
 
 
+def of_one(preferences: Preferences) -> Preferences:
+    return preferences._replace(favour=preferences.favour[:1])
+
+
 def test_samples_are_drawn_with_the_decoders_probabilities() -> None:
     decoder = make_decoder()
     torch.manual_seed(1)
-    said = sample(decoder, GRID[:1], samples=20_000, max_length=1, favour=NOTHING[:1])[0]  # [B, T]
+    said = sample(decoder, GRID[:1], 20_000, 1, of_one(NONE))[0]  # [B, T]
     memory = decoder.remember(GRID[:1])
     state = decoder.step(torch.tensor([[BOS]]), decoder.init_state(memory, 1), memory)
     logits = decoder.predict(state.language_hidden)[0, 0].detach()
@@ -33,16 +39,37 @@ def test_samples_are_drawn_with_the_decoders_probabilities() -> None:
 
 def test_favoured_words_are_drawn_as_if_their_logits_were_higher() -> None:
     decoder = make_decoder()
-    favour = NOTHING.clone()
+    favour = torch.zeros(2, WORDS)
     favour[1, 7] = 20
     torch.manual_seed(1)
-    said = sample(decoder, GRID, samples=50, max_length=2, favour=favour)
+    said = sample(decoder, GRID, 50, 4, Preferences(favour, torch.full((WORDS,), -20.0)))
     assert (said[1, :, 0] == 7).all() and not (said[0, :, 0] == 7).all()
+    for word in range(EOS + 1, WORDS):
+        assert ((said == word).sum(2) <= 1).all()  # what was said is avoided
+
+
+def test_the_policy_gives_samples_the_probabilities_they_were_drawn_with() -> None:
+    torch.manual_seed(4)
+    decoder, grid = make_decoder(), torch.randn(2, 4, 8)
+    content = torch.arange(WORDS) > EOS  # there are preferences for no others
+    preferences = Preferences(torch.randn(2, WORDS) * content, -torch.rand(WORDS) * content)
+    said = torch.tensor([[[5, 6, 5, EOS]], [[7, EOS, PAD, PAD]]])
+    words = said != PAD
+    read = functional.pad(said, (1, 0), value=BOS)[:, :, :-1].masked_fill(~words, PAD)
+    added = _favoured(preferences, read, words)
+    logits = decoder.predict(decoder(grid, read)[words]) + added
+    at_once = logits.log_softmax(-1).gather(1, said[words].unsqueeze(1)).squeeze(1)
+    predictor, stepwise = WordPredictor(decoder, grid, preferences), []
+    recall = predictor.start()
+    for t in range(4):
+        log_probs, recall = predictor.step(read[:, :, t], recall)
+        stepwise.append(log_probs.gather(2, said[:, :, t : t + 1]).squeeze(2))
+    torch.testing.assert_close(at_once, torch.stack(stepwise, dim=2)[words])
 
 
 def test_samples_end_once_and_stand_in_order_of_length() -> None:
     torch.manual_seed(2)
-    said = sample(make_decoder(), GRID, samples=50, max_length=6, favour=NOTHING)
+    said = sample(make_decoder(), GRID, 50, 6, NONE)
     assert said.shape[:2] == (2, 50) and said.shape[2] <= 7
     assert not ((said == BOS) | (said == UNKNOWN)).any()
     after = (said == EOS).cumsum(2) - (said == EOS).long() > 0
@@ -62,7 +89,9 @@ def test_training_on_the_reward_alone_finds_what_is_rewarded() -> None:
     ended = [[[*ids, EOS] for ids in texts] for texts in references.ids]
     reward = CiderD(ended)
     other = CrossEntropy(references, 0.0)
-    objective = SelfCritical(reward, other, samples=16, max_length=4, rewarded=1.0)
+    objective = SelfCritical(
+        reward, other, samples=16, max_length=4, rewarded=1.0, preferences=lambda _: NONE
+    )
     grid = torch.randn(2, 4, 8)
     optimizer = torch.optim.Adam(decoder.parameters(), 0.01)
     torch.manual_seed(3)
@@ -70,7 +99,7 @@ def test_training_on_the_reward_alone_finds_what_is_rewarded() -> None:
         optimizer.zero_grad()
         objective(decoder, grid, [0, 1]).backward()
         optimizer.step()
-    said = sample(decoder, grid, samples=20, max_length=4, favour=NOTHING)
+    said = sample(decoder, grid, 20, 4, NONE)
     scores = [
         reward.score(image, [index for index in ids if index != PAD])
         for image, of_image in enumerate(said.tolist())

@@ -42,7 +42,8 @@ def describe(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
     return replace(
         calibration,
         data=f"{calibration.data}; out of sample, by {FOLDS} folds: AUROC {auroc}, "
-        f"ECE {result.ece:.3f}, Brier score {result.brier:.3f}",
+        f"ECE {result.ece:.3f} (by chance {result.ece_by_chance:.3f}), "
+        f"Brier score {result.brier:.3f}",
         operating_points=operating_points(confidence, acceptable),
     )
 

@@ -74,7 +74,7 @@ def _reliability_rows(result: Reliability) -> dict[str, str]:
         "of the surest 20%": f"{result.acceptable_at[1]:.1%}",
         "of the surest 50%": f"{result.acceptable_at[4]:.1%}",
         "AUROC": auroc,
-        "ECE": f"{result.ece:.3f}",
+        "ECE": f"{result.ece:.3f} (by chance {result.ece_by_chance:.3f})",
         "Brier score": f"{result.brier:.3f}",
     }
 
@@ -138,8 +138,8 @@ def caption_features(
     captions = []
     for start in range(0, len(features), SEARCH_BATCH):
         grid = torch.from_numpy(np.array(features[start : start + SEARCH_BATCH])).float().to(device)
-        favour = model.favour(model.presence(grid), rules.content, options.presence_weight)
-        predictor = WordPredictor(model.decoder, grid, favour)
+        preferences = model.preferences(model.presence(grid), rules.content, options)
+        predictor = WordPredictor(model.decoder, grid, preferences)
         found = beam_search(predictor, len(grid), options, device, rules)
         captions += [" ".join(vocabulary.decode(ids)) for ids in found.tokens[:, 0].tolist()]
     return captions

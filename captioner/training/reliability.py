@@ -1,6 +1,7 @@
 """How far a confidence can be trusted: calibration error, ranking, risk and coverage."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,15 @@ Booleans = npt.NDArray[np.bool_]
 
 BINS = 15
 COVERAGES = tuple(tenth / 10 for tenth in range(1, 11))
+DRAWS = 200
+
+
+class Bin(NamedTuple):
+    """Captions of about the same confidence."""
+
+    confidence: float  # the mean
+    acceptable: float  # the share
+    captions: int
 
 
 @dataclass(frozen=True)
@@ -17,17 +27,20 @@ class Reliability:
     """Of confidences whose captions are known to be acceptable or not.
 
     `ece` is the expected calibration error over 15 bins of equal mass (Naeini et al. 2015, with the
-    bins of Nguyen and O'Connor 2015), `brier` the mean squared error, `auroc` the probability that
-    an acceptable caption has the higher confidence (None where all captions are of one kind).
-    `acceptable_at` is the acceptable share among the most confident 10%, 20% ... 100%: the
-    risk-coverage curve, the other way up.
+    bins of Nguyen and O'Connor 2015); `ece_by_chance` is what it would be on average of so many
+    captions if each confidence were exactly right. `brier` is the mean squared error, `auroc` the
+    probability that an acceptable caption has the higher confidence (None where all captions are of
+    one kind). `acceptable_at` is the acceptable share among the most confident 10%, 20% ... 100%:
+    the risk-coverage curve, the other way up.
     """
 
     acceptable: float
     ece: float
+    ece_by_chance: float
     brier: float
     auroc: float | None
     acceptable_at: tuple[float, ...]
+    bins: tuple[Bin, ...]
 
 
 def reliability(confidence: Floats, acceptable: Booleans) -> Reliability:
@@ -39,19 +52,38 @@ def reliability(confidence: Floats, acceptable: Booleans) -> Reliability:
     counts = [max(1, round(coverage * len(order))) for coverage in COVERAGES]
     return Reliability(
         acceptable=float(acceptable.mean()),
-        ece=calibration_error(confidence, acceptable),
+        ece=_calibration_error(confidence, acceptable),
+        ece_by_chance=_error_by_chance(confidence),
         brier=float(((confidence - acceptable) ** 2).mean()),
         auroc=auroc(confidence, acceptable),
         acceptable_at=tuple(float(shares[count - 1]) for count in counts),
+        bins=tuple(
+            Bin(float(confidence[part].mean()), float(acceptable[part].mean()), len(part))
+            for part in _equal_mass(confidence)
+        ),
     )
 
 
-def calibration_error(confidence: Floats, acceptable: Booleans) -> float:
-    """Mean distance of confidence and outcome over bins of equal mass, weighted by their mass."""
+def _equal_mass(confidence: Floats) -> list[npt.NDArray[np.intp]]:
+    """The indices of the captions in each of BINS bins, by confidence."""
     order = np.argsort(confidence, kind="stable")
-    bins = np.array_split(order, min(BINS, len(order)))
-    gaps = [abs(confidence[part].mean() - acceptable[part].mean()) * len(part) for part in bins]
-    return float(sum(gaps) / len(order))
+    return np.array_split(order, min(BINS, len(order)))
+
+
+def _calibration_error(confidence: Floats, acceptable: Booleans) -> float:
+    """Mean distance of confidence and outcome over bins of equal mass, weighted by their mass."""
+    gaps = [
+        abs(confidence[part].mean() - acceptable[part].mean()) * len(part)
+        for part in _equal_mass(confidence)
+    ]
+    return float(sum(gaps) / len(confidence))
+
+
+def _error_by_chance(confidence: Floats) -> float:
+    """The mean calibration error of outcomes drawn with the confidences as probabilities."""
+    random = np.random.default_rng(0)
+    draws = (random.random(len(confidence)) < confidence for _ in range(DRAWS))
+    return float(np.mean([_calibration_error(confidence, draw) for draw in draws]))
 
 
 def auroc(confidence: Floats, acceptable: Booleans) -> float | None:

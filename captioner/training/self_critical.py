@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from captioner.decoder import Decoder
+from captioner.model import Preferences
 from captioner.training.cider import CiderD
 from captioner.training.objectives import Objective
 from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
@@ -22,8 +23,8 @@ from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
 class SelfCritical:
     """Policy gradient on `samples` captions an image, `rewarded` of the loss; the rest is `other`.
 
-    The words' end is a word to the reward, so that it tells how captions should end. `favour` is
-    what the search adds to the logits, [N, V] for grid features: the captions are sampled with it.
+    The words' end is a word to the reward, so that it tells how captions should end. `preferences`
+    are those of a search of grid features: the captions are sampled with them.
     """
 
     reward: CiderD
@@ -31,30 +32,34 @@ class SelfCritical:
     samples: int
     max_length: int
     rewarded: float
-    favour: Callable[[Tensor], Tensor] | None = None
+    preferences: Callable[[Tensor], Preferences]
 
     def __call__(self, decoder: Decoder, grid: Tensor, images: list[int]) -> Tensor:
-        favour = self._favoured(grid, len(decoder.output_bias))  # [N, V]
-        said = sample(decoder, grid.detach(), self.samples, self.max_length, favour)  # [N, B, T]
+        with torch.no_grad():
+            preferences = self.preferences(grid)
+        said = sample(decoder, grid.detach(), self.samples, self.max_length, preferences)
         scores = [
             [self.reward.score(image, _words(ids)) for ids in of_image]
             for image, of_image in zip(images, said.tolist(), strict=True)
         ]
         advantage = above_the_others(torch.tensor(scores, device=grid.device))  # [N, B]
-        words = said != PAD
+        words = said != PAD  # [N, B, T]
         read = functional.pad(said, (1, 0), value=BOS)[:, :, :-1]
         read = read.masked_fill(~words, PAD)
         hidden = decoder(grid, read)  # [N, B, T, H]
-        logits = decoder.predict(hidden[words]).float() + favour[words.nonzero()[:, 0]]
+        logits = decoder.predict(hidden[words]).float() + _favoured(preferences, read, words)
         log_probs = logits.log_softmax(-1)  # [words, V]
         chosen = log_probs.gather(1, said[words].unsqueeze(1)).squeeze(1)
         weights = advantage.unsqueeze(2).expand(said.shape)[words]
         policy = -(weights * chosen).mean()
         return self.rewarded * policy + (1 - self.rewarded) * self.other(decoder, grid, images)
 
-    @torch.no_grad()
-    def _favoured(self, grid: Tensor, words: int) -> Tensor:
-        return self.favour(grid) if self.favour else grid.new_zeros(len(grid), words)
+
+def _favoured(preferences: Preferences, read: Tensor, words: Tensor) -> Tensor:
+    """What is added to the logits [words, V] after the tokens read so far, of `read` [N, B, T]."""
+    n, b, t = words.nonzero(as_tuple=True)
+    later = torch.arange(read.shape[2], device=read.device) > t.unsqueeze(1)
+    return preferences.after(preferences.favour[n], read[n, b].masked_fill(later, PAD))
 
 
 def above_the_others(scores: Tensor) -> Tensor:
@@ -64,19 +69,21 @@ def above_the_others(scores: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample(decoder: Decoder, grid: Tensor, samples: int, max_length: int, favour: Tensor) -> Tensor:
+def sample(
+    decoder: Decoder, grid: Tensor, samples: int, max_length: int, preferences: Preferences
+) -> Tensor:
     """Captions drawn from the decoder, int64 [N, samples, T], with EOS if it came, then PAD.
-
-    `favour` [N, V] is added to the logits of each image's words.
     They are ordered by length, the shortest first, as the decoder likes them.
     """
     memory = decoder.remember(grid)
     state = decoder.init_state(memory, samples)
     tokens = torch.full((len(grid), samples), BOS, device=grid.device)
+    favour = preferences.favour.unsqueeze(1).expand(-1, samples, -1)  # [N, B, V]
     said = []
     for _ in range(max_length + 1):
         state = decoder.step(tokens, state, memory)
-        logits = decoder.predict(state.language_hidden).float() + favour.unsqueeze(1)
+        favour = preferences.after(favour, tokens.unsqueeze(2))
+        logits = decoder.predict(state.language_hidden).float() + favour
         logits[..., [PAD, BOS, UNKNOWN]] = -torch.inf
         drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view(tokens.shape)
         ended = (tokens == EOS) | (tokens == PAD)

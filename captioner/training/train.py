@@ -23,7 +23,7 @@ from captioner.device import choose_device, keep_freed_memory
 from captioner.efficientnet_lite import MEAN, STD, EfficientNetLite, import_published_weights
 from captioner.encoder import IMAGENET_MEAN, IMAGENET_STD
 from captioner.errors import CaptionerError
-from captioner.model import CaptionModel, ModelConfig
+from captioner.model import CaptionModel, ModelConfig, Preferences
 from captioner.search_options import SearchOptions
 from captioner.training.calibrate import calibrate
 from captioner.training.cider import CiderD
@@ -81,11 +81,11 @@ def build_stages(config: TrainConfig, data: TrainingData, model: CaptionModel) -
     ended = [[[*ids, EOS] for ids in texts] for texts in data.references.ids]
     content = WordRules.of_vocabulary(data.vocabulary, choose_device(config.device)).content
 
-    def favour(grid: Tensor) -> Tensor:
-        return model.favour(model.presence(grid), content, SearchOptions().presence_weight)
+    def preferences(grid: Tensor) -> Preferences:
+        return model.preferences(model.presence(grid), content, SearchOptions())
 
     rewarded = SelfCritical(
-        CiderD(ended), words, config.samples, config.max_length, config.reward_share, favour
+        CiderD(ended), words, config.samples, config.max_length, config.reward_share, preferences
     )
     return (
         Stage("decoder", config.decoder_epochs, words, config.learning_rate),

@@ -1,0 +1,68 @@
+"""Draw how far a confidence can be trusted."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from captioner.errors import MissingExtraError
+from captioner.training.reliability import COVERAGES, Reliability
+
+
+def require_plots() -> None:
+    """Raise MissingExtraError now if nothing could be drawn later."""
+    _matplotlib()
+
+
+def draw(result: Reliability, folder: Path) -> tuple[Path, ...]:
+    """Write reliability.png and risk_coverage.png; returns their paths.
+
+    Raises MissingExtraError without matplotlib.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = (folder / "reliability.png", folder / "risk_coverage.png")
+    for path, fill in zip(paths, (_reliability, _risk_coverage), strict=True):
+        figure = _matplotlib().Figure(figsize=(5, 5), layout="constrained")
+        fill(figure.add_subplot(), result)
+        figure.savefig(path, dpi=150)
+    return paths
+
+
+def _reliability(axes: Any, result: Reliability) -> None:
+    """Confidence against outcome, with two standard errors of each bin."""
+    confidence, acceptable, captions = zip(*result.bins, strict=True)
+    errors = [
+        2 * (share * (1 - share) / count) ** 0.5
+        for share, count in zip(acceptable, captions, strict=True)
+    ]
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="as it should be")
+    axes.errorbar(confidence, acceptable, errors, fmt="o", capsize=3, label="captions, in 15 bins")
+    axes.set(
+        title=f"Reliability: ECE {result.ece:.3f} (by chance {result.ece_by_chance:.3f})",
+        xlabel="confidence",
+        ylabel="acceptable share",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
+    axes.legend(loc="upper left")
+
+
+def _risk_coverage(axes: Any, result: Reliability) -> None:
+    """The acceptable share of the captions kept, when the least confident are left out."""
+    auroc = "" if result.auroc is None else f": AUROC {result.auroc:.3f}"
+    axes.axhline(result.acceptable, color="0.6", linestyle="--", label="of all captions")
+    axes.plot(COVERAGES, result.acceptable_at, marker="o", label="of the most confident")
+    axes.set(
+        title=f"Risk and coverage{auroc}",
+        xlabel="coverage (share of captions kept)",
+        ylabel="acceptable share",
+        xlim=(0, 1.02),
+        ylim=(0, 1),
+    )
+    axes.legend(loc="lower left")
+
+
+def _matplotlib() -> Any:
+    try:
+        return importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        raise MissingExtraError("plots need matplotlib: pip install 'captioner[train]'") from error
