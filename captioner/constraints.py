@@ -47,9 +47,9 @@ class WordRules:
 
     @classmethod
     def of_vocabulary(cls, vocabulary: Vocabulary, device: torch.device) -> "WordRules":
-        words = vocabulary.words[len(SPECIAL_WORDS) :]
+        words = [word.lower() for word in vocabulary.words[len(SPECIAL_WORDS) :]]
         special = [False] * len(SPECIAL_WORDS)
-        lengths = [len(word) + 1 for word in words]
+        lengths = [len("an " if word == "a" else f"{word} ") for word in words]
         closing = [word not in OPEN_ENDED for word in words]
         depicting = [word in DEPICTIONS for word in words]
         return cls(
@@ -57,7 +57,7 @@ class WordRules:
             closing=torch.tensor([*(True for _ in special), *closing], device=device),
             content=torch.tensor([*special, *closing], device=device),
             depicting=torch.tensor([*special, *depicting], device=device),
-            of=vocabulary.words.index("of") if "of" in words else PAD,
+            of=words.index("of") + len(SPECIAL_WORDS) if "of" in words else PAD,
             longest=max((n for n, last in zip(lengths, closing, strict=True) if last), default=0),
         )
 

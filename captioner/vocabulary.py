@@ -1,51 +1,81 @@
 """Words <-> ids, and token ids -> a sentence."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 PAD, BOS, EOS, UNKNOWN = range(4)
 SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
-_POSSESSIVE = re.compile(r"\s*['\u2019]s\b")
-_WORD = re.compile(r"'s|[a-z0-9]+(?:[-'][a-z0-9]+)*")
+_POSSESSIVE = re.compile(r"\s*['\u2019]s\b", re.IGNORECASE)
+_WORD = re.compile(r"'s|[a-z0-9]+(?:[-'][a-z0-9]+)*", re.IGNORECASE)
+# A vowel as it is spoken: "an hour", "an SUV", but "a unicycle".
+_VOWEL = re.compile(
+    r"(?!one|once|uni(?!n)|us[aei]|eu|ute)[aeiou]|hour|heir|honest|[FHLMNRSX](?=[A-Z]+$)",
+)
 
 
 def tokenize(text: str) -> list[str]:
     """Lower-case words without punctuation; the possessive 's is a word of its own."""
-    return _WORD.findall(_POSSESSIVE.sub(" 's", text.lower()))
+    return _as_written(text.lower())
+
+
+def _as_written(text: str) -> list[str]:
+    return _WORD.findall(_POSSESSIVE.sub(" 's", text))
 
 
 def sentence(words: Sequence[str]) -> str:
     """Words as a sentence: a capital, a full stop; the empty string for no words."""
-    text = " ".join(words).replace(" 's", "'s")
+    heard = [_article(word, after) for word, after in pairwise([*words, ""])]
+    text = " ".join(heard).replace(" 's", "'s")
     return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _article(word: str, after: str) -> str:
+    """The word, or the other form of "a" and "an" if that goes before the next."""
+    if word not in ("a", "an") or not after:
+        return word
+    vowel = _VOWEL.match(after) or _VOWEL.match(after[0].lower() + after[1:])
+    return "an" if vowel else "a"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words a model can say; a word's id is its place, the special tokens first."""
+    """The words a model can say; a word's id is its place, the special tokens first.
+
+    Words are as one writes them within a sentence ("dog", "TV", "American"); in captions that are
+    encoded, case does not count.
+    """
 
     words: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if self.words[: len(SPECIAL_WORDS)] != SPECIAL_WORDS:
             raise ValueError(f"a vocabulary starts with {' '.join(SPECIAL_WORDS)}")
-        if len(set(self.words)) != len(self.words):
+        if len({word.lower() for word in self.words}) != len(self.words):
             raise ValueError("a vocabulary names each word once")
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int) -> "Vocabulary":
-        """Words seen at least `min_count` times, the most frequent first."""
-        counts = Counter(word for caption in captions for word in tokenize(caption))
+        """Words seen at least `min_count` times, as mostly written, the most frequent first."""
+        counts: Counter[str] = Counter()
+        forms: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for caption in captions:
+            written = _as_written(caption)
+            counts.update(word.lower() for word in written)
+            for word in written[1:]:  # the first has a capital anyway
+                forms[word.lower()][word] += 1
         kept = [word for word, count in counts.items() if count >= min_count]
-        return cls(SPECIAL_WORDS + tuple(sorted(kept, key=lambda word: (-counts[word], word))))
+        ordered = sorted(kept, key=lambda word: (-counts[word], word))
+        usual = (max(forms[word], key=forms[word].__getitem__, default=word) for word in ordered)
+        return cls(SPECIAL_WORDS + tuple(usual))
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        return {word: index for index, word in enumerate(self.words)}
+        return {word.lower(): index for index, word in enumerate(self.words)}
 
     def __len__(self) -> int:
         return len(self.words)

@@ -80,18 +80,23 @@ def keeps_the_rules(words: tuple[str, ...], limit: int) -> bool:
     pairs = list(itertools.pairwise(words))
     return (
         words[-1] not in OPEN_ENDED
-        and len(" ".join(words)) + len(".") <= limit
+        and room_taken(words) + len(".") <= limit
         and not any(first in DEPICTIONS and second == "of" for first, second in pairs)
         and len(pairs) == len(set(pairs))
         and reserves_room(words, limit)
     )
 
 
+def room_taken(words: tuple[str, ...]) -> int:
+    """Characters at most: "a" may become "an" in the sentence."""
+    return len(" ".join("an" if word == "a" else word for word in words))
+
+
 def reserves_room(words: tuple[str, ...], limit: int) -> bool:
     """The search only says "a" where the longest word would still fit behind it."""
     longest = len("extraordinarily")
     return all(
-        len(" ".join(words[: place + 1])) + len(" .") + longest <= limit
+        room_taken(words[: place + 1]) + len(" .") + longest <= limit
         for place, word in enumerate(words)
         if word in OPEN_ENDED
     )

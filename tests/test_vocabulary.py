@@ -25,6 +25,31 @@ def test_words_make_a_sentence() -> None:
     assert sentence([]) == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("a orange ball", "An orange ball."),
+        ("in a SUV", "In an SUV."),
+        ("a ATV and a BMX bike", "An ATV and a BMX bike."),
+        ("an dog on an unicycle", "A dog on a unicycle."),
+        ("a unusual hat", "An unusual hat."),
+        ("a Asian man for a hour", "An Asian man for an hour."),
+        ("a european at a university", "A european at a university."),
+        ("such a", "Such a."),
+    ],
+)
+def test_the_article_goes_before_the_word_as_it_is_spoken(words: str, text: str) -> None:
+    assert sentence(words.split()) == text
+
+
+def test_words_are_written_as_the_captions_mostly_write_them_within() -> None:
+    captions = ["The man watches TV", "A TV", "a tv", "the american", "An American", "an American"]
+    vocabulary = Vocabulary.build(captions, min_count=1)
+    assert {"TV", "American", "the", "man"} <= set(vocabulary.words)
+    assert vocabulary.encode("tv") == vocabulary.encode("TV")
+    assert sentence(vocabulary.decode(vocabulary.encode("the tv"))) == "The TV."
+
+
 def test_a_vocabulary_keeps_frequent_words_the_most_frequent_first() -> None:
     vocabulary = Vocabulary.build(["a dog", "a cat and a dog", "the end"], min_count=2)
     assert vocabulary.words == (*SPECIAL_WORDS, "a", "dog")
@@ -43,4 +68,4 @@ def test_a_vocabulary_without_special_words_or_with_a_word_twice_is_refused() ->
     with pytest.raises(ValueError, match="starts with"):
         Vocabulary(("a", "dog"))
     with pytest.raises(ValueError, match="once"):
-        Vocabulary((*SPECIAL_WORDS, "a", "a"))
+        Vocabulary((*SPECIAL_WORDS, "a", "A"))
