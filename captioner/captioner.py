@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.beam_search import Hypotheses, beam_search
+from captioner.calibration import Floats
 from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.confidence import Floats, signals
+from captioner.confidence import signals
 from captioner.constraints import NEVER, WordRules
 from captioner.device import choose_device, compute_dtype
 from captioner.errors import ImageError, UnreadableImage

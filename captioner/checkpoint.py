@@ -14,14 +14,18 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from captioner.confidence import Calibration
+from captioner.calibration import Calibration, read_calibration
 from captioner.errors import CheckpointError
 from captioner.model import CaptionModel, ModelConfig
+from captioner.model_directory import (
+    CALIBRATION,
+    CONFIG,
+    VOCABULARY,
+    WEIGHTS,
+    find_checkpoint,
+    read_text,
+)
 from captioner.vocabulary import Vocabulary
-
-BUNDLED = Path(__file__).parent / "checkpoints"
-CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.txt", "model.safetensors"
-CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -33,21 +37,6 @@ class Checkpoint:
     vocabulary: Vocabulary
     calibration: Calibration | None
     fingerprint: str  # 64 hexadecimal digits over configuration, vocabulary, weights, calibration
-
-
-def find_checkpoint(name_or_directory: str | Path) -> Path:
-    """The model directory: a path, or the name of a bundled checkpoint.
-
-    Raises CheckpointError, naming the bundled ones, where there is none.
-    """
-    for directory in (Path(name_or_directory), BUNDLED / name_or_directory):
-        if (directory / CONFIG).is_file():
-            return directory
-    bundled = ", ".join(sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG}")))
-    raise CheckpointError(
-        f"no checkpoint {str(name_or_directory)!r}: give a model directory (with {CONFIG}) "
-        f"or the name of a bundled one: {bundled or 'none in this installation'}"
-    )
 
 
 def load_checkpoint(name_or_directory: str | Path) -> Checkpoint:
@@ -64,7 +53,7 @@ def load_checkpoint(name_or_directory: str | Path) -> Checkpoint:
         name=directory.resolve().name,
         model=model.eval(),
         vocabulary=vocabulary,
-        calibration=_read_calibration(directory / CALIBRATION),
+        calibration=read_calibration(directory),
         fingerprint=_fingerprint(directory),
     )
 
@@ -86,13 +75,9 @@ def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary
     partial.replace(directory / WEIGHTS)
 
 
-def save_calibration(directory: Path, calibration: Calibration) -> None:
-    (directory / CALIBRATION).write_text(json.dumps(asdict(calibration), indent=2) + "\n")
-
-
 def _read_config(path: Path) -> ModelConfig:
     try:
-        values: dict[str, Any] = json.loads(_read_text(path))
+        values: dict[str, Any] = json.loads(read_text(path))
         values |= {key: tuple(values[key]) for key in ("mean", "std")}
         return ModelConfig(**values)
     except (json.JSONDecodeError, TypeError, KeyError) as error:
@@ -101,25 +86,9 @@ def _read_config(path: Path) -> ModelConfig:
 
 def _read_vocabulary(path: Path) -> Vocabulary:
     try:
-        return Vocabulary(tuple(_read_text(path).split()))
+        return Vocabulary(tuple(read_text(path).split()))
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-
-
-def _read_calibration(path: Path) -> Calibration | None:
-    if not path.is_file():
-        return None
-    try:
-        return Calibration(**json.loads(_read_text(path)))
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a calibration ({error})") from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
 
 
 def _load_weights(model: CaptionModel, path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.checkpoint import find_checkpoint, load_checkpoint, save_calibration, save_checkpoint
-from captioner.confidence import SIGNALS, Calibration
+from captioner.calibration import SIGNALS, Calibration, save_calibration
+from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CheckpointError
+from captioner.model_directory import find_checkpoint
 
 
 @pytest.fixture

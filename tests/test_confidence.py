@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from captioner.beam_search import Hypotheses
-from captioner.confidence import SIGNALS, Calibration, OperatingPoint, signals
+from captioner.calibration import SIGNALS, Calibration, OperatingPoint
+from captioner.confidence import signals
 from captioner.errors import CaptionerError
 from captioner.training.calibrate import cross_fitted, describe, fit, operating_points
 from captioner.vocabulary import EOS, PAD

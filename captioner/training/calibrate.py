@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from captioner.calibration import SIGNALS, Calibration, Floats, OperatingPoint
 from captioner.captioner import Captioner
-from captioner.confidence import SIGNALS, Calibration, Floats, OperatingPoint
 from captioner.training.consensus import DEFINITION, is_acceptable
 from captioner.training.evaluate import search_pixels
 from captioner.training.reliability import reliability

@@ -16,8 +16,9 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
+from captioner.calibration import save_calibration
 from captioner.captioner import Captioner
-from captioner.checkpoint import load_checkpoint, save_calibration, save_checkpoint
+from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.constraints import WordRules
 from captioner.device import choose_device, keep_freed_memory
 from captioner.efficientnet_lite import MEAN, STD, EfficientNetLite, import_published_weights

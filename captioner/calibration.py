@@ -1,0 +1,96 @@
+"""Calibration: signals of a caption -> the probability that it is acceptable.
+
+What "acceptable" means, and on which images the calibration was fitted, is part of
+`Calibration` and so of `calibration.json`. The map is a logistic regression over standardised
+signals (Platt 1999). Importing it does not import torch.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from captioner.errors import CaptionerError, CheckpointError
+from captioner.model_directory import CALIBRATION, read_text
+
+Floats = npt.NDArray[np.float64]
+
+SIGNALS = (
+    "mean_log_prob",
+    "sum_log_prob",
+    "min_log_prob",
+    "words",
+    "content_log_prob",
+    "presence",
+    "log_presence",
+)
+
+
+class OperatingPoint(NamedTuple):
+    """What it means to accept the captions of at least some confidence, on images not fitted on."""
+
+    confidence: float
+    coverage: float  # their share of all captions
+    precision: float  # the share of them that is acceptable
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A logistic regression from signals to a probability, and what that probability is of."""
+
+    acceptable: str  # the definition, in words
+    data: str  # what it was fitted on
+    signals: list[str]
+    mean: list[float]
+    scale: list[float]
+    weights: list[float]
+    bias: float
+    operating_points: list[OperatingPoint] = field(default_factory=list)  # by coverage
+
+    def __post_init__(self) -> None:
+        if tuple(self.signals) != SIGNALS:
+            raise ValueError(f"signals must be {', '.join(SIGNALS)}")
+        if not len(self.mean) == len(self.scale) == len(self.weights) == len(SIGNALS):
+            raise ValueError("mean, scale and weights need a value for each signal")
+        points = [OperatingPoint(*point) for point in self.operating_points]  # lists, from JSON
+        object.__setattr__(self, "operating_points", points)
+
+    def confidence(self, values: Floats) -> Floats:
+        """Probabilities [N] in [0, 1] for signals [N, len(SIGNALS)]."""
+        standardised = (values - self.mean) / self.scale
+        logits = standardised @ np.asarray(self.weights) + self.bias
+        return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
+
+    def for_precision(self, precision: float) -> OperatingPoint:
+        """The operating point of greatest coverage that has at least this precision.
+
+        Raises CaptionerError, naming the best there is, where none has.
+        """
+        good = [point for point in self.operating_points if point.precision >= precision]
+        if good:
+            return max(good, key=lambda point: point.coverage)
+        if not self.operating_points:
+            raise CaptionerError("the calibration has no operating points: calibrate anew")
+        best = max(self.operating_points, key=lambda point: point.precision)
+        raise CaptionerError(
+            f"no confidence gives a precision of {precision:g}: the best known is "
+            f"{best.precision:.3f}, at confidence {best.confidence:.3f}"
+        )
+
+
+def read_calibration(directory: Path) -> Calibration | None:
+    """The calibration of a model directory, None if it has none; CheckpointError if damaged."""
+    path = directory / CALIBRATION
+    if not path.is_file():
+        return None
+    try:
+        return Calibration(**json.loads(read_text(path)))
+    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a calibration ({error})") from error
+
+
+def save_calibration(directory: Path, calibration: Calibration) -> None:
+    (directory / CALIBRATION).write_text(json.dumps(asdict(calibration), indent=2) + "\n")
