@@ -67,6 +67,7 @@ def _add_run(commands: "Commands") -> None:
     add("--config", metavar="JOB.toml", type=Path, dest="job_file", help="job file; flags win")
     add("--checkpoint", metavar="NAME", help="bundled model or model directory (flickr8k)")
     add("--beam-size", metavar="N", type=int, help="beams of the search (3)")
+    add("--max-characters", metavar="N", type=int, help="longest caption, with its full stop (125)")
     add("--batch-size", metavar="N", type=int, help="images at once in the network (32)")
     add("--partition-size", metavar="N", type=int, help="images of a table file, at most (500)")
     add("--workers", metavar="N", type=int, help="processes (one a core, or one a GPU)")

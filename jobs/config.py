@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from captioner.search_options import MIN_CHARACTERS
 from jobs.errors import UsageError
 from jobs.uris import image_uri
 
@@ -26,6 +27,7 @@ class JobConfig:
 
     source: a directory, a glob, or a manifest (.csv, .jsonl, .parquet) with a column image_uri.
     checkpoint: the name of a bundled model, or a model directory.
+    max_characters: of a caption, the full stop counted; longer ones are not considered.
     batch_size: images that go through the network at once.
     partition_size: images of one file of the table.
     workers: processes of the local cluster; by default one a core, or one a GPU.
@@ -43,6 +45,7 @@ class JobConfig:
     batch_size: int = 32
     partition_size: int = 500
     workers: int | None = None
+    max_characters: int = 125
     device: str = "auto"
     scheduler: str | None = None
     max_failures: str | int | float | None = None
@@ -60,6 +63,8 @@ class JobConfig:
         )
         self._require("device", self.device in DEVICES, " or ".join(DEVICES))
         address = self.scheduler is None or (isinstance(self.scheduler, str) and self.scheduler)
+        room = _is_count(self.max_characters) and self.max_characters >= MIN_CHARACTERS
+        self._require("max_characters", room, f"a whole number of at least {MIN_CHARACTERS}")
         self._require("scheduler", bool(address), "an address such as tcp://host:8786")
         self._require("quiet", isinstance(self.quiet, bool), "true or false")
         self.failure_limit(0)

@@ -31,6 +31,7 @@ def caption_plan(config: JobConfig, tally: Tally) -> None:
         checkpoint=str(config.checkpoint),
         device=config.device,
         beam_size=config.beam_size,
+        max_characters=config.max_characters,
         batch_size=config.batch_size,
         max_bytes=config.max_bytes,
     )

@@ -20,6 +20,7 @@ class WorkerSettings:
     device: str
     beam_size: int
     batch_size: int
+    max_characters: int
     max_bytes: int
 
 

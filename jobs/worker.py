@@ -118,7 +118,7 @@ def _load_captioner(settings: WorkerSettings, _run_id: str) -> "Captioner":
     from captioner.search_options import SearchOptions
 
     keep_freed_memory()
-    search = SearchOptions(beam_size=settings.beam_size)
+    search = SearchOptions(beam_size=settings.beam_size, max_characters=settings.max_characters)
     return Captioner.load(settings.checkpoint, device=settings.device, search=search)
 
 

@@ -41,6 +41,45 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def calibrated_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory whose captions differ between photographs, some surer than 0.5.
+
+    By its calibration a confidence of 0.5 has a precision of 0.85, for 23% of the captions; the
+    best precision is 0.9.
+    """
+    import torch
+
+    from captioner import Captioner
+    from captioner.calibration import SIGNALS, Calibration, OperatingPoint, save_calibration
+    from captioner.checkpoint import load_checkpoint, save_checkpoint
+
+    folder = tmp_path_factory.mktemp("models")
+    photos = sorted(write_photographs(folder / "photos", 12).iterdir())
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    encoder = checkpoint.model.encoder.train()
+    pixels = np.stack([np.asarray(Image.open(path).resize((64, 64))) for path in photos])
+    for layer in encoder.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0  # untrained statistics would let nothing of an image through
+    with torch.no_grad():
+        encoder(torch.from_numpy(pixels))
+    directory = folder / "calibrated"
+    save_checkpoint(directory, checkpoint.model, checkpoint.vocabulary)
+
+    captions = Captioner.load(directory, device="cpu").caption(photos)
+    centre = float(np.mean([caption.log_prob for caption in captions]))
+    weights = [float(signal == "sum_log_prob") for signal in SIGNALS]
+    count = len(SIGNALS)
+    points = [OperatingPoint(0.99, 0.05, 0.9), OperatingPoint(0.5, 0.23, 0.85)]
+    calibration = Calibration(
+        "good", "here", list(SIGNALS), [centre] * count, [10.0] * count, weights, 0.0,
+        [*points, OperatingPoint(0.0, 1.0, 0.4)],
+    )  # fmt: skip
+    save_calibration(directory, calibration)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def scheduler() -> Iterator[str]:
     """The address of a Dask cluster of two workers; harmful images (faults/) harm them."""
     from distributed import LocalCluster

@@ -63,6 +63,8 @@ def test_source_and_out_are_required() -> None:
         {"beam_size": 0},
         {"batch_size": 1.5},
         {"partition_size": True},
+        {"max_characters": 19},
+        {"max_characters": True},
         {"workers": 0},
         {"device": "tpu"},
         {"scheduler": ""},

@@ -14,6 +14,7 @@ import pytest
 from conftest import image_names, photograph, read_table, statuses, write_photographs
 
 from jobs import JobConfig, cluster, run_job
+from jobs.cli import main
 from jobs.errors import JobError, TemporaryError, UsageError
 from jobs.folders import OutFolder
 from jobs.plan import Plan
@@ -21,7 +22,7 @@ from jobs.task import PARTS, Task, WorkerSettings, after_failure, again, tasks_o
 from schemas.job_report import JobReport
 
 RUN = OutFolder(Path("out")).new_run()
-SETTINGS = WorkerSettings("flickr8k", "cpu", 3, 32, 1000)
+SETTINGS = WorkerSettings("flickr8k", "cpu", 3, 125, 32, 1000)
 
 
 @pytest.fixture
@@ -74,11 +75,29 @@ def test_a_run_leaves_the_table_and_its_papers_and_nothing_else(
 
 def test_the_files_say_who_made_the_captions_and_how(tmp_path: Path, job: JobConfig) -> None:
     write_photographs(tmp_path / "photos", 1)
-    run_job(replace(job, beam_size=2))
+    run_job(replace(job, beam_size=2, max_characters=40))
     (path,) = (tmp_path / "out" / "captions").iterdir()
     metadata = pq.read_schema(path).metadata
-    assert json.loads(metadata[b"search"])["beam_size"] == 2
+    search = json.loads(metadata[b"search"])
+    assert (search["beam_size"], search["max_characters"]) == (2, 40)
     assert {b"schema_version", b"captioner", b"calibration"} <= set(metadata)
+
+
+def test_no_caption_is_longer_than_the_command_allows(
+    tmp_path: Path, job: JobConfig, calibrated_checkpoint: Path
+) -> None:
+    write_photographs(tmp_path / "photos", 8)
+    job = replace(job, checkpoint=calibrated_checkpoint)
+    run_job(job)
+    free = [len(caption) for caption in read_table(tmp_path / "out")["caption"].to_pylist()]
+    job_file = tmp_path / "job.toml"
+    job_file.write_text(replace(job, max_characters=30, out=tmp_path / "short").to_toml())
+    assert main(["run", "--config", str(job_file)]) == 0
+    short = [len(caption) for caption in read_table(tmp_path / "short")["caption"].to_pylist()]
+    flags = ["--max-characters", "22", "--out", str(tmp_path / "shorter")]
+    assert main(["run", "--config", str(job_file), *flags]) == 0
+    shorter = [len(caption) for caption in read_table(tmp_path / "shorter")["caption"].to_pylist()]
+    assert max(free) > 30 >= max(short) > 22 >= max(shorter)
 
 
 def test_images_that_cannot_be_read_get_a_row_that_says_why(tmp_path: Path, job: JobConfig) -> None:
