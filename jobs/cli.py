@@ -73,6 +73,9 @@ def _add_run(commands: "Commands") -> None:
     add("--workers", metavar="N", type=int, help="processes (one a core, or one a GPU)")
     add("--device", choices=DEVICES, help="where the network runs (auto)")
     add("--scheduler", metavar="ADDRESS", help="use a running Dask cluster")
+    add("--min-confidence", metavar="P", type=float, help="mark captions below it for review")
+    add("--target-precision", metavar="P", type=float, help="the same, with the confidence that "
+        "gives the other captions this precision")  # fmt: skip
     add("--max-failures", metavar="N", help="exit 3 above this count or share, as 10 or 5%% "
         "(default: only if every image failed)")  # fmt: skip
     add("--max-bytes", metavar="N", type=int, help="read no larger image files (256 MiB)")

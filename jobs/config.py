@@ -28,6 +28,9 @@ class JobConfig:
     source: a directory, a glob, or a manifest (.csv, .jsonl, .parquet) with a column image_uri.
     checkpoint: the name of a bundled model, or a model directory.
     max_characters: of a caption, the full stop counted; longer ones are not considered.
+    min_confidence: captions of less than this (0 to 1) are marked for review.
+    target_precision: the same, with the confidence that the calibration has for this share (0 to 1)
+        of acceptable captions among the others.
     batch_size: images that go through the network at once.
     partition_size: images of one file of the table.
     workers: processes of the local cluster; by default one a core, or one a GPU.
@@ -42,10 +45,12 @@ class JobConfig:
     out: str | Path
     checkpoint: str | Path = "flickr8k"
     beam_size: int = 3
+    max_characters: int = 125
+    min_confidence: float | None = None
+    target_precision: float | None = None
     batch_size: int = 32
     partition_size: int = 500
     workers: int | None = None
-    max_characters: int = 125
     device: str = "auto"
     scheduler: str | None = None
     max_failures: str | int | float | None = None
@@ -58,13 +63,18 @@ class JobConfig:
             self._require(name, str(getattr(self, name)) != "", "a path")
         for name in ("beam_size", "batch_size", "partition_size", "max_bytes"):
             self._require(name, _is_count(getattr(self, name)), "a whole number above 0")
+        room = _is_count(self.max_characters) and self.max_characters >= MIN_CHARACTERS
+        self._require("max_characters", room, f"a whole number of at least {MIN_CHARACTERS}")
+        for name in ("min_confidence", "target_precision"):
+            value = getattr(self, name)
+            self._require(name, value is None or _is_share(value), "a number from 0 to 1")
+        alone = self.min_confidence is None or self.target_precision is None
+        self._require("min_confidence", alone, "left out where target_precision is given")
         self._require(
             "workers", self.workers is None or _is_count(self.workers), "a number above 0"
         )
         self._require("device", self.device in DEVICES, " or ".join(DEVICES))
         address = self.scheduler is None or (isinstance(self.scheduler, str) and self.scheduler)
-        room = _is_count(self.max_characters) and self.max_characters >= MIN_CHARACTERS
-        self._require("max_characters", room, f"a whole number of at least {MIN_CHARACTERS}")
         self._require("scheduler", bool(address), "an address such as tcp://host:8786")
         self._require("quiet", isinstance(self.quiet, bool), "true or false")
         self.failure_limit(0)
@@ -136,6 +146,10 @@ def read_toml(path: Path, known: Collection[str]) -> dict[str, Any]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _toml(value: object) -> str:

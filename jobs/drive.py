@@ -34,6 +34,7 @@ def caption_plan(config: JobConfig, tally: Tally) -> None:
         max_characters=config.max_characters,
         batch_size=config.batch_size,
         max_bytes=config.max_bytes,
+        threshold=tally.threshold,
     )
     tasks = tasks_of(tally.plan, tally.run, settings)
     with tally.progress(config.quiet), connect(config, len(tally.plan.partition_sizes)) as client:

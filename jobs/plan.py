@@ -60,7 +60,7 @@ def _check_types(schema: pa.Schema, out: OutFolder) -> None:
     """
     if not (files := out.table_files()):
         return
-    table = _readable(out, lambda: ds.dataset(files[-1:], format="parquet").schema)
+    table = readable(out, lambda: ds.dataset(files[-1:], format="parquet").schema)
     for column in schema:
         if column.name in table.names and table.field(column.name).type != column.type:
             raise UsageError(
@@ -80,13 +80,14 @@ def committed_uris(out: OutFolder) -> set[str]:
     files = out.table_files()
     uris: set[str] = set()
     if files:
-        table = _readable(out, lambda: ds.dataset(files, format="parquet"))
-        for batch in _readable(out, lambda: table.to_table([IMAGE_URI])).to_batches():
+        table = readable(out, lambda: ds.dataset(files, format="parquet"))
+        for batch in readable(out, lambda: table.to_table([IMAGE_URI])).to_batches():
             uris.update(batch.column(IMAGE_URI).to_pylist())
     return uris
 
 
-def _readable(out: OutFolder, read: Callable[[], T]) -> T:
+def readable(out: OutFolder, read: Callable[[], T]) -> T:
+    """What reading the table gives; UsageError if a file in it is none of its own."""
     try:
         return read()
     except (pa.ArrowException, OSError) as error:

@@ -79,6 +79,7 @@ def summary(report: JobReport) -> str:
     lines = {
         "images": f"{report.images:,}{unfinished}{_in_brackets(others)}",
         **_outcome(report.statuses),
+        **_review(report),
         "speed": f"{report.images_per_second or 0:,.1f} images/s",
         "table": report.table,
     }
@@ -93,6 +94,15 @@ def _outcome(statuses: Mapping[str, int]) -> dict[str, str]:
         "captioned": f"{statuses.get(Status.OK, 0):,}",
         "failed": f"{sum(failures.values()):,}{_in_brackets(failures)}",
     }
+
+
+def _review(report: JobReport) -> dict[str, str]:
+    """How many captions need review, where the run had a threshold."""
+    if report.needs_review is None:
+        return {}
+    share = report.needs_review / max(report.captioned, 1)
+    reason = f"{share:.1%} of the captions: confidence below {report.min_confidence}"
+    return {"to review": f"{report.needs_review:,} ({reason})"}
 
 
 def _in_brackets(counts: Mapping[str, int]) -> str:

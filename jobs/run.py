@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from jobs.errors import ExitCode, Interrupted, JobError, UsageError
 from jobs.folders import OutFolder, RunFolder
 from jobs.locks import run_lock, take_fence
 from jobs.plan import make_plan
+from jobs.review import check_threshold, choose_threshold
 from jobs.source import Source, open_source
 from jobs.tally import Tally
 from schemas.job_report import JobReport
@@ -35,11 +37,14 @@ def run_job(config: JobConfig) -> JobReport:
     """
     config = config.resolved()
     source = open_source(config.source)
+    threshold = choose_threshold(config)
+    if threshold and config.target_precision is not None and not config.quiet:
+        print(f"captioner: {threshold}", file=sys.stderr)
     run = OutFolder(Path(config.out)).new_run()
     with _sigterm_interrupts(), run_lock(run):
         try:
             _prepare(config, run)
-            return _run(config, source, run)
+            return _run(config, source, Tally(run, str(config.source), source.skipped, threshold))
         finally:
             _remove_scratch(run.out)
 
@@ -55,10 +60,10 @@ def _prepare(config: JobConfig, run: RunFolder) -> None:
         raise UsageError(f"cannot write to {run.out.root}: {error}") from error
 
 
-def _run(config: JobConfig, source: Source, run: RunFolder) -> JobReport:
-    tally = Tally(run, str(config.source), source.skipped)
+def _run(config: JobConfig, source: Source, tally: Tally) -> JobReport:
     try:
-        tally.plan = make_plan(source, run, config.partition_size)
+        check_threshold(tally.threshold, tally.run.out)
+        tally.plan = make_plan(source, tally.run, config.partition_size)
         if tally.plan.images:
             _caption(config, tally)
     except KeyboardInterrupt as stop:

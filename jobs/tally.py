@@ -4,7 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from jobs.errors import ExitCode
 from jobs.folders import RunFolder
 from jobs.plan import Plan
+from jobs.review import Threshold
 from jobs.task import PartitionResult
 from schemas.caption_table import Status
 from schemas.job_report import JobReport
@@ -25,6 +26,7 @@ class Tally:
     run: RunFolder
     source: str
     skipped: Mapping[str, int]
+    threshold: Threshold | None = None
     plan: Plan = field(default_factory=Plan)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     statuses: Counter[str] = field(default_factory=Counter)
@@ -32,6 +34,7 @@ class Tally:
     partitions: int = 0
     workers: int = 0
     captioner: str | None = None
+    needs_review: int = 0
     _bar: "tqdm[Any] | None" = None
 
     @property
@@ -56,6 +59,7 @@ class Tally:
             self.seconds[stage] += seconds
         self.partitions += 1
         self.captioner = result.captioner or self.captioner
+        self.needs_review += result.needs_review
         self.event("committed", result.name, images=result.images, statuses=dict(result.statuses))
         if self._bar is not None:
             self._bar.set_postfix(failed=self.failed, refresh=False)
@@ -97,6 +101,8 @@ class Tally:
             images_per_second=round(self.images / took, 2) if self.images else None,
             seconds={stage: round(value, 3) for stage, value in self.seconds.items()},
             captioner=self.captioner,
+            **(asdict(self.threshold) if self.threshold else {}),
+            needs_review=self.needs_review if self.threshold else None,
             error=error,
         )
         self.run.report.write_text(report.to_json() + "\n", encoding="utf-8")

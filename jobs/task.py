@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from jobs.errors import ExitCode
 from jobs.folders import RunFolder
 from jobs.plan import Plan
+from jobs.review import Threshold
 
 PARTS = 8  # of a partition that fails; three rounds find one image of 500
 DIED = "the process that opened it died"
@@ -14,14 +15,15 @@ TRIES = 2  # of a partition that fails, and of one image whose process died
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker needs to know of the job; the fields are JobConfig's."""
+    """What a worker needs to know of the job; the fields but for `threshold` are JobConfig's."""
 
     checkpoint: str
     device: str
     beam_size: int
-    batch_size: int
     max_characters: int
+    batch_size: int
     max_bytes: int
+    threshold: Threshold | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Task:
 
 @dataclass(frozen=True)
 class PartitionResult:
-    """What became of a task: rows by status and seconds by stage, or an error.
+    """What became of a task: rows by status, those to review, seconds by stage; or an error.
 
     `died`: an earlier process died of this attempt. `fatal`: no other task would fare better, so
     the job ends with this code.
@@ -70,6 +72,7 @@ class PartitionResult:
     statuses: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     captioner: str | None = None
+    needs_review: int = 0
     error: str | None = None
     died: bool = False
     fatal: ExitCode | None = None

@@ -6,6 +6,7 @@ that the driver, which only names `caption_partition`, does without.
 
 import functools
 import hashlib
+import json
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +29,7 @@ from jobs.commit import commit
 from jobs.errors import ExitCode, FetchError
 from jobs.fetch import fetch
 from jobs.plan import read_partition
+from jobs.review import METADATA_KEY, Threshold, needs_review
 from jobs.task import DIED, PartitionResult, Task, WorkerSettings
 from schemas.caption_table import Alternative, CaptionRow, Status, rows_to_table
 from schemas.image_record import IMAGE_URI, IMAGE_VERSION, ImageRecord
@@ -83,8 +85,9 @@ def committed_result(task: Task) -> PartitionResult | None:
     part = task.run.part(task.name)
     if not part.exists():
         return None
-    statuses = pq.read_table(part, columns=["status"]).column(0).to_pylist()
-    return PartitionResult(task.name, Counter(statuses))
+    rows = pq.read_table(part, columns=["status", "needs_review"]).to_pydict()
+    to_review = rows["needs_review"].count(True)
+    return PartitionResult(task.name, Counter(rows["status"]), needs_review=to_review)
 
 
 def _caption_and_commit(task: Task) -> PartitionResult:
@@ -96,13 +99,19 @@ def _caption_and_commit(task: Task) -> PartitionResult:
     plan = read_partition(task.run.plan, task.partition).slice(task.start, task.images)
     rows = list(_rows(task, plan, captioner, seconds))
     passthrough = plan.drop_columns([IMAGE_URI, IMAGE_VERSION])
-    table = rows_to_table(rows, passthrough, captioner.metadata)
+    table = rows_to_table(rows, passthrough, _metadata(captioner, task.settings.threshold))
     try:
         _timed(seconds, "commit", lambda: commit(table, task.run, task.name))
     except OSError as error:
         return _cannot_write(task, error)
     statuses = Counter(str(row.status) for row in rows)
-    return PartitionResult(task.name, statuses, seconds, captioner.identity)
+    to_review = sum(row.needs_review is True for row in rows)
+    return PartitionResult(task.name, statuses, seconds, captioner.identity, to_review)
+
+
+def _metadata(captioner: "Captioner", threshold: Threshold | None) -> dict[str, str]:
+    """What the file of a part says of its origin."""
+    return captioner.metadata | {METADATA_KEY: json.dumps(asdict(threshold) if threshold else None)}
 
 
 def _cannot_write(task: Task, error: OSError) -> PartitionResult:
@@ -134,16 +143,17 @@ def _rows(
         run_id=task.run.run_id,
         annotated_at=datetime.now(UTC),
     )
+    row = functools.partial(_row, origin, task.settings.threshold)
     if task.verdict is not None:
         for record in records:
-            yield _row(origin, ReadImage(record, status=Status.CRASHED, error=task.verdict), None)
+            yield row(ReadImage(record, status=Status.CRASHED, error=task.verdict), None)
         return
     read = functools.partial(read_image, captioner.image_size, task.settings.max_bytes, seconds)
     size = task.settings.batch_size
     with ThreadPoolExecutor(_reader_count()) as readers:
         images = _in_order(readers, read, records, ahead=BATCHES_AHEAD * size)
         while batch := list(islice(images, size)):
-            yield from _caption_batch(batch, captioner, origin, seconds)
+            yield from _caption_batch(batch, captioner, row, seconds)
 
 
 def _reader_count() -> int:
@@ -154,7 +164,7 @@ def _reader_count() -> int:
 def _caption_batch(
     batch: list[ReadImage],
     captioner: "Captioner",
-    origin: Callable[..., CaptionRow],
+    row: Callable[..., CaptionRow],
     seconds: Seconds,
 ) -> Iterator[CaptionRow]:
     pixels = [image.decoded.pixels for image in batch if image.decoded]
@@ -163,7 +173,7 @@ def _caption_batch(
         features = _timed(seconds, "encode", lambda: captioner.encode(np.stack(pixels)))
         captions = iter(_timed(seconds, "search", lambda: captioner.search(features)))
     for image in batch:
-        yield _row(origin, image, next(captions) if image.decoded else None)
+        yield row(image, next(captions) if image.decoded else None)
 
 
 def read_image(size: int, max_bytes: int, seconds: Seconds, record: ImageRecord) -> ReadImage:
@@ -186,7 +196,10 @@ def read_image(size: int, max_bytes: int, seconds: Seconds, record: ImageRecord)
 
 
 def _row(
-    origin: Callable[..., CaptionRow], image: ReadImage, caption: "Caption | None"
+    origin: Callable[..., CaptionRow],
+    threshold: Threshold | None,
+    image: ReadImage,
+    caption: "Caption | None",
 ) -> CaptionRow:
     row = functools.partial(
         origin,
@@ -205,6 +218,7 @@ def _row(
         format=image.decoded.format,
         caption=caption.text or None,
         confidence=caption.confidence,
+        needs_review=needs_review(caption.confidence, threshold),
         log_prob=caption.log_prob,
         token_log_probs=caption.token_log_probs,
         alternatives=[Alternative(caption=a.text, log_prob=a.log_prob) for a in others],

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 
 class Status(StrEnum):
@@ -50,6 +50,7 @@ class CaptionRow:
     error: str | None = None
     caption: str | None = None
     confidence: float | None = None
+    needs_review: bool | None = None
     log_prob: float | None = None
     token_log_probs: Sequence[float] | None = None
     alternatives: Sequence[Alternative] | None = None
@@ -69,6 +70,7 @@ _TABLE_SCHEMA = pa.schema(
         pa.field("error", pa.string()),
         pa.field("caption", pa.string()),
         pa.field("confidence", pa.float32()),  # in [0, 1]
+        pa.field("needs_review", pa.bool_()),  # null in a run without a threshold
         pa.field("log_prob", pa.float32()),  # the sum over the caption's tokens
         pa.field("token_log_probs", pa.list_(pa.float32())),
         pa.field("alternatives", pa.list_(_ALTERNATIVE)),

@@ -15,6 +15,9 @@ class JobReport:
     `listed` images were in the source, once each; `already_there` of them were in the table, the
     others `planned`. `images` of these have a row now, counted in `statuses`. `seconds` sums each
     stage over all workers. `duplicates` and `skipped` (by reason) are no images of the job.
+    `needs_review` counts the captions with a confidence below `min_confidence`, None if there was
+    no such threshold. If it was chosen for a `target_precision`, `expected_coverage` is the share
+    of captions that reach it on the calibration's images.
     """
 
     run_id: str
@@ -35,6 +38,10 @@ class JobReport:
     images_per_second: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     captioner: str | None = None
+    min_confidence: float | None = None
+    target_precision: float | None = None
+    expected_coverage: float | None = None
+    needs_review: int | None = None
     error: str | None = None
 
     @property

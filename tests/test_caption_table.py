@@ -17,8 +17,8 @@ from schemas.caption_table import (
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 COLUMNS = [
     "image_uri", "image_version", "image_sha256", "width", "height", "format", "status", "error",
-    "caption", "confidence", "log_prob", "token_log_probs", "alternatives", "captioner", "run_id",
-    "annotated_at",
+    "caption", "confidence", "needs_review", "log_prob", "token_log_probs", "alternatives",
+    "captioner", "run_id", "annotated_at",
 ]  # fmt: skip
 
 
@@ -51,6 +51,7 @@ def test_a_file_keeps_every_value_type_and_its_metadata(tmp_path: Path) -> None:
         height=4,
         caption="A dog.",
         confidence=0.25,
+        needs_review=True,
         log_prob=-1.5,
         token_log_probs=(-1.0, -0.5),
         alternatives=[Alternative(caption="A cat.", log_prob=-2.0)],
@@ -66,6 +67,7 @@ def test_a_file_keeps_every_value_type_and_its_metadata(tmp_path: Path) -> None:
     assert record["alternatives"] == [{"caption": "A cat.", "log_prob": -2.0}]
     assert record["annotated_at"] == NOW
     assert record["status"] == "ok"
+    assert record["needs_review"] is True
 
 
 def test_the_manifests_columns_stand_beside_their_rows() -> None:

@@ -44,6 +44,10 @@ def test_every_option_of_a_job_file_is_a_flag_too(capsys: pytest.CaptureFixture[
         (["run"], "no source given"),
         (["run", "nowhere", "--out", "out"], "nowhere does not exist"),
         (["run", "nowhere", "--out", "out", "--beam-size", "0"], "beam_size must be"),
+        (
+            ["run", "a", "--out", "o", "--min-confidence", "0.5", "--target-precision", "0.9"],
+            "min_confidence must be left out where target_precision is given",
+        ),
         (["run", "nowhere", "--out", "out", "--config", "none.toml"], "cannot read none.toml"),
         (["status", "nowhere"], "nowhere holds no caption table"),
     ],

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,15 @@ def test_source_and_out_are_required() -> None:
     [
         {"beam_size": 0},
         {"batch_size": 1.5},
-        {"partition_size": True},
         {"max_characters": 19},
         {"max_characters": True},
+        {"min_confidence": -0.1},
+        {"min_confidence": True},
+        {"min_confidence": float("nan")},
+        {"target_precision": 1.1},
+        {"target_precision": "90%"},
+        {"min_confidence": 0.5, "target_precision": 0.9},
+        {"partition_size": True},
         {"workers": 0},
         {"device": "tpu"},
         {"scheduler": ""},
@@ -103,4 +110,5 @@ def test_max_failures_is_a_count_or_a_share(limit: Any, of_200: int | None) -> N
 
 def test_a_resolved_job_reads_back_as_the_same_job(tmp_path: Path) -> None:
     job = JobConfig('a "b"\\c\x7fé\n', "out", max_failures="5%", workers=3, quiet=True)
+    job = replace(job, max_characters=60, target_precision=0.9)
     assert load_config({}, job_file(tmp_path, job.to_toml())) == job

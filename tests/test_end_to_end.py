@@ -110,7 +110,8 @@ def test_a_run_without_work_imports_neither_torch_nor_dask(tmp_path: Path) -> No
     manifest.write_text("image_uri\n")
     code = (
         "import sys; from jobs import JobConfig, run_job;"
-        f"assert run_job(JobConfig({str(manifest)!r}, {str(tmp_path / 'out')!r})).images == 0;"
+        f"job = JobConfig({str(manifest)!r}, {str(tmp_path / 'out')!r}, min_confidence=0.5);"
+        "assert run_job(job).images == 0;"
         "sys.exit(bool({'torch', 'dask', 'distributed'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
