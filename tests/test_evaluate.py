@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from conftest import captioner, command, environment, write_photographs
 from PIL import Image
 from torchvision.models import get_model, get_model_weights
 
-from jobs.cli_training import find_recipe
+from captioner.training.config import TrainConfig
+from jobs.cli_training import RECIPES, find_recipe
+from jobs.config import read_toml
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,13 @@ def test_train_takes_a_recipe_and_flags_win(dataset: Path, tmp_path: Path) -> No
     log = [json.loads(line) for line in (out / "training_log.jsonl").open()]
     assert [entry["stage"] for entry in log] == ["decoder", "finetune"]
     assert json.loads((out / "config.json").read_text())["encoder"] == "squeezenet1_1"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_package_is_one(path: Path) -> None:
+    values = read_toml(path, [field.name for field in fields(TrainConfig)])
+    assert TrainConfig(**values).self_critical_epochs > 0
+    assert find_recipe(path.stem) == path
 
 
 def test_the_coco_recipe_runs_on_data_in_its_layout(tmp_path: Path) -> None:
