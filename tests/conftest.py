@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -20,7 +21,7 @@ PYTHONPATH = os.pathsep.join([str(TESTS / "faults"), str(TESTS.parent)])
 
 
 def make_tiny_checkpoint(directory: Path) -> Path:
-    """Write a model directory with random weights, small and fast."""
+    """Write a model directory with random weights, small and fast; its captions differ."""
     import torch  # here, so that the tests which need none start at once
 
     from captioner.checkpoint import save_checkpoint
@@ -30,7 +31,15 @@ def make_tiny_checkpoint(directory: Path) -> Path:
     torch.manual_seed(0)
     config = ModelConfig(encoder="mobilenet_v3_small", image_size=64, hidden=32, heads=4)
     vocabulary = Vocabulary(SPECIAL_WORDS + WORDS)
-    save_checkpoint(directory, CaptionModel(config, len(vocabulary)), vocabulary)
+    model = CaptionModel(config, len(vocabulary))
+    for layer in model.encoder.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0  # untrained statistics would let nothing of an image through
+    pictures = (Image.open(io.BytesIO(photograph(number))) for number in range(12))
+    pixels = np.stack([np.asarray(picture.resize((64, 64))) for picture in pictures])
+    with torch.no_grad():
+        model.encoder.train()(torch.from_numpy(pixels))
+    save_checkpoint(directory, model, vocabulary)
     return directory
 
 
@@ -42,30 +51,17 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def calibrated_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory whose captions differ between photographs, some surer than 0.5.
+    """The tiny checkpoint with a calibration: some captions are surer than 0.5, some less.
 
     By its calibration a confidence of 0.5 has a precision of 0.85, for 23% of the captions; the
     best precision is 0.9.
     """
-    import torch
-
     from captioner import Captioner
     from captioner.calibration import SIGNALS, Calibration, OperatingPoint, save_calibration
-    from captioner.checkpoint import load_checkpoint, save_checkpoint
 
-    folder = tmp_path_factory.mktemp("models")
-    photos = sorted(write_photographs(folder / "photos", 12).iterdir())
-    checkpoint = load_checkpoint(tiny_checkpoint)
-    encoder = checkpoint.model.encoder.train()
-    pixels = np.stack([np.asarray(Image.open(path).resize((64, 64))) for path in photos])
-    for layer in encoder.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = 1.0  # untrained statistics would let nothing of an image through
-    with torch.no_grad():
-        encoder(torch.from_numpy(pixels))
-    directory = folder / "calibrated"
-    save_checkpoint(directory, checkpoint.model, checkpoint.vocabulary)
-
+    directory = tmp_path_factory.mktemp("models") / "calibrated"
+    shutil.copytree(tiny_checkpoint, directory)
+    photos = [photograph(number) for number in range(12)]
     captions = Captioner.load(directory, device="cpu").caption(photos)
     centre = float(np.mean([caption.log_prob for caption in captions]))
     weights = [float(signal == "sum_log_prob") for signal in SIGNALS]

@@ -168,6 +168,7 @@ def test_an_image_has_the_same_caption_whatever_batch_and_partition_it_is_in(
         run_job(replace(job, out=out, batch_size=batch_size, partition_size=partition_size))
         captions.append(read_table(out)["caption"].to_pylist())
     assert captions[0] == captions[1] == captions[2]
+    assert len(set(captions[0])) > 10
 
 
 def test_an_image_that_kills_its_process_costs_its_own_row_only(
