@@ -55,8 +55,6 @@ class Calibration:
             raise ValueError(f"signals must be {', '.join(SIGNALS)}")
         if not len(self.mean) == len(self.scale) == len(self.weights) == len(SIGNALS):
             raise ValueError("mean, scale and weights need a value for each signal")
-        points = [OperatingPoint(*point) for point in self.operating_points]  # lists, from JSON
-        object.__setattr__(self, "operating_points", points)
 
     def confidence(self, values: Floats) -> Floats:
         """Probabilities [N] in [0, 1] for signals [N, len(SIGNALS)]."""
@@ -73,7 +71,10 @@ class Calibration:
         if good:
             return max(good, key=lambda point: point.coverage)
         if not self.operating_points:
-            raise CaptionerError("the calibration has no operating points: calibrate anew")
+            raise CaptionerError(
+                "the calibration has no operating points, from too few images: "
+                "give the confidence itself"
+            )
         best = max(self.operating_points, key=lambda point: point.precision)
         raise CaptionerError(
             f"no confidence gives a precision of {precision:g}: the best known is "
@@ -87,7 +88,9 @@ def read_calibration(directory: Path) -> Calibration | None:
     if not path.is_file():
         return None
     try:
-        return Calibration(**json.loads(read_text(path)))
+        values = json.loads(read_text(path))
+        points = [OperatingPoint(*point) for point in values.pop("operating_points", [])]
+        return Calibration(**values, operating_points=points)
     except (json.JSONDecodeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a calibration ({error})") from error
 

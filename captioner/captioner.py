@@ -50,8 +50,9 @@ class Caption:
     """What the captioner says of an image, and how sure it is.
 
     `confidence` is a calibrated probability (None if the checkpoint has no calibration);
-    `token_log_probs` are natural logarithms, a value for each word and one for the end of the
-    sentence; `log_prob` is their sum. `alternatives` are the next best hypotheses.
+    `token_log_probs` are natural logarithms of what the search goes by (decoder and preferences), a
+    value for each word and one for the end of the sentence; `log_prob` is their sum. `alternatives`
+    are the next best hypotheses that say something else.
     """
 
     text: str
@@ -160,18 +161,17 @@ class Captioner:
         tokens, token_log_probs, log_probs, scores = (part.tolist() for part in found.hypotheses)
         for n in range(len(tokens)):
             length = tokens[n][0].index(EOS) + 1
+            said: dict[str, Alternative] = {}  # hypotheses may differ in "a" and "an" only
+            for ids, log_prob, score in zip(tokens[n], log_probs[n], scores[n], strict=True):
+                text = self._sentence(ids)
+                if score > NEVER:
+                    said.setdefault(text, Alternative(text, log_prob))
             yield Caption(
-                text=self._sentence(tokens[n][0]),
+                text=next(iter(said)),
                 confidence=confidence[n] if confidence else None,
                 log_prob=log_probs[n][0],
                 token_log_probs=tuple(token_log_probs[n][0][:length]),
-                alternatives=tuple(
-                    Alternative(self._sentence(ids), log_prob)
-                    for ids, log_prob, score in zip(
-                        tokens[n][1:], log_probs[n][1:], scores[n][1:], strict=True
-                    )
-                    if score > NEVER
-                ),
+                alternatives=tuple(said.values())[1:],
             )
 
     def _sentence(self, ids: list[int]) -> str:

@@ -61,7 +61,8 @@ def load_checkpoint(name_or_directory: str | Path) -> Checkpoint:
 def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary) -> None:
     """Write configuration, vocabulary and weights, in float16.
 
-    The weights are replaced last and at once, so that a reader never meets half of them.
+    The weights are replaced last and at once, so that a reader never meets half of them. A
+    calibration is removed: it was that of other weights.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n")
@@ -72,6 +73,7 @@ def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary
     }
     partial = directory / f".{WEIGHTS}.partial"
     partial.write_bytes(save(weights))  # save_file would deny it to all other users
+    (directory / CALIBRATION).unlink(missing_ok=True)
     partial.replace(directory / WEIGHTS)
 
 

@@ -57,7 +57,7 @@ class CaptionModel(nn.Module):
     def preferences(
         self, log_presence: Tensor, content: Tensor, options: SearchOptions
     ) -> "Preferences":
-        """Of a search of N images with `log_presence` [N, V]; `content` [V] are content words."""
+        """For N images with `log_presence` [N, V]; `content` bool [V] says which words are such."""
         favour = options.presence_weight * self.presence.gain(log_presence, content)
         return Preferences(favour, -options.repeat_penalty * content)
 
@@ -81,40 +81,35 @@ class Recall(NamedTuple):
     """Between two steps of a search: what is known of the images and of their hypotheses."""
 
     memory: Memory
-    favour: Tensor | None  # [N, B, V]
+    favour: Tensor  # [N, B, V]
     state: State
 
 
 class WordPredictor:
     """The decoder as beam search sees it, for a batch of grid features [N, L, C]."""
 
-    def __init__(
-        self, decoder: Decoder, grid: Tensor, preferences: Preferences | None = None
-    ) -> None:
+    def __init__(self, decoder: Decoder, grid: Tensor, preferences: Preferences) -> None:
         self.decoder = decoder
         self.grid = grid
         self.preferences = preferences
 
     def start(self) -> Recall:
         memory = self.decoder.remember(self.grid)
-        favour = self.preferences.favour.unsqueeze(1) if self.preferences else None
+        favour = self.preferences.favour.unsqueeze(1)
         return Recall(memory, favour, self.decoder.init_state(memory, sequences=1))
 
     def step(self, tokens: Tensor, recall: Recall) -> tuple[Tensor, Recall]:
         """Previous tokens [N, B] -> log-probabilities of the next [N, B, V] in float32."""
         state = self.decoder.step(tokens, recall.state, recall.memory)
-        logits = self.decoder.predict(state.language_hidden).float()
-        favour = recall.favour
-        if self.preferences and favour is not None:
-            favour = self.preferences.after(favour, tokens.unsqueeze(2))
-            logits = logits + favour
+        favour = self.preferences.after(recall.favour, tokens.unsqueeze(2))
+        logits = self.decoder.predict(state.language_hidden).float() + favour
         return logits.log_softmax(-1), Recall(recall.memory, favour, state)
 
     def reorder(self, recall: Recall, beams: Tensor, images: Tensor | None) -> Recall:
-        memory, favour = recall.memory, recall.favour
-        if images is not None:
+        memory = recall.memory
+        if images is None:
+            images = torch.arange(len(beams), device=beams.device)
+        else:
             memory = Memory(*(part[images] for part in memory))
-        if favour is not None:
-            rows = torch.arange(len(beams), device=beams.device) if images is None else images
-            favour = favour[rows[:, None], beams]
+        favour = recall.favour[images[:, None], beams]
         return Recall(memory, favour, recall.state.select(beams, images))

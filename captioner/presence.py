@@ -30,8 +30,8 @@ class WordPresence(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         """Grid features [N, L, C] -> natural logarithms of the shares, float32 [N, V]."""
-        shares: Tensor = self.linear(grid.mean(1, dtype=self.linear.weight.dtype))
-        return functional.logsigmoid(shares.float()).clamp(min=LEAST)
+        logits: Tensor = self.linear(grid.mean(1, dtype=self.linear.weight.dtype))
+        return functional.logsigmoid(logits.float()).clamp(min=LEAST)
 
     def gain(self, log_presence: Tensor, content: Tensor) -> Tensor:
         """How far the image raises each content word above the usual: float32 [N, V].

@@ -11,10 +11,12 @@ PAD, BOS, EOS, UNKNOWN = range(4)
 SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 _POSSESSIVE = re.compile(r"\s*['\u2019]s\b", re.IGNORECASE)
-_WORD = re.compile(r"'s|[a-z0-9]+(?:[-'][a-z0-9]+)*", re.IGNORECASE)
-# A vowel as it is spoken: "an hour", "an SUV", but "a unicycle".
+_WORD = re.compile(r"'s|[a-z0-9]+(?:[-'][a-z0-9]+)*", re.IGNORECASE | re.ASCII)
+# What "an" goes before, as it is spoken: "an hour", "an SUV", but "a unicycle", "a UFO".
+_SPELT_OUT = re.compile(r"[A-Z](?:[A-Z]*|-.*)")  # letter by letter
+_VOWEL_NAMES = frozenset("AEFHILMNORSX")
 _VOWEL = re.compile(
-    r"(?!one|once|uni(?!n)|us[aei]|eu|ute)[aeiou]|hour|heir|honest|[FHLMNRSX](?=[A-Z]+$)",
+    r"(?!one|once|uni(?![dmn])|u[kt][aeiu]|us[aeu]|ub|e[uw])[aeiou]|hour|heir|hono|8|1[18](?!\d)"
 )
 
 
@@ -38,8 +40,9 @@ def _article(word: str, after: str) -> str:
     """The word, or the other form of "a" and "an" if that goes before the next."""
     if word not in ("a", "an") or not after:
         return word
-    vowel = _VOWEL.match(after) or _VOWEL.match(after[0].lower() + after[1:])
-    return "an" if vowel else "a"
+    if _SPELT_OUT.fullmatch(after):
+        return "an" if after[0] in _VOWEL_NAMES else "a"
+    return "an" if _VOWEL.match(after.lower()) else "a"
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,7 @@ class Vocabulary:
                 forms[word.lower()][word] += 1
         kept = [word for word, count in counts.items() if count >= min_count]
         ordered = sorted(kept, key=lambda word: (-counts[word], word))
-        usual = (max(forms[word], key=forms[word].__getitem__, default=word) for word in ordered)
-        return cls(SPECIAL_WORDS + tuple(usual))
+        return cls(SPECIAL_WORDS + tuple(_usual(forms[word]) or word for word in ordered))
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -79,6 +81,10 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def has_same_words(self, other: "Vocabulary") -> bool:
+        """Whether both give the same ids to the same words, however these are written."""
+        return self._ids == other._ids
 
     def encode(self, text: str) -> list[int]:
         """Ids of the words of a caption, without BOS and EOS; unseen words are UNKNOWN."""
@@ -93,3 +99,8 @@ class Vocabulary:
             if index >= len(SPECIAL_WORDS):
                 words.append(self.words[index])
         return words
+
+
+def _usual(forms: Counter[str]) -> str:
+    """The most frequent form of a word, lower case before others; empty if there is none."""
+    return max(forms, key=lambda form: (forms[form], form.islower()), default="")

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from captioner.errors import CaptionerError
 from captioner.training import config
 from captioner.training.config import DATA, SEQUENCES, TrainConfig
 from jobs.config import DEVICES, read_toml
@@ -36,7 +37,7 @@ def add_train(commands: "Commands") -> None:
     add("--split", help="split of a Karpathy file to train on, such as train")
     add("--val-split", help="split of a Karpathy file to choose by, such as val")
     add("--out", metavar="DIR", help="model directory to write")
-    add("--config", metavar="RECIPE", dest="recipe", help="TOML file, or coco; flags win")
+    add("--config", metavar="RECIPE", dest="recipe", help="TOML file, coco or flickr8k; flags win")
     add("--start", metavar="MODEL", help="bundled model or directory to go on from")
     add("--teachers", metavar="MODEL", nargs="+", help="models whose predictions are learned too")
     add("--encoder", metavar="NAME", help="torchvision CNN (efficientnet_lite0)")
@@ -117,6 +118,11 @@ def _evaluate(options: dict[str, Any]) -> int:
         device=options["device"],
         search=SearchOptions(beam_size=options["beam_size"]),
     )
+    if options["plots"] and captioner.calibration is None:
+        raise CaptionerError(
+            f"{options['checkpoint']} has no calibration, so there is nothing to draw: "
+            "leave --plots out"
+        )
     result = evaluate(captioner, split, options["batch_size"])
     print(json.dumps(result.to_dict(), indent=2) if options["json"] else result)
     if options["plots"] and result.reliability:

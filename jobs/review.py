@@ -31,7 +31,7 @@ class Threshold:
 
     def __str__(self) -> str:
         text = f"confidence of at least {self.min_confidence}"
-        if self.target_precision is None or self.expected_coverage is None:
+        if self.expected_coverage is None:
             return text
         return (
             f"{text} for a precision of {self.target_precision} "

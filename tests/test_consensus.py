@@ -18,11 +18,18 @@ def test_what_one_of_five_says_counts_half_and_what_none_says_nothing() -> None:
     assert consensus(["A skateboard."], [DOG])[0] == 0
 
 
-def test_a_special_word_bears_out_a_general_one_and_not_the_other_way() -> None:
+@pytest.mark.parametrize("others", ["A person", "A rider", "A cyclist"])
+def test_words_that_leave_it_open_bear_out_men_and_women_alike(others: str) -> None:
+    references = [[others] * 5, ["A dog"] * 5]
+    assert consensus(["A man", "A dog"], references).tolist() == [1, 1]
+    assert consensus(["A woman", "A dog"], references).tolist() == [1, 1]
+    assert consensus(["A boy", "A girl"], [CHILD, CHILD])[0] < 1
+
+
+def test_words_that_tell_more_bear_out_those_that_tell_less() -> None:
     assert consensus(["A person."], [CHILD])[0] == pytest.approx(1)
-    woman, person = [["A person."] * 5], [["A woman."] * 5]
-    assert consensus(["A person."], person)[0] == 1
-    assert consensus(["A lady."], woman)[0] == 0
+    assert consensus(["A woman."], [["A man."] * 5])[0] == 0
+    assert consensus(["A lady."], [["A person."] * 5])[0] == 0
 
 
 def test_rare_words_weigh_more() -> None:
@@ -30,8 +37,6 @@ def test_rare_words_weigh_more() -> None:
     said = ["A man and a skateboard."] + ["A man."] * 8
     rare_missing = consensus(said, references)
     assert rare_missing[1] == 1
-    frequent, rare = consensus(["A dog stands.", "A dog stands."], [DOG, references[1]])
-    assert 0 < rare < 1 and 0 < frequent < 1
     of_dog = consensus(["A dog stands.", *said[1:]], references)[0]
     assert of_dog > 0.5  # "dog" is rarer here than "stands", and right
 

@@ -35,6 +35,11 @@ def test_words_make_a_sentence() -> None:
         ("a unusual hat", "An unusual hat."),
         ("a Asian man for a hour", "An Asian man for an hour."),
         ("a european at a university", "A european at a university."),
+        ("a US flag on a UFO", "A US flag on a UFO."),
+        ("a usual, an", "A usual, an."),
+        ("a unidentified ukulele", "An unidentified ukulele."),
+        ("an ukulele and a X-ray", "A ukulele and an X-ray."),
+        ("a 8 and a 18 and a 80", "An 8 and an 18 and an 80."),
         ("such a", "Such a."),
     ],
 )

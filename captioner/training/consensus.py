@@ -1,8 +1,9 @@
 """What makes a caption acceptable: that people who saw the image used its words.
 
 A proxy for a reader's judgement, made for references: each content word of the caption is borne
-out as far as references of the image say it, fully from two of five on. A general word is borne
-out by a special one ("person" by "woman"), and words count by their stems ("runs", "running").
+out as far as references of the image say it, fully from two of five on. A word for people is borne
+out by others that leave it open or tell more ("man" by "rider", "person" by "woman"), and words
+count by their stems ("runs", "running").
 Rare words weigh more, by their inverse document frequency, as in CIDEr (arXiv:1411.5726).
 """
 
@@ -30,19 +31,30 @@ DEFINITION = (
     f"references that say the word, fully from {FULLY} on; a proxy for a reader's judgement"
 )
 
-# General words, and those that bear them out.
-SPECIAL_WORDS = {
-    "person": "man woman boy girl guy lady gentleman child kid toddler player rider biker cyclist "
-    "skier snowboarder skateboarder surfer climber hiker runner swimmer",
-    "people": "person man woman boy girl guy lady child kid men women children player rider skier "
-    "hiker",
-    "child": "children boy girl kid toddler baby",
-    "children": "child boy girl kid toddler",
-    "man": "men guy gentleman male person player rider biker cyclist skateboarder surfer climber",
-    "woman": "women lady female girl person",
-    "boy": "child kid toddler male",
-    "girl": "child kid toddler female",
+ROLES = "player rider biker cyclist skier snowboarder skateboarder surfer climber hiker runner"
+ADULTS = "man men woman women guy lady gentleman male female"
+CHILDREN = "child children kid toddler baby"
+# Words for people, and those that bear them out.
+BEARS_OUT = {
+    "person": f"people {ADULTS} {CHILDREN} boy girl {ROLES}",
+    "people": f"person {ADULTS} {CHILDREN} boy girl {ROLES}",
+    "man": f"men guy gentleman male person {ROLES}",
+    "men": f"man guy gentleman male people {ROLES}",
+    "woman": f"women lady female person {ROLES}",
+    "women": f"woman lady female people {ROLES}",
+    "child": f"{CHILDREN} boy girl",
+    "children": f"{CHILDREN} boy girl",
+    "boy": f"{CHILDREN} male",
+    "girl": f"{CHILDREN} female",
 }
+
+
+def require_consensus() -> None:
+    """Raise MissingExtraError now if no consensus could be computed later."""
+    if snowballstemmer is None:
+        raise MissingExtraError(
+            "what is acceptable needs snowballstemmer: pip install 'captioner[train]'"
+        )
 
 
 def consensus(
@@ -72,16 +84,13 @@ def is_acceptable(
 
 
 class _Stems:
-    """Captions as sets of the stems of their content words."""
+    """Captions as sets of the stems of their content words, and what bears a stem out."""
 
     def __init__(self) -> None:
-        if snowballstemmer is None:
-            raise MissingExtraError(
-                "what is acceptable needs snowballstemmer: pip install 'captioner[train]'"
-            )
+        require_consensus()
         self._stem = snowballstemmer.stemmer("english").stemWords
-        self.special = {
-            self._one(general): self._all(words.split()) for general, words in SPECIAL_WORDS.items()
+        self.bears_out = {
+            self._one(word): self._all(others.split()) for word, others in BEARS_OUT.items()
         }
 
     def of(self, text: str) -> set[str]:
@@ -99,7 +108,7 @@ def _borne_out(
 ) -> float:
     weight = total = 0.0
     for stem in caption:
-        same = {stem} | stems.special.get(stem, set())
+        same = {stem} | stems.bears_out.get(stem, set())
         share = sum(bool(same & reference) for reference in references) / len(references)
         rarity = math.log((1 + count) / max(1, images[stem]))
         total += rarity

@@ -62,7 +62,7 @@ def cached_soft_targets(
     """
     checkpoints = [load_checkpoint(teacher) for teacher in teachers]
     for teacher, checkpoint in zip(teachers, checkpoints, strict=True):
-        if checkpoint.vocabulary != vocabulary:
+        if not checkpoint.vocabulary.has_same_words(vocabulary):
             raise CaptionerError(
                 f"teacher {teacher} has another vocabulary: train both on the same captions"
             )

@@ -15,7 +15,7 @@ from captioner.captioner import Caption, Captioner, Findings
 from captioner.constraints import WordRules
 from captioner.model import CaptionModel, WordPredictor
 from captioner.search_options import SearchOptions
-from captioner.training.consensus import is_acceptable
+from captioner.training.consensus import is_acceptable, require_consensus
 from captioner.training.dataset import Split, decode_split
 from captioner.training.metrics import (
     Diversity,
@@ -82,6 +82,7 @@ def _reliability_rows(result: Reliability) -> dict[str, str]:
 def evaluate(captioner: Captioner, split: Split, batch_size: int = 32) -> Evaluation:
     """Caption every image of a split and score the captions against its references."""
     require_metrics()
+    require_consensus()
     start = time.perf_counter()
     pixels = decode_split(split, captioner.image_size, threads=torch.get_num_threads())
     captions = caption_pixels(captioner, pixels, batch_size)

@@ -1,9 +1,8 @@
 """Fit word presence to the captions of the training images."""
 
+import math
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,36 +19,45 @@ DROPOUT = 0.5  # of the features: there are many, and few images
 
 
 def fit_presence(
-    presence: WordPresence,
-    features: npt.NDArray[np.float16],
-    references: Sequence[Sequence[Sequence[int]]],
+    presence: WordPresence, means: Tensor, references: Sequence[Sequence[Sequence[int]]]
 ) -> None:
-    """Fit to grid features [N, L, C] and the encoded references of each image, in place.
+    """Fit to the mean features [N, C] and the encoded references of each image, in place.
 
     The logistic regression sees standardised features; its weights then take the scaling in.
     """
     device, words = presence.usual.device, len(presence.usual)
-    means = _means(features).to(device)
     centre, scale = means.mean(0), means.std(0, correction=0) + 1e-6
-    means = (means - centre) / scale
+    inputs = ((means - centre) / scale).to(device)
     usual = _usual(references, words).to(device)
-    linear = torch.nn.Linear(means.shape[1], words, device=device)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # whatever came before, the same images give the same fit
+        linear = _regress(inputs, references, usual)
+    with torch.no_grad():
+        weight = linear.weight / scale.to(device)
+        presence.linear.weight.copy_(weight)
+        presence.linear.bias.copy_(linear.bias - weight @ centre.to(device))
+        presence.usual.copy_(usual.log())
+
+
+def _regress(
+    inputs: Tensor, references: Sequence[Sequence[Sequence[int]]], usual: Tensor
+) -> torch.nn.Linear:
+    """The logits of the word shares from standardised inputs [N, C]."""
+    words = len(usual)
+    linear = torch.nn.Linear(inputs.shape[1], words, device=inputs.device)
     torch.nn.init.zeros_(linear.weight)
     linear.bias.data = usual.logit()
     optimizer = AdamW(linear.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    for _ in range(max(EPOCHS, LEAST_STEPS * BATCH // len(means))):
-        for batch in torch.split(torch.randperm(len(means)), BATCH):
+    for _ in range(max(EPOCHS, LEAST_STEPS * BATCH // len(inputs))):
+        for batch in torch.split(torch.randperm(len(inputs)), BATCH):
             shares = word_shares([references[image] for image in batch.tolist()], words)
-            logits = linear(functional.dropout(means[batch], DROPOUT))
-            loss = functional.binary_cross_entropy_with_logits(logits, shares.to(device))
+            logits = linear(functional.dropout(inputs[batch], DROPOUT))
+            loss = functional.binary_cross_entropy_with_logits(logits, shares.to(inputs.device))
             optimizer.zero_grad()
+            # The mean over so many words alone would have gradients of the size of AdamW's epsilon.
             (loss * words).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    with torch.no_grad():
-        weight = linear.weight / scale
-        presence.linear.weight.copy_(weight)
-        presence.linear.bias.copy_(linear.bias - weight @ centre)
-        presence.usual.copy_(usual.log().clamp(min=LEAST))
+    return linear
 
 
 def word_shares(references: Sequence[Sequence[Sequence[int]]], words: int) -> Tensor:
@@ -66,11 +74,4 @@ def _usual(references: Sequence[Sequence[Sequence[int]]], words: int) -> Tensor:
     total = torch.zeros(words)
     for start in range(0, len(references), BATCH):
         total += word_shares(references[start : start + BATCH], words).sum(0)
-    return (total / len(references)).clamp(1e-5, 1 - 1e-5)
-
-
-def _means(features: npt.NDArray[np.float16]) -> Tensor:
-    """Of each grid, float32 [N, C]; a part at a time, as the features may be memory-mapped."""
-    starts = range(0, len(features), BATCH)
-    parts = [features[start : start + BATCH].mean(1, dtype=np.float32) for start in starts]
-    return torch.from_numpy(np.concatenate(parts))
+    return (total / len(references)).clamp(math.exp(LEAST), 1 - math.exp(LEAST))

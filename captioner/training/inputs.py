@@ -50,14 +50,25 @@ def encode(
     pixels: npt.NDArray[np.uint8], encoder: Encoder, device: torch.device
 ) -> npt.NDArray[np.float16]:
     """uint8 [N, S, S, 3] -> grid features float16 [N, L, C]."""
+    return np.concatenate([grids.half().cpu().numpy() for grids in _grids(pixels, encoder, device)])
+
+
+def _grids(
+    pixels: npt.NDArray[np.uint8], encoder: Encoder, device: torch.device
+) -> Iterator[Tensor]:
+    """Grid features of a batch at a time."""
     encoder.eval()
-    grids = []
     starts = range(0, len(pixels), ENCODE_BATCH)
     for start in tqdm(starts, desc="encode", unit="batch", disable=None, leave=False):
         batch = torch.from_numpy(np.array(pixels[start : start + ENCODE_BATCH])).to(device)
         with mixed_precision(device):
-            grids.append(encoder(batch).half().cpu().numpy())
-    return np.concatenate(grids)
+            yield encoder(batch)
+
+
+@torch.inference_mode()
+def mean_features(pixels: npt.NDArray[np.uint8], encoder: Encoder, device: torch.device) -> Tensor:
+    """uint8 [N, S, S, 3] -> the mean of each image's grid features, float32 [N, C]."""
+    return torch.cat([grids.float().mean(1) for grids in _grids(pixels, encoder, device)])
 
 
 def save_array(path: Path, array: npt.NDArray[np.generic]) -> None:

@@ -35,7 +35,14 @@ def _reliability(axes: Any, result: Reliability) -> None:
         for share, count in zip(acceptable, captions, strict=True)
     ]
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="as it should be")
-    axes.errorbar(confidence, acceptable, errors, fmt="o", capsize=3, label="captions, in 15 bins")
+    axes.errorbar(
+        confidence,
+        acceptable,
+        errors,
+        fmt="o",
+        capsize=3,
+        label=f"captions, in {len(captions)} bins",
+    )
     axes.set(
         title=f"Reliability: ECE {result.ece:.3f} (by chance {result.ece_by_chance:.3f})",
         xlabel="confidence",

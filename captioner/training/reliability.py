@@ -72,10 +72,8 @@ def _equal_mass(confidence: Floats) -> list[npt.NDArray[np.intp]]:
 
 def _calibration_error(confidence: Floats, acceptable: Booleans) -> float:
     """Mean distance of confidence and outcome over bins of equal mass, weighted by their mass."""
-    gaps = [
-        abs(confidence[part].mean() - acceptable[part].mean()) * len(part)
-        for part in _equal_mass(confidence)
-    ]
+    excess = confidence - acceptable
+    gaps = [abs(excess[part].sum()) for part in _equal_mass(confidence)]
     return float(sum(gaps) / len(confidence))
 
 

@@ -24,7 +24,7 @@ class SelfCritical:
     """Policy gradient on `samples` captions an image, `rewarded` of the loss; the rest is `other`.
 
     The words' end is a word to the reward, so that it tells how captions should end. `preferences`
-    are those of a search of grid features: the captions are sampled with them.
+    are those with which captions of grid features will be searched: they are sampled so too.
     """
 
     reward: CiderD
@@ -73,6 +73,7 @@ def sample(
     decoder: Decoder, grid: Tensor, samples: int, max_length: int, preferences: Preferences
 ) -> Tensor:
     """Captions drawn from the decoder, int64 [N, samples, T], with EOS if it came, then PAD.
+
     They are ordered by length, the shortest first, as the decoder likes them.
     """
     memory = decoder.remember(grid)

@@ -29,10 +29,11 @@ from captioner.search_options import SearchOptions
 from captioner.training.calibrate import calibrate
 from captioner.training.cider import CiderD
 from captioner.training.config import TrainConfig
+from captioner.training.consensus import require_consensus
 from captioner.training.dataset import load_split
 from captioner.training.distill import cached_soft_targets
 from captioner.training.fit_presence import fit_presence
-from captioner.training.inputs import References, cached_features, cached_pixels
+from captioner.training.inputs import References, cached_pixels, mean_features
 from captioner.training.metrics import require_metrics
 from captioner.training.objectives import CrossEntropy
 from captioner.training.self_critical import SelfCritical
@@ -46,6 +47,7 @@ def train(config: TrainConfig) -> Path:
     Raises CaptionerError (DatasetError for the data) if what is asked for does not fit together.
     """
     require_metrics()
+    require_consensus()
     keep_freed_memory()
     torch.manual_seed(config.seed)
     data = load_data(config)
@@ -65,9 +67,10 @@ def train(config: TrainConfig) -> Path:
 
 def finish(config: TrainConfig, data: TrainingData) -> None:
     """Fit what stands on the best model: word presence, then the confidence."""
-    model, device = load_checkpoint(config.out).model, choose_device(config.device)
-    features = cached_features(data.pixels, model.encoder.to(device), config.cache, device)
-    fit_presence(model.presence, features, data.references.ids)
+    references = data.references.ids
+    device = choose_device(config.device)
+    model = load_checkpoint(config.out).model.to(device)
+    fit_presence(model.presence, mean_features(data.pixels, model.encoder, device), references)
     save_checkpoint(Path(config.out), model, data.vocabulary)
     captioner = Captioner.load(config.out, device=config.device)
     calibration = calibrate(captioner, data.val_pixels, data.val_captions)
@@ -103,7 +106,7 @@ def build_stages(config: TrainConfig, data: TrainingData, model: CaptionModel) -
             rewarded,
             config.self_critical_learning_rate,
             config.self_critical_encoder_learning_rate,
-            searching=True,
+            sampling=True,
         ),
     )
 

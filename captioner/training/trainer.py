@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, S
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from captioner.checkpoint import save_checkpoint
+from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.device import choose_device, mixed_precision, prepare_training
 from captioner.errors import CaptionerError
 from captioner.model import CaptionModel
@@ -24,7 +24,14 @@ from captioner.training.config import TrainConfig
 from captioner.training.distill import SoftTargets
 from captioner.training.evaluate import caption_features
 from captioner.training.fit_presence import fit_presence
-from captioner.training.inputs import References, augment, cached_features, encode, shuffled_batches
+from captioner.training.inputs import (
+    References,
+    augment,
+    cached_features,
+    encode,
+    mean_features,
+    shuffled_batches,
+)
 from captioner.training.metrics import cider
 from captioner.training.objectives import Objective
 from captioner.vocabulary import Vocabulary
@@ -54,7 +61,7 @@ class Stage:
     objective: Objective
     learning_rate: float
     encoder_learning_rate: float = 0.0
-    searching: bool = False  # whether its objective searches, as word presence then helps to
+    sampling: bool = False  # whether the model says captions of its own, with word presence
 
     @property
     def frozen(self) -> bool:
@@ -100,10 +107,10 @@ class Trainer:
             self.optimizer_state = None
         if not stage.epochs:
             return
+        if stage.sampling and not self.progress.epoch:
+            self._begin_from_best(stage)
         pixels = self.data.pixels
         inputs = self._cached_features(pixels) if stage.frozen else pixels
-        if stage.searching and not self.progress.epoch:
-            self._fit_presence()
         optimizer, schedule = self._optimizer(stage, len(inputs))
         while self._goes_on(stage):
             loss = self._epoch(inputs, stage.objective, optimizer, schedule)
@@ -170,7 +177,17 @@ class Trainer:
         return self.model.encoder(augment(inputs, mirrorable).to(self.device))
 
     def _judge(self, stage: Stage, loss: float) -> None:
-        """Caption the validation images, log the epoch, and save the model if it is the best."""
+        """Log the epoch, and save the model if it is the best."""
+        score = self._score(stage)
+        self._log({"stage": stage.name, "epoch": self.progress.epoch, "loss": loss, "cider": score})
+        if score > self.progress.best:
+            self.progress.best, self.progress.since_best = score, 0
+            save_checkpoint(self.out, self.average, self.data.vocabulary)
+        else:
+            self.progress.since_best += 1
+
+    def _score(self, stage: Stage) -> float:
+        """The CIDEr of the captions of the validation images."""
         model = self.average.eval()
         pixels = self.data.val_pixels
         if stage.frozen:
@@ -180,18 +197,18 @@ class Trainer:
         captions = caption_features(
             model, self.data.vocabulary, features, SearchOptions(), self.device
         )
-        score = float(cider(captions, self.data.val_captions).mean())
-        self._log({"stage": stage.name, "epoch": self.progress.epoch, "loss": loss, "cider": score})
-        if score > self.progress.best:
-            self.progress.best, self.progress.since_best = score, 0
-            save_checkpoint(self.out, model, self.data.vocabulary)
-        else:
-            self.progress.since_best += 1
+        return float(cider(captions, self.data.val_captions).mean())
 
-    def _fit_presence(self) -> None:
-        features = self._cached_features(self.data.pixels)
-        fit_presence(self.model.presence, features, self.data.references.ids)
-        self.average.presence.load_state_dict(self.model.presence.state_dict())
+    def _begin_from_best(self, stage: Stage) -> None:
+        """Go on from the best model so far, with word presence, and judge it by what it says so."""
+        if self.progress.best >= 0:
+            best = load_checkpoint(self.out).model.to(self.device)
+            self.model.load_state_dict(best.state_dict())
+        means = mean_features(self.data.pixels, self.model.encoder, self.device)
+        fit_presence(self.model.presence, means, self.data.references.ids)
+        self.average.load_state_dict(self.model.state_dict())
+        self.progress.best = self._score(stage)
+        save_checkpoint(self.out, self.average, self.data.vocabulary)
 
     def _log(self, entry: dict[str, Any]) -> None:
         values = (f"{v:.4f}" if isinstance(v, float) else str(v) for v in entry.values())
