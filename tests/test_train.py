@@ -74,6 +74,19 @@ def test_a_trained_model_has_a_calibrated_confidence(config: TrainConfig, traine
     assert captions[0].confidence is not None
 
 
+def test_a_trained_model_knows_of_each_image_which_words_speak_for_it(
+    config: TrainConfig, trained: Path
+) -> None:
+    captioner = Captioner.load(trained, device="cpu")
+    ids = [captioner.vocabulary.encode(colour)[0] for colour in COLOURS]
+    pixels = [
+        Image.open(Path(config.val_images[0], f"{n}.jpg")).resize((64, 64)) for n in range(12)
+    ]
+    grids = captioner.encode(np.stack([np.asarray(picture) for picture in pixels]))
+    likeliest = captioner.model.presence(grids)[:, ids].argmax(1)
+    assert (likeliest == torch.arange(12) % 3).sum() >= 11
+
+
 def colours_told(model: Path, config: TrainConfig) -> int:
     """How many of the 12 validation images the model names the colour of."""
     val = Path(config.val_images[0])
@@ -95,17 +108,19 @@ def test_fine_tuning_changes_the_encoder(config: TrainConfig, trained: Path) -> 
 def test_an_interrupted_training_ends_like_one_that_ran_through(
     config: TrainConfig, tmp_path: Path
 ) -> None:
-    through = replace(config, out=str(tmp_path / "through"), decoder_epochs=2, finetune_epochs=2)
+    short = replace(config, decoder_epochs=2, finetune_epochs=2, self_critical_epochs=1)
+    through = replace(short, out=str(tmp_path / "through"))
     train(through)
     interrupted = replace(through, out=str(tmp_path / "interrupted"))
     stop_after(3, interrupted)
+    stop_after(1, interrupted)
     train(interrupted)
     logs = [
         [json.loads(line) for line in (Path(one.out) / "training_log.jsonl").open()]
         for one in (through, interrupted)
     ]
-    assert len(logs[0]) == 4
-    assert [entry["epoch"] for entry in logs[1]] == [1, 2, 1, 2]
+    assert len(logs[0]) == 5
+    assert [entry["epoch"] for entry in logs[1]] == [1, 2, 1, 2, 1]
     for one, other in zip(*logs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
