@@ -1,45 +1,94 @@
 """Manifests: files that list images in a column `image_uri`, with columns of their own.
 
-CSV columns are text, so that "007" survives and the schema does not depend on the rows; an
-empty field is null. JSONL values keep their type where a whole column has it, and are JSON text
-where not. Parquet columns stay as they are.
+Several files of one kind are one manifest, as if the rows of each followed those of the one
+before it. A column that some of them lack is null there, one without any value is text, and one
+whose types differ has the type that pyarrow unifies them to, or for JSONL text. Folders named
+`key=value` give a column of text, too.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyarrow import csv
+import pyarrow.dataset as ds
 
 from jobs.errors import UsageError
+from jobs.manifest_kinds import Batches, ManifestKind, manifest_kind
 from jobs.uris import image_uri, image_version
 from schemas.caption_table import passthrough_names
 from schemas.image_record import IMAGE_URI, plan_schema
 
-BATCH_ROWS = 10_000
-CSV_BLOCK = 16 * 1024 * 1024  # bytes; no line can be longer
-Batches = Iterator[pa.RecordBatch]
 T = TypeVar("T")
 
 
-def manifest_records(path: Path) -> tuple[pa.Schema, Batches]:
-    """The schema and the batches of a manifest's records, in a plan's columns.
+def manifest_records(files: Sequence[Path], folder: Path) -> tuple[pa.Schema, Batches]:
+    """The schema and the batches of the records of a manifest's files, in a plan's columns.
 
-    Relative paths become absolute, from the manifest's folder; versions are looked up. UsageError
-    for a manifest that cannot be read, lacks `image_uri`, or names no image in some row.
+    `folder` is what the files' relative paths are relative to, and the top of the `key=value`
+    folders they are in. Paths become absolute; versions are looked up. UsageError for files of
+    several kinds, types that contradict each other, and a file that cannot be read, lacks
+    `image_uri`, or names no image in some row.
     """
-    schema, batches = _readable(path, lambda: _READERS[path.suffix.lower()](path))
-    _check_columns(path, schema)
+    kind = _one_kind(files, folder)
+    schema = _common_schema(files, folder, kind)
     own = [field for field in schema if field.name != IMAGE_URI]
     names = passthrough_names([field.name for field in own])
     renamed = [field.with_name(name) for field, name in zip(own, names, strict=True)]
     target = plan_schema(pa.schema(renamed))
-    return target, _records(path, batches, target)
+
+    def all_batches() -> Batches:
+        for path in files:
+            batches = _file_batches(path, kind.batches(path, schema), _folder_keys(path, folder))
+            yield from _records(batches, folder, target)
+
+    return target, all_batches()
+
+
+def _one_kind(files: Sequence[Path], folder: Path) -> ManifestKind:
+    kinds = {manifest_kind(path.name): path.relative_to(folder) for path in reversed(files)}
+    if len(kinds) > 1:
+        first, second, *_ = sorted(kinds.values())
+        raise UsageError(
+            f"{folder} holds manifests of several kinds, such as {first} and {second}: "
+            "SOURCE may be one of them, or a folder with those of one kind"
+        )
+    (kind,) = kinds
+    assert kind, f"{files[0]} is no manifest"
+    return kind
+
+
+def _common_schema(files: Sequence[Path], folder: Path, kind: ManifestKind) -> pa.Schema:
+    types: dict[str, pa.DataType] = {}
+    for path in files:
+        for column in _file_schema(path, folder, kind):
+            former = types.setdefault(column.name, column.type)
+            if column.type != former:
+                types[column.name] = _common_type(path, column, former, kind)
+    return pa.schema([(name, pa.string() if t == pa.null() else t) for name, t in types.items()])
+
+
+def _common_type(
+    path: Path, column: pa.Field, former: pa.DataType, kind: ManifestKind
+) -> pa.DataType:
+    try:
+        return kind.common_type(former, column.type)
+    except pa.ArrowException as error:
+        raise UsageError(
+            f"{path}: the column {column.name} is {column.type} here and {former} in the files "
+            "before it: write it with one type in all of them"
+        ) from error
+
+
+def _file_schema(path: Path, folder: Path, kind: ManifestKind) -> pa.Schema:
+    """The columns of a file, then those that its folders give."""
+    schema = _readable(path, lambda: kind.schema(path))
+    keys = [pa.field(name, pa.string()) for name in _folder_keys(path, folder)]
+    schema = pa.schema([*schema, *keys])
+    _check_columns(path, schema)
+    return schema
 
 
 def _check_columns(path: Path, schema: pa.Schema) -> None:
@@ -51,21 +100,39 @@ def _check_columns(path: Path, schema: pa.Schema) -> None:
         raise UsageError(f"{path} has several columns named {', '.join(repeated)}")
     kind = schema.field(IMAGE_URI).type
     text = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(text) or pa.types.is_large_string(text)):
+    if text not in (pa.string(), pa.large_string(), pa.null()):
         raise UsageError(f"{path}: the column {IMAGE_URI} must hold text, not {kind}")
 
 
-def _records(path: Path, batches: Batches, schema: pa.Schema) -> Batches:
-    folder = str(path.absolute().parent)
+def _folder_keys(path: Path, folder: Path) -> dict[str, str | None]:
+    """The values that `key=value` folders give the rows of a file."""
+    below = path.relative_to(folder)
+    names = [unquote(part.partition("=")[0]) for part in below.parts[:-1]]
+    # Text, because the type that pyarrow infers would change with the folders.
+    partitioning = ds.HivePartitioning(pa.schema([(name, pa.string()) for name in names]))
+    return _readable(path, lambda: ds.get_partition_keys(partitioning.parse(below.as_posix())))
+
+
+def _file_batches(path: Path, batches: Batches, keys: dict[str, str | None]) -> Batches:
+    """The rows of one file, with the values that its folders give them; all name an image."""
     row = 1
     while (batch := _readable(path, lambda: next(batches, None))) is not None:
-        names = batch.column(IMAGE_URI).cast(pa.string())
-        _check_named(path, names, row)
-        uris = [image_uri(name, folder) for name in names.to_pylist()]
+        _check_named(path, batch.column(IMAGE_URI).cast(pa.string()), row)
+        for name, value in keys.items():
+            column = pa.repeat(pa.scalar(value, pa.string()), batch.num_rows)
+            batch = batch.set_column(batch.schema.get_field_index(name), name, column)
+        yield batch
+        row += batch.num_rows
+
+
+def _records(batches: Batches, folder: Path, schema: pa.Schema) -> Batches:
+    base = str(folder.absolute())
+    for batch in batches:
+        names = batch.column(IMAGE_URI).cast(pa.string()).to_pylist()
+        uris = [image_uri(name, base) for name in names]
         versions = pa.array([image_version(uri) for uri in uris], pa.string())
         own = batch.drop_columns([IMAGE_URI]).columns
         yield pa.record_batch([pa.array(uris, pa.string()), versions, *own], schema=schema)
-        row += batch.num_rows
 
 
 def _check_named(path: Path, names: pa.Array, first_row: int) -> None:
@@ -80,100 +147,3 @@ def _readable(path: Path, read: Callable[[], T]) -> T:
     except (OSError, pa.ArrowException, UnicodeError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"cannot read the manifest {path}: {reason}") from error
-
-
-def _read_csv(path: Path) -> tuple[pa.Schema, Batches]:
-    names = _open_csv(path, csv.ConvertOptions()).schema.names
-    reader = _open_csv(
-        path,
-        csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        ),
-    )
-    return reader.schema, iter(reader)
-
-
-def _open_csv(path: Path, convert: csv.ConvertOptions) -> csv.CSVStreamingReader:
-    return csv.open_csv(
-        path,
-        read_options=csv.ReadOptions(block_size=CSV_BLOCK),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=convert,
-    )
-
-
-def _read_parquet(path: Path) -> tuple[pa.Schema, Batches]:
-    file = pq.ParquetFile(path)
-    return file.schema_arrow.remove_metadata(), file.iter_batches(BATCH_ROWS)
-
-
-def _read_jsonl(path: Path) -> tuple[pa.Schema, Batches]:
-    types: dict[str, pa.DataType] = {}
-    for row in _json_rows(path):
-        for name, value in row.items():
-            types[name] = _common_type(types.get(name, pa.null()), _json_type(value))
-    fields = [(name, pa.string() if kind == pa.null() else kind) for name, kind in types.items()]
-    schema = pa.schema(fields)
-    return schema, _json_batches(_json_rows(path), schema)
-
-
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield _json_row(path, number, line)
-
-
-def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path}: line {number} is not JSON: {error.msg}") from error
-    if not isinstance(row, dict):
-        raise UsageError(f"{path}: line {number} is not a JSON object")
-    return row
-
-
-def _json_batches(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Batches:
-    rows = iter(rows)
-    while part := list(islice(rows, BATCH_ROWS)):
-        columns = [
-            pa.array([_json_value(row.get(field.name), field.type) for row in part], field.type)
-            for field in schema
-        ]
-        yield pa.record_batch(columns, schema=schema)
-
-
-def _json_type(value: object) -> pa.DataType:
-    """The column type of one value; text for what has no scalar type of its own."""
-    if value is None:
-        return pa.null()
-    if isinstance(value, bool):
-        return pa.bool_()
-    if isinstance(value, int) and abs(value) < 2**63:
-        return pa.int64()
-    return pa.float64() if isinstance(value, float) else pa.string()
-
-
-def _common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    if one == other or other == pa.null():
-        return one
-    if one == pa.null():
-        return other
-    return pa.float64() if {one, other} == {pa.int64(), pa.float64()} else pa.string()
-
-
-def _json_value(value: object, kind: pa.DataType) -> object:
-    is_text = kind == pa.string() and value is not None and not isinstance(value, str)
-    return json.dumps(value, ensure_ascii=False) if is_text else value
-
-
-_READERS: dict[str, Callable[[Path], tuple[pa.Schema, Batches]]] = {
-    ".csv": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
-MANIFEST_SUFFIXES = tuple(_READERS)

@@ -5,13 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
 
 from jobs.errors import UsageError
-from jobs.manifest import MANIFEST_SUFFIXES, manifest_records
+from jobs.manifest import manifest_records
+from jobs.manifest_kinds import MANIFEST_SUFFIXES, TEXT, manifest_kind
 from jobs.uris import file_version, image_uri, image_version, is_local, local_path
 from schemas.image_record import plan_schema
 
@@ -44,6 +45,10 @@ def open_source(source: str | Path) -> Source:
 
     The order depends on the names alone. Of a directory, hidden files and folders and files
     without an image's extension are skipped; symbolic links are followed, loops end.
+
+    A directory without any image is a manifest if it has manifests, of one kind, in itself or in
+    `key=value` folders; those in other folders are skipped. The first image found settles that
+    it is a directory of images, whose manifests are skipped.
     """
     if not is_local(str(source)):
         raise UsageError(
@@ -60,23 +65,54 @@ def open_source(source: str | Path) -> Source:
 
 
 def _file(path: Path) -> Source:
-    if path.suffix.lower() in MANIFEST_SUFFIXES:
-        return Source(*manifest_records(path))
+    if manifest_kind(path.name):
+        return Source(*manifest_records([path], path.parent))
     if is_image_name(path.name):
         return _found(str(path), iter([_record(str(path))]), Counter())
     known = ", ".join(MANIFEST_SUFFIXES)
     raise UsageError(f"{path} is neither an image nor a manifest ({known})")
 
 
+@dataclass
+class _PassedOver:
+    """What a walk through the folder `root` passes over.
+
+    `skipped` counts it by reason. `manifests` are those that are the source should the walk find
+    no image; None from the first image on.
+    """
+
+    root: str
+    skipped: Counter[str] = field(default_factory=Counter)
+    manifests: list[Path] | None = field(default_factory=list)
+
+    def add(self, path: str) -> None:
+        if self.manifests is not None and manifest_kind(path) and self._is_on_top(path):
+            self.manifests.append(Path(path))
+        else:
+            self.skipped[_why_no_image(path)] += 1
+
+    def _is_on_top(self, path: str) -> bool:
+        """Whether a file is in the root, or in `key=value` folders."""
+        return all(name.find("=") > 0 for name in Path(path).relative_to(self.root).parts[:-1])
+
+    def skip_manifests(self) -> None:
+        self.skipped.update(_why_no_image(path.name) for path in self.manifests or ())
+        self.manifests = None
+
+
 def _directory(path: Path) -> Source:
-    skipped: Counter[str] = Counter()
+    passed = _PassedOver(os.path.abspath(path))  # noqa: PTH100
     try:
         status = path.stat()
         next(path.iterdir(), None)
     except OSError as error:
         raise UsageError(f"cannot list {path}: {error.strerror}") from error
-    images = _walk(os.path.abspath(path), (_identity(status),), skipped)  # noqa: PTH100
-    return _found(str(path), images, skipped)
+    images = _walk(passed.root, (_identity(status),), passed)
+    first = next(images, None)
+    if first is None and passed.manifests:
+        return Source(*manifest_records(passed.manifests, Path(passed.root)), passed.skipped)
+    passed.skip_manifests()
+    return _found(str(path), chain(() if first is None else (first,), images), passed.skipped)
 
 
 def _glob(pattern: str) -> Source:
@@ -117,27 +153,27 @@ def _matches(pattern: str, skipped: Counter[str]) -> Records:
         if is_image_name(path):
             yield _record(path)
         else:
-            skipped["no image's extension"] += 1
+            skipped[_why_no_image(path)] += 1
 
 
-def _walk(folder: str, ancestors: tuple[Identity, ...], skipped: Counter[str]) -> Records:
+def _walk(folder: str, ancestors: tuple[Identity, ...], passed: _PassedOver) -> Records:
     """The images below a folder; `ancestors` are itself and the folders above."""
     try:
         with os.scandir(folder) as entries:
             children = sorted(entries, key=lambda entry: entry.name)
     except OSError:
-        skipped["unreadable folders"] += 1
+        passed.skipped["unreadable folders"] += 1
         return
     for entry in children:
         if entry.name.startswith("."):
-            skipped["hidden"] += 1
+            passed.skipped["hidden"] += 1
         elif folder_identity := _folder_identity(entry):
             if folder_identity in ancestors:
-                skipped["links to a folder above"] += 1
+                passed.skipped["links to a folder above"] += 1
             else:
-                yield from _walk(entry.path, (*ancestors, folder_identity), skipped)
+                yield from _walk(entry.path, (*ancestors, folder_identity), passed)
         elif not is_image_name(entry.name):
-            skipped["no image's extension"] += 1
+            passed.add(entry.path)
         else:
             yield image_uri(entry.path), _entry_version(entry)
 
@@ -159,6 +195,12 @@ def _entry_version(entry: os.DirEntry[str]) -> str | None:
         return file_version(entry.stat())
     except OSError:  # a broken link; the row will say not_found
         return None
+
+
+def _why_no_image(name: str) -> str:
+    """Why a file is skipped. Text beside images is notes or captions more often than a manifest."""
+    kind = manifest_kind(name)
+    return "manifests" if kind and kind is not TEXT else "no image's extension"
 
 
 def is_image_name(name: str) -> bool:

@@ -51,6 +51,28 @@ def test_what_is_hidden_or_no_image_is_skipped_and_counted(tmp_path: Path) -> No
     assert source.skipped == {"hidden": 2, "no image's extension": 2}
 
 
+def test_manifests_beside_images_are_skipped_and_counted_wherever_they_are(tmp_path: Path) -> None:
+    touch(tmp_path, ["0/list.csv", "a.csv.gz", "b.parquet", "m.jpg", "z.jsonl", "z.md"])
+    source = open_source(tmp_path)
+    assert [b["image_uri"].to_pylist() for b in source.batches] == [[str(tmp_path / "m.jpg")]]
+    assert source.skipped == {"manifests": 4, "no image's extension": 1}
+
+
+@pytest.mark.parametrize("image", ["", "c/9.jpg"])
+def test_each_folder_is_scanned_once_whatever_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: str
+) -> None:
+    touch(tmp_path, ["a/notes.md", "b/k.md", "c/k.md", "list.csv", *([image] if image else [])])
+    (tmp_path / "list.csv").write_text("image_uri\n1.jpg\n")
+    scanned = []
+    walk = source_module._walk
+    monkeypatch.setattr(
+        source_module, "_walk", lambda path, *rest: scanned.append(path) or walk(path, *rest)
+    )
+    assert uris(tmp_path) == [str(tmp_path / (image or "1.jpg"))]
+    assert scanned == [str(tmp_path), *(str(tmp_path / name) for name in "abc")]
+
+
 def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     photos = touch(tmp_path / "photos", ["a/1.jpg"])
     touch(tmp_path / "elsewhere", ["2.jpg"])
@@ -120,7 +142,7 @@ def test_a_folder_that_may_not_be_read_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_source_without_images_is_an_error_that_says_so(tmp_path: Path) -> None:
-    touch(tmp_path, ["a.txt"])
+    touch(tmp_path, ["a.md"])
     with pytest.raises(UsageError, match=r"no images in .* 1 no image's extension"):
         open_source(tmp_path)
     with pytest.raises(UsageError, match="no images"):
@@ -222,7 +244,9 @@ def test_a_manifest_without_rows_lists_nothing(tmp_path: Path) -> None:
         ("list.jsonl", '["a.jpg"]\n', "line 1 is not a JSON object"),
         ("list.jsonl", '{"image_uri": "a.jpg"}\n{"id": 1}\n', "row 2 has no image_uri"),
         ("list.jsonl", '{"image_uri": 1}\n', "must hold text, not int64"),
+        ("list.jsonl", '{"image_uri": "a.jpg", "id": 1, "id": 2}\n', "line 1 has several .* 'id'"),
         ("list.jsonl", "", "has no column image_uri"),
+        ("list.tsv", "image_uri\tid\na.jpg\t1\n\t2\n", "row 2 has no image_uri"),
         ("list.parquet", "text", "cannot read the manifest"),
     ],
 )
@@ -234,7 +258,10 @@ def test_a_broken_manifest_is_an_error_that_says_where(
 
 
 def test_a_manifest_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
-    for name in ("list.csv", "list.jsonl"):
-        (tmp_path / name).write_bytes(b'image_uri\n"\xff.jpg"\n')
-        with pytest.raises(UsageError, match=r"cannot read the manifest|not JSON"):
+    (tmp_path / "list.csv").write_bytes(b'image_uri\n"\xff.jpg"\n')
+    with pytest.raises(UsageError, match=r"cannot read the manifest .*list\.csv: .*UTF8"):
+        rows(tmp_path / "list.csv")
+    for name, line in (("list.jsonl", b'{"image_uri": "%s.jpg"}\n'), ("list.txt", b"%s.jpg\r\n")):
+        (tmp_path / name).write_bytes(line % b"a" + b"\n" + line % b"\xff")
+        with pytest.raises(UsageError, match=rf"{name}: line 3 is not UTF-8"):
             rows(tmp_path / name)
