@@ -62,7 +62,12 @@ def _add_run(commands: "Commands") -> None:
         argument_default=argparse.SUPPRESS,  # only what is given wins over the job file
     )
     add = parser.add_argument
-    add("source", metavar="SOURCE", nargs="?", help="directory, glob, or manifest with image_uri")
+    add(
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        help="directory, glob, or manifest (or a directory of them)",
+    )
     add("--out", metavar="OUT", help="folder of the caption table and its runs")
     add("--config", metavar="JOB.toml", type=Path, dest="job_file", help="job file; flags win")
     add("--checkpoint", metavar="NAME", help="bundled model or model directory (flickr8k)")

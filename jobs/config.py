@@ -25,7 +25,7 @@ class JobConfig:
     The fields are the flags of `captioner run` and the keys of a job file. Relative paths, in a
     job file too, are relative to the working directory. UsageError for a value that cannot be.
 
-    source: a directory, a glob, or a manifest (.csv, .jsonl, .parquet) with a column image_uri.
+    source: a directory, a glob, or a manifest: .csv, .jsonl, .parquet, .txt, a directory of such.
     checkpoint: the name of a bundled model, or a model directory.
     max_characters: of a caption, the full stop counted; longer ones are not considered.
     min_confidence: captions of less than this (0 to 1) are marked for review.
