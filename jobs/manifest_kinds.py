@@ -177,7 +177,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line, object_pairs_hook=_json_object)
+        row = _JSON.decode(line)
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}: line {number} is not JSON: {error.msg}") from error
     except KeyError as error:
@@ -194,6 +194,9 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise KeyError(next(name for name in names if names.count(name) > 1))
     return row
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_json_object)
 
 
 def _json_type(value: object) -> pa.DataType:
