@@ -95,6 +95,11 @@ class _PassedOver:
         """Whether a file is in the root, or in `key=value` folders."""
         return all(name.find("=") > 0 for name in Path(path).relative_to(self.root).parts[:-1])
 
+    def listing(self) -> list[Path]:
+        """The manifests that are the source; text beside others is taken for notes."""
+        found = self.manifests or []
+        return [path for path in found if manifest_kind(path.name) is not TEXT] or found
+
     def skip_manifests(self) -> None:
         self.skipped.update(_why_no_image(path.name) for path in self.manifests or ())
         self.manifests = None
@@ -109,8 +114,8 @@ def _directory(path: Path) -> Source:
         raise UsageError(f"cannot list {path}: {error.strerror}") from error
     images = _walk(passed.root, (_identity(status),), passed)
     first = next(images, None)
-    if first is None and passed.manifests:
-        return Source(*manifest_records(passed.manifests, Path(passed.root)), passed.skipped)
+    if first is None and (files := passed.listing()):
+        return Source(*manifest_records(files, Path(passed.root)), passed.skipped)
     passed.skip_manifests()
     return _found(str(path), chain(() if first is None else (first,), images), passed.skipped)
 

@@ -325,6 +325,12 @@ def test_manifests_in_other_folders_are_skipped_and_counted(tmp_path: Path) -> N
         open_source(tmp_path)
 
 
+def test_text_beside_manifests_is_taken_for_notes(tmp_path: Path) -> None:
+    write(tmp_path, {"a.csv": "image_uri\na.jpg\n", "README.txt": "where the list is from"})
+    batches = [batch.to_pylist() for batch in open_source(tmp_path).batches]
+    assert [row["image_uri"] for rows in batches for row in rows] == [str(tmp_path / "a.jpg")]
+
+
 def test_manifests_of_several_kinds_are_an_error_that_names_two(tmp_path: Path) -> None:
     write(tmp_path, {"a.csv": "", "k=1/b.jsonl.gz": "", "c.csv": ""})
     with pytest.raises(UsageError, match=r"several kinds, such as a\.csv and k=1/b\.jsonl\.gz"):
