@@ -19,9 +19,9 @@ class SearchOptions:
     min_length: int = 3
     max_length: int = 20
     max_characters: int = 125
-    length_penalty: float = 0.7
+    length_penalty: float = 1.2
     block_ngram: int = 3
-    presence_weight: float = 0.5
+    presence_weight: float = 0.9
     repeat_penalty: float = 2.0
 
     def __post_init__(self) -> None:
