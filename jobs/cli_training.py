@@ -38,7 +38,7 @@ def add_train(commands: "Commands") -> None:
     add("--val-split", help="split of a Karpathy file to choose by, such as val")
     add("--out", metavar="DIR", help="model directory to write")
     add("--config", metavar="RECIPE", dest="recipe", help="TOML file, coco or flickr8k; flags win")
-    add("--start", metavar="MODEL", help="bundled model or directory to go on from")
+    add("--start", metavar="MODEL", nargs="+", help="model to go on from; of several, the mean")
     add("--teachers", metavar="MODEL", nargs="+", help="models whose predictions are learned too")
     add("--encoder", metavar="NAME", help="torchvision CNN (efficientnet_lite0)")
     add("--encoder-weights", metavar="WEIGHTS", help="DEFAULT (torchvision's), or a file")

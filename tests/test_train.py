@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from captioner import Captioner
-from captioner.checkpoint import load_checkpoint
+from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CaptionerError
 from captioner.training.config import TrainConfig
 from captioner.training.inputs import References, augment
@@ -210,7 +210,7 @@ def test_a_trained_model_goes_on_with_a_teacher_and_with_rewards(
     further = replace(
         config,
         out=str(tmp_path),
-        start=str(trained),
+        start=(str(trained),),
         teachers=(str(trained),),
         decoder_epochs=0,
         finetune_epochs=1,
@@ -225,3 +225,26 @@ def test_a_trained_model_goes_on_with_a_teacher_and_with_rewards(
     assert [entry["stage"] for entry in log] == ["finetune", "self_critical"]
     assert colours_told(tmp_path, config) >= 11  # two epochs from scratch tell none
     assert load_checkpoint(tmp_path).vocabulary == load_checkpoint(trained).vocabulary
+
+
+def test_several_models_to_start_from_are_averaged(
+    config: TrainConfig, trained: Path, tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(trained)
+    with torch.no_grad():
+        checkpoint.model.decoder.output_bias += 2
+    save_checkpoint(tmp_path / "other", checkpoint.model, checkpoint.vocabulary)
+    averaged = replace(
+        config,
+        out=str(tmp_path / "averaged"),
+        start=(str(trained), str(tmp_path / "other")),
+        decoder_epochs=0,
+        finetune_epochs=0,
+    )
+    model = load_checkpoint(train(averaged)).model
+    for key, value in load_checkpoint(trained).model.state_dict().items():
+        if not key.startswith("presence"):  # fitted anew
+            shift = 1.0 if key == "decoder.output_bias" else 0.0
+            torch.testing.assert_close(model.state_dict()[key], value + shift, atol=2e-3, rtol=0)
+    with pytest.raises(CaptionerError, match="different words or layers"):
+        train(replace(averaged, start=(str(trained), "flickr8k"), out=str(tmp_path / "none")))

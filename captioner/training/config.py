@@ -6,7 +6,7 @@ from pathlib import Path
 from captioner.errors import CaptionerError
 
 DATA = ("images", "captions", "val_images", "val_captions")
-SEQUENCES = (*DATA, "teachers")
+SEQUENCES = (*DATA, "start", "teachers")
 COUNTS = ("batch_size", "image_size", "hidden", "heads", "min_count", "max_length", "samples")
 
 
@@ -20,8 +20,9 @@ class TrainConfig:
     images, captions: directories or tars of images, and a caption file for each.
     val_images, val_captions: the same, for choosing the best epoch.
     split, val_split: the splits to take of Karpathy files that hold several.
-    start: a model directory, or the name of a bundled checkpoint, to go on from. Its vocabulary
-        and architecture are kept: `encoder` to `heads` and `min_count` then say nothing.
+    start: a model directory, or the name of a bundled checkpoint, to go on from; of several that
+        have a training in common, the mean of their weights. Vocabulary and architecture are kept:
+        `encoder` to `heads` and `min_count` then say nothing.
     encoder: a torchvision classification CNN (and /layer to end with), or efficientnet_lite0.
     encoder_weights: DEFAULT (torchvision's, over the network), or a file of weights.
     decoder_epochs: epochs with the encoder as it is, on cached features.
@@ -50,7 +51,7 @@ class TrainConfig:
     split: str | None = None
     val_split: str | None = None
     device: str = "auto"
-    start: str | None = None
+    start: tuple[str, ...] = ()
     encoder: str = "efficientnet_lite0"
     encoder_weights: str | None = None
     decoder_epochs: int = 8

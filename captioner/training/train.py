@@ -9,6 +9,7 @@ training goes on after its last complete epoch. At the end word presence is fitt
 images, and the confidence is calibrated on the validation images.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -58,6 +59,8 @@ def train(config: TrainConfig) -> Path:
         )
     trainer = Trainer(config, data, build_model(config, len(data.vocabulary)))
     trainer.resume()
+    if config.start:
+        trainer.keep_start()
     stages = build_stages(config, data, trainer.model)
     for index, stage in enumerate(stages):
         trainer.run(index, stage)
@@ -118,7 +121,7 @@ def load_data(config: TrainConfig) -> TrainingData:
         _paths(config.val_images), _paths(config.val_captions), config.val_split
     )
     if config.start:
-        vocabulary = load_checkpoint(config.start).vocabulary
+        vocabulary = load_checkpoint(config.start[0]).vocabulary
     else:
         texts = (text for texts in training.captions for text in texts)
         vocabulary = Vocabulary.build(texts, config.min_count)
@@ -150,7 +153,7 @@ def _paths(names: tuple[str, ...]) -> list[Path]:
 def build_model(config: TrainConfig, words: int) -> CaptionModel:
     """The model before its first step: `config.start`, or new with the encoder's weights."""
     if config.start:
-        model = load_checkpoint(config.start).model
+        model = average_checkpoints(config.start)
         model.config = replace(model.config, image_size=config.image_size)
         return model
     weights = config.encoder_weights
@@ -174,6 +177,35 @@ def build_model(config: TrainConfig, words: int) -> CaptionModel:
     if weights and from_file:
         _load_encoder_weights(model, Path(weights))
     return model
+
+
+def average_checkpoints(names: Sequence[str]) -> CaptionModel:
+    """The model whose weights are the mean of those of checkpoints (Wortsman et al. 2022).
+
+    It is as good as they are if they went on from one model (arXiv:2203.05482). Raises
+    CaptionerError if they have different words or layers.
+    """
+    first, *others = (load_checkpoint(name) for name in names)
+    weights = first.model.state_dict()
+    for name, other in zip(names[1:], others, strict=True):
+        added = other.model.state_dict()
+        if not other.vocabulary.has_same_words(first.vocabulary) or _shapes(added) != _shapes(
+            weights
+        ):
+            raise CaptionerError(f"{names[0]} and {name} have different words or layers")
+        for key, value in added.items():
+            if value.is_floating_point():
+                weights[key] = weights[key] + value
+    mean = {
+        key: value / len(names) if value.is_floating_point() else value
+        for key, value in weights.items()
+    }
+    first.model.load_state_dict(mean)
+    return first.model
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in weights.items()}
 
 
 def _load_encoder_weights(model: CaptionModel, path: Path) -> None:

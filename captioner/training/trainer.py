@@ -19,6 +19,7 @@ from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.device import choose_device, mixed_precision, prepare_training
 from captioner.errors import CaptionerError
 from captioner.model import CaptionModel
+from captioner.model_directory import WEIGHTS
 from captioner.search_options import SearchOptions
 from captioner.training.config import TrainConfig
 from captioner.training.distill import SoftTargets
@@ -97,6 +98,11 @@ class Trainer:
     def average(self) -> CaptionModel:
         """The model that is evaluated and kept."""
         return cast(CaptionModel, self.averaging.module)
+
+    def keep_start(self) -> None:
+        """Save the model if there is none yet, for a training without any epoch."""
+        if not (self.out / WEIGHTS).is_file():
+            save_checkpoint(self.out, self.average, self.data.vocabulary)
 
     def run(self, index: int, stage: Stage) -> None:
         """Train one stage, from its first epoch that is not done."""
