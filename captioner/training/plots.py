@@ -22,7 +22,10 @@ def draw(result: Reliability, folder: Path) -> tuple[Path, ...]:
     paths = (folder / "reliability.png", folder / "risk_coverage.png")
     for path, fill in zip(paths, (_reliability, _risk_coverage), strict=True):
         figure = _matplotlib().Figure(figsize=(5, 5), layout="constrained")
-        fill(figure.add_subplot(), result)
+        axes = figure.add_subplot()
+        fill(axes, result)
+        axes.set(ylabel="acceptable share", ylim=(0, 1))
+        axes.legend()
         figure.savefig(path, dpi=150)
     return paths
 
@@ -43,14 +46,8 @@ def _reliability(axes: Any, result: Reliability) -> None:
         capsize=3,
         label=f"captions, in {len(captions)} bins",
     )
-    axes.set(
-        title=f"Reliability: ECE {result.ece:.3f} (by chance {result.ece_by_chance:.3f})",
-        xlabel="confidence",
-        ylabel="acceptable share",
-        xlim=(0, 1),
-        ylim=(0, 1),
-    )
-    axes.legend(loc="upper left")
+    ece = f"ECE {result.ece:.3f} (by chance {result.ece_by_chance:.3f})"
+    axes.set(title=f"Reliability: {ece}", xlabel="confidence", xlim=(0, 1))
 
 
 def _risk_coverage(axes: Any, result: Reliability) -> None:
@@ -58,14 +55,8 @@ def _risk_coverage(axes: Any, result: Reliability) -> None:
     auroc = "" if result.auroc is None else f": AUROC {result.auroc:.3f}"
     axes.axhline(result.acceptable, color="0.6", linestyle="--", label="of all captions")
     axes.plot(COVERAGES, result.acceptable_at, marker="o", label="of the most confident")
-    axes.set(
-        title=f"Risk and coverage{auroc}",
-        xlabel="coverage (share of captions kept)",
-        ylabel="acceptable share",
-        xlim=(0, 1.02),
-        ylim=(0, 1),
-    )
-    axes.legend(loc="lower left")
+    label = "coverage (share of captions kept)"
+    axes.set(title=f"Risk and coverage{auroc}", xlabel=label, xlim=(0, 1.02))
 
 
 def _matplotlib() -> Any:

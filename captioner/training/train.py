@@ -9,13 +9,15 @@ training goes on after its last complete epoch. At the end word presence is fitt
 images, and the confidence is calibrated on the validation images.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import cast
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from captioner.calibration import save_calibration
 from captioner.captioner import Captioner
@@ -185,27 +187,20 @@ def average_checkpoints(names: Sequence[str]) -> CaptionModel:
     It is as good as they are if they went on from one model (arXiv:2203.05482). Raises
     CaptionerError if they have different words or layers.
     """
-    first, *others = (load_checkpoint(name) for name in names)
-    weights = first.model.state_dict()
-    for name, other in zip(names[1:], others, strict=True):
-        added = other.model.state_dict()
-        if not other.vocabulary.has_same_words(first.vocabulary) or _shapes(added) != _shapes(
-            weights
-        ):
+    checkpoints = [load_checkpoint(name) for name in names]
+    first = checkpoints[0]
+    shapes = _shapes(first.model)
+    averaging = AveragedModel(first.model)
+    for name, checkpoint in zip(names, checkpoints, strict=True):
+        same_words = checkpoint.vocabulary.has_same_words(first.vocabulary)
+        if not same_words or _shapes(checkpoint.model) != shapes:
             raise CaptionerError(f"{names[0]} and {name} have different words or layers")
-        for key, value in added.items():
-            if value.is_floating_point():
-                weights[key] = weights[key] + value
-    mean = {
-        key: value / len(names) if value.is_floating_point() else value
-        for key, value in weights.items()
-    }
-    first.model.load_state_dict(mean)
-    return first.model
+        averaging.update_parameters(checkpoint.model)
+    return cast(CaptionModel, averaging.module)
 
 
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {key: value.shape for key, value in weights.items()}
+def _shapes(model: CaptionModel) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in model.state_dict().items()}
 
 
 def _load_encoder_weights(model: CaptionModel, path: Path) -> None:
