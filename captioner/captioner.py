@@ -1,7 +1,5 @@
 """Captioner: photographs -> captions. The one public call of the library."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from captioner.device import choose_device, compute_dtype
 from captioner.errors import ImageError, UnreadableImage
 from captioner.image import decode_image
 from captioner.model import WordPredictor
+from captioner.model_directory import identity
 from captioner.search_options import SearchOptions
 from captioner.vocabulary import EOS, sentence
 
@@ -79,9 +78,7 @@ class Captioner:
         self.vocabulary = checkpoint.vocabulary
         self.rules = WordRules.of_vocabulary(checkpoint.vocabulary, device)
         self.calibration = checkpoint.calibration
-        settings = json.dumps(asdict(search), sort_keys=True)
-        digest = hashlib.sha256((checkpoint.fingerprint + settings).encode()).hexdigest()
-        self.identity = f"{checkpoint.name}@{digest[:12]}"
+        self.identity = identity(checkpoint.name, checkpoint.fingerprint, search)
 
     @classmethod
     def load(
@@ -104,14 +101,10 @@ class Captioner:
         return self.model.config.image_size
 
     @property
-    def metadata(self) -> dict[str, str]:
-        """What a table of captions should say of their origin; the values are JSON."""
+    def settings(self) -> dict[str, object]:
+        """What a table of captions should say of their origin, as JSON has it."""
         calibration = asdict(self.calibration) if self.calibration else None
-        return {
-            "captioner": json.dumps(self.identity),
-            "search": json.dumps(asdict(self.options)),
-            "calibration": json.dumps(calibration),
-        }
+        return {"search": asdict(self.options), "calibration": calibration}
 
     def caption(
         self, images: Sequence[str | Path | bytes | Pixels], batch_size: int = 32

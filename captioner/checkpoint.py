@@ -5,7 +5,6 @@ A model directory holds `config.json` (a `ModelConfig`), `vocabulary.txt` (a wor
 and `MODEL_CARD.md`. Nothing in it is executed on loading: pickled weights are refused.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from captioner.model_directory import (
     VOCABULARY,
     WEIGHTS,
     find_checkpoint,
+    fingerprint,
     read_text,
 )
 from captioner.vocabulary import Vocabulary
@@ -54,7 +54,7 @@ def load_checkpoint(name_or_directory: str | Path) -> Checkpoint:
         model=model.eval(),
         vocabulary=vocabulary,
         calibration=read_calibration(directory),
-        fingerprint=_fingerprint(directory),
+        fingerprint=fingerprint(directory),
     )
 
 
@@ -105,12 +105,3 @@ def _load_weights(model: CaptionModel, path: Path) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()  # of a line for each weight
         raise CheckpointError(f"{path}: does not fit {path.with_name(CONFIG)}: {first}") from error
-
-
-def _fingerprint(directory: Path) -> str:
-    digest = hashlib.sha256()
-    for name in (CONFIG, VOCABULARY, WEIGHTS, CALIBRATION):
-        path = directory / name
-        content = path.read_bytes() if path.is_file() else b""
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()

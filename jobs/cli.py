@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from captioner.errors import CaptionerError
 from jobs.cli_training import add_evaluate, add_train
-from jobs.config import DEVICES, load_config
+from jobs.config import DEVICES, FAILURES, STALE, load_config
 from jobs.errors import ExitCode, Interrupted, JobError
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def _version() -> str:
 def _add_run(commands: "Commands") -> None:
     parser = commands.add_parser(
         "run",
-        help="caption the images of a source that are not in the table yet",
-        description="Caption the images of SOURCE that have no row yet in the table in OUT. "
-        "Interrupted at any moment, the same command goes on.",
+        help="caption the new and changed images of a source",
+        description="Caption the images of SOURCE that have no row yet in the table in OUT, or "
+        "have changed since. Interrupted at any moment, the same command goes on.",
         argument_default=argparse.SUPPRESS,  # only what is given wins over the job file
     )
     add = parser.add_argument
@@ -84,6 +84,10 @@ def _add_run(commands: "Commands") -> None:
     add("--max-failures", metavar="N", help="exit 3 above this count or share, as 10 or 5%% "
         "(default: only if every image failed)")  # fmt: skip
     add("--max-bytes", metavar="N", type=int, help="read no larger image files (256 MiB)")
+    add("--stale", choices=STALE, help="captions of another model or other settings (keep)")
+    add("--retry-failed", metavar="KIND", nargs="*", help="try failed images again: those of these "
+        f"kinds ({', '.join(FAILURES)}), or all but unreadable and too_large")  # fmt: skip
+    add("--prune", action="store_true", help="remove rows of images that SOURCE no longer lists")
     add("--quiet", action="store_true", help="no progress, no summary")
     parser.set_defaults(command=_run)
 

@@ -2,6 +2,8 @@
 
 import os
 import secrets
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,29 +13,55 @@ from jobs.folders import RunFolder
 from jobs.locks import commit_right
 
 
-def commit(table: pa.Table, run: RunFolder, name: str) -> Path:
-    """Write part `name` of a run to the table; the file's existence is the commit.
+def commit(table: pa.Table, run: RunFolder, name: str, *, replaces: bool = False) -> Path:
+    """Write part `name` of a run; the file's existence is the commit.
 
-    A second commit of the same name replaces the first. StaleCommit if the part is no longer
-    this run's to write; OSError if the file cannot be written.
+    Rows that replace others go into the table when the run ends (replace.py), all others at once.
+    A second commit of the same part replaces the first. StaleCommit if the part is no longer this
+    run's to write; OSError if the file cannot be written.
     """
-    part = run.part(name)
-    temporary = run.scratch / f"{name}.{secrets.token_hex(4)}.unfinished"
+    path = run.part(name, replaces=replaces)
+    write_whole([table], table.schema, path, run.scratch, commit_right(run, name))
+    return path
+
+
+def write_whole(
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    path: Path,
+    scratch: Path,
+    right: AbstractContextManager[None] | None = None,
+) -> int:
+    """Write tables to one file, which appears in `path` at once, in the place of any other.
+
+    Meanwhile it lies in `scratch`, a folder of the same file system. It is given its name with the
+    `right` to do so. Returns the number of its rows; a file without rows is not written, and one
+    that was there removed.
+    """
+    temporary = scratch / f"{path.stem}.{secrets.token_hex(4)}.unfinished"
     try:
-        _write_durably(table, temporary)
-        with commit_right(run, name):
-            temporary.rename(part)
+        rows = _write_durably(tables, schema, temporary)
+        with right or nullcontext():
+            if rows:
+                temporary.rename(path)
+            else:
+                path.unlink(missing_ok=True)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(part.parent)
-    return part
+    _sync_folder(path.parent)
+    return rows
 
 
-def _write_durably(table: pa.Table, path: Path) -> None:
+def _write_durably(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> int:
+    rows = 0
     with path.open("wb") as file:
-        pq.write_table(table, file, compression="zstd", write_statistics=True)
+        with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=True) as writer:
+            for table in tables:
+                writer.write_table(table)
+                rows += table.num_rows
         file.flush()
         os.fsync(file.fileno())
+    return rows
 
 
 def _sync_folder(folder: Path) -> None:

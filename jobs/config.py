@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from fractions import Fraction
@@ -13,8 +13,12 @@ from typing import Any
 from captioner.search_options import MIN_CHARACTERS
 from jobs.errors import UsageError
 from jobs.uris import image_uri
+from schemas.caption_table import Status
 
 DEVICES = ("auto", "cpu", "cuda")
+STALE = ("keep", "redo")
+FAILURES = tuple(str(status) for status in Status if status != Status.OK)
+RETRIABLE = tuple(kind for kind in FAILURES if kind not in (Status.UNREADABLE, Status.TOO_LARGE))
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
 
 
@@ -39,6 +43,10 @@ class JobConfig:
     max_failures: more failed images than this, a count (10) or a share ("5%", 0.05), end a
         finished run with exit code 3; by default only if every image failed.
     max_bytes: larger image files are not read.
+    stale: whether captions of another captioner (other weights or settings) are kept, or redone.
+    retry_failed: statuses of failed images to try again; an empty list stands for those that may
+        go away: RETRIABLE.
+    prune: remove the rows of images that the source no longer lists.
     """
 
     source: str | Path
@@ -55,6 +63,9 @@ class JobConfig:
     scheduler: str | None = None
     max_failures: str | int | float | None = None
     max_bytes: int = 256 * 1024 * 1024
+    stale: str = "keep"
+    retry_failed: Sequence[str] | None = None
+    prune: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -76,12 +87,26 @@ class JobConfig:
         self._require("device", self.device in DEVICES, " or ".join(DEVICES))
         address = self.scheduler is None or (isinstance(self.scheduler, str) and self.scheduler)
         self._require("scheduler", bool(address), "an address such as tcp://host:8786")
-        self._require("quiet", isinstance(self.quiet, bool), "true or false")
+        self._require("stale", self.stale in STALE, " or ".join(STALE))
+        self._require("retry_failed", self._are_failures(), f"a list of: {', '.join(FAILURES)}")
+        for name in ("prune", "quiet"):
+            self._require(name, isinstance(getattr(self, name), bool), "true or false")
         self.failure_limit(0)
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise UsageError(f"{name} must be {expected}, not {getattr(self, name)!r}")
+
+    def _are_failures(self) -> bool:
+        kinds = self.retry_failed
+        return kinds is None or (isinstance(kinds, list | tuple) and set(kinds) <= set(FAILURES))
+
+    @property
+    def retried(self) -> frozenset[str]:
+        """The statuses of failed images that are tried again."""
+        if self.retry_failed is None:
+            return frozenset()
+        return frozenset(self.retry_failed or RETRIABLE)
 
     def failure_limit(self, images: int) -> int | None:
         """The number of failures of `images` that is still accepted; None: any but all."""

@@ -25,17 +25,8 @@ MOST_ATTEMPTS = 20  # of a task that never came to its turn
 CRASHES_TO_GIVE_UP = 10  # if not a single image fared better
 
 
-def caption_plan(config: JobConfig, tally: Tally) -> None:
+def caption_plan(config: JobConfig, settings: WorkerSettings, tally: Tally) -> None:
     """Caption all images of the plan. JobError for a fault that every image would meet."""
-    settings = WorkerSettings(
-        checkpoint=str(config.checkpoint),
-        device=config.device,
-        beam_size=config.beam_size,
-        max_characters=config.max_characters,
-        batch_size=config.batch_size,
-        max_bytes=config.max_bytes,
-        threshold=tally.threshold,
-    )
     tasks = tasks_of(tally.plan, tally.run, settings)
     with tally.progress(config.quiet), connect(config, len(tally.plan.partition_sizes)) as client:
         _Driver(client, tasks, tally).run()
@@ -106,7 +97,7 @@ class _Driver:
         follow_ups = after_failure(task, reason, died=died)
         if not follow_ups:
             raise JobError(f"part {task.name} cannot even be recorded as crashed: {reason}")
-        if len(follow_ups) > 1 and not revoke(task.run, task.name):
+        if len(follow_ups) > 1 and not revoke(task.run, task.name, replaces=task.replaces):
             result = committed_result(task)  # by a worker that only seemed dead
             return self._settle_result(task, result) if result else [again(task)]
         if follow_ups[0].verdict is not None and task.verdict is None:

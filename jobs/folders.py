@@ -2,6 +2,7 @@
 
 OUT/captions/*.parquet      the caption table, and nothing else
 OUT/runs/<run_id>/          job.toml, report.json, events.jsonl
+OUT/runs/<run_id>/replacements/  rows that replace others when the run ends, see jobs/replace.py
 OUT/runs/<run_id>/scratch/  the plan, unfinished files, marks; gone when the run ends
 OUT/runs/.lock  .fence      see jobs/locks.py
 """
@@ -71,12 +72,13 @@ class RunFolder:
         return self.root / "scratch"
 
     @property
-    def plan(self) -> Path:
-        return self.scratch / "plan.parquet"
+    def replacements(self) -> Path:
+        return self.root / "replacements"
 
-    def part(self, name: str) -> Path:
-        """The table's file of that name."""
-        return self.out.captions / f"{self.run_id}-{name}.parquet"
+    def part(self, name: str, *, replaces: bool = False) -> Path:
+        """The file of a part: the table's, or with rows that are to replace others of the table."""
+        folder = self.replacements if replaces else self.out.captions
+        return folder / f"{self.run_id}-{name}.parquet"
 
     def mark(self, key: str) -> Path:
         """The file which is there while a worker is at the task of that key."""

@@ -71,10 +71,10 @@ def end_commits(run: RunFolder) -> None:
         _append(file, f"none since {run.run_id}")
 
 
-def revoke(run: RunFolder, name: str) -> bool:
+def revoke(run: RunFolder, name: str, *, replaces: bool = False) -> bool:
     """Forbid the commit of part `name`; False if it has been committed already."""
     with _locked(run.out.fence, fcntl.LOCK_EX) as file:
-        if run.part(name).exists():
+        if run.part(name, replaces=replaces).exists():
             return False
         _append(file, name)
         return True

@@ -1,66 +1,109 @@
 """Records minus table -> partitions on disk."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from jobs.compare import Compared, Counts, ListedBuckets, Redo, compare, table_buckets
 from jobs.errors import UsageError
-from jobs.folders import OutFolder, RunFolder
+from jobs.folders import OutFolder
 from jobs.source import Source
-from schemas.image_record import IMAGE_URI
+from jobs.table import readable
+from schemas.image_record import IMAGE_URI, REPLACES
 
 MIN_PARTITIONS = 16  # if that leaves them
 MIN_ROWS = 64  # each
-T = TypeVar("T")
+NEW, NO_WORK = -1, -2  # fates; that of an image to be redone is the number of its row's file
+Fates = npt.NDArray[np.int32]  # by position in the listing
+Listed: TypeAlias = pa.ipc.RecordBatchFileReader
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
+_VANISHED = pa.schema([(IMAGE_URI, pa.string()), ("file", pa.int32())])
 
 
 @dataclass
 class Plan:
-    """What a run has to do: the row groups of one Parquet file are the partitions.
+    """What a run has to do: the record batches of an Arrow file are its partitions.
 
-    Of `listed` images, once each, `already_there` are in the table and `images` are the work.
-    The same listing, table and partition size give the same partitions.
+    Those from number `first_redo` on are of images whose rows in the table are to be replaced.
+    `files` are the table's. `surplus` are rows of images that have a later one: by file, their
+    positions in it.
     """
 
+    files: Sequence[Path] = ()
+    counts: Counts = field(default_factory=Counts)
     partition_sizes: list[int] = field(default_factory=list)
-    listed: int = 0
-    already_there: int = 0
-    duplicates: int = 0
+    first_redo: int = 0
+    surplus: dict[Path, list[int]] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
         return sum(self.partition_sizes)
 
 
-def make_plan(source: Source, run: RunFolder, partition_size: int) -> Plan:
-    """Write the plan of a run: the images of the source that have no row in the table yet.
+def make_plan(
+    source: Source, out: OutFolder, folder: Path, partition_size: int, redo: Redo
+) -> Plan:
+    """Write into `folder` what a run has to do: the images of the source that need a new row.
 
+    Those are the images without a row, those that have changed since, and what `redo` adds.
     Partitions have at most `partition_size` images. Those of a small job, and the last ones of a
-    large job, have fewer, so that many workers are busy to the end.
+    large job, have fewer, so that many workers are busy to the end. The same listing, table and
+    partition size give the same partitions.
+
+    Memory does not grow with the number of images; the folder needs room for the listing twice
+    and for the table's keys. UsageError for a file that is none of the table's, and for a column
+    whose type is not the table's.
     """
-    plan = Plan()
-    _check_types(source.schema, run.out)
-    new = _new_images(source.batches, committed_uris(run.out), plan)
-    with pq.ParquetWriter(run.plan, source.schema, compression="zstd") as writer:
-        for partition in _partitions(new, source.schema, partition_size):
-            writer.write_table(partition, row_group_size=partition_size)
-            plan.partition_sizes.append(partition.num_rows)
+    files = out.table_files()
+    _check_types(source.schema, out, files)
+    listing = folder / "listing.arrow"
+    images = _keep_listing(source, listing, folder)
+    rows = table_buckets(files, redo, folder / "rows.arrow")
+    plan = Plan(files)
+    fates = np.memmap(folder / "fates", np.int32, "w+", shape=max(images.rows, 1))
+    fates[:] = NO_WORK
+    with pa.ipc.new_file(str(vanished_file(folder)), _VANISHED) as vanished:
+        for compared in compare(images, rows, redo, source.scope):
+            _record(compared, plan, fates)
+            vanished.write_table(
+                pa.Table.from_pandas(compared.vanished, _VANISHED, preserve_index=False)
+            )
+    _write_partitions(plan, plan_file(folder), listing, fates, partition_size)
+    for spent in (listing, images.path, rows.path, folder / "fates"):
+        spent.unlink()
     return plan
 
 
-def _check_types(schema: pa.Schema, out: OutFolder) -> None:
+def plan_file(folder: Path) -> Path:
+    """The plan in a folder."""
+    return folder / "plan.arrow"
+
+
+def vanished_file(folder: Path) -> Path:
+    """The table's rows whose images are not listed: their URIs, and the numbers of their files."""
+    return folder / "vanished.arrow"
+
+
+def read_partition(folder: Path, partition: int) -> pa.Table:
+    """The records of one partition of a plan, with the columns that a manifest passes through."""
+    with pa.OSFile(str(plan_file(folder))) as file:
+        return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(partition)])
+
+
+def _check_types(schema: pa.Schema, out: OutFolder, files: Sequence[Path]) -> None:
     """A manifest's own columns keep their types from run to run, or no tool reads the table whole.
 
     The newest file tells them: the one before it agreed.
     """
-    if not (files := out.table_files()):
+    if not files:
         return
-    table = readable(out, lambda: ds.dataset(files[-1:], format="parquet").schema)
+    table = readable(files[-1], lambda: pq.read_schema(files[-1]))
     for column in schema:
         if column.name in table.names and table.field(column.name).type != column.type:
             raise UsageError(
@@ -69,50 +112,67 @@ def _check_types(schema: pa.Schema, out: OutFolder) -> None:
             )
 
 
-def read_partition(plan: Path, partition: int) -> pa.Table:
-    """The records of one partition, with the columns that a manifest passes through."""
-    with pq.ParquetFile(plan) as file:
-        return file.read_row_group(partition)
+def _keep_listing(source: Source, path: Path, folder: Path) -> ListedBuckets:
+    """A listing can be read once only: write it to a file, and its keys into buckets."""
+    images = ListedBuckets(folder / "images.arrow")
+    with pa.ipc.new_file(str(path), source.schema, options=_COMPRESSED) as file:
+        for batch in source.batches:
+            file.write_batch(batch)
+            images.add_listed(batch)
+    return images
 
 
-def committed_uris(out: OutFolder) -> set[str]:
-    """The images that have a row in the table."""
-    files = out.table_files()
-    uris: set[str] = set()
-    if files:
-        table = readable(out, lambda: ds.dataset(files, format="parquet"))
-        for batch in readable(out, lambda: table.to_table([IMAGE_URI])).to_batches():
-            uris.update(batch.column(IMAGE_URI).to_pylist())
-    return uris
+def _record(compared: Compared, plan: Plan, fates: Fates) -> None:
+    plan.counts.add(compared.counts)
+    fates[compared.new] = NEW
+    fates[compared.redo["position"]] = compared.redo["file"]
+    for file, position in compared.surplus[["file", "position"]].itertuples(index=False):
+        plan.surplus.setdefault(plan.files[file], []).append(position)
 
 
-def readable(out: OutFolder, read: Callable[[], T]) -> T:
-    """What reading the table gives; UsageError if a file in it is none of its own."""
-    try:
-        return read()
-    except (pa.ArrowException, OSError) as error:
-        message = f"{out.captions} holds a file that is not of the caption table: {error}"
-        raise UsageError(message) from error
+def _write_partitions(plan: Plan, path: Path, listing: Path, fates: Fates, size: int) -> None:
+    """First the new images, then those to be redone, both in the order of the listing."""
+    with pa.OSFile(str(listing)) as spool:
+        listed = pa.ipc.open_file(spool)
+        schema = listed.schema.append(pa.field(REPLACES, pa.string()))
+        with pa.ipc.new_file(str(path), schema, options=_COMPRESSED) as file:
+
+            def write(rows: Iterator[pa.RecordBatch]) -> None:
+                for partition in _partitions(rows, schema, size):
+                    file.write_batch(partition.combine_chunks().to_batches()[0])
+                    plan.partition_sizes.append(partition.num_rows)
+
+            write(_new_images(listed, fates, schema))
+            plan.first_redo = len(plan.partition_sizes)
+            write(_images_to_redo(listed, fates, schema, plan.files))
 
 
-def _new_images(
-    batches: Iterable[pa.RecordBatch], committed: set[str], plan: Plan
+def _with_fates(listed: Listed, fates: Fates) -> Iterator[tuple[pa.RecordBatch, Fates]]:
+    start = 0
+    for number in range(listed.num_record_batches):
+        batch = listed.get_batch(number)
+        yield batch, fates[start : start + batch.num_rows]
+        start += batch.num_rows
+
+
+def _new_images(listed: Listed, fates: Fates, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for batch, fate in _with_fates(listed, fates):
+        rows = batch.filter(pa.array(fate == NEW))
+        yield pa.record_batch([*rows.columns, pa.nulls(rows.num_rows, pa.string())], schema=schema)
+
+
+def _images_to_redo(
+    listed: Listed, fates: Fates, schema: pa.Schema, files: Sequence[Path]
 ) -> Iterator[pa.RecordBatch]:
-    """The rows that are work, each image once; counts the others."""
-    seen: set[str] = set()
-    for batch in batches:
-        is_new = []
-        for uri in batch.column(IMAGE_URI).to_pylist():
-            is_new.append(uri not in seen and uri not in committed)
-            plan.duplicates += uri in seen
-            plan.already_there += uri in committed and uri not in seen
-            seen.add(uri)
-        plan.listed = len(seen)
-        yield batch.filter(pa.array(is_new, pa.bool_()))
+    names = pa.array([path.name for path in files], pa.string())
+    for batch, fate in _with_fates(listed, fates):
+        rows = batch.filter(pa.array(fate >= 0))
+        replaces = names.take(pa.array(fate[fate >= 0]))
+        yield pa.record_batch([*rows.columns, replaces], schema=schema)
 
 
 def _partitions(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, size: int
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, size: int
 ) -> Iterator[pa.Table]:
     """The same rows in partitions of even size."""
     for table in _regroup(batches, schema, MIN_PARTITIONS * size):
@@ -122,7 +182,7 @@ def _partitions(
             yield table.slice(start, step)
 
 
-def _regroup(batches: Iterable[pa.RecordBatch], schema: pa.Schema, size: int) -> Iterator[pa.Table]:
+def _regroup(batches: Iterator[pa.RecordBatch], schema: pa.Schema, size: int) -> Iterator[pa.Table]:
     """The same rows in tables of `size` rows; the last one may have fewer."""
     waiting = schema.empty_table()
     for batch in batches:

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from jobs.errors import UsageError
 from jobs.folders import OutFolder
+from jobs.table import file_batches
 from schemas.caption_table import Status
 from schemas.job_report import JobReport
 
@@ -35,9 +33,9 @@ def read_status(out: str | Path) -> TableStatus:
     captioners: Counter[str] = Counter()
     files = folder.table_files()
     for path in files:
-        columns = _read(path, ["status", "captioner"])
-        statuses.update(columns["status"].to_pylist())
-        captioners.update(columns["captioner"].to_pylist())
+        for batch in file_batches(path, ["status", "captioner"]):
+            statuses.update(batch.column("status").to_pylist())
+            captioners.update(batch.column("captioner").to_pylist())
     return TableStatus(
         table=str(folder.captions),
         images=statuses.total(),
@@ -46,14 +44,6 @@ def read_status(out: str | Path) -> TableStatus:
         files=len(files),
         bytes=sum(path.stat().st_size for path in files),
     )
-
-
-def _read(path: Path, columns: list[str]) -> pa.Table:
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.read(columns=columns)
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise UsageError(f"{path} is not a file of a caption table: {error}") from error
 
 
 def status_text(status: TableStatus) -> str:
@@ -71,8 +61,14 @@ def status_text(status: TableStatus) -> str:
 def summary(report: JobReport) -> str:
     """What a run did in a few lines."""
     others = {
+        "changed": report.changed,
+        "by another captioner": report.stale,
+        "tried again": report.retried,
         "already in the table": report.already_there,
+        "of these by another captioner": report.kept_stale,
         "listed twice": report.duplicates,
+        "vanished": report.vanished - report.pruned,
+        "vanished and removed": report.pruned,
         **{f"skipped: {reason}": count for reason, count in report.skipped.items()},
     }
     unfinished = f" of {report.planned:,}" if report.images < report.planned else ""

@@ -12,9 +12,8 @@ from captioner.model_directory import CALIBRATION, find_checkpoint
 from jobs.config import JobConfig
 from jobs.errors import UsageError
 from jobs.folders import OutFolder
-from jobs.plan import readable
-
-METADATA_KEY = "review"  # of a table's file: its Threshold as JSON, null if it has none
+from jobs.table import readable
+from schemas.caption_table import REVIEW
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
     """
     if threshold is None:
         return
-    others = readable(out, lambda: {_min_confidence(path) for path in out.table_files()})
+    others = {_min_confidence(path) for path in out.table_files()}
     for other in others - {None, threshold.min_confidence}:
         raise UsageError(
             f"{out.captions} is marked for review below a confidence of {other}, not "
@@ -92,6 +91,6 @@ def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
 
 def _min_confidence(path: Path) -> float | None:
     """Of the threshold of a table's file."""
-    metadata = pq.read_schema(path).metadata or {}
-    threshold = json.loads(metadata.get(METADATA_KEY.encode(), b"null"))
+    metadata = readable(path, lambda: pq.read_schema(path)).metadata or {}
+    threshold = json.loads(metadata.get(REVIEW, b"null"))
     return threshold["min_confidence"] if threshold else None

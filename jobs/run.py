@@ -9,14 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from captioner.errors import CaptionerError
+from captioner.model_directory import find_checkpoint, fingerprint, identity
+from jobs.compare import Redo
 from jobs.config import JobConfig
 from jobs.errors import ExitCode, Interrupted, JobError, UsageError
 from jobs.folders import OutFolder, RunFolder
-from jobs.locks import run_lock, take_fence
+from jobs.locks import end_commits, run_lock, take_fence
 from jobs.plan import make_plan
-from jobs.review import check_threshold, choose_threshold
-from jobs.source import Source, open_source
+from jobs.replace import prune, put_replacements_in_place, remove_surplus
+from jobs.review import Threshold, check_threshold, choose_threshold
+from jobs.source import UNREADABLE_FOLDERS, Source, open_source
 from jobs.tally import Tally
+from jobs.task import WorkerSettings
 from schemas.job_report import JobReport
 
 
@@ -25,7 +30,7 @@ class _Terminated(KeyboardInterrupt):
 
 
 def run_job(config: JobConfig) -> JobReport:
-    """Caption the images of the source that have no row in the table yet.
+    """Caption the images of the source that have no row in the table yet, or have changed since.
 
     Returns the report, whose `exit_code` tells whether too many images failed. Raises UsageError,
     TemporaryError (another run has OUT, the scheduler cannot be reached), JobError for a fault
@@ -56,17 +61,29 @@ def _prepare(config: JobConfig, run: RunFolder) -> None:
     try:
         run.create()
         run.job_file.write_text(config.to_toml(), encoding="utf-8", errors="replace")
+        put_replacements_in_place(run.out, run.scratch)  # of a run that was killed
+        run.replacements.mkdir()
     except OSError as error:
         raise UsageError(f"cannot write to {run.out.root}: {error}") from error
 
 
 def _run(config: JobConfig, source: Source, tally: Tally) -> JobReport:
+    run = tally.run
     try:
-        check_threshold(tally.threshold, tally.run.out)
-        tally.plan = make_plan(source, tally.run, config.partition_size)
+        check_threshold(tally.threshold, run.out)
+        settings = _worker_settings(config, tally.threshold)
+        redo = Redo(_identity(settings), config.stale == "redo", config.retried)
+        tally.plan = make_plan(source, run.out, run.scratch, config.partition_size, redo)
+        if config.prune:
+            _check_listing_is_whole(source)
+        remove_surplus(tally.plan, run.scratch)
         if tally.plan.images:
-            _caption(config, tally)
+            _caption(config, settings, tally)
+        _finish(run)
+        if config.prune:
+            tally.pruned = prune(tally.plan, run.scratch)
     except KeyboardInterrupt as stop:
+        _finish(run)
         terminated = isinstance(stop, _Terminated)
         code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
         raise Interrupted(tally.write_report(code, "interrupted")) from None
@@ -77,10 +94,45 @@ def _run(config: JobConfig, source: Source, tally: Tally) -> JobReport:
     return tally.write_report(_exit_code(config, tally))
 
 
-def _caption(config: JobConfig, tally: Tally) -> None:
+def _worker_settings(config: JobConfig, threshold: Threshold | None) -> WorkerSettings:
+    return WorkerSettings(
+        checkpoint=str(config.checkpoint),
+        device=config.device,
+        beam_size=config.beam_size,
+        max_characters=config.max_characters,
+        batch_size=config.batch_size,
+        max_bytes=config.max_bytes,
+        threshold=threshold,
+    )
+
+
+def _check_listing_is_whole(source: Source) -> None:
+    if unread := source.skipped[UNREADABLE_FOLDERS]:
+        raise UsageError(
+            f"cannot prune: {unread} folders could not be read, so their images only seem to be "
+            "gone; make them readable, or run without prune"
+        )
+
+
+def _identity(settings: WorkerSettings) -> str:
+    """The identity of the captioner that the workers will load."""
+    try:
+        directory = find_checkpoint(settings.checkpoint)
+    except CaptionerError as error:
+        raise UsageError(str(error)) from error
+    return identity(directory.resolve().name, fingerprint(directory), settings.search)
+
+
+def _caption(config: JobConfig, settings: WorkerSettings, tally: Tally) -> None:
     from jobs.drive import caption_plan  # here, because a job without work needs no Dask
 
-    caption_plan(config, tally)
+    caption_plan(config, settings, tally)
+
+
+def _finish(run: RunFolder) -> None:
+    """Rows that replace others go into the table, when no worker can add to them any more."""
+    end_commits(run)
+    put_replacements_in_place(run.out, run.scratch)
 
 
 def _exit_code(config: JobConfig, tally: Tally) -> ExitCode:

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,9 +23,11 @@ IMAGE_SUFFIXES = (
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 BATCH_ROWS = 10_000
+UNREADABLE_FOLDERS = "unreadable folders"  # a reason for skipping
 
 Records = Iterator[tuple[str, str | None]]  # uri and version
 Identity = tuple[int, int]  # of a folder: device and inode
+EVERYTHING = re.compile("")
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,13 @@ class Source:
     """A listing: batches of `schema` (a plan's), to be read once.
 
     `skipped` counts, by reason, what was found and is no image; it grows while the batches are
-    read.
+    read. `scope` matches the beginning of every URI that it could ever list.
     """
 
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
     skipped: Counter[str] = field(default_factory=Counter)
+    scope: re.Pattern[str] = EVERYTHING
 
 
 def open_source(source: str | Path) -> Source:
@@ -117,7 +121,9 @@ def _directory(path: Path) -> Source:
     if first is None and (files := passed.listing()):
         return Source(*manifest_records(files, Path(passed.root)), passed.skipped)
     passed.skip_manifests()
-    return _found(str(path), chain(() if first is None else (first,), images), passed.skipped)
+    found = chain(() if first is None else (first,), images)
+    scope = re.compile(re.escape(os.path.join(passed.root, "")))  # noqa: PTH118
+    return _found(str(path), found, passed.skipped, scope)
 
 
 def _glob(pattern: str) -> Source:
@@ -125,7 +131,9 @@ def _glob(pattern: str) -> Source:
     return _found(pattern, _matches(pattern, skipped), skipped)
 
 
-def _found(source: str, records: Records, skipped: Counter[str]) -> Source:
+def _found(
+    source: str, records: Records, skipped: Counter[str], scope: re.Pattern[str] = EVERYTHING
+) -> Source:
     """A source of records without columns of their own; UsageError if there are none."""
     batches = _batches(records)
     first = next(batches, None)
@@ -137,7 +145,7 @@ def _found(source: str, records: Records, skipped: Counter[str]) -> Source:
         yield first
         yield from batches
 
-    return Source(plan_schema(), all_batches(), skipped)
+    return Source(plan_schema(), all_batches(), skipped, scope)
 
 
 def _batches(records: Records) -> Iterator[pa.RecordBatch]:
@@ -167,7 +175,7 @@ def _walk(folder: str, ancestors: tuple[Identity, ...], passed: _PassedOver) -> 
         with os.scandir(folder) as entries:
             children = sorted(entries, key=lambda entry: entry.name)
     except OSError:
-        passed.skipped["unreadable folders"] += 1
+        passed.skipped[UNREADABLE_FOLDERS] += 1
         return
     for entry in children:
         if entry.name.startswith("."):

@@ -35,6 +35,7 @@ class Tally:
     workers: int = 0
     captioner: str | None = None
     needs_review: int = 0
+    pruned: int = 0
     _bar: "tqdm[Any] | None" = None
 
     @property
@@ -67,8 +68,9 @@ class Tally:
 
     def take_back(self) -> None:
         """Remove the rows of this run: none is of an image that was at fault itself."""
-        for part in self.run.out.captions.glob(f"{self.run.run_id}-*.parquet"):
-            part.unlink()
+        for folder in (self.run.out.captions, self.run.replacements):
+            for part in folder.glob(f"{self.run.run_id}-*.parquet"):
+                part.unlink()
         self.statuses.clear()
         self.partitions = 0
 
@@ -89,9 +91,8 @@ class Tally:
             started_at=self.started_at,
             finished_at=now,
             exit_code=int(code),
-            listed=self.plan.listed,
-            already_there=self.plan.already_there,
-            duplicates=self.plan.duplicates,
+            **asdict(self.plan.counts),
+            pruned=self.pruned,
             skipped=dict(self.skipped),
             planned=self.plan.images,
             images=self.images,

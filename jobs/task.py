@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from captioner.search_options import SearchOptions
 from jobs.errors import ExitCode
 from jobs.folders import RunFolder
 from jobs.plan import Plan
@@ -25,13 +27,19 @@ class WorkerSettings:
     max_bytes: int
     threshold: Threshold | None = None
 
+    @property
+    def search(self) -> SearchOptions:
+        """How captions are searched."""
+        return SearchOptions(beam_size=self.beam_size, max_characters=self.max_characters)
+
 
 @dataclass(frozen=True)
 class Task:
     """Rows `start` to `stop` of a partition of `size` rows; attempts count all submissions.
 
     `tries` counts those that failed for a reason of its own. With a `verdict`, the images are
-    not opened again: they get rows with the status crashed and the verdict as error.
+    not opened again: they get rows with the status crashed and the verdict as error. The rows of a
+    task that `replaces` others go into the table when the run ends.
     """
 
     run: RunFolder
@@ -40,6 +48,7 @@ class Task:
     size: int
     start: int
     stop: int
+    replaces: bool = False
     attempt: int = 0
     tries: int = 0
     verdict: str | None = None
@@ -53,6 +62,11 @@ class Task:
         """The part's name: the partition, and the rows if they are not all of it."""
         rows = "" if self.images == self.size else f"-{self.start:06d}-{self.stop:06d}"
         return f"{self.partition:06d}{rows}"
+
+    @property
+    def part(self) -> Path:
+        """The file that the rows are committed to."""
+        return self.run.part(self.name, replaces=self.replaces)
 
     @property
     def key(self) -> str:
@@ -85,7 +99,8 @@ class PartitionResult:
 def tasks_of(plan: Plan, run: RunFolder, settings: WorkerSettings) -> Iterator[Task]:
     """One task for each partition."""
     for partition, size in enumerate(plan.partition_sizes):
-        yield Task(run, settings, partition, size, start=0, stop=size)
+        replaces = partition >= plan.first_redo
+        yield Task(run, settings, partition, size, start=0, stop=size, replaces=replaces)
 
 
 def again(task: Task) -> Task:

@@ -6,7 +6,6 @@ that the driver, which only names `caption_partition`, does without.
 
 import functools
 import hashlib
-import json
 import os
 import threading
 import time
@@ -29,10 +28,10 @@ from jobs.commit import commit
 from jobs.errors import ExitCode, FetchError
 from jobs.fetch import fetch
 from jobs.plan import read_partition
-from jobs.review import METADATA_KEY, Threshold, needs_review
+from jobs.review import Threshold, needs_review
 from jobs.task import DIED, PartitionResult, Task, WorkerSettings
-from schemas.caption_table import Alternative, CaptionRow, Status, rows_to_table
-from schemas.image_record import IMAGE_URI, IMAGE_VERSION, ImageRecord
+from schemas.caption_table import Alternative, CaptionRow, Status, file_metadata, rows_to_table
+from schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES, ImageRecord
 
 if TYPE_CHECKING:
     from captioner.captioner import Caption, Captioner
@@ -82,10 +81,9 @@ def caption_partition(task: Task) -> PartitionResult:
 
 def committed_result(task: Task) -> PartitionResult | None:
     """The result of a task whose part is in the table already; None if it is not."""
-    part = task.run.part(task.name)
-    if not part.exists():
+    if not task.part.exists():
         return None
-    rows = pq.read_table(part, columns=["status", "needs_review"]).to_pydict()
+    rows = pq.read_table(task.part, columns=["status", "needs_review"]).to_pydict()
     to_review = rows["needs_review"].count(True)
     return PartitionResult(task.name, Counter(rows["status"]), needs_review=to_review)
 
@@ -96,12 +94,13 @@ def _caption_and_commit(task: Task) -> PartitionResult:
     except CaptionerError as error:
         return PartitionResult(task.name, error=str(error), fatal=ExitCode.USAGE)
     seconds: Seconds = defaultdict(float)
-    plan = read_partition(task.run.plan, task.partition).slice(task.start, task.images)
+    plan = read_partition(task.run.scratch, task.partition).slice(task.start, task.images)
     rows = list(_rows(task, plan, captioner, seconds))
-    passthrough = plan.drop_columns([IMAGE_URI, IMAGE_VERSION])
-    table = rows_to_table(rows, passthrough, _metadata(captioner, task.settings.threshold))
+    table = rows_to_table(rows, _passthrough(task, plan), _metadata(task, captioner))
     try:
-        _timed(seconds, "commit", lambda: commit(table, task.run, task.name))
+        _timed(
+            seconds, "commit", lambda: commit(table, task.run, task.name, replaces=task.replaces)
+        )
     except OSError as error:
         return _cannot_write(task, error)
     statuses = Counter(str(row.status) for row in rows)
@@ -109,9 +108,18 @@ def _caption_and_commit(task: Task) -> PartitionResult:
     return PartitionResult(task.name, statuses, seconds, captioner.identity, to_review)
 
 
-def _metadata(captioner: "Captioner", threshold: Threshold | None) -> dict[str, str]:
+def _passthrough(task: Task, plan: pa.Table) -> pa.Table:
+    """The columns that go from the plan to the part as they are."""
+    others = [IMAGE_URI, IMAGE_VERSION, *(() if task.replaces else (REPLACES,))]
+    return plan.drop_columns(others)
+
+
+def _metadata(task: Task, captioner: "Captioner") -> dict[bytes, bytes]:
     """What the file of a part says of its origin."""
-    return captioner.metadata | {METADATA_KEY: json.dumps(asdict(threshold) if threshold else None)}
+    threshold = task.settings.threshold
+    return file_metadata(
+        {captioner.identity: captioner.settings}, asdict(threshold) if threshold else None
+    )
 
 
 def _cannot_write(task: Task, error: OSError) -> PartitionResult:
@@ -124,11 +132,9 @@ def _load_captioner(settings: WorkerSettings, _run_id: str) -> "Captioner":
     """The captioner of a run, once a process; the next run may find other weights there."""
     from captioner.captioner import Captioner
     from captioner.device import keep_freed_memory
-    from captioner.search_options import SearchOptions
 
     keep_freed_memory()
-    search = SearchOptions(beam_size=settings.beam_size, max_characters=settings.max_characters)
-    return Captioner.load(settings.checkpoint, device=settings.device, search=search)
+    return Captioner.load(settings.checkpoint, device=settings.device, search=settings.search)
 
 
 def _rows(

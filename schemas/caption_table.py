@@ -1,5 +1,6 @@
 """The caption table: one row an image, whatever became of it; Parquet files of one schema."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -8,9 +9,10 @@ from typing import TypedDict
 
 import pyarrow as pa
 
-from schemas.image_record import IMAGE_URI, IMAGE_VERSION
+from schemas.image_record import IMAGE_URI, IMAGE_VERSION, PLAN_COLUMNS
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
+CAPTIONERS, REVIEW = b"captioners", b"review"  # of a file's metadata
 
 
 class Status(StrEnum):
@@ -86,19 +88,55 @@ def caption_table_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
     return pa.schema([*_TABLE_SCHEMA, *(passthrough or ())])
 
 
+def file_metadata(captioners: Mapping[str, object], review: object) -> dict[bytes, bytes]:
+    """What a file of the table says of its origin, as JSON.
+
+    Of each captioner, by its identity, the settings and the calibration; and the threshold of
+    `needs_review`, None if there is none.
+    """
+    return {
+        b"schema_version": SCHEMA_VERSION.encode(),
+        CAPTIONERS: json.dumps(captioners).encode(),
+        REVIEW: json.dumps(review).encode(),
+    }
+
+
 def rows_to_table(
-    rows: Sequence[CaptionRow], passthrough: pa.Table, metadata: Mapping[str, str]
+    rows: Sequence[CaptionRow], passthrough: pa.Table, metadata: Mapping[bytes, bytes]
 ) -> pa.Table:
     """Rows, and the manifest's own columns of the same images in the same order, as one table.
 
-    `metadata` goes into the file beside the schema version: the captioner and its settings.
+    `metadata` is a file's, of `file_metadata`.
     """
     table = pa.table(
         {field.name: [getattr(row, field.name) for row in rows] for field in fields(CaptionRow)}
         | {name: passthrough.column(name) for name in passthrough.column_names},
         schema=caption_table_schema(passthrough.schema),
     )
-    return table.replace_schema_metadata({"schema_version": SCHEMA_VERSION, **metadata})
+    return table.replace_schema_metadata(dict(metadata))
+
+
+def merged_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """The schema of a file that has the rows of several: all their columns, all their captioners.
+
+    A column of a plan is none of the table's.
+    """
+    merged = pa.unify_schemas([schema.remove_metadata() for schema in schemas])
+    metadata = [schema.metadata or {} for schema in schemas]
+    captioners: dict[str, object] = {}
+    for one in metadata:
+        captioners |= json.loads(one.get(CAPTIONERS, b"{}"))
+    reviews = [one[REVIEW] for one in metadata if one.get(REVIEW, b"null") != b"null"]
+    columns = [column for column in merged if column.name not in PLAN_COLUMNS]
+    return pa.schema(
+        columns, file_metadata(captioners, json.loads(reviews[-1]) if reviews else None)
+    )
+
+
+def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table in the columns of a schema; those that it lacks are null."""
+    names = [name for name in schema.names if name in table.column_names]
+    return pa.concat_tables([schema.empty_table(), table.select(names)], promote_options="default")
 
 
 def passthrough_names(names: Sequence[str]) -> list[str]:
@@ -106,7 +144,7 @@ def passthrough_names(names: Sequence[str]) -> list[str]:
 
     Case does not count, because it does not for many that read the table.
     """
-    taken = {name.casefold() for name in _TABLE_SCHEMA.names}
+    taken = {name.casefold() for name in (*_TABLE_SCHEMA.names, *PLAN_COLUMNS)}
     renamed: list[str] = []
     for name in names:
         renamed.append(_free_name(name, taken))

@@ -6,6 +6,8 @@ import pyarrow as pa
 
 IMAGE_URI = "image_uri"
 IMAGE_VERSION = "image_version"
+REPLACES = "replaces"  # the file of the table that has the row to be replaced
+PLAN_COLUMNS = (REPLACES,)  # which no source and no table has
 
 
 @dataclass(frozen=True)

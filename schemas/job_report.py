@@ -12,9 +12,12 @@ from schemas.caption_table import Status
 class JobReport:
     """What a run did; written to OUT/runs/<run_id>/report.json.
 
-    `listed` images were in the source, once each; `already_there` of them were in the table, the
-    others `planned`. `images` of these have a row now, counted in `statuses`. `seconds` sums each
-    stage over all workers. `duplicates` and `skipped` (by reason) are no images of the job.
+    `listed` images were in the source, once each. `new` ones had no row in the table, `changed`
+    ones that of another version, `stale` ones that of another captioner and `retried` ones that of
+    a failure; these are `planned`. The others were `already_there`, `kept_stale` of them with a row
+    of another captioner. `images` of those planned have a row now, counted in `statuses`. `seconds`
+    sums each stage over all workers. `duplicates` and `skipped` (by reason) are no images of the
+    job. `vanished` images had a row and were not listed; `pruned` of these rows were removed.
     `needs_review` counts the captions with a confidence below `min_confidence`, None if there was
     no such threshold. If it was chosen for a `target_precision`, `expected_coverage` is the share
     of captions that reach it on the calibration's images.
@@ -27,7 +30,14 @@ class JobReport:
     finished_at: datetime
     exit_code: int
     listed: int = 0
+    new: int = 0
+    changed: int = 0
+    stale: int = 0
+    retried: int = 0
     already_there: int = 0
+    kept_stale: int = 0
+    vanished: int = 0
+    pruned: int = 0
     duplicates: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     planned: int = 0

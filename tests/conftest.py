@@ -97,10 +97,15 @@ def photograph(number: int) -> bytes:
 
 
 def write_photographs(folder: Path, count: int, harm: bytes = b"") -> Path:
-    """Fill a folder with 000.jpg and so on; `harm` (see faults/) goes before each."""
+    """Fill a folder with 000.jpg and so on, as far as they are missing.
+
+    `harm` (see faults/) goes before each.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        (folder / f"{number:03d}.jpg").write_bytes(harm + photograph(number))
+        path = folder / f"{number:03d}.jpg"
+        if not path.exists():
+            path.write_bytes(harm + photograph(number))
     return folder
 
 

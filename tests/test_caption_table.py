@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from schemas.caption_table import (
     CaptionRow,
     Status,
     caption_table_schema,
+    file_metadata,
     passthrough_names,
     rows_to_table,
 )
@@ -56,12 +58,12 @@ def test_a_file_keeps_every_value_type_and_its_metadata(tmp_path: Path) -> None:
         token_log_probs=(-1.0, -0.5),
         alternatives=[Alternative(caption="A cat.", log_prob=-2.0)],
     )
-    table = rows_to_table([caption], nothing_else(1), {"captioner": '"tiny@0"'})
+    table = rows_to_table([caption], nothing_else(1), file_metadata({"tiny@0": {}}, None))
     pq.write_table(table, tmp_path / "part.parquet")
     read = pq.read_table(tmp_path / "part.parquet")
     assert read.schema.equals(caption_table_schema(), check_metadata=False)
     assert read.schema.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
-    assert read.schema.metadata[b"captioner"] == b'"tiny@0"'
+    assert json.loads(read.schema.metadata[b"captioners"]) == {"tiny@0": {}}
     (record,) = read.to_pylist()
     assert record["token_log_probs"] == [-1.0, -0.5]
     assert record["alternatives"] == [{"caption": "A cat.", "log_prob": -2.0}]

@@ -47,11 +47,10 @@ def test_committing_a_part_again_replaces_it(run: RunFolder) -> None:
 def test_a_failure_leaves_nothing_in_the_table_nor_beside_it(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(table: pa.Table, file: object, **_options: object) -> None:
-        file.write(b"half")  # type: ignore[attr-defined]
+    def half(_writer: pq.ParquetWriter, _table: pa.Table) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(commit_module.pq, "write_table", half)
+    monkeypatch.setattr(commit_module.pq.ParquetWriter, "write_table", half)
     with pytest.raises(OSError, match="No space left"):
         commit(TABLE, run, "000000")
     assert parts(run) == [] == list(run.scratch.iterdir())

@@ -16,6 +16,7 @@ import pytest
 from pyarrow import csv
 
 from jobs import manifest_kinds
+from jobs.compare import Redo
 from jobs.errors import UsageError
 from jobs.folders import OutFolder
 from jobs.plan import make_plan, read_partition
@@ -114,12 +115,12 @@ def test_the_same_images_give_the_same_plan_from_every_kind(tmp_path: Path, name
     WRITERS[name](tmp_path / name)
     run = OutFolder(tmp_path / "out").new_run()
     run.create()
-    plan = make_plan(open_source(tmp_path / name), run, partition_size=4)
-    assert (plan.partition_sizes, plan.listed) == ([4, 2], 6)
-    partitions = pa.concat_tables([read_partition(run.plan, number) for number in range(2)])
+    plan = make_plan(open_source(tmp_path / name), run.out, run.scratch, 4, Redo())
+    assert (plan.partition_sizes, plan.counts.listed) == ([4, 2], 6)
+    partitions = pa.concat_tables([read_partition(run.scratch, number) for number in range(2)])
     assert partitions["image_uri"].to_pylist() == SIX
     if ".txt" in name:
-        assert partitions.column_names == ["image_uri", "image_version"]
+        assert partitions.column_names == ["image_uri", "image_version", "replaces"]
     else:
         assert partitions["id"].to_pylist() == TABLE["id"].to_pylist()
 

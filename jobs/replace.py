@@ -1,0 +1,119 @@
+"""Rows of the table that are replaced or removed: each file of the table changes at once.
+
+A run keeps the rows that are to replace others in its folder `replacements/`, until it ends. Then
+each file of the table that has rows to be replaced is written anew, with the new ones in their
+stead, and takes the old file's place: a reader sees one row an image at any time. What a killed run
+has left is put in place when the next one begins; done twice, it gives the same table.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.commit import write_whole
+from jobs.folders import OutFolder
+from jobs.plan import Plan, vanished_file
+from schemas.caption_table import Status, merged_schema, with_schema
+from schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES
+
+_KEYS = [IMAGE_URI, IMAGE_VERSION, "status"]
+KeptRows = Callable[[pa.Table, int], pa.Array]  # of a row group that begins at a position
+
+
+def put_replacements_in_place(out: OutFolder, scratch: Path) -> None:
+    """Put the rows that runs wrote to replace others into the files that have those.
+
+    A failure does not take the place of a caption of the same version of an image.
+    """
+    for folder in sorted(out.runs.glob("*/replacements")):
+        for name, parts in _parts_by_replaced_file(folder).items():
+            _replace(out.captions / name, parts, scratch)
+        for part in folder.iterdir():
+            part.unlink()
+        folder.rmdir()
+
+
+def remove_surplus(plan: Plan, scratch: Path) -> None:
+    """Remove the rows of images that have a later row."""
+    for path, positions in plan.surplus.items():
+        _rewrite(path, _all_but_positions(positions), scratch)
+
+
+def prune(plan: Plan, scratch: Path) -> int:
+    """Remove the rows of images that are not listed; the number of these rows."""
+    with pa.memory_map(str(vanished_file(scratch))) as file:
+        vanished = pa.ipc.open_file(file).read_all()
+        numbers = vanished["file"].to_numpy()
+        if not len(numbers):
+            return 0
+        order = np.argsort(numbers, kind="stable")
+        present, starts = np.unique(numbers[order], return_index=True)
+        for number, rows in zip(present, np.split(order, starts[1:]), strict=True):
+            uris = vanished[IMAGE_URI].take(pa.array(rows)).combine_chunks()
+            _rewrite(plan.files[number], _all_but(uris), scratch)
+        return len(numbers)
+
+
+def _parts_by_replaced_file(folder: Path) -> Mapping[str, list[Path]]:
+    parts: dict[str, list[Path]] = defaultdict(list)
+    for part in sorted(folder.glob("*.parquet")):
+        for name in pq.read_table(part, columns=[REPLACES])[REPLACES].unique().to_pylist():
+            parts[name].append(part)
+    return parts
+
+
+def _replace(path: Path, parts: Sequence[Path], scratch: Path) -> None:
+    of_this_file = pc.field(REPLACES) == path.name
+    keys = [pq.read_table(part, columns=_KEYS, filters=of_this_file) for part in parts]
+    uris = _replaced(path, pa.concat_tables(keys))
+    wanted = of_this_file & pc.field(IMAGE_URI).isin(uris)
+    new = (pq.read_table(part, filters=wanted) for part in parts)
+    _rewrite(path, _all_but(uris), scratch, new, [pq.read_schema(part) for part in parts])
+
+
+def _replaced(path: Path, new: pa.Table) -> pa.Array:
+    """The images whose new row takes the place of the old one."""
+    old = pq.read_table(path, columns=_KEYS).to_pandas()
+    pairs = new.to_pandas().merge(old, "left", on=IMAGE_URI, suffixes=("", "_then"))
+    version, then = pairs[IMAGE_VERSION], pairs[f"{IMAGE_VERSION}_then"]
+    same_version = (version == then) | (version.isna() & then.isna())
+    worse = (pairs["status"] != Status.OK) & (pairs["status_then"] == Status.OK) & same_version
+    return pa.array(pairs.loc[~worse, IMAGE_URI], pa.string())
+
+
+def _all_but(uris: pa.Array) -> KeptRows:
+    return lambda rows, _start: pc.invert(pc.is_in(rows[IMAGE_URI], uris))
+
+
+def _all_but_positions(positions: Sequence[int]) -> KeptRows:
+    return lambda rows, start: pa.array(
+        ~np.isin(np.arange(start, start + rows.num_rows), positions)
+    )
+
+
+def _rewrite(
+    path: Path,
+    kept: KeptRows,
+    scratch: Path,
+    added: Iterable[pa.Table] = (),
+    schemas: Sequence[pa.Schema] = (),
+) -> None:
+    """Write a file of the table anew: what is kept of each row group, then what is added."""
+    with pq.ParquetFile(path) as file:
+        schema = merged_schema([file.schema_arrow, *schemas])
+        tables = (with_schema(table, schema) for table in chain(_kept(file, kept), added))
+        write_whole(tables, schema, path, scratch)
+
+
+def _kept(file: pq.ParquetFile, kept: KeptRows) -> Iterator[pa.Table]:
+    start = 0
+    for number in range(file.num_row_groups):
+        rows = file.read_row_group(number)
+        yield rows.filter(kept(rows, start))
+        start += rows.num_rows
