@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from jobs.errors import UsageError
+from jobs.inventory import find_inventory, inventory_records
 from jobs.manifest import manifest_records
 from jobs.manifest_kinds import MANIFEST_SUFFIXES, TEXT, manifest_kind
 from jobs.uris import file_version, image_uri, image_version, is_local, local_path
@@ -54,6 +55,8 @@ def open_source(source: str | Path) -> Source:
     `key=value` folders; those in other folders are skipped. The first image found settles that
     it is a directory of images, whose manifests are skipped.
     """
+    if manifest := find_inventory(str(source)):
+        return Source(*inventory_records(manifest, IMAGE_SUFFIXES))
     if not is_local(str(source)):
         raise UsageError(
             f"cannot list {source}: SOURCE must be a local directory, glob or manifest"

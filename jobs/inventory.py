@@ -1,0 +1,283 @@
+"""S3 Inventory: a bucket's objects as Amazon S3 lists them every day, in CSV or Parquet files.
+
+SOURCE is the inventory's `manifest.json`, or the folder of its configuration, which stands for
+the newest manifest in it. Both are in S3, or a copy of them on disk.
+"""
+
+import gzip
+import hashlib
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+from jobs.errors import UsageError
+from jobs.manifest_kinds import BATCH_ROWS, Batches
+from jobs.uris import is_local, local_path, scheme
+from schemas.image_record import plan_schema
+
+T = TypeVar("T")
+
+_CSV_BLOCK = 4 * 1024 * 1024  # bytes that are parsed at once
+_DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\dZ")
+_FLAGS = ("is_latest", "is_delete_marker")
+_COLUMNS = ("bucket", "key", *_FLAGS, "size", "last_modified_date", "e_tag")  # that are read
+
+
+@dataclass(frozen=True)
+class _Inventory:
+    """What a manifest.json says: all columns, as Parquet spells them, and each file's MD5."""
+
+    manifest: str
+    is_csv: bool
+    columns: list[str]
+    files: list[tuple[str, str]]
+
+
+def find_inventory(source: str) -> str | None:
+    """The manifest.json that SOURCE is or stands for; None if it is something else.
+
+    A folder is an inventory's by its `hive/`, which Amazon S3 puts beside the dated folders.
+    """
+    if not is_local(source):
+        if source.endswith(".json"):
+            return source
+        return _newest(source) if scheme(source) in ("s3", "s3a") else None
+    path = local_path(source)
+    if Path(path).is_dir():
+        return _newest(path)
+    return path if path.endswith(".json") and Path(path).is_file() else None
+
+
+def _newest(folder: str) -> str | None:
+    files, path = _file_system(folder)
+    if not _readable(folder, lambda: files.isdir(f"{path}/hive")):
+        return None
+    children = _readable(folder, lambda: files.ls(path, detail=False))
+    names = (child.rstrip("/").rpartition("/")[2] for child in children)
+    dated = sorted(filter(_DATED.fullmatch, names), reverse=True)
+    manifests = (f"{name}/manifest.json" for name in dated)  # written last
+    newest = next((name for name in manifests if files.exists(f"{path}/{name}")), None)
+    return newest and f"{folder.rstrip('/')}/{newest}"
+
+
+def inventory_records(
+    manifest: str, suffixes: Collection[str] | None
+) -> tuple[pa.Schema, Batches, Counter[str]]:
+    """The schema and the batches of an inventory's images, and why other objects are skipped.
+
+    An image is the latest version of an object whose key ends in one of the suffixes, or, with
+    None, in anything. Its version is its ETag, as in a listing of the bucket, or, where the
+    inventory has no ETags, time and size. An archived object is an image like others: its row
+    will say that it cannot be read.
+
+    UsageError for what is no inventory, for ORC, and, while the batches are read, for a damaged
+    data file, of which no row is used, and for an inventory without images.
+    """
+    inventory = _read_manifest(manifest)
+    skipped: Counter[str] = Counter()
+
+    def all_batches() -> Batches:
+        is_empty = True
+        for rows in _all_rows(inventory):
+            if (images := _images(rows, suffixes, skipped)).num_rows:
+                is_empty = False
+                yield _records(images)
+        if is_empty:
+            others = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "nothing"
+            raise UsageError(f"no images in the inventory {manifest} (skipped: {others})")
+
+    return plan_schema(), all_batches(), skipped
+
+
+def _read_manifest(url: str) -> _Inventory:
+    files, path = _file_system(url)
+    text: bytes = _readable(url, lambda: files.cat_file(path))
+    checksum = f"{path.rpartition('/')[0]}/manifest.checksum"
+    if _readable(url, lambda: files.exists(checksum)):
+        md5: bytes = _readable(checksum, lambda: files.cat_file(checksum))
+        _check(url, _md5(text).hexdigest(), md5.decode("latin-1"))
+    try:
+        manifest = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{url} is not JSON: {error}") from error
+    expected = {"sourceBucket", "destinationBucket", "fileFormat", "fileSchema", "files"}
+    if not (isinstance(manifest, dict) and expected <= set(manifest)):
+        fields = ", ".join(sorted(expected))
+        raise UsageError(f"{url} is not an S3 Inventory's manifest.json, which has {fields}")
+    return _inventory(url, manifest)
+
+
+def _inventory(url: str, manifest: dict[str, Any]) -> _Inventory:
+    file_format = manifest["fileFormat"]
+    if file_format not in ("CSV", "Parquet"):
+        raise UsageError(
+            f"{url}: this inventory's format is {file_format}, which cannot be read: "
+            "configure it to be CSV or Parquet"
+        )
+    columns = _columns(manifest["fileSchema"], file_format)
+    if missing := {"bucket", "key"} - set(columns):
+        raise UsageError(
+            f"{url}: this inventory has no column {min(missing)}; it has: {', '.join(columns)}"
+        )
+    bucket = manifest["destinationBucket"].rpartition(":")[2]  # arn:aws:s3:::name
+    files = [(_data_file(url, bucket, f["key"]), f["MD5checksum"]) for f in manifest["files"]]
+    return _Inventory(url, file_format == "CSV", columns, files)
+
+
+def _columns(schema: str, file_format: str) -> list[str]:
+    if file_format == "Parquet":  # message s3.inventory { required binary key (UTF8); ... }
+        return re.findall(r"(?:required|optional)\s+\w+\s+(\w+)", schema)
+    return [re.sub(r"\B(?=[A-Z])", "_", name.strip()).lower() for name in schema.split(",")]
+
+
+def _data_file(manifest: str, bucket: str, key: str) -> str:
+    """In the same copy of the bucket as a manifest on disk, if the file is there; else in S3."""
+    folders = Path(manifest).absolute().parents if is_local(manifest) else ()
+    copies = (folder / key for folder in folders)
+    return next((str(copy) for copy in copies if copy.is_file()), f"s3://{bucket}/{key}")
+
+
+def _all_rows(inventory: _Inventory) -> Batches:
+    """The columns that are needed, of all files; keys are as in the bucket."""
+    columns = [name for name in inventory.columns if name in _COLUMNS]
+    for url, md5 in inventory.files:
+        with _on_disk(url) as path:
+            with path.open("rb") as file:
+                _check(url, hashlib.file_digest(file, _md5).hexdigest(), md5)
+            rows = _csv_rows if inventory.is_csv else _parquet_rows
+            yield from _from(url, rows(path, inventory.columns, columns))
+
+
+@contextmanager
+def _on_disk(url: str) -> Iterator[Path]:
+    """The path of a file, or of a temporary copy of one that is elsewhere."""
+    if is_local(url):
+        yield Path(url)
+        return
+    with tempfile.NamedTemporaryFile(prefix="captioner-inventory-") as copy:
+        files, path = _file_system(url)
+        _readable(url, lambda: files.get_file(path, copy.name))
+        yield Path(copy.name)
+
+
+def _csv_rows(path: Path, names: list[str], columns: list[str]) -> Batches:
+    with gzip.open(path) as file:
+        if not file.read(1):  # which pyarrow takes for an error
+            return
+    with csv.open_csv(
+        pa.input_stream(path, compression="gzip"),
+        read_options=csv.ReadOptions(column_names=names, block_size=_CSV_BLOCK),
+        convert_options=csv.ConvertOptions(
+            include_columns=columns,
+            column_types={name: pa.bool_() if name in _FLAGS else pa.string() for name in columns},
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    ) as reader:
+        yield from map(_decoded, reader)
+
+
+def _decoded(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows of a CSV file with keys as they are; there they are URL-encoded, a space as `+`."""
+    keys = pc.replace_substring(rows.column("key"), "+", " ")
+    is_encoded = pc.match_substring(keys, "%")
+    decoded = pa.array(map(unquote, keys.filter(is_encoded).to_pylist()), pa.string())
+    keys = pc.replace_with_mask(keys, is_encoded, decoded)
+    return rows.set_column(rows.schema.get_field_index("key"), "key", keys)
+
+
+def _parquet_rows(path: Path, _: list[str], columns: list[str]) -> Batches:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+            yield batch.select(columns)
+
+
+def _images(
+    rows: pa.RecordBatch, suffixes: Collection[str] | None, skipped: Counter[str]
+) -> pa.RecordBatch:
+    """The rows of images; counts the others."""
+    keys = rows.column("key")
+    why_not = {
+        "delete markers": _flag(rows, "is_delete_marker", False),
+        "older versions": pc.invert(_flag(rows, "is_latest", True)),
+        "folder markers": pc.ends_with(keys, "/"),
+        "hidden": pc.match_substring_regex(keys, r"(^|/)\."),
+    }
+    if suffixes is not None:
+        ending = f"({'|'.join(map(re.escape, suffixes))})$"
+        is_named = pc.match_substring_regex(keys, ending, ignore_case=True)
+        why_not["no image's extension"] = pc.invert(is_named)
+    is_image = pa.repeat(True, len(keys))
+    for reason, is_reason in why_not.items():
+        if count := pc.sum(pc.and_(is_image, is_reason)).as_py():
+            skipped[reason] += count
+            is_image = pc.and_not(is_image, is_reason)
+    return rows.filter(is_image)
+
+
+def _flag(rows: pa.RecordBatch, name: str, otherwise: bool) -> pa.Array:
+    """A column that an inventory of current versions does not have."""
+    if name not in rows.schema.names:
+        return pa.repeat(otherwise, rows.num_rows)
+    return pc.fill_null(rows.column(name), otherwise)
+
+
+def _records(images: pa.RecordBatch) -> pa.RecordBatch:
+    uris = pc.binary_join_element_wise("s3:/", images.column("bucket"), images.column("key"), "/")
+    return pa.record_batch([uris, _versions(images)], schema=plan_schema())
+
+
+def _versions(images: pa.RecordBatch) -> pa.Array:
+    names = images.schema.names
+    if "e_tag" in names:
+        return pc.utf8_trim(images.column("e_tag"), '"')
+    if "size" not in names or "last_modified_date" not in names:
+        return pa.nulls(images.num_rows, pa.string())
+    times = images.column("last_modified_date")
+    if pa.types.is_timestamp(times.type):
+        times = pc.strftime(times, "%Y-%m-%dT%H:%M:%SZ")  # as CSV files have it
+    return pc.binary_join_element_wise(times, images.column("size").cast(pa.string()), "-")
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    if is_local(url):
+        return fsspec.filesystem("file"), str(Path(url).absolute())
+    return _readable(url, lambda: fsspec.url_to_fs(url))
+
+
+def _from(url: str, batches: Batches) -> Batches:
+    while (batch := _readable(url, lambda: next(batches, None))) is not None:
+        yield batch
+
+
+def _readable(url: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except Exception as error:  # each kind of store has errors of its own
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"cannot read {url}, of an S3 Inventory: {reason}") from error
+
+
+def _check(url: str, found: str, expected: str) -> None:
+    if found != expected.strip().lower():
+        raise UsageError(
+            f"{url} is damaged or incomplete: its MD5 is {found}, the inventory says {expected}; "
+            "copy it again, or use the inventory of another day"
+        )
+
+
+def _md5(content: bytes = b"") -> Any:
+    return hashlib.md5(content, usedforsecurity=False)
