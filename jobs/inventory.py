@@ -4,43 +4,31 @@ SOURCE is the inventory's `manifest.json`, or the folder of its configuration, w
 the newest manifest in it. Both are in S3, or a copy of them on disk.
 """
 
-import gzip
-import hashlib
 import json
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import unquote
+from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyarrow import csv
 
 from jobs.errors import UsageError
-from jobs.manifest_kinds import BATCH_ROWS, Batches
+from jobs.inventory_files import check_md5, data_rows, file_system, readable
+from jobs.manifest_kinds import Batches
 from jobs.uris import is_local, local_path, scheme
 from schemas.image_record import plan_schema
 
-T = TypeVar("T")
-
-_CSV_BLOCK = 4 * 1024 * 1024  # bytes that are parsed at once
 _DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\dZ")
-_FLAGS = ("is_latest", "is_delete_marker")
-_COLUMNS = ("bucket", "key", *_FLAGS, "size", "last_modified_date", "e_tag")  # that are read
 
 
 @dataclass(frozen=True)
 class _Inventory:
     """What a manifest.json says: all columns, as Parquet spells them, and each file's MD5."""
 
-    manifest: str
     is_csv: bool
     columns: list[str]
     files: list[tuple[str, str]]
@@ -62,10 +50,10 @@ def find_inventory(source: str) -> str | None:
 
 
 def _newest(folder: str) -> str | None:
-    files, path = _file_system(folder)
-    if not _readable(folder, lambda: files.isdir(f"{path}/hive")):
+    files, path = file_system(folder)
+    if not readable(folder, lambda: files.isdir(f"{path}/hive")):
         return None
-    children = _readable(folder, lambda: files.ls(path, detail=False))
+    children = readable(folder, lambda: files.ls(path, detail=False))
     names = (child.rstrip("/").rpartition("/")[2] for child in children)
     dated = sorted(filter(_DATED.fullmatch, names), reverse=True)
     manifests = (f"{name}/manifest.json" for name in dated)  # written last
@@ -91,10 +79,11 @@ def inventory_records(
 
     def all_batches() -> Batches:
         is_empty = True
-        for rows in _all_rows(inventory):
-            if (images := _images(rows, suffixes, skipped)).num_rows:
-                is_empty = False
-                yield _records(images)
+        for url, md5 in inventory.files:
+            for rows in data_rows(url, md5, inventory.is_csv, inventory.columns):
+                if (images := _images(rows, suffixes, skipped)).num_rows:
+                    is_empty = False
+                    yield _records(images)
         if is_empty:
             others = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "nothing"
             raise UsageError(f"no images in the inventory {manifest} (skipped: {others})")
@@ -103,21 +92,21 @@ def inventory_records(
 
 
 def _read_manifest(url: str) -> _Inventory:
-    files, path = _file_system(url)
-    text: bytes = _readable(url, lambda: files.cat_file(path))
+    files, path = file_system(url)
+    text: bytes = readable(url, lambda: files.cat_file(path))
     checksum = f"{path.rpartition('/')[0]}/manifest.checksum"
-    if _readable(url, lambda: files.exists(checksum)):
-        md5: bytes = _readable(checksum, lambda: files.cat_file(checksum))
-        _check(url, _md5(text).hexdigest(), md5.decode("latin-1"))
+    if readable(url, lambda: files.exists(checksum)):
+        md5: bytes = readable(checksum, lambda: files.cat_file(checksum))
+        check_md5(url, BytesIO(text), md5.decode("latin-1"))
     try:
-        manifest = json.loads(text)
+        return _inventory(url, json.loads(text))
     except ValueError as error:
         raise UsageError(f"{url} is not JSON: {error}") from error
-    expected = {"sourceBucket", "destinationBucket", "fileFormat", "fileSchema", "files"}
-    if not (isinstance(manifest, dict) and expected <= set(manifest)):
-        fields = ", ".join(sorted(expected))
-        raise UsageError(f"{url} is not an S3 Inventory's manifest.json, which has {fields}")
-    return _inventory(url, manifest)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{url} is not an S3 Inventory's manifest.json, which has sourceBucket, "
+            "destinationBucket, fileFormat, fileSchema and files, each with key and MD5checksum"
+        ) from error
 
 
 def _inventory(url: str, manifest: dict[str, Any]) -> _Inventory:
@@ -134,7 +123,7 @@ def _inventory(url: str, manifest: dict[str, Any]) -> _Inventory:
         )
     bucket = manifest["destinationBucket"].rpartition(":")[2]  # arn:aws:s3:::name
     files = [(_data_file(url, bucket, f["key"]), f["MD5checksum"]) for f in manifest["files"]]
-    return _Inventory(url, file_format == "CSV", columns, files)
+    return _Inventory(file_format == "CSV", columns, files)
 
 
 def _columns(schema: str, file_format: str) -> list[str]:
@@ -148,61 +137,6 @@ def _data_file(manifest: str, bucket: str, key: str) -> str:
     folders = Path(manifest).absolute().parents if is_local(manifest) else ()
     copies = (folder / key for folder in folders)
     return next((str(copy) for copy in copies if copy.is_file()), f"s3://{bucket}/{key}")
-
-
-def _all_rows(inventory: _Inventory) -> Batches:
-    """The columns that are needed, of all files; keys are as in the bucket."""
-    columns = [name for name in inventory.columns if name in _COLUMNS]
-    for url, md5 in inventory.files:
-        with _on_disk(url) as path:
-            with path.open("rb") as file:
-                _check(url, hashlib.file_digest(file, _md5).hexdigest(), md5)
-            rows = _csv_rows if inventory.is_csv else _parquet_rows
-            yield from _from(url, rows(path, inventory.columns, columns))
-
-
-@contextmanager
-def _on_disk(url: str) -> Iterator[Path]:
-    """The path of a file, or of a temporary copy of one that is elsewhere."""
-    if is_local(url):
-        yield Path(url)
-        return
-    with tempfile.NamedTemporaryFile(prefix="captioner-inventory-") as copy:
-        files, path = _file_system(url)
-        _readable(url, lambda: files.get_file(path, copy.name))
-        yield Path(copy.name)
-
-
-def _csv_rows(path: Path, names: list[str], columns: list[str]) -> Batches:
-    with gzip.open(path) as file:
-        if not file.read(1):  # which pyarrow takes for an error
-            return
-    with csv.open_csv(
-        pa.input_stream(path, compression="gzip"),
-        read_options=csv.ReadOptions(column_names=names, block_size=_CSV_BLOCK),
-        convert_options=csv.ConvertOptions(
-            include_columns=columns,
-            column_types={name: pa.bool_() if name in _FLAGS else pa.string() for name in columns},
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    ) as reader:
-        yield from map(_decoded, reader)
-
-
-def _decoded(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows of a CSV file with keys as they are; there they are URL-encoded, a space as `+`."""
-    keys = pc.replace_substring(rows.column("key"), "+", " ")
-    is_encoded = pc.match_substring(keys, "%")
-    decoded = pa.array(map(unquote, keys.filter(is_encoded).to_pylist()), pa.string())
-    keys = pc.replace_with_mask(keys, is_encoded, decoded)
-    return rows.set_column(rows.schema.get_field_index("key"), "key", keys)
-
-
-def _parquet_rows(path: Path, _: list[str], columns: list[str]) -> Batches:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            yield batch.select(columns)
 
 
 def _images(
@@ -250,34 +184,3 @@ def _versions(images: pa.RecordBatch) -> pa.Array:
     if pa.types.is_timestamp(times.type):
         times = pc.strftime(times, "%Y-%m-%dT%H:%M:%SZ")  # as CSV files have it
     return pc.binary_join_element_wise(times, images.column("size").cast(pa.string()), "-")
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    if is_local(url):
-        return fsspec.filesystem("file"), str(Path(url).absolute())
-    return _readable(url, lambda: fsspec.url_to_fs(url))
-
-
-def _from(url: str, batches: Batches) -> Batches:
-    while (batch := _readable(url, lambda: next(batches, None))) is not None:
-        yield batch
-
-
-def _readable(url: str, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except Exception as error:  # each kind of store has errors of its own
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UsageError(f"cannot read {url}, of an S3 Inventory: {reason}") from error
-
-
-def _check(url: str, found: str, expected: str) -> None:
-    if found != expected.strip().lower():
-        raise UsageError(
-            f"{url} is damaged or incomplete: its MD5 is {found}, the inventory says {expected}; "
-            "copy it again, or use the inventory of another day"
-        )
-
-
-def _md5(content: bytes = b"") -> Any:
-    return hashlib.md5(content, usedforsecurity=False)

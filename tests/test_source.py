@@ -155,8 +155,8 @@ def test_a_source_that_is_not_there_or_not_known_is_an_error(tmp_path: Path) -> 
     touch(tmp_path, ["list.xlsx"])
     with pytest.raises(UsageError, match=r"neither an image nor a manifest \(\.csv"):
         open_source(tmp_path / "list.xlsx")
-    with pytest.raises(UsageError, match="cannot list s3://bucket"):
-        open_source("s3://bucket/prefix")
+    with pytest.raises(UsageError, match="cannot list gs://bucket"):
+        open_source("gs://bucket/prefix")
 
 
 # Manifests
