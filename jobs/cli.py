@@ -66,7 +66,7 @@ def _add_run(commands: "Commands") -> None:
         "source",
         metavar="SOURCE",
         nargs="?",
-        help="directory, glob, or manifest (or a directory of them)",
+        help="directory, glob, manifest (or a directory of them), or S3 Inventory",
     )
     add("--out", metavar="OUT", help="folder of the caption table and its runs")
     add("--config", metavar="JOB.toml", type=Path, dest="job_file", help="job file; flags win")
@@ -88,6 +88,8 @@ def _add_run(commands: "Commands") -> None:
     add("--retry-failed", metavar="KIND", nargs="*", help="try failed images again: those of these "
         f"kinds ({', '.join(FAILURES)}), or all but unreadable and too_large")  # fmt: skip
     add("--prune", action="store_true", help="remove rows of images that SOURCE no longer lists")
+    add("--any-extension", action="store_true", help="take files and objects for images whatever "
+        "their names end in")  # fmt: skip
     add("--quiet", action="store_true", help="no progress, no summary")
     parser.set_defaults(command=_run)
 

@@ -29,7 +29,10 @@ class JobConfig:
     The fields are the flags of `captioner run` and the keys of a job file. Relative paths, in a
     job file too, are relative to the working directory. UsageError for a value that cannot be.
 
-    source: a directory, a glob, or a manifest: .csv, .jsonl, .parquet, .txt, a directory of such.
+    source: a directory, a glob, an S3 Inventory, or a manifest: .csv, .jsonl, .parquet, .txt, a
+        directory of such.
+    any_extension: the files of a directory or glob and the objects of a bucket are images whatever
+        their names end in; hidden ones are not.
     checkpoint: the name of a bundled model, or a model directory.
     max_characters: of a caption, the full stop counted; longer ones are not considered.
     min_confidence: captions of less than this (0 to 1) are marked for review.
@@ -66,6 +69,7 @@ class JobConfig:
     stale: str = "keep"
     retry_failed: Sequence[str] | None = None
     prune: bool = False
+    any_extension: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -89,7 +93,7 @@ class JobConfig:
         self._require("scheduler", bool(address), "an address such as tcp://host:8786")
         self._require("stale", self.stale in STALE, " or ".join(STALE))
         self._require("retry_failed", self._are_failures(), f"a list of: {', '.join(FAILURES)}")
-        for name in ("prune", "quiet"):
+        for name in ("any_extension", "prune", "quiet"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         self.failure_limit(0)
 

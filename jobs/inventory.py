@@ -86,7 +86,10 @@ def inventory_records(
                     yield _records(images)
         if is_empty:
             others = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "nothing"
-            raise UsageError(f"no images in the inventory {manifest} (skipped: {others})")
+            raise UsageError(
+                f"no images in the inventory {manifest} (skipped: {others}); with any_extension, "
+                "objects are images whatever their names end in"
+            )
 
     return plan_schema(), all_batches(), skipped
 

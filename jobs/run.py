@@ -41,7 +41,7 @@ def run_job(config: JobConfig) -> JobReport:
     `if __name__ == "__main__":`.
     """
     config = config.resolved()
-    source = open_source(config.source)
+    source = open_source(config.source, config.any_extension)
     threshold = choose_threshold(config)
     if threshold and config.target_precision is not None and not config.quiet:
         print(f"captioner: {threshold}", file=sys.stderr)

@@ -4,7 +4,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -27,6 +27,7 @@ BATCH_ROWS = 10_000
 UNREADABLE_FOLDERS = "unreadable folders"  # a reason for skipping
 
 Records = Iterator[tuple[str, str | None]]  # uri and version
+IsImage = Callable[[str], bool]  # by the name of a file
 Identity = tuple[int, int]  # of a folder: device and inode
 EVERYTHING = re.compile("")
 
@@ -45,36 +46,38 @@ class Source:
     scope: re.Pattern[str] = EVERYTHING
 
 
-def open_source(source: str | Path) -> Source:
+def open_source(source: str | Path, any_extension: bool = False) -> Source:
     """The images that SOURCE names. UsageError if there is nothing that could be read.
 
-    The order depends on the names alone. Of a directory, hidden files and folders and files
-    without an image's extension are skipped; symbolic links are followed, loops end.
+    The order depends on the names alone. Of a directory, hidden files and folders and, unless
+    `any_extension`, files without an image's extension are skipped; symbolic links are followed,
+    loops end.
 
     A directory without any image is a manifest if it has manifests, of one kind, in itself or in
     `key=value` folders; those in other folders are skipped. The first image found settles that
     it is a directory of images, whose manifests are skipped.
     """
     if manifest := find_inventory(str(source)):
-        return Source(*inventory_records(manifest, IMAGE_SUFFIXES))
+        return Source(*inventory_records(manifest, None if any_extension else IMAGE_SUFFIXES))
     if not is_local(str(source)):
         raise UsageError(
             f"cannot list {source}: SOURCE must be a local directory, glob or manifest"
         )
     path = Path(local_path(str(source)))
+    is_image = _is_any_name if any_extension else is_image_name
     if path.is_dir():
-        return _directory(path)
+        return _directory(path, is_image)
     if path.is_file():
-        return _file(path)
+        return _file(path, is_image)
     if glob.has_magic(str(path)):
-        return _glob(str(path))
+        return _glob(str(path), is_image)
     raise UsageError(f"{source} does not exist; SOURCE is a directory, a glob or a manifest")
 
 
-def _file(path: Path) -> Source:
+def _file(path: Path, is_image: IsImage) -> Source:
     if manifest_kind(path.name):
         return Source(*manifest_records([path], path.parent))
-    if is_image_name(path.name):
+    if is_image(path.name):
         return _found(str(path), iter([_record(str(path))]), Counter())
     known = ", ".join(MANIFEST_SUFFIXES)
     raise UsageError(f"{path} is neither an image nor a manifest ({known})")
@@ -82,13 +85,14 @@ def _file(path: Path) -> Source:
 
 @dataclass
 class _PassedOver:
-    """What a walk through the folder `root` passes over.
+    """What a walk through the folder `root` passes over: all that `is_image` does not take.
 
     `skipped` counts it by reason. `manifests` are those that are the source should the walk find
     no image; None from the first image on.
     """
 
     root: str
+    is_image: IsImage
     skipped: Counter[str] = field(default_factory=Counter)
     manifests: list[Path] | None = field(default_factory=list)
 
@@ -112,8 +116,8 @@ class _PassedOver:
         self.manifests = None
 
 
-def _directory(path: Path) -> Source:
-    passed = _PassedOver(os.path.abspath(path))  # noqa: PTH100
+def _directory(path: Path, is_image: IsImage) -> Source:
+    passed = _PassedOver(os.path.abspath(path), is_image)  # noqa: PTH100
     try:
         status = path.stat()
         next(path.iterdir(), None)
@@ -129,9 +133,9 @@ def _directory(path: Path) -> Source:
     return _found(str(path), found, passed.skipped, scope)
 
 
-def _glob(pattern: str) -> Source:
+def _glob(pattern: str, is_image: IsImage) -> Source:
     skipped: Counter[str] = Counter()
-    return _found(pattern, _matches(pattern, skipped), skipped)
+    return _found(pattern, _matches(pattern, is_image, skipped), skipped)
 
 
 def _found(
@@ -162,11 +166,11 @@ def _record(path: str) -> tuple[str, str | None]:
     return uri, image_version(uri)
 
 
-def _matches(pattern: str, skipped: Counter[str]) -> Records:
+def _matches(pattern: str, is_image: IsImage, skipped: Counter[str]) -> Records:
     for path in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
         if Path(path).is_dir():
             continue
-        if is_image_name(path):
+        if is_image(path):
             yield _record(path)
         else:
             skipped[_why_no_image(path)] += 1
@@ -188,7 +192,7 @@ def _walk(folder: str, ancestors: tuple[Identity, ...], passed: _PassedOver) -> 
                 passed.skipped["links to a folder above"] += 1
             else:
                 yield from _walk(entry.path, (*ancestors, folder_identity), passed)
-        elif not is_image_name(entry.name):
+        elif not passed.is_image(entry.name):
             passed.add(entry.path)
         else:
             yield image_uri(entry.path), _entry_version(entry)
@@ -222,3 +226,7 @@ def _why_no_image(name: str) -> str:
 def is_image_name(name: str) -> bool:
     """Whether a file name ends like an image's."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+
+
+def _is_any_name(_: str) -> bool:
+    return True

@@ -213,6 +213,15 @@ def test_what_is_no_image_is_counted_by_reason(tmp_path: Path, file_format: str)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
+def test_with_any_extension_every_object_is_an_image(tmp_path: Path, file_format: str) -> None:
+    rows = [version("0a1b"), delete_marker("c"), version("notes.txt"), version("d/"), version(".e")]
+    manifest = write_inventory(tmp_path, rows, file_format=file_format)
+    source = open_source(manifest, any_extension=True)
+    assert [uri for uri, _ in records(source)] == ["s3://photos/0a1b", "s3://photos/notes.txt"]
+    assert source.skipped == {"delete markers": 1, "folder markers": 1, "hidden": 1}
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_an_inventory_of_current_versions_has_no_columns_of_versions(
     tmp_path: Path, file_format: str
 ) -> None:

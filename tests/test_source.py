@@ -51,6 +51,16 @@ def test_what_is_hidden_or_no_image_is_skipped_and_counted(tmp_path: Path) -> No
     assert source.skipped == {"hidden": 2, "no image's extension": 2}
 
 
+def test_with_any_extension_every_file_that_is_not_hidden_is_an_image(tmp_path: Path) -> None:
+    touch(tmp_path, ["0a1b", "a.jpg", "list.csv", ".hidden", ".cache/b"])
+    expected = [str(tmp_path / name) for name in ("0a1b", "a.jpg", "list.csv")]
+    for source in (tmp_path, f"{tmp_path}/*"):
+        batches = open_source(source, any_extension=True).batches
+        assert [uri for batch in batches for uri in batch["image_uri"].to_pylist()] == expected
+    (batch,) = open_source(tmp_path / "0a1b", any_extension=True).batches
+    assert batch["image_uri"].to_pylist() == expected[:1]
+
+
 def test_manifests_beside_images_are_skipped_and_counted_wherever_they_are(tmp_path: Path) -> None:
     touch(tmp_path, ["0/list.csv", "a.csv.gz", "b.parquet", "m.jpg", "z.jsonl", "z.md"])
     source = open_source(tmp_path)
