@@ -52,6 +52,18 @@ def write_whole(
     return rows
 
 
+def part_bytes(table: pa.Table) -> tuple[int, int]:
+    """How large a part would be: what its rows take, and what all else does."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_statistics=True) as writer:
+        writer.write_table(table)
+    file = sink.getvalue()
+    groups = pq.ParquetFile(pa.BufferReader(file)).metadata
+    columns = range(groups.num_columns)
+    rows = sum(groups.row_group(0).column(number).total_compressed_size for number in columns)
+    return rows, file.size - rows
+
+
 def _write_durably(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> int:
     rows = 0
     with path.open("wb") as file:

@@ -55,7 +55,7 @@ def status_text(status: TableStatus) -> str:
         "files": f"{status.files:,} ({status.bytes / 1e6:,.1f} MB)",
         "table": status.table,
     }
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def summary(report: JobReport) -> str:
@@ -73,22 +73,22 @@ def summary(report: JobReport) -> str:
     }
     unfinished = f" of {report.planned:,}" if report.images < report.planned else ""
     lines = {
-        "images": f"{report.images:,}{unfinished}{_in_brackets(others)}",
+        "images": f"{report.images:,}{unfinished}{in_brackets(others)}",
         **_outcome(report.statuses),
         **_review(report),
         "speed": f"{report.images_per_second or 0:,.1f} images/s",
         "table": report.table,
     }
     if not report.planned and not report.error:
-        lines = {"images": f"nothing to do{_in_brackets(others)}", "table": report.table}
-    return _aligned(lines)
+        lines = {"images": f"nothing to do{in_brackets(others)}", "table": report.table}
+    return aligned(lines)
 
 
 def _outcome(statuses: Mapping[str, int]) -> dict[str, str]:
     failures = {status: n for status, n in statuses.items() if status != Status.OK}
     return {
         "captioned": f"{statuses.get(Status.OK, 0):,}",
-        "failed": f"{sum(failures.values()):,}{_in_brackets(failures)}",
+        "failed": f"{sum(failures.values()):,}{in_brackets(failures)}",
     }
 
 
@@ -101,10 +101,12 @@ def _review(report: JobReport) -> dict[str, str]:
     return {"to review": f"{report.needs_review:,} ({reason})"}
 
 
-def _in_brackets(counts: Mapping[str, int]) -> str:
+def in_brackets(counts: Mapping[str, int]) -> str:
+    """Counts that are not zero, by their names."""
     counted = [f"{count:,} {name}" for name, count in counts.items() if count]
     return f" ({', '.join(counted)})" if counted else ""
 
 
-def _aligned(lines: Mapping[str, str]) -> str:
+def aligned(lines: Mapping[str, str]) -> str:
+    """Names and values, a line each."""
     return "\n".join(f"{name:<10} {value}" for name, value in lines.items())

@@ -71,14 +71,13 @@ def _run(config: JobConfig, source: Source, tally: Tally) -> JobReport:
     run = tally.run
     try:
         check_threshold(tally.threshold, run.out)
-        settings = _worker_settings(config, tally.threshold)
-        redo = Redo(_identity(settings), config.stale == "redo", config.retried)
-        tally.plan = make_plan(source, run.out, run.scratch, config.partition_size, redo)
+        size = config.partition_size
+        tally.plan = make_plan(source, run.out, run.scratch, size, redo_of(config))
         if config.prune:
             _check_listing_is_whole(source)
         remove_surplus(tally.plan, run.scratch)
         if tally.plan.images:
-            _caption(config, settings, tally)
+            _caption(config, tally)
         _finish(run)
         if config.prune:
             tally.pruned = prune(tally.plan, run.scratch)
@@ -94,7 +93,8 @@ def _run(config: JobConfig, source: Source, tally: Tally) -> JobReport:
     return tally.write_report(_exit_code(config, tally))
 
 
-def _worker_settings(config: JobConfig, threshold: Threshold | None) -> WorkerSettings:
+def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> WorkerSettings:
+    """What the workers of a job need to know."""
     return WorkerSettings(
         checkpoint=str(config.checkpoint),
         device=config.device,
@@ -114,19 +114,21 @@ def _check_listing_is_whole(source: Source) -> None:
         )
 
 
-def _identity(settings: WorkerSettings) -> str:
-    """The identity of the captioner that the workers will load."""
+def redo_of(config: JobConfig) -> Redo:
+    """Which rows of unchanged images a job writes again. UsageError without its checkpoint."""
     try:
-        directory = find_checkpoint(settings.checkpoint)
+        directory = find_checkpoint(config.checkpoint)
     except CaptionerError as error:
         raise UsageError(str(error)) from error
-    return identity(directory.resolve().name, fingerprint(directory), settings.search)
+    search = worker_settings(config).search
+    captioner = identity(directory.resolve().name, fingerprint(directory), search)
+    return Redo(captioner, config.stale == "redo", config.retried)
 
 
-def _caption(config: JobConfig, settings: WorkerSettings, tally: Tally) -> None:
+def _caption(config: JobConfig, tally: Tally) -> None:
     from jobs.drive import caption_plan  # here, because a job without work needs no Dask
 
-    caption_plan(config, settings, tally)
+    caption_plan(config, worker_settings(config, tally.threshold), tally)
 
 
 def _finish(run: RunFolder) -> None:

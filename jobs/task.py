@@ -96,6 +96,21 @@ class PartitionResult:
         return sum(self.statuses.values())
 
 
+@dataclass(frozen=True)
+class SampleTimes:
+    """What some images took one worker: in all, and by stage, summed over its `readers`.
+
+    In a Parquet file their rows take `row_bytes`, and all else `file_bytes`.
+    """
+
+    images: int
+    seconds: float
+    stages: Mapping[str, float]
+    readers: int
+    row_bytes: int
+    file_bytes: int
+
+
 def tasks_of(plan: Plan, run: RunFolder, settings: WorkerSettings) -> Iterator[Task]:
     """One task for each partition."""
     for partition, size in enumerate(plan.partition_sizes):

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -24,12 +25,13 @@ import pyarrow.parquet as pq
 
 from captioner.errors import CaptionerError, ImageError, ImageTooLarge
 from captioner.image import DecodedImage, decode_image
-from jobs.commit import commit
+from jobs.commit import commit, part_bytes
 from jobs.errors import ExitCode, FetchError
 from jobs.fetch import fetch
+from jobs.folders import OutFolder
 from jobs.plan import read_partition
 from jobs.review import Threshold, needs_review
-from jobs.task import DIED, PartitionResult, Task, WorkerSettings
+from jobs.task import DIED, PartitionResult, SampleTimes, Task, WorkerSettings
 from schemas.caption_table import Alternative, CaptionRow, Status, file_metadata, rows_to_table
 from schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES, ImageRecord
 
@@ -77,6 +79,22 @@ def caption_partition(task: Task) -> PartitionResult:
             return PartitionResult(task.name, error=traceback.format_exc())
         finally:
             mark.unlink(missing_ok=True)
+
+
+def time_sample(settings: WorkerSettings, plan: pa.Table) -> SampleTimes:
+    """Caption images without committing them, and say what they took, once the model is warm."""
+    size = plan.num_rows
+    task = Task(OutFolder(Path()).new_run(), settings, 0, size, 0, size)
+    with _ONE_AT_A_TIME:
+        captioner = _load_captioner(settings, task.run.run_id)
+        list(_rows(task, plan.slice(0, 1), captioner, defaultdict(float)))
+        stages: Seconds = defaultdict(float)
+        start = time.perf_counter()
+        rows = list(_rows(task, plan, captioner, stages))
+        seconds = time.perf_counter() - start
+    table = rows_to_table(rows, _passthrough(task, plan), _metadata(task, captioner))
+    row_bytes, file_bytes = part_bytes(table)
+    return SampleTimes(size, seconds, dict(stages), _reader_count(), row_bytes, file_bytes)
 
 
 def committed_result(task: Task) -> PartitionResult | None:

@@ -1,0 +1,196 @@
+"""`captioner plan`: what a run would do, how long it would take, and how large the table would be.
+
+Nothing is written to OUT, and no lock is taken.
+"""
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.compare import Counts
+from jobs.config import JobConfig
+from jobs.folders import OutFolder
+from jobs.plan import Plan, make_plan, read_partition
+from jobs.report import aligned, in_brackets
+from jobs.run import redo_of, worker_settings
+from jobs.source import open_source
+from jobs.task import SampleTimes
+
+SAMPLE = 64  # images
+LEAST = 16  # of them for a worker
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What some of the images took on the workers of the job, and so what all of them would take.
+
+    `stages` has the seconds an image of each step on one worker; those of fetching and decoding
+    are the sum over its reading threads. `limit` is the step that the others wait for. `seconds`
+    are those of the run, without its start.
+    """
+
+    images: int
+    images_per_second: float
+    workers: int
+    stages: Mapping[str, float]
+    limit: str
+    seconds: float
+    table_bytes: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do; the fields of `counts` are as in JobReport.
+
+    `estimate` is None without work.
+    """
+
+    source: str
+    table: str
+    counts: Counts
+    skipped: Mapping[str, int]
+    images: int
+    partitions: int
+    estimate: Estimate | None
+
+    def to_json(self) -> str:
+        """The preview as a JSON object."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
+    """What a run of the job would do now, with an estimate from a `sample` of its images (0: none).
+
+    Raises UsageError and TemporaryError as `run_job` does.
+    """
+    config = config.resolved()
+    source = open_source(config.source, any_extension=config.any_extension)
+    out = OutFolder(Path(config.out))
+    with tempfile.TemporaryDirectory(prefix="captioner-") as name:
+        folder = Path(name)
+        plan = make_plan(source, out, folder, config.partition_size, redo_of(config))
+        images = _sample(plan, folder, sample) if sample and plan.images else None
+    return Preview(
+        source=str(config.source),
+        table=str(out.captions),
+        counts=plan.counts,
+        skipped=dict(source.skipped),
+        images=plan.images,
+        partitions=len(plan.partition_sizes),
+        estimate=None if images is None else _estimate(config, plan, images),
+    )
+
+
+def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:
+    """Images from all over the plan, at even distances."""
+    ends = np.cumsum(plan.partition_sizes)
+    chosen = np.unique(np.linspace(0, plan.images - 1, images).astype(int))
+    partitions = np.searchsorted(ends, chosen, side="right")
+    parts = []
+    for number in np.unique(partitions).tolist():
+        start = ends[number] - plan.partition_sizes[number]
+        positions = chosen[partitions == number] - start
+        parts.append(read_partition(folder, number).take(pa.array(positions)))
+    return pa.concat_tables(parts)
+
+
+def _estimate(config: JobConfig, plan: Plan, sample: pa.Table) -> Estimate:
+    from jobs.cluster import connect  # here, because without work there is no need of Dask
+    from jobs.worker import time_sample
+
+    settings = worker_settings(config)
+    with connect(config, len(plan.partition_sizes)) as client:
+        workers = len(client.nthreads())
+        shares = _shares(sample, min(workers, max(1, sample.num_rows // LEAST)))
+        times = client.gather(
+            [client.submit(time_sample, settings, share, pure=False) for share in shares]
+        )
+    return _extrapolated(plan, times, workers)
+
+
+def _shares(sample: pa.Table, count: int) -> list[pa.Table]:
+    return [sample.take(pa.array(range(first, sample.num_rows, count))) for first in range(count)]
+
+
+def _extrapolated(plan: Plan, times: Sequence[SampleTimes], workers: int) -> Estimate:
+    images = sum(time.images for time in times)
+    stages = Counter[str]()
+    for time in times:
+        stages.update(time.stages)
+    rate = sum(time.images / time.seconds for time in times) * workers / len(times)
+    bytes_per_image = sum(time.row_bytes for time in times) / images
+    bytes_per_part = sum(time.file_bytes for time in times) / len(times)
+    return Estimate(
+        images=images,
+        images_per_second=round(rate, 2),
+        workers=workers,
+        stages={stage: round(seconds / images, 5) for stage, seconds in stages.items()},
+        limit=_limit(stages, sum(time.seconds for time in times), times[0].readers),
+        seconds=round(plan.images / rate, 1),
+        table_bytes=round(
+            plan.images * bytes_per_image + len(plan.partition_sizes) * bytes_per_part
+        ),
+    )
+
+
+def _limit(stages: Mapping[str, float], took: float, readers: int) -> str:
+    """The step that the others wait for.
+
+    Encoding and searching take turns. If they leave most of the time unused, they wait for images;
+    `readers` threads fetch and decode these at the same time.
+    """
+    waits = stages["encode"] + stages["search"] < took / 2
+    steps = ("fetch", "decode") if waits else ("encode", "search")
+    return max(steps, key=lambda step: stages[step])
+
+
+def preview_text(preview: Preview) -> str:
+    """A preview in a few lines."""
+    counts = preview.counts
+    work = {
+        "new": counts.new,
+        "changed": counts.changed,
+        "by another captioner": counts.stale,
+        "failed, to be tried again": counts.retried,
+    }
+    others = {
+        "already in the table": counts.already_there,
+        "of these by another captioner": counts.kept_stale,
+        "listed twice": counts.duplicates,
+        "vanished": counts.vanished,
+        **{f"skipped: {reason}": count for reason, count in preview.skipped.items()},
+    }
+    lines = {
+        "to caption": f"{preview.images:,}{in_brackets(work)}",
+        "others": in_brackets(others).strip(" ()") or "none",
+        "partitions": f"{preview.partitions:,}",
+        **(_estimate_lines(preview.estimate) if preview.estimate else {}),
+        "table": preview.table,
+    }
+    return aligned(lines)
+
+
+def _estimate_lines(estimate: Estimate) -> dict[str, str]:
+    speed = f"{estimate.images_per_second:,.1f} images/s with {estimate.workers:,} workers"
+    return {
+        "time": f"about {_duration(estimate.seconds)} ({speed}, by {estimate.images} images)",
+        "limit": f"{estimate.limit} ({_per_image(estimate.stages)})",
+        "size": f"about {estimate.table_bytes / 1e6:,.1f} MB",
+    }
+
+
+def _per_image(stages: Mapping[str, float]) -> str:
+    return ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in stages.items())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

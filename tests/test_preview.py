@@ -1,0 +1,110 @@
+"""`captioner plan`: what it says is what a run then does, and nothing is written."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import captioner, photograph, write_photographs
+
+from jobs import JobConfig, run_job
+from jobs.errors import TemporaryError, UsageError
+from jobs.preview import Estimate, preview_job, preview_text
+
+
+@pytest.fixture
+def job(tmp_path: Path, scheduler: str, tiny_checkpoint: Path) -> JobConfig:
+    """Captions the forty photographs of tmp_path/photos into tmp_path/out."""
+    write_photographs(tmp_path / "photos", 40)
+    return JobConfig(
+        source=tmp_path / "photos",
+        out=tmp_path / "out",
+        checkpoint=tiny_checkpoint,
+        scheduler=scheduler,
+        batch_size=8,
+        partition_size=5,
+        quiet=True,
+    )
+
+
+def estimate(job: JobConfig, sample: int = 20) -> Estimate:
+    found = preview_job(job, sample).estimate
+    assert found is not None
+    return found
+
+
+def test_a_preview_says_what_the_run_then_does(job: JobConfig) -> None:
+    before = preview_job(job, sample=0)
+    report = run_job(job)
+    assert (before.images, before.partitions) == (report.images, report.partitions) == (40, 8)
+    (Path(job.source) / "000.jpg").unlink()
+    (Path(job.source) / "001.jpg").write_bytes(photograph(50))
+    write_photographs(Path(job.source) / "more", 3)
+    (Path(job.source) / "notes.md").touch()
+    preview = preview_job(job, sample=0)
+    report = run_job(job)
+    for name in ("listed", "new", "changed", "already_there", "vanished", "duplicates"):
+        assert getattr(preview.counts, name) == getattr(report, name)
+    assert (preview.counts.new, preview.counts.changed, preview.counts.vanished) == (3, 1, 1)
+    assert preview.skipped == report.skipped
+    assert preview.images == report.images == 4
+
+
+def test_nothing_is_written(job: JobConfig) -> None:
+    preview_job(job, sample=4)
+    assert not Path(job.out).exists()
+
+
+def test_an_estimate_names_all_steps_and_the_slowest(job: JobConfig) -> None:
+    found = estimate(job)
+    assert found.images == 20
+    assert found.stages.keys() == {"fetch", "decode", "encode", "search"}
+    assert found.limit in found.stages
+    assert found.seconds == pytest.approx(40 / found.images_per_second, rel=0.05, abs=0.1)
+    assert found.workers == 2
+
+
+def test_the_table_is_as_large_as_estimated(job: JobConfig) -> None:
+    job = replace(job, partition_size=20)  # as a worker's share of the sample
+    expected = estimate(job, sample=40).table_bytes
+    run_job(job)
+    actual = sum(path.stat().st_size for path in (Path(job.out) / "captions").iterdir())
+    assert actual == pytest.approx(expected, rel=0.25)
+
+
+def test_a_sample_of_more_images_than_there_are_takes_all(job: JobConfig) -> None:
+    assert estimate(job, sample=1000).images == 40
+
+
+def test_without_work_there_is_no_estimate(job: JobConfig) -> None:
+    run_job(job)
+    preview = preview_job(replace(job, scheduler="tcp://127.0.0.1:1"))  # not asked
+    assert preview.estimate is None
+    assert "40 already in the table" in preview_text(preview)
+
+
+def test_images_that_fail_do_not_stop_a_sample(job: JobConfig) -> None:
+    for number in range(40):
+        (Path(job.source) / f"{number:03d}.jpg").write_bytes(b"no image")
+    assert estimate(job).images == 20
+
+
+def test_errors_are_those_of_a_run(job: JobConfig, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        preview_job(replace(job, source=tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="no checkpoint"):
+        preview_job(replace(job, checkpoint="nothing"))
+    with pytest.raises(TemporaryError, match="no Dask scheduler"):
+        preview_job(replace(job, scheduler="tcp://127.0.0.1:1"))
+
+
+def test_the_command_prints_lines_or_json(job: JobConfig, tmp_path: Path) -> None:
+    command = ["plan", job.source, "--out", tmp_path / "out", "--checkpoint", job.checkpoint]
+    text = captioner(*command, "--sample", 0)
+    assert (text.returncode, text.stderr) == (0, "")
+    assert text.stdout.startswith("to caption 40 (40 new)")
+    found = json.loads(captioner(*command, "--sample", 4, "--workers", 1, "--json").stdout)
+    assert (found["counts"]["new"], found["estimate"]["images"]) == (40, 4)
+    wrong = captioner(*command, "--sample", -1)
+    assert wrong.returncode == 2
+    assert "sample must be a whole number from 0, not -1" in wrong.stderr
