@@ -4,8 +4,7 @@ Both are cut into buckets on disk, by a hash of the URI, and compared bucket by 
 hash join (Kitsuregawa et al. 1983). Within a bucket the URIs themselves are compared.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -177,11 +176,11 @@ def _row_columns(batch: pa.RecordBatch, file: int, start: int, redo: Redo) -> li
 
 
 def compare(
-    listing: Buckets, table: Buckets, redo: Redo, scope: re.Pattern[str]
+    listing: Buckets, table: Buckets, redo: Redo, scope: Callable[[str], bool]
 ) -> Iterator[Compared]:
     """What becomes of the images, bucket by bucket.
 
-    Only rows whose URI matches `scope` can have vanished.
+    Only rows whose URI is in `scope` can have vanished.
     """
     together = max(1, BUCKETS * BUCKET_ROWS // max(listing.rows, table.rows, BUCKET_ROWS))
     for listed, rows in zip(listing.read(together), table.read(together), strict=True):
@@ -189,7 +188,7 @@ def compare(
 
 
 def _compare(
-    listed: pd.DataFrame, rows: pd.DataFrame, redo: Redo, scope: re.Pattern[str]
+    listed: pd.DataFrame, rows: pd.DataFrame, redo: Redo, scope: Callable[[str], bool]
 ) -> Compared:
     duplicate = listed.duplicated(IMAGE_URI)
     rows = rows.sort_values(AT, kind="stable", ignore_index=True)
@@ -208,7 +207,7 @@ def _compare(
     is_listed = np.zeros(len(rows), bool)
     is_listed[pairs["row"].dropna().astype(int)] = True
     unlisted = rows[~is_listed & ~surplus]
-    in_scope = np.array([scope.match(uri) is not None for uri in unlisted[IMAGE_URI]], bool)
+    in_scope = np.array([scope(uri) for uri in unlisted[IMAGE_URI]], bool)
     vanished = unlisted[in_scope]
     counts = Counts(
         listed=len(pairs),

@@ -4,7 +4,7 @@ import json
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from captioner.search_options import MIN_CHARACTERS
 from jobs.errors import UsageError
+from jobs.storage import StorageOptions
 from jobs.uris import image_uri
 from schemas.caption_table import Status
 
@@ -30,7 +31,7 @@ class JobConfig:
     job file too, are relative to the working directory. UsageError for a value that cannot be.
 
     source: a directory, a glob, an S3 Inventory, or a manifest: .csv, .jsonl, .parquet, .txt, a
-        directory of such.
+        directory of such; a path, or a URL that fsspec opens.
     any_extension: the files of a directory or glob and the objects of a bucket are images whatever
         their names end in; hidden ones are not.
     checkpoint: the name of a bundled model, or a model directory.
@@ -50,6 +51,9 @@ class JobConfig:
     retry_failed: statuses of failed images to try again; an empty list stands for those that may
         go away: RETRIABLE.
     prune: remove the rows of images that the source no longer lists.
+    storage_options: what fsspec's file systems are opened with, a table for each protocol, such as
+        {"s3": {"endpoint_url": "..."}}. No flag has them and nothing writes them: they may be
+        secrets.
     """
 
     source: str | Path
@@ -71,6 +75,7 @@ class JobConfig:
     prune: bool = False
     any_extension: bool = False
     quiet: bool = False
+    storage_options: StorageOptions = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("source", "out", "checkpoint"):
@@ -95,6 +100,11 @@ class JobConfig:
         self._require("retry_failed", self._are_failures(), f"a list of: {', '.join(FAILURES)}")
         for name in ("any_extension", "prune", "quiet"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
+        if not _is_table_of_tables(self.storage_options):
+            raise UsageError(
+                "storage_options must be a table for each protocol, as in\n"
+                '[storage_options.s3]\nendpoint_url = "..."'
+            )
         self.failure_limit(0)
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
@@ -137,15 +147,16 @@ class JobConfig:
         )
 
     def to_toml(self) -> str:
-        """The job as a job file; what is not set is left out."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """The job as a job file; what is not set is left out, and so are the storage options."""
+        names = [each.name for each in fields(self) if each.name != "storage_options"]
+        values = {name: getattr(self, name) for name in names}
         lines = [f"{key} = {_toml(value)}\n" for key, value in values.items() if value is not None]
         return "".join(lines)
 
 
 def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobConfig:
     """The job that a file and flags describe; flags win. UsageError names key and file."""
-    known = [field.name for field in fields(JobConfig)]
+    known = [each.name for each in fields(JobConfig)]
     values = read_toml(job_file, known) if job_file else {}
     values |= flags
     for required in ("source", "out"):
@@ -175,6 +186,17 @@ def read_toml(path: Path, known: Collection[str]) -> dict[str, Any]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_table_of_tables(value: object) -> bool:
+    """Whether a value is one that JSON, by which workers get it, can hold, too."""
+    if not isinstance(value, Mapping):
+        return False
+    try:
+        json.dumps(dict(value))
+    except (TypeError, ValueError):
+        return False
+    return all(isinstance(table, Mapping) for table in value.values())
 
 
 def _is_share(value: object) -> bool:

@@ -1,37 +1,36 @@
 """uri -> bytes."""
 
-import errno
-import os
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
-import fsspec
+from fsspec.archive import AbstractArchiveFileSystem
+from fsspec.asyn import sync
 
-from jobs.errors import FetchError
-from jobs.uris import is_local, local_path, scheme
+from jobs.errors import FetchError, UsageError
+from jobs.storage import archives_lock, failure_status, filesystem, may_pass, reason
+from jobs.uris import is_local, local_path
 from schemas.caption_table import Status
 
 RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds before the second, third and fourth attempt
+FETCH_SECONDS = 120.0  # all attempts together
 
 
 def fetch(uri: str, max_bytes: int) -> bytes:
     """The bytes of a local path or of any URL that fsspec opens.
 
     FetchError with its status: not_found, denied, timeout, too_large (more than `max_bytes`) or
-    fetch_failed. Faults of a remote store that may pass are retried.
+    fetch_failed. Faults of a remote store that may pass are retried, for FETCH_SECONDS at most.
+    A connection that says nothing is given up before that: by HTTP after HTTP_READ_SECONDS
+    (storage.py), on S3 after the 15 s of s3fs, on others as their package has it.
     """
     if is_local(uri):
         return _fetch_local(local_path(uri), max_bytes)
-    _require_protocol(uri)
-    for delay in RETRY_DELAYS:
-        try:
-            return _fetch_remote(uri, max_bytes)
-        except FetchError as error:
-            if error.status not in (Status.TIMEOUT, Status.FETCH_FAILED):
-                raise
-            time.sleep(delay)
-    return _fetch_remote(uri, max_bytes)
+    data = _fetch_remote(uri, max_bytes)
+    if len(data) > max_bytes:
+        raise _too_large(max_bytes)
+    return data
 
 
 def _fetch_local(path: str, max_bytes: int) -> bytes:
@@ -43,46 +42,59 @@ def _fetch_local(path: str, max_bytes: int) -> bytes:
             raise _too_large(max_bytes)
         return Path(path).read_bytes()
     except OSError as error:
-        raise FetchError(_status(error), _reason(error)) from error
+        raise FetchError(failure_status(error), reason(error)) from error
     except ValueError as error:  # a null byte in the name
         raise FetchError(Status.NOT_FOUND, str(error)) from error
 
 
-def _require_protocol(uri: str) -> None:
-    """A package that is not installed will not be there at the next attempt either."""
-    try:
-        fsspec.get_filesystem_class(scheme(uri))
-    except (ImportError, ValueError) as error:
-        raise FetchError(Status.FETCH_FAILED, str(error)) from error
-
-
 def _fetch_remote(uri: str, max_bytes: int) -> bytes:
-    try:
-        with fsspec.open(uri, "rb") as file:
-            data: bytes = file.read(max_bytes + 1)
-    except OSError as error:
-        raise FetchError(_status(error), _reason(error)) from error
-    except Exception as error:  # each kind of store has errors of its own
-        reason = f"{type(error).__name__}: {error}"
-        raise FetchError(Status.FETCH_FAILED, reason) from error
-    if len(data) > max_bytes:
-        raise _too_large(max_bytes)
+    """The first bytes of a remote file, one more than `max_bytes` if it has them."""
+    end = time.monotonic() + FETCH_SECONDS
+    for delay in (*RETRY_DELAYS, FETCH_SECONDS):
+        try:
+            fs, path = filesystem(uri)
+            return _read(fs, path, max_bytes + 1, end - time.monotonic())
+        except UsageError as error:  # a package that will not be there at the next attempt either
+            raise FetchError(Status.FETCH_FAILED, str(error)) from error
+        except Exception as error:
+            if not may_pass(error) or time.monotonic() + delay >= end:
+                raise FetchError(failure_status(error), reason(error)) from error
+        time.sleep(delay)
+    raise AssertionError("the last delay is beyond the end")
+
+
+def _read(fs: Any, path: str, size: int, seconds: float) -> bytes:
+    if fs.async_impl:
+        data: bytes = sync(fs.loop, _read_async, fs, path, size, timeout=seconds)
+        return data
+    if isinstance(fs, AbstractArchiveFileSystem):
+        with archives_lock:
+            return _read_file(fs, path, size)
+    return _read_file(fs, path, size)
+
+
+def _read_file(fs: Any, path: str, size: int) -> bytes:
+    with fs.open(path, "rb") as file:
+        data: bytes = file.read(size)
     return data
+
+
+async def _read_async(fs: Any, path: str, size: int) -> bytes:
+    """By one request where the store can be read as a stream, which needs no size in advance."""
+    try:
+        file = await fs.open_async(path, "rb", size=size)
+    except NotImplementedError:
+        data: bytes = await fs._cat_file(path, start=0, end=size)
+        return data
+    parts = []
+    try:
+        while size > 0 and (part := await file.read(size)):
+            parts.append(part)
+            size -= len(part)
+    finally:
+        await file.close()
+    return b"".join(parts)
 
 
 def _too_large(max_bytes: int) -> FetchError:
     return FetchError(Status.TOO_LARGE, f"more than {max_bytes} bytes")
-
-
-def _status(error: OSError) -> Status:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return Status.NOT_FOUND
-    if isinstance(error, PermissionError):
-        return Status.DENIED
-    if isinstance(error, TimeoutError):
-        return Status.TIMEOUT
-    return Status.FETCH_FAILED
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or os.strerror(error.errno or errno.EIO)

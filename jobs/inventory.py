@@ -17,8 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.errors import UsageError
-from jobs.inventory_files import check_md5, data_rows, file_system, readable
+from jobs.inventory_files import check_md5, data_rows
 from jobs.manifest_kinds import Batches
+from jobs.remote_listing import listing_errors
+from jobs.selection import has_magic
+from jobs.storage import filesystem
 from jobs.uris import is_local, local_path, scheme
 from schemas.image_record import plan_schema
 
@@ -42,7 +45,8 @@ def find_inventory(source: str) -> str | None:
     if not is_local(source):
         if source.endswith(".json"):
             return source
-        return _newest(source) if scheme(source) in ("s3", "s3a") else None
+        may_be = scheme(source) in ("s3", "s3a") and not has_magic(source)
+        return _newest(source) if may_be else None
     path = local_path(source)
     if Path(path).is_dir():
         return _newest(path)
@@ -50,14 +54,14 @@ def find_inventory(source: str) -> str | None:
 
 
 def _newest(folder: str) -> str | None:
-    files, path = file_system(folder)
-    if not readable(folder, lambda: files.isdir(f"{path}/hive")):
-        return None
-    children = readable(folder, lambda: files.ls(path, detail=False))
-    names = (child.rstrip("/").rpartition("/")[2] for child in children)
-    dated = sorted(filter(_DATED.fullmatch, names), reverse=True)
-    manifests = (f"{name}/manifest.json" for name in dated)  # written last
-    newest = next((name for name in manifests if files.exists(f"{path}/{name}")), None)
+    with listing_errors(folder):
+        files, path = filesystem(folder)
+        if not files.isdir(f"{path}/hive"):
+            return None
+        names = (child.rstrip("/").rpartition("/")[2] for child in files.ls(path, detail=False))
+        dated = sorted(filter(_DATED.fullmatch, names), reverse=True)
+        manifests = (f"{name}/manifest.json" for name in dated)  # written last
+        newest = next((name for name in manifests if files.exists(f"{path}/{name}")), None)
     return newest and f"{folder.rstrip('/')}/{newest}"
 
 
@@ -95,11 +99,12 @@ def inventory_records(
 
 
 def _read_manifest(url: str) -> _Inventory:
-    files, path = file_system(url)
-    text: bytes = readable(url, lambda: files.cat_file(path))
-    checksum = f"{path.rpartition('/')[0]}/manifest.checksum"
-    if readable(url, lambda: files.exists(checksum)):
-        md5: bytes = readable(checksum, lambda: files.cat_file(checksum))
+    with listing_errors(url, "read"):
+        files, path = filesystem(url)
+        text: bytes = files.cat_file(path)
+        checksum = f"{path.rpartition('/')[0]}/manifest.checksum"
+        md5: bytes | None = files.cat_file(checksum) if files.exists(checksum) else None
+    if md5 is not None:
         check_md5(url, BytesIO(text), md5.decode("latin-1"))
     try:
         return _inventory(url, json.loads(text))

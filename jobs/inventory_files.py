@@ -3,15 +3,15 @@
 import gzip
 import hashlib
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,6 +19,8 @@ from pyarrow import csv
 
 from jobs.errors import UsageError
 from jobs.manifest_kinds import BATCH_ROWS, Batches
+from jobs.remote_listing import listing_errors
+from jobs.storage import filesystem
 from jobs.uris import is_local
 
 T = TypeVar("T")
@@ -49,8 +51,9 @@ def _on_disk(url: str) -> Iterator[Path]:
         yield Path(url)
         return
     with tempfile.NamedTemporaryFile(prefix="captioner-inventory-") as copy:
-        files, path = file_system(url)
-        readable(url, lambda: files.get_file(path, copy.name))
+        with listing_errors(url, "read"):
+            files, path = filesystem(url)
+            files.get_file(path, copy.name)
         yield Path(copy.name)
 
 
@@ -86,18 +89,11 @@ def _parquet_rows(path: Path, columns: list[str]) -> Batches:
             yield batch.select(columns)
 
 
-def file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL or a path, and its path there."""
-    if is_local(url):
-        return fsspec.filesystem("file"), str(Path(url).absolute())
-    return readable(url, lambda: fsspec.url_to_fs(url))
-
-
 def readable(url: str, read: Callable[[], T]) -> T:
     """What reading `url` gives; UsageError if it cannot be read."""
     try:
         return read()
-    except Exception as error:  # each kind of store has errors of its own
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"cannot read {url}: {reason}") from error
 

@@ -7,7 +7,7 @@ whose types differ has the type that pyarrow unifies them to, or for JSONL text.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TypeVar
 from urllib.parse import unquote
 
@@ -17,24 +17,24 @@ import pyarrow.dataset as ds
 
 from jobs.errors import UsageError
 from jobs.manifest_kinds import Batches, ManifestKind, manifest_kind
-from jobs.uris import image_uri, image_version
+from jobs.uris import file_name, image_uri, image_version, name_below
 from schemas.caption_table import passthrough_names
-from schemas.image_record import IMAGE_URI, plan_schema
+from schemas.image_record import IMAGE_URI, IMAGE_VERSION, plan_schema
 
 T = TypeVar("T")
 
 
-def manifest_records(files: Sequence[Path], folder: Path) -> tuple[pa.Schema, Batches]:
+def manifest_records(files: Sequence[str], folder: str) -> tuple[pa.Schema, Batches]:
     """The schema and the batches of the records of a manifest's files, in a plan's columns.
 
     `folder` is what the files' relative paths are relative to, and the top of the `key=value`
-    folders they are in. Paths become absolute; versions are looked up. UsageError for files of
-    several kinds, types that contradict each other, and a file that cannot be read, lacks
-    `image_uri`, or names no image in some row.
+    folders they are in. Paths become absolute; the versions of local files are looked up where no
+    column `image_version` gives them. UsageError for files of several kinds, types that contradict
+    each other, and a file that cannot be read, lacks `image_uri`, or names no image in some row.
     """
     kind = _one_kind(files, folder)
     schema = _common_schema(files, folder, kind)
-    own = [field for field in schema if field.name != IMAGE_URI]
+    own = [field for field in schema if field.name not in (IMAGE_URI, IMAGE_VERSION)]
     names = passthrough_names([field.name for field in own])
     renamed = [field.with_name(name) for field, name in zip(own, names, strict=True)]
     target = plan_schema(pa.schema(renamed))
@@ -47,8 +47,8 @@ def manifest_records(files: Sequence[Path], folder: Path) -> tuple[pa.Schema, Ba
     return target, all_batches()
 
 
-def _one_kind(files: Sequence[Path], folder: Path) -> ManifestKind:
-    kinds = {manifest_kind(path.name): path.relative_to(folder) for path in reversed(files)}
+def _one_kind(files: Sequence[str], folder: str) -> ManifestKind:
+    kinds = {manifest_kind(file_name(path)): name_below(path, folder) for path in reversed(files)}
     if len(kinds) > 1:
         first, second, *_ = sorted(kinds.values())
         raise UsageError(
@@ -60,7 +60,7 @@ def _one_kind(files: Sequence[Path], folder: Path) -> ManifestKind:
     return kind
 
 
-def _common_schema(files: Sequence[Path], folder: Path, kind: ManifestKind) -> pa.Schema:
+def _common_schema(files: Sequence[str], folder: str, kind: ManifestKind) -> pa.Schema:
     types: dict[str, pa.DataType] = {}
     for path in files:
         for column in _file_schema(path, folder, kind):
@@ -71,7 +71,7 @@ def _common_schema(files: Sequence[Path], folder: Path, kind: ManifestKind) -> p
 
 
 def _common_type(
-    path: Path, column: pa.Field, former: pa.DataType, kind: ManifestKind
+    path: str, column: pa.Field, former: pa.DataType, kind: ManifestKind
 ) -> pa.DataType:
     try:
         return kind.common_type(former, column.type)
@@ -82,7 +82,7 @@ def _common_type(
         ) from error
 
 
-def _file_schema(path: Path, folder: Path, kind: ManifestKind) -> pa.Schema:
+def _file_schema(path: str, folder: str, kind: ManifestKind) -> pa.Schema:
     """The columns of a file, then those that its folders give."""
     schema = _readable(path, lambda: kind.schema(path))
     keys = [pa.field(name, pa.string()) for name in _folder_keys(path, folder)]
@@ -91,29 +91,30 @@ def _file_schema(path: Path, folder: Path, kind: ManifestKind) -> pa.Schema:
     return schema
 
 
-def _check_columns(path: Path, schema: pa.Schema) -> None:
+def _check_columns(path: str, schema: pa.Schema) -> None:
     if IMAGE_URI not in schema.names:
         found = ", ".join(schema.names)
         raise UsageError(f"{path} has no column {IMAGE_URI}; its columns are: {found}")
     repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if repeated:
         raise UsageError(f"{path} has several columns named {', '.join(repeated)}")
-    kind = schema.field(IMAGE_URI).type
-    text = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if text not in (pa.string(), pa.large_string(), pa.null()):
-        raise UsageError(f"{path}: the column {IMAGE_URI} must hold text, not {kind}")
+    for name in (name for name in (IMAGE_URI, IMAGE_VERSION) if name in schema.names):
+        kind = schema.field(name).type
+        text = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if text not in (pa.string(), pa.large_string(), pa.null()):
+            raise UsageError(f"{path}: the column {name} must hold text, not {kind}")
 
 
-def _folder_keys(path: Path, folder: Path) -> dict[str, str | None]:
+def _folder_keys(path: str, folder: str) -> dict[str, str | None]:
     """The values that `key=value` folders give the rows of a file."""
-    below = path.relative_to(folder)
-    names = [unquote(part.partition("=")[0]) for part in below.parts[:-1]]
+    below = name_below(path, folder)
+    names = [unquote(part.partition("=")[0]) for part in PurePosixPath(below).parts[:-1]]
     # Text, because the type that pyarrow infers would change with the folders.
     partitioning = ds.HivePartitioning(pa.schema([(name, pa.string()) for name in names]))
-    return _readable(path, lambda: ds.get_partition_keys(partitioning.parse(below.as_posix())))
+    return _readable(path, lambda: ds.get_partition_keys(partitioning.parse(below)))
 
 
-def _file_batches(path: Path, batches: Batches, keys: dict[str, str | None]) -> Batches:
+def _file_batches(path: str, batches: Batches, keys: dict[str, str | None]) -> Batches:
     """The rows of one file, with the values that its folders give them; all name an image."""
     row = 1
     while (batch := _readable(path, lambda: next(batches, None))) is not None:
@@ -125,23 +126,30 @@ def _file_batches(path: Path, batches: Batches, keys: dict[str, str | None]) -> 
         row += batch.num_rows
 
 
-def _records(batches: Batches, folder: Path, schema: pa.Schema) -> Batches:
-    base = str(folder.absolute())
+def _records(batches: Batches, folder: str, schema: pa.Schema) -> Batches:
     for batch in batches:
         names = batch.column(IMAGE_URI).cast(pa.string()).to_pylist()
-        uris = [image_uri(name, base) for name in names]
-        versions = pa.array([image_version(uri) for uri in uris], pa.string())
-        own = batch.drop_columns([IMAGE_URI]).columns
-        yield pa.record_batch([pa.array(uris, pa.string()), versions, *own], schema=schema)
+        uris = [image_uri(name, folder) for name in names]
+        given = _given_versions(batch)
+        versions = [v or image_version(uri) for uri, v in zip(uris, given, strict=True)]
+        own = [batch.column(n) for n in batch.schema.names if n not in (IMAGE_URI, IMAGE_VERSION)]
+        yield pa.record_batch([uris, versions, *own], schema=schema)
 
 
-def _check_named(path: Path, names: pa.Array, first_row: int) -> None:
+def _given_versions(batch: pa.RecordBatch) -> list[str | None]:
+    if IMAGE_VERSION not in batch.schema.names:
+        return [None] * batch.num_rows
+    versions: list[str | None] = batch.column(IMAGE_VERSION).cast(pa.string()).to_pylist()
+    return versions
+
+
+def _check_named(path: str, names: pa.Array, first_row: int) -> None:
     empty = pc.index(pc.fill_null(names, ""), "").as_py()
     if empty >= 0:
         raise UsageError(f"{path}: row {first_row + empty} has no {IMAGE_URI}")
 
 
-def _readable(path: Path, read: Callable[[], T]) -> T:
+def _readable(path: str, read: Callable[[], T]) -> T:
     try:
         return read()
     except (OSError, pa.ArrowException, UnicodeError) as error:

@@ -1,4 +1,4 @@
-"""The kinds of manifest, and how each is read: as a stream, in bounded memory.
+"""The kinds of manifest, and how each is read: as a stream, in bounded memory, by path or URL.
 
 CSV columns are text, so that "007" survives and the schema does not depend on the rows; an
 empty field is null. JSONL values keep their type where a whole column has it, and are JSON text
@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
 from jobs.errors import UsageError
+from jobs.storage import open_seekable, open_stream
+from jobs.uris import file_name, is_local
 from schemas.image_record import IMAGE_URI
 
 BATCH_ROWS = 10_000
@@ -35,9 +37,9 @@ class ManifestKind:
     not have are null.
     """
 
-    schema: Callable[[Path], pa.Schema]
+    schema: Callable[[str], pa.Schema]
     common_type: Callable[[pa.DataType, pa.DataType], pa.DataType]
-    batches: Callable[[Path, pa.Schema], Batches]
+    batches: Callable[[str, pa.Schema], Batches]
 
 
 def manifest_kind(name: str) -> ManifestKind | None:
@@ -46,11 +48,12 @@ def manifest_kind(name: str) -> ManifestKind | None:
     return next((kind for suffix, kind in _KINDS.items() if name.endswith(suffix)), None)
 
 
-def _stream(path: Path) -> pa.NativeFile:
-    is_gzip = path.suffix.lower() == ".gz"
-    if is_gzip and path.stat().st_size == 0:  # not an error to pyarrow
+def _stream(path: str) -> pa.NativeFile:
+    compression = "gzip" if file_name(path).lower().endswith(".gz") else None
+    source = Path(path).open("rb") if is_local(path) else open_stream(path)  # noqa: SIM115
+    if compression and not source.peek(1):  # not an error to pyarrow
         raise UsageError(f"cannot read the manifest {path}: it is empty, which is no gzip file")
-    return pa.input_stream(path, compression="gzip" if is_gzip else None)
+    return pa.input_stream(source, compression=compression)
 
 
 def _arrow_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
@@ -71,13 +74,13 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 # CSV and TSV
 
 
-def _csv_schema(path: Path) -> pa.Schema:
+def _csv_schema(path: str) -> pa.Schema:
     # Without threads, which would read far ahead.
     with _open_csv(path, csv.ConvertOptions(), use_threads=False) as reader:
         return pa.schema([(name, pa.string()) for name in reader.schema.names])
 
 
-def _csv_batches(path: Path, schema: pa.Schema) -> Batches:
+def _csv_batches(path: str, schema: pa.Schema) -> Batches:
     options = csv.ConvertOptions(
         column_types=schema,
         include_columns=schema.names,
@@ -91,9 +94,9 @@ def _csv_batches(path: Path, schema: pa.Schema) -> Batches:
 
 
 def _open_csv(
-    path: Path, convert: csv.ConvertOptions, use_threads: bool = True
+    path: str, convert: csv.ConvertOptions, use_threads: bool = True
 ) -> csv.CSVStreamingReader:
-    is_tsv = path.name.lower().endswith((".tsv", ".tsv.gz"))
+    is_tsv = file_name(path).lower().endswith((".tsv", ".tsv.gz"))
     return csv.open_csv(
         _stream(path),
         read_options=csv.ReadOptions(use_threads=use_threads, block_size=MAX_LINE),
@@ -105,31 +108,36 @@ def _open_csv(
 # Parquet
 
 
-def _parquet_schema(path: Path) -> pa.Schema:
-    return pq.read_schema(path)
+def _parquet_schema(path: str) -> pa.Schema:
+    with pq.ParquetFile(_seekable(path)) as file:
+        return file.schema_arrow
 
 
-def _parquet_batches(path: Path, schema: pa.Schema) -> Batches:
+def _parquet_batches(path: str, schema: pa.Schema) -> Batches:
     # Not by pyarrow.dataset, which decodes whole row groups ahead of their use.
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(_seekable(path)) as file:
         for batch in file.iter_batches(BATCH_ROWS):
             yield _conform(batch, schema)
+
+
+def _seekable(path: str) -> str | BinaryIO:
+    return path if is_local(path) else open_seekable(path)
 
 
 # Text
 
 
-def _text_schema(_: Path) -> pa.Schema:
+def _text_schema(_: str) -> pa.Schema:
     return pa.schema([(IMAGE_URI, pa.string())])
 
 
-def _text_batches(path: Path, schema: pa.Schema) -> Batches:
+def _text_batches(path: str, schema: pa.Schema) -> Batches:
     lines = (line for _, line in _lines(path))
     while part := list(islice(lines, BATCH_ROWS)):
         yield _conform(pa.record_batch([part], schema=_text_schema(path)), schema)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: str) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, without their ends, and their numbers from 1."""
     with io.BufferedReader(_stream(path)) as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=1):
@@ -142,7 +150,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, text.rstrip("\r\n")
 
 
-def _decoded(path: Path, number: int, line: bytes) -> str:
+def _decoded(path: str, number: int, line: bytes) -> str:
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -152,7 +160,7 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
 # JSONL
 
 
-def _json_schema(path: Path) -> pa.Schema:
+def _json_schema(path: str) -> pa.Schema:
     types: dict[str, pa.DataType] = {}
     for row in _json_rows(path):
         for name, value in row.items():
@@ -160,7 +168,7 @@ def _json_schema(path: Path) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
-def _json_batches(path: Path, schema: pa.Schema) -> Batches:
+def _json_batches(path: str, schema: pa.Schema) -> Batches:
     rows = _json_rows(path)
     while part := list(islice(rows, BATCH_ROWS)):
         columns = [
@@ -170,12 +178,12 @@ def _json_batches(path: Path, schema: pa.Schema) -> Batches:
         yield pa.record_batch(columns, schema=schema)
 
 
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _json_rows(path: str) -> Iterator[dict[str, Any]]:
     for number, line in _lines(path):
         yield _json_row(path, number, line)
 
 
-def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
+def _json_row(path: str, number: int, line: str) -> dict[str, Any]:
     try:
         row = _JSON.decode(line)
     except json.JSONDecodeError as error:

@@ -17,9 +17,11 @@ from jobs.compare import Counts
 from jobs.config import JobConfig
 from jobs.folders import OutFolder
 from jobs.plan import Plan, make_plan, read_partition
+from jobs.progress import with_progress
 from jobs.report import aligned, in_brackets
 from jobs.run import redo_of, worker_settings
 from jobs.source import open_source
+from jobs.storage import configure
 from jobs.task import SampleTimes
 
 SAMPLE = 64  # images
@@ -70,7 +72,8 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     Raises UsageError and TemporaryError as `run_job` does.
     """
     config = config.resolved()
-    source = open_source(config.source, any_extension=config.any_extension)
+    configure(config.storage_options)
+    source = with_progress(open_source(config.source, config.any_extension), config.quiet)
     out = OutFolder(Path(config.out))
     with tempfile.TemporaryDirectory(prefix="captioner-") as name:
         folder = Path(name)

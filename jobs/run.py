@@ -1,5 +1,6 @@
 """run_job: a job from lock to report."""
 
+import json
 import shutil
 import signal
 import sys
@@ -17,9 +18,12 @@ from jobs.errors import ExitCode, Interrupted, JobError, UsageError
 from jobs.folders import OutFolder, RunFolder
 from jobs.locks import end_commits, run_lock, take_fence
 from jobs.plan import make_plan
+from jobs.progress import with_progress
 from jobs.replace import prune, put_replacements_in_place, remove_surplus
 from jobs.review import Threshold, check_threshold, choose_threshold
-from jobs.source import UNREADABLE_FOLDERS, Source, open_source
+from jobs.selection import UNREADABLE_FOLDERS
+from jobs.source import Source, open_source
+from jobs.storage import configure
 from jobs.tally import Tally
 from jobs.task import WorkerSettings
 from schemas.job_report import JobReport
@@ -41,7 +45,8 @@ def run_job(config: JobConfig) -> JobReport:
     `if __name__ == "__main__":`.
     """
     config = config.resolved()
-    source = open_source(config.source, config.any_extension)
+    configure(config.storage_options)
+    source = with_progress(open_source(config.source, config.any_extension), config.quiet)
     threshold = choose_threshold(config)
     if threshold and config.target_precision is not None and not config.quiet:
         print(f"captioner: {threshold}", file=sys.stderr)
@@ -103,6 +108,7 @@ def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> Wo
         batch_size=config.batch_size,
         max_bytes=config.max_bytes,
         threshold=threshold,
+        storage_options=json.dumps(config.storage_options),
     )
 
 

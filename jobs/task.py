@@ -17,7 +17,10 @@ TRIES = 2  # of a partition that fails, and of one image whose process died
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker needs to know of the job; the fields but for `threshold` are JobConfig's."""
+    """What a worker needs to know of the job; the fields but for `threshold` are JobConfig's.
+
+    `storage_options` are JSON, so that settings can be told apart by their hash.
+    """
 
     checkpoint: str
     device: str
@@ -26,6 +29,7 @@ class WorkerSettings:
     batch_size: int
     max_bytes: int
     threshold: Threshold | None = None
+    storage_options: str = field(default="{}", repr=False)
 
     @property
     def search(self) -> SearchOptions:

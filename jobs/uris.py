@@ -1,12 +1,25 @@
-"""What names an image: an absolute path of this machine, or a URL."""
+"""What names an image: an absolute path of this machine, or a URL.
+
+A URL is one that fsspec opens, `zip://a/b.jpg::/data/x.zip` too: what is before `::` is inside of
+what is behind it. Outside of HTTP, `%`, `#`, `?` and the like are characters of a name.
+"""
 
 import os
+import posixpath
 import re
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
+from typing import Any
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _FILE_URL = "file://"
+_HTTP = ("http", "https")
+
+# What stores call the tag of an object's content, and the time of its last change.
+_TAGS = ("ETag", "etag")
+_TIMES = ("mtime", "LastModified", "Last-Modified", "last_modified", "updated", "modify", "created")
 
 
 def scheme(uri: str) -> str | None:
@@ -20,6 +33,10 @@ def is_local(uri: str) -> bool:
     return scheme(uri) in (None, "file")
 
 
+def is_http(uri: str) -> bool:
+    return scheme(uri) in _HTTP
+
+
 def local_path(uri: str) -> str:
     """The path of a path or of a file:// URL."""
     if scheme(uri) is None:
@@ -28,20 +45,73 @@ def local_path(uri: str) -> str:
     return os.fsdecode(unquote_to_bytes(without_host))
 
 
+def split_chain(url: str) -> tuple[str, str]:
+    """What a URL names, and what that is inside of with the `::` before it, "" if nothing."""
+    inner, chain, container = url.partition("::")
+    return inner, chain + container
+
+
+def file_name(uri: str) -> str:
+    """The last part of a path or a URL, without an HTTP query."""
+    inner, _ = split_chain(uri) if not is_local(uri) else (uri, "")
+    path = urlsplit(inner).path if is_http(uri) else inner
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def parent_folder(uri: str) -> str:
+    """The folder of a file."""
+    if is_local(uri):
+        return os.path.dirname(uri)  # noqa: PTH120
+    inner, container = split_chain(uri)
+    if is_http(inner):
+        return urljoin(inner, ".").rstrip("/")
+    top, path = inner.split("://", 1)
+    return f"{top}://{posixpath.dirname(path)}{container}"
+
+
+def below(folder: str, name: str) -> str:
+    """The path or URL of what a folder calls `name`."""
+    if is_local(folder):
+        return os.path.join(folder, name)  # noqa: PTH118
+    inner, container = split_chain(folder)
+    return f"{inner}{'' if inner.endswith('/') else '/'}{name}{container}"
+
+
+def name_below(uri: str, folder: str) -> str:
+    """What a folder calls a file in it, or in folders in it: the inverse of `below`."""
+    inner, container = (folder, "") if is_local(folder) else split_chain(folder)
+    return uri.removesuffix(container).removeprefix(inner).lstrip("/")
+
+
 def image_uri(name: str, folder: str = "") -> str:
     """The key of an image named in a source; a relative path is relative to `folder`.
 
     Local files become absolute paths, symbolic links unresolved; only a path that is no valid
-    UTF-8, which no table can hold, becomes a file:// URL. URLs stay as given.
+    UTF-8, which no table can hold, becomes a file:// URL. URLs stay as given, but for a local
+    archive that they are inside of.
     """
     if not is_local(name):
-        return name
+        inner, container = split_chain(name)
+        return f"{inner}::{image_uri(container[2:], folder)}" if container else name
+    if scheme(name) is None and not is_local(folder):
+        return _joined(folder, name)
     path = os.path.abspath(os.path.join(folder, local_path(name)))  # noqa: PTH100, PTH118
     try:
         path.encode()
     except UnicodeEncodeError:
         return Path(path).as_uri()
     return path
+
+
+def _joined(folder: str, name: str) -> str:
+    """What a manifest in a remote folder calls `name`; a path outside of HTTP may be absolute."""
+    if is_http(folder):
+        return urljoin(f"{folder}/", name if name.startswith("/") else f"./{name}")
+    if name.startswith("/"):
+        return image_uri(name)
+    inner, container = split_chain(folder)
+    top, path = inner.split("://", 1)
+    return f"{top}://{posixpath.normpath(posixpath.join(path, name))}{container}"
 
 
 def image_version(uri: str) -> str | None:
@@ -57,3 +127,21 @@ def image_version(uri: str) -> str | None:
 def file_version(status: os.stat_result) -> str:
     """Modification time in ns and size, "<time>-<size>": changes when the file does."""
     return f"{status.st_mtime_ns}-{status.st_size}"
+
+
+def info_version(info: Mapping[str, Any]) -> str | None:
+    """The version of a remote file, of what fsspec's `info` or `ls` gives for it.
+
+    Its ETag, or the checksum of a zip archive and the size, or modification time and size; None
+    if the store tells neither.
+    """
+    tag = next((str(info[key]) for key in _TAGS if info.get(key)), "")
+    if tag:
+        return tag.removeprefix("W/").strip('"') or None
+    size = info.get("size")
+    if info.get("CRC") is not None:
+        return f"{info['CRC']:08x}-{size}"
+    time = next((info[key] for key in _TIMES if info.get(key)), None)
+    if time is None:
+        return None
+    return f"{time.isoformat() if isinstance(time, datetime) else time}-{size}"

@@ -6,6 +6,7 @@ that the driver, which only names `caption_partition`, does without.
 
 import functools
 import hashlib
+import json
 import os
 import threading
 import time
@@ -31,6 +32,7 @@ from jobs.fetch import fetch
 from jobs.folders import OutFolder
 from jobs.plan import read_partition
 from jobs.review import Threshold, needs_review
+from jobs.storage import configure
 from jobs.task import DIED, PartitionResult, SampleTimes, Task, WorkerSettings
 from schemas.caption_table import Alternative, CaptionRow, Status, file_metadata, rows_to_table
 from schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES, ImageRecord
@@ -147,10 +149,14 @@ def _cannot_write(task: Task, error: OSError) -> PartitionResult:
 
 @functools.lru_cache(maxsize=1)
 def _load_captioner(settings: WorkerSettings, _run_id: str) -> "Captioner":
-    """The captioner of a run, once a process; the next run may find other weights there."""
+    """The captioner of a run, once a process; the next run may find other weights there.
+
+    With it come the run's storage options, which all that this process opens has from here on.
+    """
     from captioner.captioner import Captioner
     from captioner.device import keep_freed_memory
 
+    configure(json.loads(settings.storage_options))
     keep_freed_memory()
     return Captioner.load(settings.checkpoint, device=settings.device, search=settings.search)
 

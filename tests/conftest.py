@@ -1,13 +1,20 @@
-"""What several tests need: an untrained model, photographs, workers, and a table to read."""
+"""What several tests need: an untrained model, photographs, workers, stores, a table to read."""
 
 import io
+import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -86,6 +93,119 @@ def scheduler() -> Iterator[str]:
             n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=100
         ) as cluster:
             yield cluster.scheduler_address
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """An S3 server, and the storage options by which it is reached; buckets are new ones."""
+
+    endpoint: str
+
+    @property
+    def options(self) -> dict[str, dict[str, Any]]:
+        return {"s3": {"endpoint_url": self.endpoint}}
+
+    def bucket(self, files: Mapping[str, bytes]) -> str:
+        """The URL of a bucket with these objects."""
+        import s3fs
+
+        fs = s3fs.S3FileSystem(endpoint_url=self.endpoint)
+        name = f"bucket-{next(_BUCKETS)}"
+        fs.call_s3("create_bucket", Bucket=name)
+        for key, data in files.items():
+            fs.call_s3("put_object", Bucket=name, Key=key, Body=data)
+        return f"s3://{name}"
+
+
+_BUCKETS = itertools.count()
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "nobody",
+    "AWS_SECRET_ACCESS_KEY": "nothing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+@contextmanager
+def moto_server() -> Iterator[S3Server]:
+    """A server of moto, which is a process of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", "0"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        address = next(filter(None, (re.search("http://[0-9.:]+", x) for x in process.stderr)))
+        log = threading.Thread(target=lambda: [None for _ in process.stderr or ()], daemon=True)
+        log.start()  # or it would fill the pipe
+        try:
+            yield S3Server(address[0])
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server, with credentials for it in the environment."""
+    with pytest.MonkeyPatch.context() as patch, moto_server() as server:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server) -> Iterator[S3Server]:
+    """The S3 server, with its options set in this process."""
+    from jobs.storage import configure
+
+    configure(s3_server.options)
+    yield s3_server
+    configure({})
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """Serves a folder, the answer of a number (/status/403.jpg), and silence (/hang/)."""
+
+    def do_GET(self) -> None:
+        if status := re.fullmatch(r"/status/(\d+)\.jpg", self.path):
+            self.send_error(int(status[1]))
+        elif self.path.startswith("/hang/"):
+            self.server.stopped.wait()  # type: ignore[attr-defined]
+        else:
+            super().do_GET()
+
+    do_HEAD = do_GET
+
+    def log_request(self, *_arguments: object) -> None:
+        self.server.requested.append(self.path)  # type: ignore[attr-defined]
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class HttpServer:
+    """A server of the files in `folder`; `requested` are the paths that it was asked for."""
+
+    url: str
+    folder: Path
+    requested: list[str]
+
+
+@pytest.fixture
+def http_server(tmp_path: Path) -> Iterator[HttpServer]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(_Handler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(folder))
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.requested = []  # type: ignore[attr-defined]
+        server.stopped = threading.Event()  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        yield HttpServer(url, folder, server.requested)  # type: ignore[attr-defined]
+        server.stopped.set()  # type: ignore[attr-defined]
+        server.shutdown()
 
 
 def photograph(number: int) -> bytes:

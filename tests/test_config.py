@@ -89,6 +89,26 @@ def test_a_value_that_cannot_be_is_refused_by_name(values: dict[str, Any]) -> No
         config(**values)
 
 
+def test_storage_options_are_tables_by_protocol_and_never_written_down(tmp_path: Path) -> None:
+    path = job_file(tmp_path, '[storage_options.s3]\nkey = "hush-hush"\n[storage_options.gs]\n')
+    job = load_config({"source": "s3://a", "out": "o"}, path)
+    assert job.storage_options == {"s3": {"key": "hush-hush"}, "gs": {}}
+    assert "storage_options" not in job.to_toml()
+    assert "hush" not in f"{job!r} {job} {job.resolved().to_toml()}"
+
+
+@pytest.mark.parametrize(
+    "options", ['"hush"', "1", '{s3 = "hush"}', "[{s3 = {}}]", "{s3.at = 07:32:00}"]
+)
+def test_storage_options_that_cannot_be_are_refused_without_their_values(
+    tmp_path: Path, options: str
+) -> None:
+    path = job_file(tmp_path, f"storage_options = {options}\n")
+    with pytest.raises(UsageError, match=r"job\.toml: storage_options must be a table") as caught:
+        load_config({"source": "s3://a", "out": "o"}, path)
+    assert "hush" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("limit", "of_200"),
     [

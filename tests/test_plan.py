@@ -1,4 +1,3 @@
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,7 +32,9 @@ def source(
     schema = plan_schema(pa.schema([("id", pa.string())]))
     columns = [uris, versions or [None] * len(uris), [f"id {uri}" for uri in uris]]
     table = pa.table(columns, schema=schema)
-    return Source(schema, iter(table.to_batches(max_chunksize=batch)), scope=re.compile(scope))
+    return Source(
+        schema, iter(table.to_batches(max_chunksize=batch)), scope=lambda uri: uri.startswith(scope)
+    )
 
 
 def commit(

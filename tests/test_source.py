@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs import local_listing
 from jobs import source as source_module
 from jobs.errors import UsageError
 from jobs.source import open_source
@@ -61,6 +62,24 @@ def test_with_any_extension_every_file_that_is_not_hidden_is_an_image(tmp_path: 
     assert batch["image_uri"].to_pylist() == expected[:1]
 
 
+@pytest.mark.parametrize(
+    ("source", "vanished"),
+    [
+        ("photos", ["photos/a.jpg", "photos/b/c.png"]),
+        ("photos/*.jpg", ["photos/a.jpg"]),
+        ("photos/**/*.png", ["photos/b/c.png"]),
+        ("photos/x.jpg", []),
+    ],
+)
+def test_only_what_a_source_would_list_is_in_its_scope(
+    tmp_path: Path, source: str, vanished: list[str]
+) -> None:
+    touch(tmp_path, ["photos/x.jpg", "photos/b/x.png"])
+    names = ["photos/a.jpg", "photos/b/c.png", "photos/.d.jpg", "photos/e.md", "photo/f.jpg"]
+    scope = open_source(tmp_path / source).scope
+    assert [name for name in names if scope(str(tmp_path / name))] == vanished
+
+
 def test_manifests_beside_images_are_skipped_and_counted_wherever_they_are(tmp_path: Path) -> None:
     touch(tmp_path, ["0/list.csv", "a.csv.gz", "b.parquet", "m.jpg", "z.jsonl", "z.md"])
     source = open_source(tmp_path)
@@ -75,9 +94,9 @@ def test_each_folder_is_scanned_once_whatever_is_in_it(
     touch(tmp_path, ["a/notes.md", "b/k.md", "c/k.md", "list.csv", *([image] if image else [])])
     (tmp_path / "list.csv").write_text("image_uri\n1.jpg\n")
     scanned = []
-    walk = source_module._walk
+    walk = local_listing._walk
     monkeypatch.setattr(
-        source_module, "_walk", lambda path, *rest: scanned.append(path) or walk(path, *rest)
+        local_listing, "_walk", lambda path, *rest: scanned.append(path) or walk(path, *rest)
     )
     assert uris(tmp_path) == [str(tmp_path / (image or "1.jpg"))]
     assert scanned == [str(tmp_path), *(str(tmp_path / name) for name in "abc")]
@@ -165,8 +184,8 @@ def test_a_source_that_is_not_there_or_not_known_is_an_error(tmp_path: Path) -> 
     touch(tmp_path, ["list.xlsx"])
     with pytest.raises(UsageError, match=r"neither an image nor a manifest \(\.csv"):
         open_source(tmp_path / "list.xlsx")
-    with pytest.raises(UsageError, match="cannot list gs://bucket"):
-        open_source("gs://bucket/prefix")
+    with pytest.raises(UsageError, match="memory://none/photos does not exist"):
+        open_source("memory://none/photos")
 
 
 # Manifests

@@ -1,0 +1,227 @@
+"""Remote stores, by URL, through fsspec: their options, their file systems, their failures.
+
+Options (`storage_options` of a job) may be secrets: they are in fsspec's own configuration and
+nowhere else, and `reason` takes them out of what stores say.
+"""
+
+import copy
+import errno
+import functools
+import io
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
+
+import fsspec
+from fsspec.archive import AbstractArchiveFileSystem
+from fsspec.config import conf
+from fsspec.core import url_to_fs
+
+from jobs.errors import UsageError
+from jobs.uris import is_http, is_local, local_path, scheme, split_chain
+from schemas.caption_table import Status
+
+StorageOptions = Mapping[str, Mapping[str, Any]]  # by protocol
+
+HTTP_CONNECT_SECONDS = 10
+BUFFER_BYTES = 128 * 1024
+HTTP_READ_SECONDS = 30  # without a single byte
+EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("gs", "gcs"), "gs"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "az"),
+    **dict.fromkeys(("http", "https"), "http"),
+}
+SHORTEST_SECRET = 5  # characters; shorter values of options are words such as "path"
+
+# One thread at a time opens archives and reads from them: an archive has one position.
+archives_lock = threading.RLock()
+_own_conf = copy.deepcopy(conf)  # from the environment and from fsspec's own files
+
+# Faults of these classes, which no package of ours brings, are no OSError.
+_STATUS_BY_NAME = {
+    "ReadTimeoutError": Status.TIMEOUT,
+    "ConnectTimeoutError": Status.TIMEOUT,
+    "NoCredentialsError": Status.DENIED,
+    "PartialCredentialsError": Status.DENIED,
+}
+_STATUS_BY_HTTP = {
+    **dict.fromkeys((404, 410), Status.NOT_FOUND),
+    **dict.fromkeys((401, 403, 407), Status.DENIED),
+}
+_MAY_PASS = (408, 425, 429)  # of the HTTP statuses that blame the request
+
+
+def configure(options: StorageOptions) -> None:
+    """Have the file systems of this process that are opened from now on use these options."""
+    conf.clear()
+    conf.update(copy.deepcopy(_own_conf))
+    for protocol, values in options.items():
+        conf.setdefault(protocol, {}).update(copy.deepcopy(dict(values)))
+    with archives_lock:
+        _archive.cache_clear()
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path that this has in it.
+
+    UsageError if a package that it needs is not installed, or nothing knows the protocol.
+    """
+    require_packages(url)
+    inner, container = split_chain(url)
+    if any(is_http(part) for part in url.split("::")):
+        _set_http_timeouts()
+    if not container:
+        return cast(tuple[Any, str], url_to_fs(url))
+    outer = local_path(container[2:]) if is_local(container[2:]) else container[2:]
+    if not issubclass(fsspec.get_filesystem_class(scheme(inner)), AbstractArchiveFileSystem):
+        return cast(tuple[Any, str], url_to_fs(f"{inner}::{outer}"))
+    with archives_lock:
+        archive = _archive(f"{scheme(inner)}://::{outer}")
+    return archive, archive._strip_protocol(inner)
+
+
+@functools.lru_cache(maxsize=4)
+def _archive(url: str) -> Any:
+    """An archive, which fsspec would open, and read the contents of, for each of its files."""
+    return url_to_fs(url)[0]
+
+
+def _set_http_timeouts() -> None:
+    """aiohttp's own would end a long download after five minutes, and a silent one no sooner."""
+    from aiohttp import ClientTimeout
+
+    client = conf.setdefault("http", {}).setdefault("client_kwargs", {})
+    if "timeout" not in client:
+        client["timeout"] = ClientTimeout(
+            total=None, sock_connect=HTTP_CONNECT_SECONDS, sock_read=HTTP_READ_SECONDS
+        )
+
+
+def require_packages(url: str) -> None:
+    """UsageError that says what to install for a URL."""
+    for part in url.split("::"):
+        protocol = scheme(part)
+        try:
+            fsspec.get_filesystem_class(protocol or "file")
+        except ImportError as error:
+            extra = EXTRAS.get(protocol or "")
+            remedy = f"pip install 'captioner[{extra}]'" if extra else str(error)
+            raise UsageError(f"{protocol}:// needs a package: {remedy}") from error
+        except ValueError as error:
+            raise UsageError(f"nothing can open {protocol}://: {error}") from error
+
+
+def open_stream(url: str) -> io.BufferedReader:
+    """A remote file, to be read from its beginning to its end. OSError if that fails."""
+    with _as_os_error():
+        fs, path = filesystem(url)
+        # Range requests are not known to every HTTP server.
+        file = fs.open(path, "rb", **({"block_size": 0} if is_http(url) else {}))
+    return io.BufferedReader(_Reader(file), BUFFER_BYTES)
+
+
+def open_seekable(url: str) -> BinaryIO:
+    """A remote file, to be read in any order; by HTTP, a copy. OSError if that fails."""
+    if not is_http(url):
+        return open_stream(url)
+    with _as_os_error():
+        fs, path = filesystem(url)
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+        fs.get_file(path, file)
+    file.seek(0)
+    return cast(BinaryIO, file)
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Stores have errors of their own; those that read files know OSError."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        raise OSError(reason(error)) from error
+
+
+class _Reader(io.RawIOBase):
+    """A file of fsspec whose errors are OSErrors, and which may be shorter than asked for."""
+
+    def __init__(self, file: Any) -> None:
+        self.file: Any = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self.file.seekable())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.file.seek(offset, whence)
+        return self.tell()  # not every file system's seek returns it
+
+    def tell(self) -> int:
+        return int(self.file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        with _as_os_error():
+            data = self.file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.file.close()
+        super().close()
+
+
+def failure_status(error: Exception) -> Status:
+    """not_found, denied or timeout, where the error of a store says so; otherwise fetch_failed."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return Status.NOT_FOUND
+    if isinstance(error, PermissionError):
+        return Status.DENIED
+    if isinstance(error, TimeoutError):
+        return Status.TIMEOUT
+    by_name = _STATUS_BY_NAME.get(type(error).__name__, Status.FETCH_FAILED)
+    return _STATUS_BY_HTTP.get(_http_status(error), by_name)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether another attempt may succeed where a store failed so."""
+    if failure_status(error) in (Status.NOT_FOUND, Status.DENIED):
+        return False
+    status = _http_status(error)
+    return not 400 <= status < 500 or status in _MAY_PASS
+
+
+def _http_status(error: Exception) -> int:
+    """What aiohttp, gcsfs and azure keep of the answer; 0 if it is none of theirs."""
+    codes = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return next((int(code) for code in map(str, codes) if code.isdecimal()), 0)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, without the values of storage options."""
+    if isinstance(error, OSError):
+        text = error.strerror or str(error) or os.strerror(error.errno or errno.EIO)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    for secret in sorted(_texts(conf), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The texts in a table of tables."""
+    if isinstance(value, Mapping):
+        for below in value.values():
+            yield from _texts(below)
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from _texts(below)
+    elif isinstance(value, str) and len(value) >= SHORTEST_SECRET:
+        yield value
