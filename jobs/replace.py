@@ -29,11 +29,13 @@ KeptRows = Callable[[pa.Table, int], pa.Array]  # of a row group that begins at 
 def put_replacements_in_place(out: OutFolder, scratch: Path) -> None:
     """Put the rows that runs wrote to replace others into the files that have those.
 
-    A failure does not take the place of a caption of the same version of an image.
+    A failure does not take the place of a caption of the same version of an image. Rows for a file
+    that someone has removed go, too: their images are new then.
     """
     for folder in sorted(out.runs.glob("*/replacements")):
         for name, parts in _parts_by_replaced_file(folder).items():
-            _replace(out.captions / name, parts, scratch)
+            if (out.captions / name).exists():
+                _replace(out.captions / name, parts, scratch)
         for part in folder.iterdir():
             part.unlink()
         folder.rmdir()

@@ -248,3 +248,17 @@ def test_a_row_that_was_written_twice_is_there_once_after_the_next_run(job: JobC
     assert len(image_names(Path(job.out))) > 8
     run_job(job)
     assert len(rows(job)) == 8
+
+
+def test_replacements_for_a_file_that_is_gone_do_not_stop_the_next_run(
+    job: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job(job)
+    change(job, "000.jpg", photograph(20))
+    monkeypatch.setattr(replace_module, "_rewrite", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_job(job)
+    monkeypatch.undo()
+    for path in OutFolder(Path(job.out)).table_files():
+        path.unlink()
+    assert run_job(job).new == len(rows(job)) == 8
