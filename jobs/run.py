@@ -1,22 +1,16 @@
 """run_job: a job from lock to report."""
 
 import json
-import shutil
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from captioner.errors import CaptionerError
 from captioner.model_directory import find_checkpoint, fingerprint, identity
 from jobs.compare import Redo
 from jobs.config import JobConfig
-from jobs.errors import ExitCode, Interrupted, JobError, UsageError
+from jobs.errors import ExitCode, Interrupted, JobError, Terminated, UsageError
 from jobs.folders import OutFolder, RunFolder
-from jobs.locks import end_commits, run_lock, take_fence
+from jobs.locks import end_commits
 from jobs.plan import make_plan
 from jobs.progress import with_progress
 from jobs.replace import prune, put_replacements_in_place, remove_surplus
@@ -26,11 +20,8 @@ from jobs.source import Source, open_source
 from jobs.storage import configure
 from jobs.tally import Tally
 from jobs.task import WorkerSettings
+from jobs.writing import only_writer
 from schemas.job_report import JobReport
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
 
 
 def run_job(config: JobConfig) -> JobReport:
@@ -51,22 +42,14 @@ def run_job(config: JobConfig) -> JobReport:
     if threshold and config.target_precision is not None and not config.quiet:
         print(f"captioner: {threshold}", file=sys.stderr)
     run = OutFolder(Path(config.out)).new_run()
-    with _sigterm_interrupts(), run_lock(run):
-        try:
-            _prepare(config, run)
-            return _run(config, source, Tally(run, str(config.source), source.skipped, threshold))
-        finally:
-            _remove_scratch(run.out)
+    with only_writer(run):
+        _describe(config, run)
+        return _run(config, source, Tally(run, str(config.source), source.skipped, threshold))
 
 
-def _prepare(config: JobConfig, run: RunFolder) -> None:
-    """From here on, whatever a former run left behind can no longer add rows."""
-    take_fence(run)
-    _remove_scratch(run.out)
+def _describe(config: JobConfig, run: RunFolder) -> None:
     try:
-        run.create()
         run.job_file.write_text(config.to_toml(), encoding="utf-8", errors="replace")
-        put_replacements_in_place(run.out, run.scratch)  # of a run that was killed
         run.replacements.mkdir()
     except OSError as error:
         raise UsageError(f"cannot write to {run.out.root}: {error}") from error
@@ -88,7 +71,7 @@ def _run(config: JobConfig, source: Source, tally: Tally) -> JobReport:
             tally.pruned = prune(tally.plan, run.scratch)
     except KeyboardInterrupt as stop:
         _finish(run)
-        terminated = isinstance(stop, _Terminated)
+        terminated = isinstance(stop, Terminated)
         code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
         raise Interrupted(tally.write_report(code, "interrupted")) from None
     except Exception as error:
@@ -148,26 +131,3 @@ def _exit_code(config: JobConfig, tally: Tally) -> ExitCode:
     if limit is None:  # any number but all
         limit = max(tally.images - 1, 0)
     return ExitCode.TOO_MANY_FAILURES if tally.failed > limit else ExitCode.DONE
-
-
-def _remove_scratch(out: OutFolder) -> None:
-    """Of this run, or of those that could not do it themselves."""
-    for scratch in out.runs.glob("*/scratch"):
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does; only the main thread can see to that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise _Terminated
