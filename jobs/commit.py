@@ -48,8 +48,28 @@ def write_whole(
                 path.unlink(missing_ok=True)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return rows
+
+
+def write_text_whole(text: str, path: Path, scratch: Path) -> None:
+    """Write a small file, which is on disk, whole, when this returns; it may replace another."""
+    temporary = scratch / f"{path.name}.unfinished"
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that what was renamed into a folder, or removed from it, is so on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def part_bytes(table: pa.Table) -> tuple[int, int]:
@@ -74,11 +94,3 @@ def _write_durably(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) ->
         file.flush()
         os.fsync(file.fileno())
     return rows
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,6 +5,7 @@ OUT/runs/<run_id>/          job.toml, report.json, events.jsonl
 OUT/runs/<run_id>/replacements/  rows that replace others when the run ends, see jobs/replace.py
 OUT/runs/<run_id>/scratch/  the plan, unfinished files, marks; gone when the run ends
 OUT/runs/.lock  .fence      see jobs/locks.py
+OUT/runs/.swap.json         there while files of the table are merged, see jobs/swap.py
 """
 
 import secrets
@@ -34,6 +35,10 @@ class OutFolder:
     @property
     def fence(self) -> Path:
         return self.runs / ".fence"
+
+    @property
+    def swap_journal(self) -> Path:
+        return self.runs / ".swap.json"
 
     def table_files(self) -> list[Path]:
         """The files of the table, sorted by name: by run, then by partition."""

@@ -11,6 +11,7 @@ from jobs.errors import Terminated, UsageError
 from jobs.folders import OutFolder, RunFolder
 from jobs.locks import run_lock, take_fence
 from jobs.replace import put_replacements_in_place
+from jobs.swap import finish_swap
 
 
 @contextmanager
@@ -34,6 +35,7 @@ def _take_over(run: RunFolder) -> None:
     _remove_scratch(run.out)
     try:
         run.create()
+        finish_swap(run.out, run.scratch)
         put_replacements_in_place(run.out, run.scratch)
     except OSError as error:
         raise UsageError(f"cannot write to {run.out.root}: {error}") from error

@@ -1,0 +1,66 @@
+"""One new file of the table in the place of several, whatever interrupts it.
+
+No file system renames one file and removes others in one step. So a journal in OUT/runs says which
+files are to go, before the new one is given the name of the first of them; then the others go, then
+the journal. The next command that writes to OUT does what a killed one has left (`finish_swap`): if
+the new file is in place it removes the others, and if it is not, nothing has happened yet.
+
+What a reader sees: it never misses a row. From the first renaming to the last it sees rows of the
+others twice: for one fsync of the folder and one rename a file (out of the table, because to free a
+file's room takes much longer), and if the process is killed just then, until the next command that
+writes to OUT. A reader that listed the files before finds some gone: it must list again. As the new
+file has the first name, one that opens files in the order of their names notices in any case; one
+in any other order, and that takes minutes (Dask), may have read old files when it comes to the new.
+
+Each step is on disk before the next begins. On an object store, the new object is put over the
+first one instead of being renamed, and the others are deleted.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from jobs.commit import sync_folder, write_text_whole
+from jobs.folders import OutFolder
+from jobs.table import readable
+
+
+@contextmanager
+def swap(out: OutFolder, scratch: Path, files: Sequence[Path], rows: int) -> Iterator[None]:
+    """In this context a new file takes the name of the first of the files; then the others go.
+
+    It has all their rows, so many. It is the `right` for `write_whole`.
+    """
+    first, *others = files
+    journal = {"file": first.name, "rows": rows, "replaces": [path.name for path in others]}
+    write_text_whole(json.dumps(journal), out.swap_journal, scratch)
+    yield
+    _remove(out, scratch, others)
+
+
+def finish_swap(out: OutFolder, scratch: Path) -> None:
+    """Finish what a killed process has begun, or forget what it has only announced."""
+    if not out.swap_journal.exists():
+        return
+    journal = json.loads(out.swap_journal.read_text(encoding="utf-8"))
+    in_place = _rows(out.captions / journal["file"]) == journal["rows"]
+    _remove(out, scratch, [out.captions / name for name in journal["replaces"] if in_place])
+
+
+def _rows(path: Path) -> int | None:
+    """Of a file of the table; before the swap it has fewer than after, or the others have none."""
+    return readable(path, lambda: pq.read_metadata(path)).num_rows if path.exists() else None
+
+
+def _remove(out: OutFolder, scratch: Path, files: Sequence[Path]) -> None:
+    sync_folder(out.captions)
+    for path in files:
+        with suppress(FileNotFoundError):
+            path.rename(scratch / path.name)
+    sync_folder(out.captions)
+    out.swap_journal.unlink()
+    for path in files:
+        (scratch / path.name).unlink(missing_ok=True)
