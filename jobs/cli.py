@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from captioner.errors import CaptionerError
 from jobs.cli_run import add_plan, add_run
 from jobs.cli_training import add_evaluate, add_train
-from jobs.errors import ExitCode, JobError
+from jobs.errors import ExitCode, JobError, Terminated
 
 if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (JobError, CaptionerError) as error:
         print(f"captioner: error: {error}", file=sys.stderr)
         return int(error.exit_code if isinstance(error, JobError) else ExitCode.USAGE)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("captioner: interrupted", file=sys.stderr)
-        return int(ExitCode.INTERRUPTED)
+        return int(ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"captioner {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_run, add_plan, _add_status, add_train, add_evaluate):
+    for add in (add_run, add_plan, _add_status, _add_compact, add_train, add_evaluate):
         add(commands)
     return parser
 
@@ -66,4 +66,34 @@ def _status(options: dict[str, object]) -> int:
 
     status = read_status(str(options["out"]))
     print(json.dumps(asdict(status), indent=2) if options["json"] else status_text(status))
+    return ExitCode.DONE
+
+
+def _add_compact(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "compact",
+        help="merge the small files of a table",
+        description="Merge the small files of a table into large ones, and remove rows of images "
+        "that have a later row. Readers may be at work. Interrupted at any moment, the table is "
+        "whole after the next compact or run.",
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("out", metavar="OUT", help="folder that `captioner run --out` wrote")
+    parser.add_argument(
+        "--target-bytes",
+        metavar="N",
+        type=int,
+        help="of a file (128 MB); files of at least half of that stay as they are",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    parser.set_defaults(command=_compact)
+
+
+def _compact(options: dict[str, Any]) -> int:
+    from jobs.compact import compact
+    from jobs.report import compaction_text
+
+    done = compact(**options)
+    if not options.get("quiet"):
+        print(compaction_text(done))
     return ExitCode.DONE

@@ -4,7 +4,7 @@ Both are cut into buckets on disk, by a hash of the URI, and compared bucket by 
 hash join (Kitsuregawa et al. 1983). Within a bucket the URIs themselves are compared.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -151,7 +151,7 @@ class ListedBuckets(Buckets):
         self.add([batch.column(IMAGE_URI), batch.column(IMAGE_VERSION), pa.array(positions)])
 
 
-def table_buckets(files: Sequence[Path], redo: Redo, path: Path) -> Buckets:
+def table_buckets(files: Iterable[Path], redo: Redo, path: Path) -> Buckets:
     """The rows of the table's files. UsageError for a file that is none of a table's."""
     buckets = Buckets(path, _ROW)
     for number, file in enumerate(files):
@@ -182,17 +182,36 @@ def compare(
 
     Only rows whose URI is in `scope` can have vanished.
     """
-    together = max(1, BUCKETS * BUCKET_ROWS // max(listing.rows, table.rows, BUCKET_ROWS))
+    together = _buckets_together(max(listing.rows, table.rows))
     for listed, rows in zip(listing.read(together), table.read(together), strict=True):
         yield _compare(listed.to_pandas(), rows.to_pandas(), redo, scope)
+
+
+def superseded(table: Buckets) -> Iterator[pd.DataFrame]:
+    """The table's rows of images that have a later row: the numbers of their files, and positions.
+
+    Among rows of one time, that of the last file is the latest.
+    """
+    for rows in table.read(_buckets_together(table.rows)):
+        in_order, surplus = _by_time(rows.to_pandas())
+        yield in_order.loc[surplus, [POSITION, FILE]]
+
+
+def _buckets_together(rows: int) -> int:
+    return max(1, BUCKETS * BUCKET_ROWS // max(rows, BUCKET_ROWS))
+
+
+def _by_time(rows: pd.DataFrame) -> tuple[pd.DataFrame, "pd.Series[bool]"]:
+    """Rows in the order of time, and which of them have a later one."""
+    in_order = rows.sort_values(AT, kind="stable", ignore_index=True)
+    return in_order, in_order.duplicated(IMAGE_URI, keep="last")
 
 
 def _compare(
     listed: pd.DataFrame, rows: pd.DataFrame, redo: Redo, scope: Callable[[str], bool]
 ) -> Compared:
     duplicate = listed.duplicated(IMAGE_URI)
-    rows = rows.sort_values(AT, kind="stable", ignore_index=True)
-    surplus = rows.duplicated(IMAGE_URI, keep="last")
+    rows, surplus = _by_time(rows)
     latest = rows[~surplus].rename_axis("row").reset_index()
     pairs = listed[~duplicate].merge(latest, "left", on=IMAGE_URI, suffixes=("", "_then"))
 

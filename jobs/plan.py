@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -44,6 +45,11 @@ class Plan:
     @property
     def images(self) -> int:
         return sum(self.partition_sizes)
+
+    def add_surplus(self, rows: pd.DataFrame) -> None:
+        """Add rows, by the numbers of their files and their positions."""
+        for file, position in rows[["file", "position"]].itertuples(index=False):
+            self.surplus.setdefault(self.files[file], []).append(position)
 
 
 def make_plan(
@@ -126,8 +132,7 @@ def _record(compared: Compared, plan: Plan, fates: Fates) -> None:
     plan.counts.add(compared.counts)
     fates[compared.new] = NEW
     fates[compared.redo["position"]] = compared.redo["file"]
-    for file, position in compared.surplus[["file", "position"]].itertuples(index=False):
-        plan.surplus.setdefault(plan.files[file], []).append(position)
+    plan.add_surplus(compared.surplus)
 
 
 def _write_partitions(plan: Plan, path: Path, listing: Path, fates: Fates, size: int) -> None:

@@ -4,12 +4,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.errors import UsageError
 from jobs.folders import OutFolder
 from jobs.table import file_batches
 from schemas.caption_table import Status
 from schemas.job_report import JobReport
+
+if TYPE_CHECKING:
+    from jobs.compact import Compaction
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,18 @@ def status_text(status: TableStatus) -> str:
         "table": status.table,
     }
     return aligned(lines)
+
+
+def compaction_text(done: "Compaction") -> str:
+    """What became of a table in a few lines."""
+    lines = {
+        "files": f"{done.files:,} (before: {done.files_before:,})",
+        "bytes": f"{done.bytes / 1e6:,.1f} MB (before: {done.bytes_before / 1e6:,.1f} MB)",
+        "rows": f"{done.rows:,}",
+        "superseded": f"{done.superseded:,} rows removed",
+        "table": done.table,
+    }
+    return _aligned(lines)
 
 
 def summary(report: JobReport) -> str:

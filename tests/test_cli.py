@@ -12,7 +12,9 @@ from jobs.cli import main
 HEAVY = "{'torch', 'torchvision', 'dask', 'distributed', 'pandas'}"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["status", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["status", "--help"], ["compact", "--help"]]
+)
 def test_help_imports_neither_torch_nor_dask(arguments: list[str]) -> None:
     code = (
         "import sys; from jobs.cli import main\n"

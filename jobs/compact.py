@@ -1,0 +1,195 @@
+"""Many small files of the table -> few large ones, without the rows that have a later one."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from jobs.commit import write_whole
+from jobs.compare import Redo, superseded, table_buckets
+from jobs.errors import UsageError
+from jobs.folders import OutFolder, RunFolder
+from jobs.plan import Plan
+from jobs.replace import remove_surplus
+from jobs.swap import finish_swap, swap
+from jobs.table import readable
+from jobs.writing import only_writer
+from schemas.caption_table import merged_schema, with_schema
+
+TARGET_BYTES = 128_000_000
+ROW_GROUP_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What became of a table: its rows, those removed, its files and their bytes."""
+
+    table: str
+    rows: int
+    superseded: int
+    files: int
+    bytes: int
+    files_before: int
+    bytes_before: int
+
+
+def compact(
+    out: str | Path, target_bytes: int = TARGET_BYTES, *, quiet: bool = False
+) -> Compaction:
+    """Merge small files of the table in OUT into files of about `target_bytes`.
+
+    Files of at least half of that stay as they are, as do those that have no small neighbour by
+    name. Of an image with several rows only the latest stays. Memory does not grow with the table;
+    OUT needs room for one more file of the target, and for the table's keys. What readers see
+    meanwhile: see swap.py. Killed at any moment, every row is there, and once after the next
+    command that writes to OUT.
+
+    UsageError if there is no table, or a file that is none of a table's; TemporaryError if a run
+    has OUT; KeyboardInterrupt after Ctrl-C or SIGTERM.
+    """
+    folder = OutFolder(Path(out).absolute())
+    if not folder.captions.is_dir():
+        raise UsageError(f"{out} holds no caption table (no folder {folder.captions})")
+    if target_bytes < 1:
+        raise UsageError(f"target_bytes must be a whole number above 0, not {target_bytes}")
+    run = folder.new_run()
+    with only_writer(run):
+        before = _sizes(folder)
+        rows, removed = _remove_superseded(run, quiet)
+        try:
+            _Merging(run, target_bytes).merge(_progress(folder.table_files(), "merging", quiet))
+        finally:
+            finish_swap(folder, run.scratch)  # if a signal came between its steps
+        after = _sizes(folder)
+    return Compaction(
+        str(folder.captions), rows, removed, len(after), sum(after), len(before), sum(before)
+    )
+
+
+def _sizes(out: OutFolder) -> list[int]:
+    return [path.stat().st_size for path in out.table_files()]
+
+
+def _progress(files: Sequence[Path], what: str, quiet: bool) -> "tqdm[Any]":
+    return tqdm(files, what, unit=" files", disable=True if quiet else None)
+
+
+def _remove_superseded(run: RunFolder, quiet: bool) -> tuple[int, int]:
+    """How many rows stay, and how many go because their image has a later one."""
+    plan = Plan(run.out.table_files())
+    keys = run.scratch / "rows.arrow"
+    rows = table_buckets(_progress(plan.files, "reading", quiet), Redo(), keys)
+    for later in superseded(rows):
+        plan.add_surplus(later)
+    keys.unlink()
+    remove_surplus(plan, run.scratch)
+    removed = sum(len(positions) for positions in plan.surplus.values())
+    return rows.rows - removed, removed
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file of the table. `data` are its bytes without the footer, of which few remain merged."""
+
+    path: Path
+    size: int
+    data: int
+    rows: int
+    schema: pa.Schema
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    return readable(path, lambda: pq.ParquetFile(path))
+
+
+def _part(path: Path) -> _Part:
+    size = path.stat().st_size
+    with _opened(path) as file:
+        footer = file.metadata.serialized_size
+        return _Part(path, size, size - footer, file.metadata.num_rows, file.schema_arrow)
+
+
+@dataclass
+class _Group:
+    """Neighbours by name, to be merged."""
+
+    paths: list[Path] = field(default_factory=list)
+    schemas: list[pa.Schema] = field(default_factory=list)  # neighbours mostly have the same
+    data: int = 0
+    rows: int = 0
+
+    def add(self, part: _Part) -> None:
+        self.paths.append(part.path)
+        if not self.schemas or not part.schema.equals(self.schemas[-1], check_metadata=True):
+            self.schemas.append(part.schema)
+        self.data += part.data
+        self.rows += part.rows
+
+
+class _Merging:
+    """Merges neighbours, so that the last file stays the newest: it has the table's columns."""
+
+    def __init__(self, run: RunFolder, target: int) -> None:
+        self.run, self.target = run, target
+        self.group = _Group()
+
+    def merge(self, files: Iterable[Path]) -> None:
+        """Merge what is small among all files of the table."""
+        for part in map(_part, files):
+            if self._is_large(part):
+                self._end_group()
+            else:
+                if self.group.data + part.data > self.target:
+                    self._end_group_if_large()
+                self.group.add(part)
+        self._end_group()
+
+    def _is_large(self, part: _Part) -> bool:
+        return part.size >= self.target / 2
+
+    def _end_group_if_large(self) -> None:
+        """Rows need less room together: a file that is still small begins the next group."""
+        path = self.group.paths[0]
+        self._end_group()
+        merged = _part(path)
+        if not self._is_large(merged):
+            self.group.add(merged)
+
+    def _end_group(self) -> None:
+        group, self.group = self.group, _Group()
+        if len(group.paths) < 2:
+            return
+        try:
+            schema = merged_schema(group.schemas)
+        except pa.ArrowException as error:
+            first, last = group.paths[0].name, group.paths[-1].name
+            where = f"the files {first} to {last} in {self.run.out.captions}"
+            raise UsageError(f"{where} do not fit together: {error}") from error
+        scratch = self.run.scratch
+        right = swap(self.run.out, scratch, group.paths, group.rows)
+        write_whole(_row_groups(group.paths, schema), schema, group.paths[0], scratch, right)
+
+
+def _row_groups(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    """All rows of the files, in tables of ROW_GROUP_ROWS, the last of fewer."""
+    waiting: list[pa.Table] = []
+    missing = ROW_GROUP_ROWS
+    for rows in _rows(paths, schema):
+        while rows.num_rows >= missing:
+            yield pa.concat_tables([*waiting, rows.slice(0, missing)]).combine_chunks()
+            rows, waiting, missing = rows.slice(missing), [], ROW_GROUP_ROWS
+        waiting.append(rows)
+        missing -= rows.num_rows
+    if missing < ROW_GROUP_ROWS:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _rows(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    for path in paths:
+        with _opened(path) as file:
+            for batch in file.iter_batches(ROW_GROUP_ROWS):
+                yield with_schema(pa.Table.from_batches([batch]), schema)
