@@ -47,8 +47,10 @@ def test_the_dask_query_groups_by_status(out: Path, capsys: pytest.CaptureFixtur
 
 def test_every_flag_the_readme_uses_exists() -> None:
     commands = " ".join(text for _, text in BLOCKS).replace("\\\n", " ")
-    used = re.findall(r"^captioner (run|status|train|evaluate) (.*)$", commands, re.MULTILINE)
-    assert {command for command, _ in used} == {"run", "status", "train", "evaluate"}
+    used = re.findall(
+        r"^captioner (run|status|compact|train|evaluate) (.*)$", commands, re.MULTILINE
+    )
+    assert {command for command, _ in used} == {"run", "status", "compact", "train", "evaluate"}
     for command, arguments in used:
         flags = {word for word in shlex.split(arguments) if word.startswith("--")}
         assert flags <= set(re.findall(r"--[\w-]+", captioner(command, "--help").stdout))
