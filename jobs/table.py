@@ -7,7 +7,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.errors import UsageError
+from jobs.errors import TemporaryError, UsageError
 
 BATCH_ROWS = 65_536
 T = TypeVar("T")
@@ -25,9 +25,15 @@ def file_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
 
 
 def readable(path: Path, read: Callable[[], T]) -> T:
-    """What reading a file of the table gives; UsageError if it is no such file."""
+    """What reading a file of the table gives; UsageError if it is no such file.
+
+    TemporaryError if it is gone since the files were listed: a command that writes to OUT is at
+    work.
+    """
     try:
         return read()
+    except FileNotFoundError as error:
+        raise TemporaryError(f"{path} is gone, the table changes just now; try again") from error
     except (pa.ArrowException, OSError) as error:
         raise _foreign(path, str(error)) from error
 

@@ -261,6 +261,16 @@ def test_a_reader_never_misses_a_row_and_seldom_sees_one_twice(out: Path) -> Non
     assert seen[rows, rows] > 0.8 * seen.total()
 
 
+def test_status_says_to_try_again_if_a_file_is_merged_away_meanwhile(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parts(out, 3)
+    listed = OutFolder(out).table_files()
+    compact(out, quiet=True)
+    monkeypatch.setattr(OutFolder, "table_files", lambda _: listed)
+    assert main(["status", str(out)]) == 75
+
+
 def test_the_new_file_is_there_before_the_others_go(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
