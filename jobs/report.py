@@ -71,7 +71,7 @@ def compaction_text(done: "Compaction") -> str:
         "superseded": f"{done.superseded:,} rows removed",
         "table": done.table,
     }
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def summary(report: JobReport) -> str:
