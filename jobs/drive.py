@@ -14,6 +14,7 @@ from distributed import Client, Future, KilledWorker, as_completed
 from jobs.cluster import connect
 from jobs.config import JobConfig
 from jobs.errors import ExitCode, JobError, TemporaryError, UsageError
+from jobs.hash_index import HashLog
 from jobs.locks import end_commits, revoke
 from jobs.tally import Tally
 from jobs.task import DIED, PartitionResult, Task, WorkerSettings, after_failure, again, tasks_of
@@ -42,6 +43,7 @@ class _Driver:
         self.running: dict[str, Task] = {}  # by key
         self.completed = as_completed(loop=client.loop)
         self.tally = tally
+        self.hashes = HashLog(tally.run)
 
     def run(self) -> None:
         """Settle one task after the other. Few are in flight, so the graph stays small."""
@@ -78,6 +80,7 @@ class _Driver:
         if result.error is not None:
             return self._settle_failure(task, result.error, died=result.died)
         self.tally.add(result)
+        self.hashes.add(task.part, result.hashes)
         return []
 
     def _settle_death(self, task: Task) -> list[Task]:

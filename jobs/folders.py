@@ -3,7 +3,7 @@
 OUT/captions/*.parquet      the caption table, and nothing else
 OUT/runs/<run_id>/          job.toml, report.json, events.jsonl
 OUT/runs/<run_id>/replacements/  rows that replace others when the run ends, see jobs/replace.py
-OUT/runs/<run_id>/scratch/  the plan, unfinished files, marks; gone when the run ends
+OUT/runs/<run_id>/scratch/  the plan, an index, unfinished files, marks; gone when the run ends
 OUT/runs/.lock  .fence      see jobs/locks.py
 OUT/runs/.swap.json         there while files of the table are merged, see jobs/swap.py
 """
@@ -39,6 +39,10 @@ class OutFolder:
     @property
     def swap_journal(self) -> Path:
         return self.runs / ".swap.json"
+
+    def name_of(self, path: Path) -> str:
+        """A file's path below OUT."""
+        return path.relative_to(self.root).as_posix()
 
     def table_files(self) -> list[Path]:
         """The files of the table, sorted by name: by run, then by partition."""
@@ -79,6 +83,11 @@ class RunFolder:
     @property
     def replacements(self) -> Path:
         return self.root / "replacements"
+
+    @property
+    def known(self) -> Path:
+        """The index of the captions that there are, see jobs/hash_index.py."""
+        return self.scratch / "known"
 
     def part(self, name: str, *, replaces: bool = False) -> Path:
         """The file of a part: the table's, or with rows that are to replace others of the table."""

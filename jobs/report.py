@@ -90,7 +90,7 @@ def summary(report: JobReport) -> str:
     unfinished = f" of {report.planned:,}" if report.images < report.planned else ""
     lines = {
         "images": f"{report.images:,}{unfinished}{in_brackets(others)}",
-        **_outcome(report.statuses),
+        **_outcome(report.statuses, report.reused),
         **_review(report),
         "speed": f"{report.images_per_second or 0:,.1f} images/s",
         "table": report.table,
@@ -100,10 +100,11 @@ def summary(report: JobReport) -> str:
     return aligned(lines)
 
 
-def _outcome(statuses: Mapping[str, int]) -> dict[str, str]:
+def _outcome(statuses: Mapping[str, int], reused: int = 0) -> dict[str, str]:
     failures = {status: n for status, n in statuses.items() if status != Status.OK}
+    others = {"reused from identical images": reused}
     return {
-        "captioned": f"{statuses.get(Status.OK, 0):,}",
+        "captioned": f"{statuses.get(Status.OK, 0):,}{in_brackets(others)}",
         "failed": f"{sum(failures.values()):,}{in_brackets(failures)}",
     }
 

@@ -10,6 +10,7 @@ from jobs.compare import Redo
 from jobs.config import JobConfig
 from jobs.errors import ExitCode, Interrupted, JobError, Terminated, UsageError
 from jobs.folders import OutFolder, RunFolder
+from jobs.hash_index import index_table
 from jobs.locks import end_commits
 from jobs.plan import make_plan
 from jobs.progress import with_progress
@@ -59,12 +60,13 @@ def _run(config: JobConfig, source: Source, tally: Tally) -> JobReport:
     run = tally.run
     try:
         check_threshold(tally.threshold, run.out)
-        size = config.partition_size
-        tally.plan = make_plan(source, run.out, run.scratch, size, redo_of(config))
+        size, redo = config.partition_size, redo_of(config)
+        tally.plan = make_plan(source, run.out, run.scratch, size, redo)
         if config.prune:
             _check_listing_is_whole(source)
         remove_surplus(tally.plan, run.scratch)
         if tally.plan.images:
+            index_table(run, redo.captioner or "")
             _caption(config, tally)
         _finish(run)
         if config.prune:

@@ -34,6 +34,7 @@ class Tally:
     partitions: int = 0
     workers: int = 0
     captioner: str | None = None
+    reused: int = 0
     needs_review: int = 0
     pruned: int = 0
     _bar: "tqdm[Any] | None" = None
@@ -60,8 +61,10 @@ class Tally:
             self.seconds[stage] += seconds
         self.partitions += 1
         self.captioner = result.captioner or self.captioner
+        self.reused += result.reused
         self.needs_review += result.needs_review
-        self.event("committed", result.name, images=result.images, statuses=dict(result.statuses))
+        counts = {"statuses": dict(result.statuses), "reused": result.reused}
+        self.event("committed", result.name, images=result.images, **counts)
         if self._bar is not None:
             self._bar.set_postfix(failed=self.failed, refresh=False)
             self._bar.update(result.images)
@@ -72,7 +75,7 @@ class Tally:
             for part in folder.glob(f"{self.run.run_id}-*.parquet"):
                 part.unlink()
         self.statuses.clear()
-        self.partitions = 0
+        self.partitions = self.reused = 0
 
     def event(self, event: str, part: str, **details: object) -> None:
         """Append a line to events.jsonl."""
@@ -97,6 +100,7 @@ class Tally:
             planned=self.plan.images,
             images=self.images,
             statuses=dict(self.statuses),
+            reused=self.reused,
             partitions=self.partitions,
             workers=self.workers,
             images_per_second=round(self.images / took, 2) if self.images else None,

@@ -82,6 +82,8 @@ class Task:
 class PartitionResult:
     """What became of a task: rows by status, those to review, seconds by stage; or an error.
 
+    `reused` captions are those of identical images; the others are `hashes`' (see hash_index.py).
+
     `died`: an earlier process died of this attempt. `fatal`: no other task would fare better, so
     the job ends with this code.
     """
@@ -91,6 +93,8 @@ class PartitionResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     captioner: str | None = None
     needs_review: int = 0
+    reused: int = 0
+    hashes: str = ""
     error: str | None = None
     died: bool = False
     fatal: ExitCode | None = None

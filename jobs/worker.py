@@ -1,4 +1,4 @@
-"""The pipeline of one partition: fetch and decode in threads, caption by batches, commit.
+"""The pipeline of one partition: fetch, hash and decode in threads, caption by batches, commit.
 
 Runs in a worker process, which holds the model. torch is imported with the first partition, so
 that the driver, which only names `caption_partition`, does without.
@@ -14,9 +14,8 @@ import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,6 +30,7 @@ from jobs.errors import ExitCode, FetchError
 from jobs.fetch import fetch
 from jobs.folders import OutFolder
 from jobs.plan import read_partition
+from jobs.reuse import KnownCaptions, Values, digits, known_captions
 from jobs.review import Threshold, needs_review
 from jobs.storage import configure
 from jobs.task import DIED, PartitionResult, SampleTimes, Task, WorkerSettings
@@ -52,13 +52,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class ReadImage:
-    """An image fetched and decoded, or the status and the error that came of it."""
+    """An image fetched and decoded, or the `values` that its row has in place of a new caption.
+
+    Those are a failure, or the caption of identical bytes. With neither, an image of the same
+    partition is identical, and both have the same values.
+    """
 
     record: ImageRecord
     sha256: str | None = None
     decoded: DecodedImage | None = None
-    status: Status = Status.OK
-    error: str | None = None
+    values: Values | None = None
 
 
 def caption_partition(task: Task) -> PartitionResult:
@@ -89,10 +92,10 @@ def time_sample(settings: WorkerSettings, plan: pa.Table) -> SampleTimes:
     task = Task(OutFolder(Path()).new_run(), settings, 0, size, 0, size)
     with _ONE_AT_A_TIME:
         captioner = _load_captioner(settings, task.run.run_id)
-        list(_rows(task, plan.slice(0, 1), captioner, defaultdict(float)))
+        _rows(task, plan.slice(0, 1), captioner, defaultdict(float))
         stages: Seconds = defaultdict(float)
         start = time.perf_counter()
-        rows = list(_rows(task, plan, captioner, stages))
+        rows, _ = _rows(task, plan, captioner, stages)
         seconds = time.perf_counter() - start
     table = rows_to_table(rows, _passthrough(task, plan), _metadata(task, captioner))
     row_bytes, file_bytes = part_bytes(table)
@@ -103,9 +106,14 @@ def committed_result(task: Task) -> PartitionResult | None:
     """The result of a task whose part is in the table already; None if it is not."""
     if not task.part.exists():
         return None
-    rows = pq.read_table(task.part, columns=["status", "needs_review"]).to_pydict()
+    columns = ["status", "needs_review", "image_sha256"]
+    rows = pq.read_table(task.part, columns=columns).to_pydict()
     to_review = rows["needs_review"].count(True)
-    return PartitionResult(task.name, Counter(rows["status"]), needs_review=to_review)
+    pairs = zip(rows["status"], rows["image_sha256"], strict=True)
+    hashes = digits([sha256 for status, sha256 in pairs if status == Status.OK])
+    return PartitionResult(
+        task.name, Counter(rows["status"]), needs_review=to_review, hashes=hashes
+    )
 
 
 def _caption_and_commit(task: Task) -> PartitionResult:
@@ -115,7 +123,7 @@ def _caption_and_commit(task: Task) -> PartitionResult:
         return PartitionResult(task.name, error=str(error), fatal=ExitCode.USAGE)
     seconds: Seconds = defaultdict(float)
     plan = read_partition(task.run.scratch, task.partition).slice(task.start, task.images)
-    rows = list(_rows(task, plan, captioner, seconds))
+    rows, new = _rows(task, plan, captioner, seconds)
     table = rows_to_table(rows, _passthrough(task, plan), _metadata(task, captioner))
     try:
         _timed(
@@ -125,7 +133,12 @@ def _caption_and_commit(task: Task) -> PartitionResult:
         return _cannot_write(task, error)
     statuses = Counter(str(row.status) for row in rows)
     to_review = sum(row.needs_review is True for row in rows)
-    return PartitionResult(task.name, statuses, seconds, captioner.identity, to_review)
+    reused = statuses[Status.OK] - len(new)
+    hashes = digits(new)
+    known_captions(task.run, captioner.identity).add(task.part, hashes)
+    return PartitionResult(
+        task.name, statuses, seconds, captioner.identity, to_review, reused, hashes
+    )
 
 
 def _passthrough(task: Task, plan: pa.Table) -> pa.Table:
@@ -163,8 +176,8 @@ def _load_captioner(settings: WorkerSettings, _run_id: str) -> "Captioner":
 
 def _rows(
     task: Task, plan: pa.Table, captioner: "Captioner", seconds: Seconds
-) -> Iterator[CaptionRow]:
-    """A row for each record, in order."""
+) -> tuple[list[CaptionRow], list[str]]:
+    """A row for each record, in order, and the hashes of the images that the network saw."""
     columns = (plan.column(name).to_pylist() for name in (IMAGE_URI, IMAGE_VERSION))
     records = [ImageRecord(*values) for values in zip(*columns, strict=True)]
     origin = functools.partial(
@@ -175,15 +188,44 @@ def _rows(
     )
     row = functools.partial(_row, origin, task.settings.threshold)
     if task.verdict is not None:
-        for record in records:
-            yield row(ReadImage(record, status=Status.CRASHED, error=task.verdict), None)
-        return
-    read = functools.partial(read_image, captioner.image_size, task.settings.max_bytes, seconds)
+        crashed = _failure(Status.CRASHED, task.verdict)
+        return [row(ReadImage(record), crashed) for record in records], []
+    images, new = _caption(records, task, captioner, seconds)
+    by_content = {image.sha256: image.values for image in images if image.values}
+    return [row(image, image.values or by_content[image.sha256]) for image in images], new
+
+
+def _caption(
+    records: list[ImageRecord], task: Task, captioner: "Captioner", seconds: Seconds
+) -> tuple[list[ReadImage], list[str]]:
+    """The images with their values, but for copies of others; the hashes that are new."""
+    known = known_captions(task.run, captioner.identity)
+    known.look()
+    read = functools.partial(
+        read_image, captioner.image_size, task.settings.max_bytes, seconds, known, {}
+    )
     size = task.settings.batch_size
+    images: list[ReadImage] = []
+    new: list[str] = []
     with ThreadPoolExecutor(_reader_count()) as readers:
-        images = _in_order(readers, read, records, ahead=BATCHES_AHEAD * size)
-        while batch := list(islice(images, size)):
-            yield from _caption_batch(batch, captioner, row, seconds)
+        ready = _in_order(readers, read, records, ahead=BATCHES_AHEAD * size)
+        for batch in _batches(ready, size):
+            new += [image.sha256 for image in batch if image.decoded and image.sha256]
+            images += _caption_batch(batch, captioner, seconds)
+    return images, new
+
+
+def _batches(images: Iterable[ReadImage], size: int) -> Iterator[list[ReadImage]]:
+    """The same images; `size` of each batch are to be captioned, of the last one fewer."""
+    batch: list[ReadImage] = []
+    decoded = 0
+    for image in images:
+        batch.append(image)
+        decoded += image.decoded is not None
+        if decoded == size:
+            yield batch
+            batch, decoded = [], 0
+    yield batch
 
 
 def _reader_count() -> int:
@@ -192,66 +234,87 @@ def _reader_count() -> int:
 
 
 def _caption_batch(
-    batch: list[ReadImage],
-    captioner: "Captioner",
-    row: Callable[..., CaptionRow],
-    seconds: Seconds,
-) -> Iterator[CaptionRow]:
+    batch: list[ReadImage], captioner: "Captioner", seconds: Seconds
+) -> Iterator[ReadImage]:
+    """The same images, those that were decoded with the values of their captions instead."""
     pixels = [image.decoded.pixels for image in batch if image.decoded]
     captions: Iterator[Caption] = iter(())
     if pixels:
         features = _timed(seconds, "encode", lambda: captioner.encode(np.stack(pixels)))
         captions = iter(_timed(seconds, "search", lambda: captioner.search(features)))
     for image in batch:
-        yield row(image, next(captions) if image.decoded else None)
+        if image.decoded:
+            values = _captioned(image.decoded, next(captions))
+            yield replace(image, decoded=None, values=values)
+        else:
+            yield image
 
 
-def read_image(size: int, max_bytes: int, seconds: Seconds, record: ImageRecord) -> ReadImage:
-    """Fetch and decode one image to `size` x `size` pixels; what is wrong with it is a status.
+def read_image(
+    size: int,
+    max_bytes: int,
+    seconds: Seconds,
+    known: KnownCaptions,
+    firsts: dict[str, ImageRecord],
+    record: ImageRecord,
+) -> ReadImage:
+    """Fetch one image and, if its bytes are new, decode it to `size` x `size` pixels.
 
-    Adds the seconds of fetching, and those of the processor for decoding, which waits for cores.
+    What is wrong with it is a status. `firsts` has, by hash, the images of the partition whose
+    bytes no other had before. Adds the seconds of fetching, and those of the processor for
+    decoding, which waits for cores.
     """
     sha256 = None
     try:
         data = _timed(seconds, "fetch", lambda: fetch(record.uri, max_bytes))
         sha256 = hashlib.sha256(data).hexdigest()
+        if firsts.setdefault(sha256, record) is not record:
+            return ReadImage(record, sha256)
+        if values := known.find(sha256):
+            return ReadImage(record, sha256, values=values)
         decoded = _timed(seconds, "decode", lambda: decode_image(data, size), time.thread_time)
     except FetchError as error:
-        return ReadImage(record, status=error.status, error=str(error))
+        return ReadImage(record, values=_failure(error.status, str(error)))
     except ImageError as error:
         too_large = isinstance(error, ImageTooLarge)
         status = Status.TOO_LARGE if too_large else Status.UNREADABLE
-        return ReadImage(record, sha256, status=status, error=str(error))
+        return ReadImage(record, sha256, values=_failure(status, str(error)))
     return ReadImage(record, sha256, decoded)
+
+
+def _failure(status: Status, error: str) -> Values:
+    return {"status": status, "error": error.encode(errors="backslashreplace").decode()}
+
+
+def _captioned(image: DecodedImage, caption: "Caption") -> Values:
+    """As they are in the table, whose confidence is a float32."""
+    confidence = caption.confidence
+    others = caption.alternatives
+    return {
+        "status": Status.OK,
+        "width": image.width,
+        "height": image.height,
+        "format": image.format,
+        "caption": caption.text or None,
+        "confidence": None if confidence is None else float(np.float32(confidence)),
+        "log_prob": caption.log_prob,
+        "token_log_probs": caption.token_log_probs,
+        "alternatives": [Alternative(caption=a.text, log_prob=a.log_prob) for a in others],
+    }
 
 
 def _row(
     origin: Callable[..., CaptionRow],
     threshold: Threshold | None,
     image: ReadImage,
-    caption: "Caption | None",
+    values: Values,
 ) -> CaptionRow:
-    row = functools.partial(
-        origin,
+    return origin(
         image_uri=image.record.uri,
         image_version=image.record.version,
         image_sha256=image.sha256,
-        status=image.status,
-        error=image.error and image.error.encode(errors="backslashreplace").decode(),
-    )
-    if image.decoded is None or caption is None:
-        return row()
-    others = caption.alternatives
-    return row(
-        width=image.decoded.width,
-        height=image.decoded.height,
-        format=image.decoded.format,
-        caption=caption.text or None,
-        confidence=caption.confidence,
-        needs_review=needs_review(caption.confidence, threshold),
-        log_prob=caption.log_prob,
-        token_log_probs=caption.token_log_probs,
-        alternatives=[Alternative(caption=a.text, log_prob=a.log_prob) for a in others],
+        needs_review=needs_review(values.get("confidence"), threshold),
+        **values,
     )
 
 

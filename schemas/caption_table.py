@@ -83,6 +83,12 @@ _TABLE_SCHEMA = pa.schema(
 )
 
 
+CONTENT_COLUMNS = (  # of a row with a caption: those that follow from the image's bytes
+    *("width", "height", "format", "status", "caption", "confidence"),
+    *("log_prob", "token_log_probs", "alternatives"),
+)
+
+
 def caption_table_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
     """The table's columns, then those that a manifest passes through."""
     return pa.schema([*_TABLE_SCHEMA, *(passthrough or ())])

@@ -18,6 +18,7 @@ class JobReport:
     of another captioner. `images` of those planned have a row now, counted in `statuses`. `seconds`
     sums each stage over all workers. `duplicates` and `skipped` (by reason) are no images of the
     job. `vanished` images had a row and were not listed; `pruned` of these rows were removed.
+    `reused` of the captions are those of identical images, which the network did not see.
     `needs_review` counts the captions with a confidence below `min_confidence`, None if there was
     no such threshold. If it was chosen for a `target_precision`, `expected_coverage` is the share
     of captions that reach it on the calibration's images.
@@ -43,6 +44,7 @@ class JobReport:
     planned: int = 0
     images: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
+    reused: int = 0
     partitions: int = 0
     workers: int = 0
     images_per_second: float | None = None

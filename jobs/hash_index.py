@@ -1,0 +1,219 @@
+"""Which file has a caption of an image with this SHA-256: an index in the scratch of a run.
+
+It has the first 8 bytes of the hashes, and takes 12 bytes a caption. The driver writes it: sorted
+chunks of the table's hashes before the work begins, then a log with those of each part that is
+committed, which becomes a chunk when it is long enough. Workers open the chunks as memory maps and
+read on in the log, so neither lists a folder, and what is in their memory has a bound.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.folders import RunFolder
+from jobs.table import file_batches
+from schemas.caption_table import Status
+
+CHUNK = 4_000_000  # hashes sorted in memory at once
+GROWTH = 4  # times longer than the next one is each sorted series of the log
+HASH_DIGITS, PREFIX_DIGITS = 64, 16  # hexadecimal
+
+_COLUMNS = ("image_sha256", "status", "captioner")
+Prefixes = npt.NDArray[np.uint64]
+
+
+class Sorted(NamedTuple):
+    """Hashes in order, each once, with the number of the file that has it."""
+
+    prefixes: Prefixes
+    files: npt.NDArray[np.int32]
+
+    def file_of(self, prefix: np.uint64) -> int | None:
+        """The number of the file that has a hash; None if none does."""
+        place = self.prefixes.searchsorted(prefix)
+        if place == len(self.prefixes) or self.prefixes[place] != prefix:
+            return None
+        return int(self.files[place])
+
+
+class HashLog:
+    """The driver's: tells the workers what the others have committed."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run, self._chunks = run, _ChunkWriter(run)
+
+    def add(self, part: Path, hashes: str) -> None:
+        """Add the captions of a part, by the first 16 digits of each hash, in a row."""
+        if hashes:
+            with _log(self._run, self._chunks.written).open("a", encoding="utf-8") as log:
+                log.write(f"{self._run.out.name_of(part)} {hashes}\n")
+            self._chunks.add(part, _from_digits(hashes))
+
+
+class HashIndex:
+    """A worker's view of the index. Only `files_of` is for several threads."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._chunks: list[tuple[Sorted, npt.NDArray[np.str_]]] = []
+        self._begin_log()
+
+    def _begin_log(self) -> None:
+        self._series: list[Sorted] = []
+        self._names: list[str] = []
+        self._position = 0
+
+    def look(self) -> None:
+        """Take in what has been committed since the last look.
+
+        What cannot be read is left for the next look: to know less costs time only.
+        """
+        with suppress(OSError, ValueError):
+            while _file(self._run, len(self._chunks), "prefixes").exists():
+                self._chunks.append(_read_chunk(self._run, len(self._chunks)))
+                self._begin_log()
+            with _log(self._run, len(self._chunks)).open("rb") as log:
+                log.seek(self._position)
+                lines = log.read()
+            whole = lines[: lines.rfind(b"\n") + 1]
+            self._position += len(whole)
+            pairs = [line.rsplit(" ", 1) for line in whole.decode().splitlines()]
+            self._add([name for name, _ in pairs], [_from_digits(text) for _, text in pairs])
+
+    def add(self, part: Path, hashes: str) -> None:
+        """Add a part of this worker's own, which the driver may not have logged yet."""
+        if hashes:
+            self._add([self._run.out.name_of(part)], [_from_digits(hashes)])
+
+    def files_of(self, sha256: str) -> Iterator[Path]:
+        """Files that may have a caption of that hash."""
+        prefix = np.uint64(first_bytes(sha256))
+        for chunk, names in self._chunks:
+            if (number := chunk.file_of(prefix)) is not None:
+                yield self._run.out.root / str(names[number])
+        for series in self._series:
+            if (number := series.file_of(prefix)) is not None:
+                yield self._run.out.root / self._names[number]
+
+    def _add(self, names: Sequence[str], prefixes: Sequence[Prefixes]) -> None:
+        new = _sorted(np.concatenate([*prefixes, _NONE]), _numbers(prefixes, len(self._names)))
+        self._names += names
+        while self._series and len(self._series[-1].prefixes) <= GROWTH * len(new.prefixes):
+            last = self._series.pop()
+            both = np.concatenate([last.prefixes, new.prefixes])
+            new = _sorted(both, np.concatenate([last.files, new.files]))
+        if len(new.prefixes):
+            self._series.append(new)
+
+
+def index_table(run: RunFolder, captioner: str) -> None:
+    """Index the captions that the table has of this captioner.
+
+    UsageError for a file that is none of a table's.
+    """
+    run.known.mkdir(exist_ok=True)
+    chunks = _ChunkWriter(run)
+    for path in run.out.table_files():
+        for batch in file_batches(path, _COLUMNS):
+            if len(hashes := batch.column(0).filter(_is_known(batch, captioner))):
+                chunks.add(path, first_bytes_of(hashes))
+    chunks.write()
+
+
+def first_bytes(sha256: str) -> int:
+    """The first 8 bytes of a hash as a number."""
+    return int(sha256[:PREFIX_DIGITS], 16)
+
+
+def first_bytes_of(hashes: pa.Array) -> Prefixes:
+    """The same of strings of 64 digits, without nulls."""
+    _, offsets, data = hashes.cast(pa.string()).buffers()
+    start = np.frombuffer(offsets, np.int32)[hashes.offset]
+    text = np.frombuffer(data, np.uint8, len(hashes) * HASH_DIGITS, start)
+    digits = text.reshape(-1, HASH_DIGITS)[:, :PREFIX_DIGITS]
+    halves = (digits & 15) + 9 * (digits >> 6)  # "0" is 0x30, "a" is 0x61
+    return (halves[:, ::2] << 4 | halves[:, 1::2]).view(">u8").ravel().astype(np.uint64)
+
+
+class _ChunkWriter:
+    """Writes chunks of the index, after those that are there."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self.written = len(list(run.known.glob("*.prefixes.npy")))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._names: list[str] = []
+        self._prefixes: list[Prefixes] = []
+        self._rows = 0
+
+    def add(self, path: Path, prefixes: Prefixes) -> None:
+        self._names.append(self._run.out.name_of(path))
+        self._prefixes.append(prefixes)
+        self._rows += len(prefixes)
+        if self._rows >= CHUNK:
+            self.write()
+
+    def write(self) -> None:
+        """Write what has been added, if anything has. The prefixes appear last, and whole."""
+        if not self._rows:
+            return
+        chunk = _sorted(np.concatenate(self._prefixes), _numbers(self._prefixes))
+        path = _file(self._run, self.written, "prefixes")
+        unfinished = path.with_name("unfinished.npy")
+        np.save(_file(self._run, self.written, "names"), np.array(self._names))
+        np.save(_file(self._run, self.written, "files"), chunk.files)
+        np.save(unfinished, chunk.prefixes)
+        unfinished.rename(path)
+        self.written += 1
+        self._begin()
+
+
+def _is_known(batch: pa.RecordBatch, captioner: str) -> pa.Array:
+    hashes, status, by = batch.columns
+    whole = pc.equal(pc.binary_length(hashes), HASH_DIGITS)
+    ok = pc.equal(status.cast(pa.string()), Status.OK)
+    return pc.and_(pc.and_(whole, ok), pc.equal(by, captioner))
+
+
+def _sorted(prefixes: Prefixes, files: npt.NDArray[np.int32]) -> Sorted:
+    order = np.argsort(prefixes)
+    prefixes = prefixes[order]
+    is_first = np.ones(len(prefixes), bool)
+    is_first[1:] = prefixes[1:] != prefixes[:-1]
+    return Sorted(prefixes[is_first], files[order[is_first]])
+
+
+def _numbers(groups: Sequence[Prefixes], first: int = 0) -> npt.NDArray[np.int32]:
+    """The number of its group for each member of the groups."""
+    numbers = np.arange(first, first + len(groups), dtype=np.int32)
+    return np.repeat(numbers, [len(group) for group in groups])
+
+
+def _from_digits(digits: str) -> Prefixes:
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
+
+
+def _file(run: RunFolder, chunk: int, what: str) -> Path:
+    return run.known / f"{chunk:06d}.{what}.npy"
+
+
+def _log(run: RunFolder, chunk: int) -> Path:
+    """The log of what is to become that chunk."""
+    return run.known / f"{chunk:06d}.log"
+
+
+def _read_chunk(run: RunFolder, chunk: int) -> tuple[Sorted, npt.NDArray[np.str_]]:
+    parts = (_file(run, chunk, what) for what in ("prefixes", "files", "names"))
+    prefixes, files, names = (np.asarray(np.load(path, mmap_mode="r")) for path in parts)
+    return Sorted(prefixes, files), names
+
+
+_NONE: Prefixes = np.empty(0, np.uint64)

@@ -1,0 +1,101 @@
+"""Identical bytes are captioned once: an image takes the caption that its content has already.
+
+The index (hash_index.py) says which file may have it. It is taken only from a row with the hash
+itself, of the same captioner: a file that is gone or has other rows by now has none, and the image
+is captioned. Two workers that meet the same bytes at the same moment both caption them.
+"""
+
+import functools
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.folders import RunFolder
+from jobs.hash_index import PREFIX_DIGITS, HashIndex
+from schemas.caption_table import CONTENT_COLUMNS, Status
+
+PAGE_ROWS = 512  # read around a hit: copies tend to lie in the order of their originals
+PAGES = 16  # in memory
+
+Values = Mapping[str, Any]  # of a row's columns
+Page = tuple[pa.Table, Mapping[str, int]]  # rows, and where each hash is among them
+_KEY = ["image_sha256", "status", "captioner"]
+
+
+class KnownCaptions:
+    """What images have as captions by their content, for one worker. `find` is thread-safe."""
+
+    def __init__(self, run: RunFolder, captioner: str) -> None:
+        self._index = HashIndex(run)
+        self._captioner = captioner
+        self._pages: deque[Page] = deque(maxlen=PAGES)
+        self._reading = threading.Lock()
+
+    def look(self) -> None:
+        """Take in what other workers have committed since the last look."""
+        self._index.look()
+
+    def add(self, part: Path, hashes: str) -> None:
+        """Add what this worker has committed: see `digits`."""
+        self._index.add(part, hashes)
+
+    def find(self, sha256: str) -> Values | None:
+        """What the row of an image with this content has in CONTENT_COLUMNS; None if unknown."""
+        for path in self._index.files_of(sha256):
+            with self._reading:
+                if (row := self._in_pages(sha256)) or (row := self._in_file(path, sha256)):
+                    return row
+        return None
+
+    def _in_pages(self, sha256: str) -> Values | None:
+        for rows, places in self._pages:
+            if (place := places.get(sha256)) is not None:
+                (row,) = rows.slice(place, 1).to_pylist()
+                return dict(row)
+        return None
+
+    def _in_file(self, path: Path, sha256: str) -> Values | None:
+        with suppress(OSError, pa.ArrowException):
+            if page := _page(path, sha256, self._captioner):
+                self._pages.append(page)
+                return self._in_pages(sha256)
+        return None
+
+
+@functools.lru_cache(maxsize=1)
+def known_captions(run: RunFolder, captioner: str) -> KnownCaptions:
+    """Those of a run, once a process."""
+    return KnownCaptions(run, captioner)
+
+
+def digits(hashes: list[str]) -> str:
+    """Hashes as results and the log of the index have them: the first 8 bytes of each."""
+    return "".join(sha256[:PREFIX_DIGITS] for sha256 in hashes)
+
+
+def _page(path: Path, sha256: str, captioner: str) -> Page | None:
+    """The row with this hash and its neighbours, as far as they have captions by this captioner."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            keys = file.read_row_group(group, columns=_KEY)
+            usable = pc.and_(
+                pc.equal(keys["status"].cast(pa.string()), Status.OK),
+                pc.equal(keys["captioner"], captioner),
+            )
+            at = pc.index(pc.and_(usable, pc.equal(keys["image_sha256"], sha256)), True).as_py()
+            if at >= 0:
+                start = max(at - PAGE_ROWS // 2, 0)
+                rows = file.read_row_group(group, columns=list(CONTENT_COLUMNS))
+                rows = rows.slice(start, PAGE_ROWS).filter(usable.slice(start, PAGE_ROWS))
+                hashes = keys["image_sha256"].slice(start, PAGE_ROWS)
+                hashes = hashes.filter(usable.slice(start, PAGE_ROWS)).to_pylist()
+                places = {known: place for place, known in enumerate(hashes)}
+                return rows.select(CONTENT_COLUMNS).combine_chunks(), places
+    return None
