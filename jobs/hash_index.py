@@ -1,15 +1,15 @@
 """Which file has a caption of an image with this SHA-256: an index in the scratch of a run.
 
-It has the first 8 bytes of the hashes, and takes 12 bytes a caption. The driver writes it: sorted
-chunks of the table's hashes before the work begins, then a log with those of each part that is
-committed, which becomes a chunk when it is long enough. Workers open the chunks as memory maps and
-read on in the log, so neither lists a folder, and what is in their memory has a bound.
+It has the first 8 bytes of the hashes, and takes 12 bytes a caption. The driver writes it: the
+table's hashes as one sorted chunk before the work begins, then a log with those of each part that
+is committed, which becomes a chunk when it is long enough. Workers open the chunks as memory maps
+and read on in the log, so neither lists a folder, and what is in their memory has a bound.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -124,6 +124,8 @@ def index_table(run: RunFolder, captioner: str) -> None:
             if len(hashes := batch.column(0).filter(_is_known(batch, captioner))):
                 chunks.add(path, first_bytes_of(hashes))
     chunks.write()
+    if chunks.written > 1:
+        _merge(run, chunks.written)
 
 
 def first_bytes(sha256: str) -> int:
@@ -174,6 +176,41 @@ class _ChunkWriter:
         unfinished.rename(path)
         self.written += 1
         self._begin()
+
+
+def _merge(run: RunFolder, count: int) -> None:
+    """Make one of all chunks, range by range of hashes, each about as long as a chunk."""
+    chunks, names = zip(*(_read_chunk(run, number) for number in range(count)), strict=True)
+    firsts = np.cumsum([0, *map(len, names)], dtype=np.int32)
+    edges = np.array([2**64 * number // count for number in range(1, count)], np.uint64)
+    cuts = [[0, *chunk.prefixes.searchsorted(edges), len(chunk.prefixes)] for chunk in chunks]
+    total = sum(len(chunk.prefixes) for chunk in chunks)
+    np.save(_file(run, count, "names"), np.concatenate(names))
+    with (
+        _new_array(_file(run, count, "prefixes"), np.uint64, total) as prefixes,
+        _new_array(_file(run, count, "files"), np.int32, total) as files,
+    ):
+        for number in range(count):
+            parts = [slice(cut[number], cut[number + 1]) for cut in cuts]
+            pairs = list(zip(chunks, parts, firsts[:-1], strict=True))
+            values = np.concatenate([chunk.prefixes[part] for chunk, part, _ in pairs])
+            numbers = np.concatenate([chunk.files[part] + first for chunk, part, first in pairs])
+            order = np.argsort(values)
+            prefixes.write(values[order].data)
+            files.write(numbers[order].data)
+    for what in ("prefixes", "files", "names"):
+        for number in range(count):
+            _file(run, number, what).unlink()
+        _file(run, count, what).rename(_file(run, 0, what))
+
+
+@contextmanager
+def _new_array(path: Path, kind: type[np.generic], length: int) -> Iterator[BinaryIO]:
+    """An .npy file of that length whose values are to be written."""
+    with path.open("wb") as file:
+        header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (length,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield file
 
 
 def _is_known(batch: pa.RecordBatch, captioner: str) -> pa.Array:

@@ -356,6 +356,7 @@ def test_every_caption_of_the_table_is_found_and_no_other(
     write_part(run, "c", range(3000, 3010), captioner="another")
     write_part(run, "d", range(4000, 4010), status=Status.CRASHED)
     index_table(run, "me")
+    assert len(list(run.known.iterdir())) == 3  # the chunks are one
     known = KnownCaptions(run, "me")
     known.look()
     sample = range(0, 2500, 7)
