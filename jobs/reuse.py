@@ -26,7 +26,7 @@ PAGES = 16  # in memory
 
 Values = Mapping[str, Any]  # of a row's columns
 Page = tuple[pa.Table, Mapping[str, int]]  # rows, and where each hash is among them
-_KEY = ["image_sha256", "status", "captioner"]
+_HASH, _CAPTIONER = "image_sha256", "captioner"
 
 
 class KnownCaptions:
@@ -62,7 +62,7 @@ class KnownCaptions:
         return None
 
     def _in_file(self, path: Path, sha256: str) -> Values | None:
-        with suppress(OSError, pa.ArrowException):
+        with suppress(OSError, LookupError, pa.ArrowException):
             if page := _page(path, sha256, self._captioner):
                 self._pages.append(page)
                 return self._in_pages(sha256)
@@ -84,18 +84,17 @@ def _page(path: Path, sha256: str, captioner: str) -> Page | None:
     """The row with this hash and its neighbours, as far as they have captions by this captioner."""
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
-            keys = file.read_row_group(group, columns=_KEY)
-            usable = pc.and_(
-                pc.equal(keys["status"].cast(pa.string()), Status.OK),
-                pc.equal(keys["captioner"], captioner),
-            )
-            at = pc.index(pc.and_(usable, pc.equal(keys["image_sha256"], sha256)), True).as_py()
+            hashes = file.read_row_group(group, columns=[_HASH])[_HASH]
+            at = pc.index(hashes, sha256).as_py()
             if at >= 0:
-                start = max(at - PAGE_ROWS // 2, 0)
-                rows = file.read_row_group(group, columns=list(CONTENT_COLUMNS))
-                rows = rows.slice(start, PAGE_ROWS).filter(usable.slice(start, PAGE_ROWS))
-                hashes = keys["image_sha256"].slice(start, PAGE_ROWS)
-                hashes = hashes.filter(usable.slice(start, PAGE_ROWS)).to_pylist()
-                places = {known: place for place, known in enumerate(hashes)}
-                return rows.select(CONTENT_COLUMNS).combine_chunks(), places
+                return _rows_around(file, group, at, captioner)
     return None
+
+
+def _rows_around(file: pq.ParquetFile, group: int, at: int, captioner: str) -> Page:
+    rows = file.read_row_group(group, columns=[_HASH, _CAPTIONER, *CONTENT_COLUMNS])
+    rows = rows.slice(max(at - PAGE_ROWS // 2, 0), PAGE_ROWS)
+    ok = pc.equal(rows["status"].cast(pa.string()), Status.OK)
+    rows = rows.filter(pc.and_(ok, pc.equal(rows[_CAPTIONER], captioner)))
+    places = {sha256: place for place, sha256 in enumerate(rows[_HASH].to_pylist())}
+    return rows.select(CONTENT_COLUMNS).combine_chunks(), places
