@@ -21,7 +21,7 @@ from jobs.writing import only_writer
 from schemas.caption_table import merged_schema, with_schema
 
 TARGET_BYTES = 128_000_000
-ROW_GROUP_ROWS = 50_000
+ROW_GROUP_ROWS = 10_000  # what is read to use a caption again (reuse.py)
 
 
 @dataclass(frozen=True)

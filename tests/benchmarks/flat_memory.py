@@ -25,6 +25,7 @@ from jobs import JobConfig, drive, run_job
 FAKE = '''
 """Loaded by each worker process: no model, and a row for each image at once."""
 
+import hashlib
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -35,12 +36,19 @@ worker._load_captioner = lambda *_: SimpleNamespace(identity="fake@0", settings=
 
 
 def rows(task, plan, captioner, seconds):
-    for uri in plan["image_uri"].to_pylist():
-        yield CaptionRow(
+    uris = plan["image_uri"].to_pylist()
+    hashes = [hashlib.sha256(uri.encode()).hexdigest() for uri in uris]
+    known = worker.known_captions(task.run, captioner.identity)
+    known.look()
+    assert not any(map(known.find, hashes))
+    return [
+        CaptionRow(
             uri, None, Status.OK, captioner.identity, task.run.run_id, datetime.now(UTC),
-            caption="A dog runs across the grass.", confidence=0.5, log_prob=-7.0,
-            token_log_probs=[-1.0] * 7, alternatives=[],
+            image_sha256=sha256, caption="A dog runs across the grass.", confidence=0.5,
+            log_prob=-7.0, token_log_probs=[-1.0] * 7, alternatives=[],
         )
+        for uri, sha256 in zip(uris, hashes)
+    ], hashes
 
 
 worker._rows = rows
