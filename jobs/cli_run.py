@@ -48,7 +48,8 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SOURCE",
         nargs="?",
-        help="directory, glob, manifest (or a directory of them), or S3 Inventory",
+        help="directory, glob, manifest, tar archive, Parquet of images (or a directory of them), "
+        "or S3 Inventory",
     )
     add("--out", metavar="OUT", help="folder of the caption table and its runs")
     add("--config", metavar="JOB.toml", type=Path, dest="job_file", help="job file; flags win")

@@ -31,7 +31,8 @@ class JobConfig:
     job file too, are relative to the working directory. UsageError for a value that cannot be.
 
     source: a directory, a glob, an S3 Inventory, or a manifest: .csv, .jsonl, .parquet, .txt, a
-        directory of such; a path, or a URL that fsspec opens.
+        directory of such; also tar archives, and Parquet files that hold the images; a path, or a
+        URL that fsspec opens.
     any_extension: the files of a directory or glob and the objects of a bucket are images whatever
         their names end in; hidden ones are not.
     checkpoint: the name of a bundled model, or a model directory.

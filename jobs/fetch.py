@@ -2,8 +2,9 @@
 
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.asyn import sync
@@ -15,6 +16,7 @@ from schemas.caption_table import Status
 
 RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds before the second, third and fourth attempt
 FETCH_SECONDS = 120.0  # all attempts together
+T = TypeVar("T")
 
 
 def fetch(uri: str, max_bytes: int) -> bytes:
@@ -27,10 +29,41 @@ def fetch(uri: str, max_bytes: int) -> bytes:
     """
     if is_local(uri):
         return _fetch_local(local_path(uri), max_bytes)
-    data = _fetch_remote(uri, max_bytes)
+    data = retried(lambda seconds: _fetch_remote(uri, max_bytes + 1, seconds))
     if len(data) > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     return data
+
+
+def retried(read: Callable[[float], T]) -> T:
+    """What `read`, which is told how many seconds are left, gives of a remote store.
+
+    Its errors become FetchErrors, after more attempts where a fault may pass.
+    """
+    end = time.monotonic() + FETCH_SECONDS
+    for delay in (*RETRY_DELAYS, FETCH_SECONDS):
+        try:
+            return read(end - time.monotonic())
+        except FetchError:
+            raise
+        except Exception as error:
+            is_final = isinstance(error, UsageError) or not may_pass(error)
+            if is_final or time.monotonic() + delay >= end:
+                raise fetch_error(error) from error
+        time.sleep(delay)
+    raise AssertionError("the last delay is beyond the end")
+
+
+def fetch_error(error: Exception) -> FetchError:
+    """What an error of opening or reading is to an image; each kind of store has its own."""
+    if isinstance(error, FetchError):
+        return error
+    text = str(error) if isinstance(error, UsageError) else reason(error)
+    return FetchError(failure_status(error), text)
+
+
+def too_large(max_bytes: int) -> FetchError:
+    return FetchError(Status.TOO_LARGE, f"more than {max_bytes} bytes")
 
 
 def _fetch_local(path: str, max_bytes: int) -> bytes:
@@ -39,31 +72,17 @@ def _fetch_local(path: str, max_bytes: int) -> bytes:
         if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
             raise FetchError(Status.FETCH_FAILED, "not a regular file")
         if status.st_size > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         return Path(path).read_bytes()
     except OSError as error:
-        raise FetchError(failure_status(error), reason(error)) from error
+        raise fetch_error(error) from error
     except ValueError as error:  # a null byte in the name
         raise FetchError(Status.NOT_FOUND, str(error)) from error
 
 
-def _fetch_remote(uri: str, max_bytes: int) -> bytes:
-    """The first bytes of a remote file, one more than `max_bytes` if it has them."""
-    end = time.monotonic() + FETCH_SECONDS
-    for delay in (*RETRY_DELAYS, FETCH_SECONDS):
-        try:
-            fs, path = filesystem(uri)
-            return _read(fs, path, max_bytes + 1, end - time.monotonic())
-        except UsageError as error:  # a package that will not be there at the next attempt either
-            raise FetchError(Status.FETCH_FAILED, str(error)) from error
-        except Exception as error:
-            if not may_pass(error) or time.monotonic() + delay >= end:
-                raise FetchError(failure_status(error), reason(error)) from error
-        time.sleep(delay)
-    raise AssertionError("the last delay is beyond the end")
-
-
-def _read(fs: Any, path: str, size: int, seconds: float) -> bytes:
+def _fetch_remote(uri: str, size: int, seconds: float) -> bytes:
+    """The first bytes of a remote file."""
+    fs, path = filesystem(uri)
     if fs.async_impl:
         data: bytes = sync(fs.loop, _read_async, fs, path, size, timeout=seconds)
         return data
@@ -94,7 +113,3 @@ async def _read_async(fs: Any, path: str, size: int) -> bytes:
     finally:
         await file.close()
     return b"".join(parts)
-
-
-def _too_large(max_bytes: int) -> FetchError:
-    return FetchError(Status.TOO_LARGE, f"more than {max_bytes} bytes")

@@ -6,7 +6,7 @@ whose types differ has the type that pyarrow unifies them to, or for JSONL text.
 `key=value` give a column of text, too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 from urllib.parse import unquote
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from jobs.errors import UsageError
+from jobs.errors import FetchError, UsageError
 from jobs.manifest_kinds import Batches, ManifestKind, manifest_kind
 from jobs.uris import file_name, image_uri, image_version, name_below
 from schemas.caption_table import passthrough_names
@@ -32,22 +32,35 @@ def manifest_records(files: Sequence[str], folder: str) -> tuple[pa.Schema, Batc
     column `image_version` gives them. UsageError for files of several kinds, types that contradict
     each other, and a file that cannot be read, lacks `image_uri`, or names no image in some row.
     """
-    kind = _one_kind(files, folder)
-    schema = _common_schema(files, folder, kind)
-    own = [field for field in schema if field.name not in (IMAGE_URI, IMAGE_VERSION)]
-    names = passthrough_names([field.name for field in own])
-    renamed = [field.with_name(name) for field, name in zip(own, names, strict=True)]
-    target = plan_schema(pa.schema(renamed))
+    schema, batches = as_one_table(files, folder, one_kind(files, folder))
+    own = (column for column in schema if column.name not in (IMAGE_URI, IMAGE_VERSION))
+    target = plan_schema(own_columns(own))
+    return target, _records((batch for _, batch in batches), folder, target)
 
-    def all_batches() -> Batches:
+
+def as_one_table(
+    files: Sequence[str], folder: str, kind: ManifestKind
+) -> tuple[pa.Schema, Iterator[tuple[str, pa.RecordBatch]]]:
+    """The columns and rows of files of one kind and the folders they are in; each with its file."""
+    schema = _common_schema(files, folder, kind)
+
+    def rows() -> Iterator[tuple[str, pa.RecordBatch]]:
         for path in files:
             batches = _file_batches(path, kind.batches(path, schema), _folder_keys(path, folder))
-            yield from _records(batches, folder, target)
+            yield from ((path, batch) for batch in batches)
 
-    return target, all_batches()
+    return schema, rows()
 
 
-def _one_kind(files: Sequence[str], folder: str) -> ManifestKind:
+def own_columns(columns: Iterable[pa.Field]) -> pa.Schema:
+    """A manifest's own columns, as the table names them."""
+    own = list(columns)
+    names = passthrough_names([column.name for column in own])
+    return pa.schema([column.with_name(name) for column, name in zip(own, names, strict=True)])
+
+
+def one_kind(files: Sequence[str], folder: str) -> ManifestKind:
+    """The kind of all the files; UsageError if they are of several."""
     kinds = {manifest_kind(file_name(path)): name_below(path, folder) for path in reversed(files)}
     if len(kinds) > 1:
         first, second, *_ = sorted(kinds.values())
@@ -84,7 +97,7 @@ def _common_type(
 
 def _file_schema(path: str, folder: str, kind: ManifestKind) -> pa.Schema:
     """The columns of a file, then those that its folders give."""
-    schema = _readable(path, lambda: kind.schema(path))
+    schema = readable(path, lambda: kind.schema(path))
     keys = [pa.field(name, pa.string()) for name in _folder_keys(path, folder)]
     schema = pa.schema([*schema, *keys])
     _check_columns(path, schema)
@@ -111,13 +124,13 @@ def _folder_keys(path: str, folder: str) -> dict[str, str | None]:
     names = [unquote(part.partition("=")[0]) for part in PurePosixPath(below).parts[:-1]]
     # Text, because the type that pyarrow infers would change with the folders.
     partitioning = ds.HivePartitioning(pa.schema([(name, pa.string()) for name in names]))
-    return _readable(path, lambda: ds.get_partition_keys(partitioning.parse(below)))
+    return readable(path, lambda: ds.get_partition_keys(partitioning.parse(below)))
 
 
 def _file_batches(path: str, batches: Batches, keys: dict[str, str | None]) -> Batches:
     """The rows of one file, with the values that its folders give them; all name an image."""
     row = 1
-    while (batch := _readable(path, lambda: next(batches, None))) is not None:
+    while (batch := readable(path, lambda: next(batches, None))) is not None:
         _check_named(path, batch.column(IMAGE_URI).cast(pa.string()), row)
         for name, value in keys.items():
             column = pa.repeat(pa.scalar(value, pa.string()), batch.num_rows)
@@ -149,9 +162,10 @@ def _check_named(path: str, names: pa.Array, first_row: int) -> None:
         raise UsageError(f"{path}: row {first_row + empty} has no {IMAGE_URI}")
 
 
-def _readable(path: str, read: Callable[[], T]) -> T:
+def readable(path: str, read: Callable[[], T]) -> T:
+    """What `read` gives of a file; UsageError that names it if it cannot be read."""
     try:
         return read()
-    except (OSError, pa.ArrowException, UnicodeError) as error:
+    except (OSError, FetchError, pa.ArrowException, UnicodeError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"cannot read the manifest {path}: {reason}") from error

@@ -61,7 +61,8 @@ def _arrow_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
 
 
-def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of a schema, in its types; null where the batch has none."""
     columns = [
         batch.column(field.name).cast(field.type)
         if field.name in batch.schema.names
@@ -117,7 +118,7 @@ def _parquet_batches(path: str, schema: pa.Schema) -> Batches:
     # Not by pyarrow.dataset, which decodes whole row groups ahead of their use.
     with pq.ParquetFile(_seekable(path)) as file:
         for batch in file.iter_batches(BATCH_ROWS):
-            yield _conform(batch, schema)
+            yield conform(batch, schema)
 
 
 def _seekable(path: str) -> str | BinaryIO:
@@ -134,7 +135,7 @@ def _text_schema(_: str) -> pa.Schema:
 def _text_batches(path: str, schema: pa.Schema) -> Batches:
     lines = (line for _, line in _lines(path))
     while part := list(islice(lines, BATCH_ROWS)):
-        yield _conform(pa.record_batch([part], schema=_text_schema(path)), schema)
+        yield conform(pa.record_batch([part], schema=_text_schema(path)), schema)
 
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
@@ -233,12 +234,12 @@ def _json_value(value: object, kind: pa.DataType) -> object:
 
 _CSV = ManifestKind(_csv_schema, _arrow_common_type, _csv_batches)
 _JSONL = ManifestKind(_json_schema, _json_common_type, _json_batches)
-_PARQUET = ManifestKind(_parquet_schema, _arrow_common_type, _parquet_batches)
+PARQUET = ManifestKind(_parquet_schema, _arrow_common_type, _parquet_batches)
 TEXT = ManifestKind(_text_schema, _arrow_common_type, _text_batches)
 _GZIPPABLE = {".csv": _CSV, ".tsv": _CSV, ".jsonl": _JSONL, ".ndjson": _JSONL, ".txt": TEXT}
 _KINDS = {
     **_GZIPPABLE,
     **{f"{suffix}.gz": kind for suffix, kind in _GZIPPABLE.items()},
-    ".parquet": _PARQUET,
+    ".parquet": PARQUET,
 }
 MANIFEST_SUFFIXES = tuple(_KINDS)

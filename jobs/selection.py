@@ -2,17 +2,21 @@
 
 Names are relative to that folder, with "/" between their parts. Listings (local_listing.py,
 remote_listing.py) ask about each folder before they list it, and about each file they find.
+
+Files that hold or list images are the source if there is no image. The first image settles that
+they are not, so that their names are kept no longer than that.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Protocol
 
 from fsspec.utils import glob_translate
 
+from jobs.containers import is_archive, is_parquet
 from jobs.manifest_kinds import TEXT, manifest_kind
 
 # What Pillow reads, and HEIC, so that iPhone photographs are reported rather than passed over.
@@ -44,17 +48,54 @@ class Selection(Protocol):
         """Whether files at any depth below a folder, "" for the top one, may be."""
 
 
-class AllImages:
-    """All images that are not hidden; manifests are kept for a source that has no image.
+class _Images:
+    """Images by the names of their files, and the files that are the source if there are none."""
 
-    The first image settles that it is a directory of images, whose manifests are skipped.
+    def __init__(self, is_image: IsImage, start: str) -> None:
+        self.skipped: Counter[str] = Counter()
+        self.start = start
+        self._is_image = is_image
+        self._others: list[str] | None = []  # None from the first image on
+
+    def others(self) -> list[str]:
+        """The files that are the source if no image was found: archives, or else tables.
+
+        Tables beside archives are skipped; text beside other tables is notes.
+        """
+        found = self._others or []
+        if archives := [name for name in found if is_archive(name)]:
+            self._skip(name for name in found if not is_archive(name))
+            return archives
+        return [name for name in found if manifest_kind(name) is not TEXT] or found
+
+    def skip_others(self) -> None:
+        """They are not the source."""
+        self._skip(self._others or ())
+        self._others = None
+
+    def _take(self, name: str, may_be_source: bool) -> bool:
+        if self._is_image(name):
+            if self._others is not None:
+                self.skip_others()
+            return True
+        if self._others is not None and may_be_source:
+            self._others.append(name)
+        else:
+            self._skip([name])
+        return False
+
+    def _skip(self, names: Iterable[str]) -> None:
+        self.skipped.update(map(_why_no_image, names))
+
+
+class AllImages(_Images):
+    """All images that are not hidden.
+
+    Others are archives, and manifests and Parquet files of images on top or in `key=value` folders.
     """
 
     def __init__(self, is_image: IsImage) -> None:
-        self.skipped: Counter[str] = Counter()
-        self._is_image = is_image
-        self.start = ""
-        self._manifests: list[str] | None = []  # None from the first image on
+        super().__init__(is_image, "")
 
     def enters(self, folder: str) -> bool:
         return not self._is_hidden(folder)
@@ -62,22 +103,11 @@ class AllImages:
     def takes(self, name: str) -> bool:
         if self._is_hidden(name):
             return False
-        if self._is_image(name):
-            self._skip_manifests()
-            return True
-        if self._manifests is not None and manifest_kind(name) and _is_on_top(name):
-            self._manifests.append(name)
-        else:
-            self.skipped[_why_no_image(name)] += 1
-        return False
+        is_manifest = manifest_kind(name) is not None and is_on_top(name)
+        return self._take(name, is_manifest or is_archive(name))
 
     def is_deep(self, _folder: str) -> bool:
         return True
-
-    def manifests(self) -> list[str]:
-        """Those that are the source if no image was found; text beside others is notes."""
-        found = self._manifests or []
-        return [name for name in found if manifest_kind(name) is not TEXT] or found
 
     def _is_hidden(self, name: str) -> bool:
         hidden = _last(name).startswith(".")
@@ -85,26 +115,20 @@ class AllImages:
             self.skipped["hidden"] += 1
         return hidden
 
-    def _skip_manifests(self) -> None:
-        if self._manifests is not None:
-            self.skipped.update(map(_why_no_image, self._manifests))
-            self._manifests = None
 
-
-class Matches:
+class Matches(_Images):
     """Images that match a glob, in which `**` is any number of folders.
 
     A name that begins with a dot matches only what begins with one, and is not counted otherwise.
+    Others are archives and Parquet files.
     """
 
     def __init__(self, pattern: str, is_image: IsImage) -> None:
         parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/")]
-        self.skipped: Counter[str] = Counter()
-        self.start = _MAGIC.split(parts[0])[0]
+        super().__init__(is_image, _MAGIC.split(parts[0])[0])
         self._matches = re.compile(glob_translate("/".join(parts))).match
         self._hidden = [part for part in parts if part.startswith(".")]
         self._depth = parts.index("**") if "**" in parts else len(parts)
-        self._is_image = is_image
         self._recursive = "**" in parts
         self._fixed = parts[: self._depth]
 
@@ -119,10 +143,7 @@ class Matches:
     def takes(self, name: str) -> bool:
         if not (self._matches(name) and self._shows(name.split("/"))):
             return False
-        if self._is_image(name):
-            return True
-        self.skipped[_why_no_image(name)] += 1
-        return False
+        return self._take(name, is_archive(name) or is_parquet(name))
 
     def is_deep(self, folder: str) -> bool:
         depth = len(folder.split("/")) if folder else 0
@@ -158,16 +179,18 @@ def is_any_name(_name: str) -> bool:
     return True
 
 
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _is_on_top(name: str) -> bool:
+def is_on_top(name: str) -> bool:
     """Whether a file is in the source itself, or in `key=value` folders."""
     return all(part.find("=") > 0 for part in PurePosixPath(name).parts[:-1])
 
 
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
 def _why_no_image(name: str) -> str:
     """Why a file is skipped. Text beside images is notes or captions more often than a manifest."""
+    if is_archive(name):
+        return "archives beside images"
     kind = manifest_kind(name)
     return "manifests" if kind and kind is not TEXT else "no image's extension"

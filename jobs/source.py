@@ -1,20 +1,23 @@
-"""SOURCE -> image records, as a stream: a directory, a glob, one image, or a manifest."""
+"""SOURCE -> image records, as a stream: a directory, a glob, an image, a manifest, containers."""
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from jobs.archives import archive_records
+from jobs.containers import ARCHIVE_SUFFIXES, container_of, is_archive, is_parquet
 from jobs.errors import UsageError
 from jobs.inventory import find_inventory, inventory_records
 from jobs.local_listing import Records, local_records
 from jobs.manifest import manifest_records
 from jobs.manifest_kinds import MANIFEST_SUFFIXES, manifest_kind
+from jobs.parquet_images import holds_images, parquet_image_records
 from jobs.remote_listing import listing_errors, remote_records
 from jobs.selection import (
     IMAGE_SUFFIXES,
@@ -25,9 +28,10 @@ from jobs.selection import (
     has_magic,
     is_any_name,
     is_image_name,
+    is_on_top,
     split_glob,
 )
-from jobs.storage import failure_status, filesystem
+from jobs.storage import failure_status, file_info
 from jobs.uris import (
     below,
     file_name,
@@ -47,6 +51,7 @@ from schemas.image_record import plan_schema
 BATCH_ROWS = 10_000
 
 List = Callable[[str, Selection], Records]  # of a folder
+Scope = Callable[[str], bool]  # of URIs
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Source:
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
     skipped: Counter[str] = field(default_factory=Counter)
-    scope: Callable[[str], bool] = lambda _uri: True
+    scope: Scope = lambda _uri: True
 
 
 def open_source(source: str | Path, any_extension: bool = False) -> Source:
@@ -70,9 +75,12 @@ def open_source(source: str | Path, any_extension: bool = False) -> Source:
     `any_extension`, files without an image's extension are skipped; symbolic links are followed,
     loops end.
 
-    A directory without any image is a manifest if it has manifests, of one kind, in itself or in
-    `key=value` folders; those in other folders are skipped. The first image found settles that
-    it is a directory of images, whose manifests are skipped.
+    A directory without any image is its tar archives, in whatever folder, if it has some;
+    manifests beside them are skipped. Without archives it is a manifest, or Parquet files of
+    images, if it has such files, of one kind, in itself or in `key=value` folders; those in other
+    folders are skipped. The first image found settles that it is a directory of images, whose
+    archives and manifests are skipped. A glob may match images, or else archives, or else Parquet
+    files of images.
 
     UsageError if there is nothing that could be read, TemporaryError if a store does not answer.
     """
@@ -102,8 +110,7 @@ def _local_directory(path: Path, is_image: IsImage) -> Source:
 
 def _remote(url: str, is_image: IsImage) -> Source:
     with listing_errors(url):
-        fs, path = filesystem(url)
-        info = _info(fs, path, url)
+        info = _info(url)
     inner, container = split_chain(url)
     if info is not None and info["type"] == "directory":
         top, below_top = inner.split("://", 1)
@@ -116,28 +123,23 @@ def _remote(url: str, is_image: IsImage) -> Source:
     raise _nothing_there(url)
 
 
-def _info(fs: Any, path: str, url: str) -> Mapping[str, Any] | None:
+def _info(url: str) -> Mapping[str, Any] | None:
     """What a store tells of a URL; None if it has nothing there.
 
     An HTTP server does not say what a directory is: what is named neither like an image nor like
-    a manifest is taken for one.
+    a manifest or an archive is taken for one.
     """
     inner, _ = split_chain(url)
-    is_file = is_image_name(file_name(url)) or manifest_kind(file_name(url))
+    name = file_name(url)
+    is_file = is_image_name(name) or manifest_kind(name) or is_archive(name)
     if inner.endswith("/") or (is_http(url) and not is_file and not has_magic(inner)):
         return {"type": "directory"}
     try:
-        info: Mapping[str, Any] = fs.info(path)
-    except FileNotFoundError as error:
-        reason = error.__cause__  # fsspec says so of whatever goes wrong by HTTP
-        if isinstance(reason, Exception) and is_http(url) and not _says_not_found(reason):
-            raise reason from None
+        return file_info(url)
+    except Exception as error:
+        if failure_status(error) != Status.NOT_FOUND:
+            raise
         return None
-    return info
-
-
-def _says_not_found(error: Exception) -> bool:
-    return failure_status(error) == Status.NOT_FOUND
 
 
 def _nothing_there(source: str) -> UsageError:
@@ -145,34 +147,73 @@ def _nothing_there(source: str) -> UsageError:
 
 
 def _file(uri: str, version: str | None, is_image: IsImage) -> Source:
-    name = file_name(uri)
+    name, key = file_name(uri), image_uri(uri)
+
+    def scope(other: str) -> bool:
+        return other == key
+
+    if is_archive(name):
+        return _archives(uri, [key], Counter(), scope)
     if manifest_kind(name):
-        return Source(*manifest_records([uri], parent_folder(uri)))
+        return _tables([uri], parent_folder(uri), Counter(), scope)
     if is_image(name):
-        found = iter([(image_uri(uri), version)])
-        return _found(uri, found, Counter(), scope=lambda other: other == image_uri(uri))
-    known = ", ".join(MANIFEST_SUFFIXES)
-    raise UsageError(f"{uri} is neither an image nor a manifest ({known})")
+        return _found(uri, iter([(key, version)]), Counter(), scope)
+    known = ", ".join((*MANIFEST_SUFFIXES, *ARCHIVE_SUFFIXES))
+    raise UsageError(f"{uri} is neither an image nor a manifest nor an archive ({known})")
+
+
+def _archives(source: str, archives: Sequence[str], skipped: Counter[str], covers: Scope) -> Source:
+    """Members that follow the damage of an archive are not listed, and are not gone."""
+    damaged: set[str] = set()
+
+    def scope(uri: str) -> bool:
+        archive = container_of(uri)
+        return archive not in damaged and covers(archive)
+
+    listing = Source(*archive_records(archives, skipped, damaged), skipped, scope)
+    return _not_empty(source, listing)
+
+
+def _tables(files: Sequence[str], folder: str, skipped: Counter[str], covers: Scope) -> Source:
+    """Manifests, or Parquet files that hold the images themselves."""
+    if not holds_images(files[0]):
+        return Source(*manifest_records(files, folder), skipped)
+    records = parquet_image_records(files, folder)
+    return Source(*records, skipped, lambda uri: covers(container_of(uri)))
 
 
 def _directory(folder: str, is_image: IsImage, listed: List) -> Source:
     images = AllImages(is_image)
     records = listed(folder, images)
     first = next(records, None)
-    if first is None and (names := images.manifests()):
-        files = [below(folder, name) for name in names]
-        return Source(*manifest_records(files, folder), images.skipped)
+    others = [below(folder, name) for name in images.others()] if first is None else []
+    if others and is_archive(others[0]):
+        covers = _scope(folder, AllImages(is_archive))
+        return _archives(folder, [*map(image_uri, others)], images.skipped, covers)
+    if others:
+        covers = _scope(folder, AllImages(lambda name: is_parquet(name) and is_on_top(name)))
+        return _tables(others, folder, images.skipped, covers)
     found = chain(() if first is None else (first,), records)
     return _found(folder, found, images.skipped, _scope(folder, AllImages(is_image)))
 
 
 def _glob(source: str, folder: str, pattern: str, is_image: IsImage, listed: List) -> Source:
     matches = Matches(pattern, is_image)
-    scope = _scope(folder, Matches(pattern, is_image))
-    return _found(source, listed(folder, matches), matches.skipped, scope)
+    records = listed(folder, matches)
+    first = next(records, None)
+    others = [below(folder, name) for name in matches.others()] if first is None else []
+    if others and is_archive(others[0]):
+        covers = _scope(folder, Matches(pattern, is_archive))
+        return _archives(source, [*map(image_uri, others)], matches.skipped, covers)
+    if others and holds_images(others[0]):
+        covers = _scope(folder, Matches(pattern, is_parquet))
+        return _tables(others, folder, matches.skipped, covers)
+    matches.skip_others()
+    found = chain(() if first is None else (first,), records)
+    return _found(source, found, matches.skipped, _scope(folder, Matches(pattern, is_image)))
 
 
-def _scope(folder: str, selection: Selection) -> Callable[[str], bool]:
+def _scope(folder: str, selection: Selection) -> Scope:
     """Whether a URI is of the selection, were it in the folder."""
     start, end = (folder, "") if is_local(folder) else split_chain(folder)
     start = start if start.endswith("/") else f"{start}/"
@@ -184,21 +225,22 @@ def _scope(folder: str, selection: Selection) -> Callable[[str], bool]:
     return covers
 
 
-def _found(
-    source: str, records: Records, skipped: Counter[str], scope: Callable[[str], bool]
-) -> Source:
+def _found(source: str, records: Records, skipped: Counter[str], scope: Scope) -> Source:
     """A source of records without columns of their own; UsageError if there are none."""
-    batches = _batches(records)
-    first = next(batches, None)
+    return _not_empty(source, Source(plan_schema(), _batches(records), skipped, scope))
+
+
+def _not_empty(source: str, listing: Source) -> Source:
+    first = next(listing.batches, None)
     if first is None:
-        others = ", ".join(f"{n} {reason}" for reason, n in skipped.items())
+        others = ", ".join(f"{n} {reason}" for reason, n in listing.skipped.items())
         raise UsageError(f"no images in {source}" + (f" (skipped: {others})" if others else ""))
 
     def all_batches() -> Iterator[pa.RecordBatch]:
         yield first
-        yield from batches
+        yield from listing.batches
 
-    return Source(plan_schema(), all_batches(), skipped, scope)
+    return replace(listing, batches=all_batches())
 
 
 def _batches(records: Records) -> Iterator[pa.RecordBatch]:

@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -115,6 +115,19 @@ def require_packages(url: str) -> None:
             raise UsageError(f"nothing can open {protocol}://: {error}") from error
 
 
+def file_info(url: str) -> Mapping[str, Any]:
+    """What a store tells of a file; of an HTTP server the error, too, which fsspec hides."""
+    fs, path = filesystem(url)
+    try:
+        info: Mapping[str, Any] = fs.info(path)
+    except FileNotFoundError as error:
+        hidden = error.__cause__  # whatever goes wrong by HTTP
+        if isinstance(hidden, Exception) and is_http(url):
+            raise hidden from None
+        raise
+    return info
+
+
 def open_stream(url: str) -> io.BufferedReader:
     """A remote file, to be read from its beginning to its end. OSError if that fails."""
     with _as_os_error():
@@ -129,8 +142,14 @@ def open_seekable(url: str) -> BinaryIO:
     if not is_http(url):
         return open_stream(url)
     with _as_os_error():
-        fs, path = filesystem(url)
-        file = tempfile.TemporaryFile()  # noqa: SIM115
+        return open_copy(url)
+
+
+def open_copy(url: str) -> BinaryIO:
+    """A temporary copy of a remote file."""
+    fs, path = filesystem(url)
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    with archives_lock if isinstance(fs, AbstractArchiveFileSystem) else nullcontext():
         fs.get_file(path, file)
     file.seek(0)
     return cast(BinaryIO, file)

@@ -27,15 +27,15 @@ from captioner.errors import CaptionerError, ImageError, ImageTooLarge
 from captioner.image import DecodedImage, decode_image
 from jobs.commit import commit, part_bytes
 from jobs.errors import ExitCode, FetchError
-from jobs.fetch import fetch
 from jobs.folders import OutFolder
+from jobs.members import Read, image_reads
 from jobs.plan import read_partition
 from jobs.reuse import KnownCaptions, Values, digits, known_captions
 from jobs.review import Threshold, needs_review
 from jobs.storage import configure
 from jobs.task import DIED, PartitionResult, SampleTimes, Task, WorkerSettings
 from schemas.caption_table import Alternative, CaptionRow, Status, file_metadata, rows_to_table
-from schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES, ImageRecord
+from schemas.image_record import REPLACES, ImageRecord, passthrough_of, records_of
 
 if TYPE_CHECKING:
     from captioner.captioner import Caption, Captioner
@@ -143,8 +143,7 @@ def _caption_and_commit(task: Task) -> PartitionResult:
 
 def _passthrough(task: Task, plan: pa.Table) -> pa.Table:
     """The columns that go from the plan to the part as they are."""
-    others = [IMAGE_URI, IMAGE_VERSION, *(() if task.replaces else (REPLACES,))]
-    return plan.drop_columns(others)
+    return passthrough_of(plan, keep=(REPLACES,) if task.replaces else ())
 
 
 def _metadata(task: Task, captioner: "Captioner") -> dict[bytes, bytes]:
@@ -178,8 +177,7 @@ def _rows(
     task: Task, plan: pa.Table, captioner: "Captioner", seconds: Seconds
 ) -> tuple[list[CaptionRow], list[str]]:
     """A row for each record, in order, and the hashes of the images that the network saw."""
-    columns = (plan.column(name).to_pylist() for name in (IMAGE_URI, IMAGE_VERSION))
-    records = [ImageRecord(*values) for values in zip(*columns, strict=True)]
+    records = records_of(plan)
     origin = functools.partial(
         CaptionRow,
         captioner=captioner.identity,
@@ -201,14 +199,16 @@ def _caption(
     """The images with their values, but for copies of others; the hashes that are new."""
     known = known_captions(task.run, captioner.identity)
     known.look()
-    read = functools.partial(
-        read_image, captioner.image_size, task.settings.max_bytes, seconds, known, {}
-    )
+    read = functools.partial(read_image, captioner.image_size, seconds, known, {})
     size = task.settings.batch_size
     images: list[ReadImage] = []
     new: list[str] = []
-    with ThreadPoolExecutor(_reader_count()) as readers:
-        ready = _in_order(readers, read, records, ahead=BATCHES_AHEAD * size)
+    with (
+        image_reads(records, task.settings.max_bytes) as reads,
+        ThreadPoolExecutor(_reader_count()) as readers,
+    ):
+        sources = zip(records, reads, strict=True)
+        ready = _in_order(readers, read, sources, ahead=BATCHES_AHEAD * size)
         for batch in _batches(ready, size):
             new += [image.sha256 for image in batch if image.decoded and image.sha256]
             images += _caption_batch(batch, captioner, seconds)
@@ -252,11 +252,10 @@ def _caption_batch(
 
 def read_image(
     size: int,
-    max_bytes: int,
     seconds: Seconds,
     known: KnownCaptions,
     firsts: dict[str, ImageRecord],
-    record: ImageRecord,
+    source: tuple[ImageRecord, Read],
 ) -> ReadImage:
     """Fetch one image and, if its bytes are new, decode it to `size` x `size` pixels.
 
@@ -264,9 +263,10 @@ def read_image(
     bytes no other had before. Adds the seconds of fetching, and those of the processor for
     decoding, which waits for cores.
     """
+    record, read = source
     sha256 = None
     try:
-        data = _timed(seconds, "fetch", lambda: fetch(record.uri, max_bytes))
+        data = _timed(seconds, "fetch", read)
         sha256 = hashlib.sha256(data).hexdigest()
         if firsts.setdefault(sha256, record) is not record:
             return ReadImage(record, sha256)

@@ -146,7 +146,7 @@ def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def passthrough_names(names: Sequence[str]) -> list[str]:
-    """Names for a manifest's own columns; one that the table has itself becomes `source_<name>`.
+    """Names for a manifest's own columns; one that the table or a plan has becomes `source_<name>`.
 
     Case does not count, because it does not for many that read the table.
     """

@@ -1,13 +1,39 @@
 """One image to caption, and the columns in which sources and plans carry it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 IMAGE_URI = "image_uri"
 IMAGE_VERSION = "image_version"
+IMAGE_MEMBER = "image_member"  # only where images lie in containers
 REPLACES = "replaces"  # the file of the table that has the row to be replaced
-PLAN_COLUMNS = (REPLACES,)  # which no source and no table has
+PLAN_COLUMNS = (IMAGE_MEMBER, REPLACES)  # which no table has and nothing passes through
+
+MEMBER_TYPE = pa.struct(
+    [
+        pa.field("container", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where an image lies in a file that holds many; the fields are those of MEMBER_TYPE.
+
+    `container` is that file's path or URL. `offset` and `size` are bytes of a tar archive,
+    unpacked if it is compressed; of a Parquet file `offset` is the row, and `size` is not known. An
+    `error` says why the listing found that it cannot be read.
+    """
+
+    container: str
+    offset: int = 0
+    size: int = 0
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -15,15 +41,42 @@ class ImageRecord:
     """An image to caption.
 
     `uri` is the key: an absolute path, or a URL. `version` changes whenever the bytes do
-    (for a local file "<mtime in ns>-<size>"); None where the source does not know it.
+    (for a local file "<mtime in ns>-<size>"), with those of the container for a member; None
+    where the source does not know it.
     """
 
     uri: str
     version: str | None
+    member: Member | None = None
 
 
 def plan_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
     """The columns of a source and of a plan: the record's, then the manifest's own."""
-    uri = pa.field(IMAGE_URI, pa.string(), nullable=False)
-    record = [uri, pa.field(IMAGE_VERSION, pa.string())]
-    return pa.schema([*record, *(passthrough or ())])
+    return pa.schema([*_RECORD, *(passthrough or ())])
+
+
+def member_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
+    """The same where images are members of containers."""
+    member = pa.field(IMAGE_MEMBER, MEMBER_TYPE, nullable=False)
+    return pa.schema([*_RECORD, member, *(passthrough or ())])
+
+
+def records_of(plan: pa.Table) -> list[ImageRecord]:
+    """The records of the rows of a plan."""
+    uris, versions = (plan.column(name).to_pylist() for name in (IMAGE_URI, IMAGE_VERSION))
+    if IMAGE_MEMBER not in plan.column_names:
+        return [ImageRecord(*values) for values in zip(uris, versions, strict=True)]
+    members = [Member(**values) for values in plan.column(IMAGE_MEMBER).to_pylist()]
+    return [ImageRecord(*values) for values in zip(uris, versions, members, strict=True)]
+
+
+def passthrough_of(plan: pa.Table, keep: Collection[str] = ()) -> pa.Table:
+    """A plan without the columns of records and of plans, but for those to keep."""
+    others = {IMAGE_URI, IMAGE_VERSION, *PLAN_COLUMNS}.difference(keep)
+    return plan.select([name for name in plan.column_names if name not in others])
+
+
+_RECORD = (
+    pa.field(IMAGE_URI, pa.string(), nullable=False),
+    pa.field(IMAGE_VERSION, pa.string()),
+)

@@ -182,7 +182,7 @@ def test_a_source_that_is_not_there_or_not_known_is_an_error(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="does not exist"):
         open_source(tmp_path / "none")
     touch(tmp_path, ["list.xlsx"])
-    with pytest.raises(UsageError, match=r"neither an image nor a manifest \(\.csv"):
+    with pytest.raises(UsageError, match=r"neither an image nor a manifest nor an archive \(\.csv"):
         open_source(tmp_path / "list.xlsx")
     with pytest.raises(UsageError, match="memory://none/photos does not exist"):
         open_source("memory://none/photos")
