@@ -84,7 +84,7 @@ def _replaced(path: Path, new: pa.Table) -> pa.Array:
     old = pq.read_table(path, columns=_KEYS).to_pandas()
     pairs = new.to_pandas().merge(old, "left", on=IMAGE_URI, suffixes=("", "_then"))
     version, then = pairs[IMAGE_VERSION], pairs[f"{IMAGE_VERSION}_then"]
-    same_version = (version == then) | (version.isna() & then.isna())
+    same_version = version.isna() | (version == then)  # what is not known has not changed
     worse = (pairs["status"] != Status.OK) & (pairs["status_then"] == Status.OK) & same_version
     return pa.array(pairs.loc[~worse, IMAGE_URI], pa.string())
 

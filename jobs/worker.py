@@ -311,7 +311,7 @@ def _row(
 ) -> CaptionRow:
     return origin(
         image_uri=image.record.uri,
-        image_version=image.record.version,
+        image_version=image.record.version or (image.sha256 and f"sha256-{image.sha256}"),
         image_sha256=image.sha256,
         needs_review=needs_review(values.get("confidence"), threshold),
         **values,

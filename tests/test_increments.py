@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import image_names, photograph, read_table, statuses, write_photographs
+from conftest import HttpServer, image_names, photograph, read_table, statuses, write_photographs
 
 from jobs import JobConfig, run_job
 from jobs import replace as replace_module
@@ -159,6 +159,23 @@ def test_a_failure_does_not_take_the_place_of_a_caption_of_the_same_image(
     row = rows(job)["000.jpg"]
     assert (row["status"], row["captioner"]) == ("ok", captioners[0])
     assert rows(job)["001.jpg"]["captioner"] == report.captioner
+
+
+def test_the_version_of_an_image_whose_source_knows_none_is_its_content(
+    job: JobConfig, http_server: HttpServer, tmp_path: Path, calibrated_checkpoint: Path
+) -> None:
+    (http_server.folder / "0.jpg").write_bytes(photograph(0))
+    manifest = tmp_path / "list.txt"
+    manifest.write_text(f"{http_server.url}/0.jpg\n")
+    job = replace(job, source=manifest)
+    first = run_job(job)
+    row = rows(job)["0.jpg"]
+    assert row["image_version"] == f"sha256-{hashlib.sha256(photograph(0)).hexdigest()}"
+    assert run_job(job).planned == 0
+    (http_server.folder / "0.jpg").unlink()
+    redone = run_job(replace(job, checkpoint=calibrated_checkpoint, stale="redo"))
+    assert (redone.stale, redone.statuses) == (1, {"not_found": 1})
+    assert rows(job)["0.jpg"]["run_id"] == first.run_id
 
 
 def test_vanished_images_are_reported_and_removed_only_on_demand(job: JobConfig) -> None:
