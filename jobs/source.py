@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -219,8 +219,11 @@ def _scope(folder: str, selection: Selection) -> Scope:
     start = start if start.endswith("/") else f"{start}/"
 
     def covers(uri: str) -> bool:
-        is_below = uri.startswith(start) and uri.endswith(end)
-        return is_below and selection.takes(name_below(uri, folder))
+        if not (uri.startswith(start) and uri.endswith(end)):
+            return False
+        name = name_below(uri, folder)
+        folders = [str(parent) for parent in PurePosixPath(name).parents][:-1]
+        return all(map(selection.enters, folders)) and selection.takes(name)
 
     return covers
 

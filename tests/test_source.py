@@ -75,7 +75,14 @@ def test_only_what_a_source_would_list_is_in_its_scope(
     tmp_path: Path, source: str, vanished: list[str]
 ) -> None:
     touch(tmp_path, ["photos/x.jpg", "photos/b/x.png"])
-    names = ["photos/a.jpg", "photos/b/c.png", "photos/.d.jpg", "photos/e.md", "photo/f.jpg"]
+    names = [
+        "photos/a.jpg",
+        "photos/b/c.png",
+        "photos/.d.jpg",
+        "photos/.d/h.jpg",
+        "photos/e.md",
+        "photo/f.jpg",
+    ]
     scope = open_source(tmp_path / source).scope
     assert [name for name in names if scope(str(tmp_path / name))] == vanished
 
