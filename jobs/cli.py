@@ -16,6 +16,11 @@ from jobs.cli_run import add_plan, add_run
 from jobs.cli_training import add_evaluate, add_train
 from jobs.errors import ExitCode, JobError, Terminated
 
+OUT_HELP = (
+    "what `captioner run --out` wrote: a folder, or a URL, for which credentials and endpoint come "
+    "from the environment (AWS_ENDPOINT_URL, FSSPEC_S3_KEY ...)"
+)
+
 if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -56,7 +61,7 @@ def _add_status(commands: "Commands") -> None:
     parser = commands.add_parser(
         "status", help="count the rows of a table", description="Count the rows of a table."
     )
-    parser.add_argument("out", metavar="OUT", help="folder that `captioner run --out` wrote")
+    parser.add_argument("out", metavar="OUT", help=OUT_HELP)
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.set_defaults(command=_status)
 
@@ -78,7 +83,7 @@ def _add_compact(commands: "Commands") -> None:
         "whole after the next compact or run.",
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("out", metavar="OUT", help="folder that `captioner run --out` wrote")
+    parser.add_argument("out", metavar="OUT", help=OUT_HELP)
     parser.add_argument(
         "--target-bytes",
         metavar="N",

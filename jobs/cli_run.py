@@ -51,7 +51,8 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
         help="directory, glob, manifest, tar archive, Parquet of images (or a directory of them), "
         "or S3 Inventory",
     )
-    add("--out", metavar="OUT", help="folder of the caption table and its runs")
+    add("--out", metavar="OUT", help="folder of the caption table and its runs: a path, or "
+        "a URL as s3://bucket/prefix")  # fmt: skip
     add("--config", metavar="JOB.toml", type=Path, dest="job_file", help="job file; flags win")
     add("--checkpoint", metavar="NAME", help="bundled model or model directory (flickr8k)")
     add("--beam-size", metavar="N", type=int, help="beams of the search (3)")

@@ -1,7 +1,8 @@
 """Many small files of the table -> few large ones, without the rows that have a later one."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from tqdm import tqdm
 from jobs.commit import write_whole
 from jobs.compare import Redo, superseded, table_buckets
 from jobs.errors import UsageError
-from jobs.folders import OutFolder, RunFolder
+from jobs.folders import OutFolder
 from jobs.plan import Plan
 from jobs.replace import remove_surplus
+from jobs.store import OutPath, Source, job_errors, out_path, size_of, source, sources
 from jobs.swap import finish_swap, swap
-from jobs.table import readable
+from jobs.table import opened_files, readable
 from jobs.writing import only_writer
 from schemas.caption_table import merged_schema, with_schema
 
@@ -51,42 +53,44 @@ def compact(
     UsageError if there is no table, or a file that is none of a table's; TemporaryError if a run
     has OUT; KeyboardInterrupt after Ctrl-C or SIGTERM.
     """
-    folder = OutFolder(Path(out).absolute())
-    if not folder.captions.is_dir():
-        raise UsageError(f"{out} holds no caption table (no folder {folder.captions})")
-    if target_bytes < 1:
-        raise UsageError(f"target_bytes must be a whole number above 0, not {target_bytes}")
+    folder = OutFolder(out_path(out))
+    with job_errors(folder.root):
+        _check(folder, target_bytes)
     run = folder.new_run()
-    with only_writer(run):
-        before = _sizes(folder)
-        rows, removed = _remove_superseded(run, quiet)
+    with only_writer(run) as scratch:
+        before = folder.table_sizes()
+        rows, removed = _remove_superseded(folder, scratch, quiet)
+        merging = _Merging(folder, scratch, target_bytes)
         try:
-            _Merging(run, target_bytes).merge(_progress(folder.table_files(), "merging", quiet))
+            merging.merge(_progress(folder.table_files(), "merging", quiet))
         finally:
-            finish_swap(folder, run.scratch)  # if a signal came between its steps
-        after = _sizes(folder)
+            finish_swap(folder, scratch)  # if a signal came between its steps
+        after = folder.table_sizes()
     return Compaction(
         str(folder.captions), rows, removed, len(after), sum(after), len(before), sum(before)
     )
 
 
-def _sizes(out: OutFolder) -> list[int]:
-    return [path.stat().st_size for path in out.table_files()]
+def _check(folder: OutFolder, target_bytes: int) -> None:
+    if not folder.captions.is_dir():
+        raise UsageError(f"{folder.root} holds no caption table (no folder {folder.captions})")
+    if target_bytes < 1:
+        raise UsageError(f"target_bytes must be a whole number above 0, not {target_bytes}")
 
 
-def _progress(files: Sequence[Path], what: str, quiet: bool) -> "tqdm[Any]":
+def _progress(files: Sequence[OutPath], what: str, quiet: bool) -> "tqdm[Any]":
     return tqdm(files, what, unit=" files", disable=True if quiet else None)
 
 
-def _remove_superseded(run: RunFolder, quiet: bool) -> tuple[int, int]:
+def _remove_superseded(out: OutFolder, scratch: Path, quiet: bool) -> tuple[int, int]:
     """How many rows stay, and how many go because their image has a later one."""
-    plan = Plan(run.out.table_files())
-    keys = run.scratch / "rows.arrow"
+    plan = Plan(out.table_files())
+    keys = scratch / "rows.arrow"
     rows = table_buckets(_progress(plan.files, "reading", quiet), Redo(), keys)
     for later in superseded(rows):
         plan.add_surplus(later)
     keys.unlink()
-    remove_surplus(plan, run.scratch)
+    remove_surplus(plan, scratch)
     removed = sum(len(positions) for positions in plan.surplus.values())
     return rows.rows - removed, removed
 
@@ -95,20 +99,17 @@ def _remove_superseded(run: RunFolder, quiet: bool) -> tuple[int, int]:
 class _Part:
     """A file of the table. `data` are its bytes without the footer, of which few remain merged."""
 
-    path: Path
+    path: OutPath
     size: int
     data: int
     rows: int
     schema: pa.Schema
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    return readable(path, lambda: pq.ParquetFile(path))
-
-
-def _part(path: Path) -> _Part:
-    size = path.stat().st_size
-    with _opened(path) as file:
+def _part(path: OutPath, opened: Callable[[], Source]) -> _Part:
+    data = readable(path, opened)
+    size = size_of(data)
+    with readable(path, lambda: pq.ParquetFile(data)) as file:
         footer = file.metadata.serialized_size
         return _Part(path, size, size - footer, file.metadata.num_rows, file.schema_arrow)
 
@@ -117,7 +118,7 @@ def _part(path: Path) -> _Part:
 class _Group:
     """Neighbours by name, to be merged."""
 
-    paths: list[Path] = field(default_factory=list)
+    paths: list[OutPath] = field(default_factory=list)
     schemas: list[pa.Schema] = field(default_factory=list)  # neighbours mostly have the same
     data: int = 0
     rows: int = 0
@@ -133,13 +134,13 @@ class _Group:
 class _Merging:
     """Merges neighbours, so that the last file stays the newest: it has the table's columns."""
 
-    def __init__(self, run: RunFolder, target: int) -> None:
-        self.run, self.target = run, target
+    def __init__(self, out: OutFolder, scratch: Path, target: int) -> None:
+        self.out, self.scratch, self.target = out, scratch, target
         self.group = _Group()
 
-    def merge(self, files: Iterable[Path]) -> None:
+    def merge(self, files: Iterable[OutPath]) -> None:
         """Merge what is small among all files of the table."""
-        for part in map(_part, files):
+        for part in starmap(_part, sources(files)):
             if self._is_large(part):
                 self._end_group()
             else:
@@ -155,7 +156,7 @@ class _Merging:
         """Rows need less room together: a file that is still small begins the next group."""
         path = self.group.paths[0]
         self._end_group()
-        merged = _part(path)
+        merged = _part(path, lambda: source(path))
         if not self._is_large(merged):
             self.group.add(merged)
 
@@ -167,14 +168,14 @@ class _Merging:
             schema = merged_schema(group.schemas)
         except pa.ArrowException as error:
             first, last = group.paths[0].name, group.paths[-1].name
-            where = f"the files {first} to {last} in {self.run.out.captions}"
+            where = f"the files {first} to {last} in {self.out.captions}"
             raise UsageError(f"{where} do not fit together: {error}") from error
-        scratch = self.run.scratch
-        right = swap(self.run.out, scratch, group.paths, group.rows)
-        write_whole(_row_groups(group.paths, schema), schema, group.paths[0], scratch, right)
+        right = swap(self.out, self.scratch, group.paths, group.rows)
+        rows = _row_groups(group.paths, schema)
+        write_whole(rows, schema, group.paths[0], self.scratch, right)
 
 
-def _row_groups(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+def _row_groups(paths: Sequence[OutPath], schema: pa.Schema) -> Iterator[pa.Table]:
     """All rows of the files, in tables of ROW_GROUP_ROWS, the last of fewer."""
     waiting: list[pa.Table] = []
     missing = ROW_GROUP_ROWS
@@ -188,8 +189,8 @@ def _row_groups(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def _rows(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    for path in paths:
-        with _opened(path) as file:
+def _rows(paths: Sequence[OutPath], schema: pa.Schema) -> Iterator[pa.Table]:
+    for _, opened in opened_files(paths):
+        with opened as file:
             for batch in file.iter_batches(ROW_GROUP_ROWS):
                 yield with_schema(pa.Table.from_batches([batch]), schema)

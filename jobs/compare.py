@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.table import file_batches
+from jobs.store import OutPath
+from jobs.table import batches_by_file
 from schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
 BUCKETS = 256  # of 10 million rows, each has about 40,000
@@ -151,12 +152,12 @@ class ListedBuckets(Buckets):
         self.add([batch.column(IMAGE_URI), batch.column(IMAGE_VERSION), pa.array(positions)])
 
 
-def table_buckets(files: Iterable[Path], redo: Redo, path: Path) -> Buckets:
+def table_buckets(files: Iterable[OutPath], redo: Redo, path: Path) -> Buckets:
     """The rows of the table's files. UsageError for a file that is none of a table's."""
     buckets = Buckets(path, _ROW)
-    for number, file in enumerate(files):
+    for number, batches in enumerate(batches_by_file(files, _TABLE_COLUMNS)):
         start = 0
-        for batch in file_batches(file, _TABLE_COLUMNS):
+        for batch in batches:
             buckets.add(_row_columns(batch, number, start, redo))
             start += batch.num_rows
     return buckets

@@ -13,7 +13,7 @@ from typing import Any
 from captioner.search_options import MIN_CHARACTERS
 from jobs.errors import UsageError
 from jobs.storage import StorageOptions
-from jobs.uris import image_uri
+from jobs.uris import image_uri, is_local, local_path
 from schemas.caption_table import Status
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -35,6 +35,7 @@ class JobConfig:
         URL that fsspec opens.
     any_extension: the files of a directory or glob and the objects of a bucket are images whatever
         their names end in; hidden ones are not.
+    out: the folder of the table, or its URL on an object store.
     checkpoint: the name of a bundled model, or a model directory.
     max_characters: of a caption, the full stop counted; longer ones are not considered.
     min_confidence: captions of less than this (0 to 1) are marked for review.
@@ -139,11 +140,11 @@ class JobConfig:
 
     def resolved(self) -> "JobConfig":
         """The same job from any working directory: local paths are absolute."""
-        checkpoint = Path(self.checkpoint)
+        checkpoint, out = Path(self.checkpoint), str(self.out)
         return replace(
             self,
             source=image_uri(str(self.source)),
-            out=Path(self.out).absolute(),
+            out=Path(local_path(out)).absolute() if is_local(out) else out,
             checkpoint=checkpoint.absolute() if checkpoint.is_dir() else self.checkpoint,
         )
 

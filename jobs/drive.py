@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError
 from distributed import Client, Future, KilledWorker, as_completed
 
 from jobs.cluster import connect
+from jobs.commit import publish
 from jobs.config import JobConfig
 from jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from jobs.hash_index import HashLog
@@ -79,6 +80,7 @@ class _Driver:
             raise kind(result.error)
         if result.error is not None:
             return self._settle_failure(task, result.error, died=result.died)
+        publish(task.run, task.name, replaces=task.replaces)
         self.tally.add(result)
         self.hashes.add(task.part, result.hashes)
         return []

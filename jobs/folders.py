@@ -6,47 +6,55 @@ OUT/runs/<run_id>/replacements/  rows that replace others when the run ends, see
 OUT/runs/<run_id>/scratch/  the plan, an index, unfinished files, marks; gone when the run ends
 OUT/runs/.lock  .fence      see jobs/locks.py
 OUT/runs/.swap.json         there while files of the table are merged, see jobs/swap.py
+
+OUT is a folder of this machine, or a prefix of an object store (see jobs/store.py).
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+
+from jobs.store import OutPath, files, is_store, make_folder, sizes
 
 
 @dataclass(frozen=True)
 class OutFolder:
     """OUT, the folder of one caption table and its runs."""
 
-    root: Path
+    root: OutPath
 
     @property
-    def captions(self) -> Path:
+    def captions(self) -> OutPath:
         return self.root / "captions"
 
     @property
-    def runs(self) -> Path:
+    def runs(self) -> OutPath:
         return self.root / "runs"
 
     @property
-    def lock(self) -> Path:
+    def lock(self) -> OutPath:
         return self.runs / ".lock"
 
     @property
-    def fence(self) -> Path:
+    def fence(self) -> OutPath:
         return self.runs / ".fence"
 
     @property
-    def swap_journal(self) -> Path:
+    def swap_journal(self) -> OutPath:
         return self.runs / ".swap.json"
 
-    def name_of(self, path: Path) -> str:
+    def name_of(self, path: OutPath) -> str:
         """A file's path below OUT."""
-        return path.relative_to(self.root).as_posix()
+        return "/".join(path.parts[len(self.root.parts) :])
 
-    def table_files(self) -> list[Path]:
+    def table_files(self) -> Sequence[OutPath]:
         """The files of the table, sorted by name: by run, then by partition."""
-        return sorted(self.captions.glob("*.parquet"))
+        return files(self.captions, "*.parquet")
+
+    def table_sizes(self) -> list[int]:
+        """The bytes of each file of the table."""
+        return sizes(self.captions, "*.parquet")
 
     def new_run(self) -> "RunFolder":
         """The folder of a run that starts now; ids sort by time."""
@@ -61,44 +69,49 @@ class RunFolder:
     run_id: str
 
     @property
-    def root(self) -> Path:
+    def root(self) -> OutPath:
         return self.out.runs / self.run_id
 
     @property
-    def job_file(self) -> Path:
+    def job_file(self) -> OutPath:
         return self.root / "job.toml"
 
     @property
-    def report(self) -> Path:
+    def report(self) -> OutPath:
         return self.root / "report.json"
 
     @property
-    def events(self) -> Path:
+    def events(self) -> OutPath:
         return self.root / "events.jsonl"
 
     @property
-    def scratch(self) -> Path:
+    def scratch(self) -> OutPath:
         return self.root / "scratch"
 
     @property
-    def replacements(self) -> Path:
+    def replacements(self) -> OutPath:
         return self.root / "replacements"
 
     @property
-    def known(self) -> Path:
+    def known(self) -> OutPath:
         """The index of the captions that there are, see jobs/hash_index.py."""
         return self.scratch / "known"
 
-    def part(self, name: str, *, replaces: bool = False) -> Path:
+    def part(self, name: str, *, replaces: bool = False) -> OutPath:
         """The file of a part: the table's, or with rows that are to replace others of the table."""
         folder = self.replacements if replaces else self.out.captions
         return folder / f"{self.run_id}-{name}.parquet"
 
-    def mark(self, key: str) -> Path:
+    def handed_in(self, name: str, *, replaces: bool = False) -> OutPath:
+        """Where a worker writes a part: on a store, the driver copies it from there."""
+        part = self.part(name, replaces=replaces)
+        return self.scratch / "parts" / part.name if is_store(part) else part
+
+    def mark(self, key: str) -> OutPath:
         """The file which is there while a worker is at the task of that key."""
         return self.scratch / f"{key}.started"
 
     def create(self) -> None:
         """Make the folders a run writes to."""
-        self.scratch.mkdir(parents=True)
-        self.out.captions.mkdir(exist_ok=True)
+        make_folder(self.scratch)
+        make_folder(self.out.captions)

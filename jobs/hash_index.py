@@ -4,8 +4,12 @@ It has the first 8 bytes of the hashes, and takes 12 bytes a caption. The driver
 table's hashes as one sorted chunk before the work begins, then a log with those of each part that
 is committed, which becomes a chunk when it is long enough. Workers open the chunks as memory maps
 and read on in the log, so neither lists a folder, and what is in their memory has a bound.
+
+On a store there is no log: a worker has a copy of the table's chunk, and adds what it commits
+itself.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.folders import RunFolder
-from jobs.table import file_batches
+from jobs.store import OutPath, files, get, is_store, put
+from jobs.table import batches_by_file
 from schemas.caption_table import Status
 
 CHUNK = 4_000_000  # hashes sorted in memory at once
@@ -46,12 +51,13 @@ class HashLog:
     """The driver's: tells the workers what the others have committed."""
 
     def __init__(self, run: RunFolder) -> None:
-        self._run, self._chunks = run, _ChunkWriter(run)
+        self._run = run
+        self._chunks = None if is_store(run.known) else _ChunkWriter(run, run.known)
 
-    def add(self, part: Path, hashes: str) -> None:
+    def add(self, part: OutPath, hashes: str) -> None:
         """Add the captions of a part, by the first 16 digits of each hash, in a row."""
-        if hashes:
-            with _log(self._run, self._chunks.written).open("a", encoding="utf-8") as log:
+        if hashes and self._chunks:
+            with _log(self._chunks.folder, self._chunks.written).open("a", encoding="utf-8") as log:
                 log.write(f"{self._run.out.name_of(part)} {hashes}\n")
             self._chunks.add(part, _from_digits(hashes))
 
@@ -60,7 +66,7 @@ class HashIndex:
     """A worker's view of the index. Only `files_of` is for several threads."""
 
     def __init__(self, run: RunFolder) -> None:
-        self._run = run
+        self._run, self._known = run, _Known(run.known)
         self._chunks: list[tuple[Sorted, npt.NDArray[np.str_]]] = []
         self._begin_log()
 
@@ -75,10 +81,11 @@ class HashIndex:
         What cannot be read is left for the next look: to know less costs time only.
         """
         with suppress(OSError, ValueError):
-            while _file(self._run, len(self._chunks), "prefixes").exists():
-                self._chunks.append(_read_chunk(self._run, len(self._chunks)))
+            known = self._known.folder()
+            while _file(known, len(self._chunks), "prefixes").exists():
+                self._chunks.append(_read_chunk(known, len(self._chunks)))
                 self._begin_log()
-            with _log(self._run, len(self._chunks)).open("rb") as log:
+            with _log(known, len(self._chunks)).open("rb") as log:
                 log.seek(self._position)
                 lines = log.read()
             whole = lines[: lines.rfind(b"\n") + 1]
@@ -86,12 +93,12 @@ class HashIndex:
             pairs = [line.rsplit(" ", 1) for line in whole.decode().splitlines()]
             self._add([name for name, _ in pairs], [_from_digits(text) for _, text in pairs])
 
-    def add(self, part: Path, hashes: str) -> None:
+    def add(self, part: OutPath, hashes: str) -> None:
         """Add a part of this worker's own, which the driver may not have logged yet."""
         if hashes:
             self._add([self._run.out.name_of(part)], [_from_digits(hashes)])
 
-    def files_of(self, sha256: str) -> Iterator[Path]:
+    def files_of(self, sha256: str) -> Iterator[OutPath]:
         """Files that may have a caption of that hash."""
         prefix = np.uint64(first_bytes(sha256))
         for chunk, names in self._chunks:
@@ -112,20 +119,45 @@ class HashIndex:
             self._series.append(new)
 
 
-def index_table(run: RunFolder, captioner: str) -> None:
+class _Known:
+    """The folder of the index for a worker: a copy, fetched once, if the run's is on a store."""
+
+    def __init__(self, known: OutPath) -> None:
+        self._known = known
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+
+    def folder(self) -> Path:
+        """OSError if it cannot be fetched."""
+        if not is_store(self._known):
+            return self._known
+        if self._copy is None:
+            copy = tempfile.TemporaryDirectory(prefix="captioner-")
+            for file in files(self._known, "*.npy"):
+                get(self._known / file.name, Path(copy.name, file.name))
+            self._copy = copy
+        return Path(self._copy.name)
+
+
+def index_table(run: RunFolder, captioner: str, folder: Path) -> None:
     """Index the captions that the table has of this captioner.
 
-    UsageError for a file that is none of a table's.
+    The index is made in `folder`, which is the scratch of the run unless that is on a store; then
+    workers get a copy. UsageError for a file that is none of a table's.
     """
-    run.known.mkdir(exist_ok=True)
-    chunks = _ChunkWriter(run)
-    for path in run.out.table_files():
-        for batch in file_batches(path, _COLUMNS):
+    known = folder / run.known.name
+    known.mkdir(exist_ok=True)
+    chunks = _ChunkWriter(run, known)
+    paths = run.out.table_files()
+    for path, batches in zip(paths, batches_by_file(paths, _COLUMNS), strict=True):
+        for batch in batches:
             if len(hashes := batch.column(0).filter(_is_known(batch, captioner))):
                 chunks.add(path, first_bytes_of(hashes))
     chunks.write()
     if chunks.written > 1:
-        _merge(run, chunks.written)
+        _merge(known, chunks.written)
+    if is_store(run.known):
+        for file in known.iterdir():
+            put(file, run.known / file.name)
 
 
 def first_bytes(sha256: str) -> int:
@@ -146,9 +178,9 @@ def first_bytes_of(hashes: pa.Array) -> Prefixes:
 class _ChunkWriter:
     """Writes chunks of the index, after those that are there."""
 
-    def __init__(self, run: RunFolder) -> None:
-        self._run = run
-        self.written = len(list(run.known.glob("*.prefixes.npy")))
+    def __init__(self, run: RunFolder, folder: Path) -> None:
+        self._run, self.folder = run, folder
+        self.written = len(list(folder.glob("*.prefixes.npy")))
         self._begin()
 
     def _begin(self) -> None:
@@ -156,7 +188,7 @@ class _ChunkWriter:
         self._prefixes: list[Prefixes] = []
         self._rows = 0
 
-    def add(self, path: Path, prefixes: Prefixes) -> None:
+    def add(self, path: OutPath, prefixes: Prefixes) -> None:
         self._names.append(self._run.out.name_of(path))
         self._prefixes.append(prefixes)
         self._rows += len(prefixes)
@@ -168,27 +200,27 @@ class _ChunkWriter:
         if not self._rows:
             return
         chunk = _sorted(np.concatenate(self._prefixes), _numbers(self._prefixes))
-        path = _file(self._run, self.written, "prefixes")
+        path = _file(self.folder, self.written, "prefixes")
         unfinished = path.with_name("unfinished.npy")
-        np.save(_file(self._run, self.written, "names"), np.array(self._names))
-        np.save(_file(self._run, self.written, "files"), chunk.files)
+        np.save(_file(self.folder, self.written, "names"), np.array(self._names))
+        np.save(_file(self.folder, self.written, "files"), chunk.files)
         np.save(unfinished, chunk.prefixes)
         unfinished.rename(path)
         self.written += 1
         self._begin()
 
 
-def _merge(run: RunFolder, count: int) -> None:
+def _merge(known: Path, count: int) -> None:
     """Make one of all chunks, range by range of hashes, each about as long as a chunk."""
-    chunks, names = zip(*(_read_chunk(run, number) for number in range(count)), strict=True)
+    chunks, names = zip(*(_read_chunk(known, number) for number in range(count)), strict=True)
     firsts = np.cumsum([0, *map(len, names)], dtype=np.int32)
     edges = np.array([2**64 * number // count for number in range(1, count)], np.uint64)
     cuts = [[0, *chunk.prefixes.searchsorted(edges), len(chunk.prefixes)] for chunk in chunks]
     total = sum(len(chunk.prefixes) for chunk in chunks)
-    np.save(_file(run, count, "names"), np.concatenate(names))
+    np.save(_file(known, count, "names"), np.concatenate(names))
     with (
-        _new_array(_file(run, count, "prefixes"), np.uint64, total) as prefixes,
-        _new_array(_file(run, count, "files"), np.int32, total) as files,
+        _new_array(_file(known, count, "prefixes"), np.uint64, total) as prefixes,
+        _new_array(_file(known, count, "files"), np.int32, total) as files,
     ):
         for number in range(count):
             parts = [slice(cut[number], cut[number + 1]) for cut in cuts]
@@ -200,8 +232,8 @@ def _merge(run: RunFolder, count: int) -> None:
             files.write(numbers[order].data)
     for what in ("prefixes", "files", "names"):
         for number in range(count):
-            _file(run, number, what).unlink()
-        _file(run, count, what).rename(_file(run, 0, what))
+            _file(known, number, what).unlink()
+        _file(known, count, what).rename(_file(known, 0, what))
 
 
 @contextmanager
@@ -238,17 +270,17 @@ def _from_digits(digits: str) -> Prefixes:
     return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
-def _file(run: RunFolder, chunk: int, what: str) -> Path:
-    return run.known / f"{chunk:06d}.{what}.npy"
+def _file(known: Path, chunk: int, what: str) -> Path:
+    return known / f"{chunk:06d}.{what}.npy"
 
 
-def _log(run: RunFolder, chunk: int) -> Path:
+def _log(known: Path, chunk: int) -> Path:
     """The log of what is to become that chunk."""
-    return run.known / f"{chunk:06d}.log"
+    return known / f"{chunk:06d}.log"
 
 
-def _read_chunk(run: RunFolder, chunk: int) -> tuple[Sorted, npt.NDArray[np.str_]]:
-    parts = (_file(run, chunk, what) for what in ("prefixes", "files", "names"))
+def _read_chunk(known: Path, chunk: int) -> tuple[Sorted, npt.NDArray[np.str_]]:
+    parts = (_file(known, chunk, what) for what in ("prefixes", "files", "names"))
     prefixes, files, names = (np.asarray(np.load(path, mmap_mode="r")) for path in parts)
     return Sorted(prefixes, files), names
 

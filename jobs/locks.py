@@ -12,6 +12,11 @@ under an exclusive one. So after a change no commit that it forbids can happen a
 Both are flock(2), which counts on local file systems, on NFS (Linux, version 4) and on cluster
 file systems mounted with it (Lustre: `-o flock`). It does not count between machines on SMB mounts
 or on object stores mounted as folders; there, start one run at a time yourself.
+
+On an object store that is OUT by its URL, a run holds a lease (jobs/lease.py), and there is no
+fence: no worker writes to the table. It hands its part in, as an object in the scratch folder of
+its run; the driver, which alone has the lease, copies it to its place (`publish` in commit.py).
+What a worker that has outlived its run or its task hands in, nobody copies.
 """
 
 import fcntl
@@ -19,16 +24,21 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 from jobs.errors import StaleCommit, TemporaryError, UsageError
 from jobs.folders import RunFolder
+from jobs.lease import lease
+from jobs.store import OutPath, is_store
 
 
 @contextmanager
 def run_lock(run: RunFolder) -> Iterator[None]:
     """Hold OUT for this run; TemporaryError, naming the holder, if another run has it."""
+    if is_store(run.out.root):
+        with lease(run.out.root, run.run_id):
+            yield
+        return
     path = run.out.lock
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +54,7 @@ def run_lock(run: RunFolder) -> Iterator[None]:
         file.truncate(0)
 
 
-def _lock_or_refuse(file: TextIO, run: RunFolder) -> None:
+def _lock_or_refuse(file: IO[str], run: RunFolder) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -59,6 +69,8 @@ def _lock_or_refuse(file: TextIO, run: RunFolder) -> None:
 
 def take_fence(run: RunFolder) -> None:
     """From now on only workers of this run may commit."""
+    if is_store(run.out.root):
+        return
     with _locked(run.out.fence, fcntl.LOCK_EX) as file:
         file.truncate(0)
         _append(file, run.run_id)
@@ -66,6 +78,8 @@ def take_fence(run: RunFolder) -> None:
 
 def end_commits(run: RunFolder) -> None:
     """From now on no worker of this run may commit, nor any other before the next run starts."""
+    if is_store(run.out.root):
+        return
     with _locked(run.out.fence, fcntl.LOCK_EX) as file:
         file.truncate(0)
         _append(file, f"none since {run.run_id}")
@@ -73,6 +87,8 @@ def end_commits(run: RunFolder) -> None:
 
 def revoke(run: RunFolder, name: str, *, replaces: bool = False) -> bool:
     """Forbid the commit of part `name`; False if it has been committed already."""
+    if is_store(run.out.root):
+        return not run.handed_in(name, replaces=replaces).exists()
     with _locked(run.out.fence, fcntl.LOCK_EX) as file:
         if run.part(name, replaces=replaces).exists():
             return False
@@ -92,13 +108,13 @@ def commit_right(run: RunFolder, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(path: Path, kind: int) -> Iterator[TextIO]:
+def _locked(path: OutPath, kind: int) -> Iterator[IO[str]]:
     with path.open("a+") as file:
         fcntl.flock(file, kind)
         yield file
 
 
-def _append(file: TextIO, line: str) -> None:
+def _append(file: IO[str], line: str) -> None:
     file.write(f"{line}\n")
     file.flush()
     os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,8 +14,10 @@ import pyarrow.parquet as pq
 
 from jobs.compare import Compared, Counts, ListedBuckets, Redo, compare, table_buckets
 from jobs.errors import UsageError
-from jobs.folders import OutFolder
+from jobs.folders import OutFolder, RunFolder
 from jobs.source import Source
+from jobs.store import OutPath, is_store, os_errors, put
+from jobs.store import source as source_of
 from jobs.table import readable
 from schemas.image_record import IMAGE_URI, REPLACES
 
@@ -23,6 +26,7 @@ MIN_ROWS = 64  # each
 NEW, NO_WORK = -1, -2  # fates; that of an image to be redone is the number of its row's file
 Fates = npt.NDArray[np.int32]  # by position in the listing
 Listed: TypeAlias = pa.ipc.RecordBatchFileReader
+PLAN = "plan.arrow"
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
 _VANISHED = pa.schema([(IMAGE_URI, pa.string()), ("file", pa.int32())])
 
@@ -36,11 +40,11 @@ class Plan:
     positions in it.
     """
 
-    files: Sequence[Path] = ()
+    files: Sequence[OutPath] = ()
     counts: Counts = field(default_factory=Counts)
     partition_sizes: list[int] = field(default_factory=list)
     first_redo: int = 0
-    surplus: dict[Path, list[int]] = field(default_factory=dict)
+    surplus: dict[OutPath, list[int]] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
@@ -88,7 +92,7 @@ def make_plan(
 
 def plan_file(folder: Path) -> Path:
     """The plan in a folder."""
-    return folder / "plan.arrow"
+    return folder / PLAN
 
 
 def vanished_file(folder: Path) -> Path:
@@ -96,20 +100,35 @@ def vanished_file(folder: Path) -> Path:
     return folder / "vanished.arrow"
 
 
-def read_partition(folder: Path, partition: int) -> pa.Table:
+def share_plan(run: RunFolder, folder: Path) -> None:
+    """Put the plan where workers of other machines read it, unless `folder` is that place."""
+    if is_store(run.scratch):
+        put(plan_file(folder), run.scratch / PLAN)
+
+
+def read_partition(folder: OutPath, partition: int) -> pa.Table:
     """The records of one partition of a plan, with the columns that a manifest passes through."""
+    if is_store(folder):
+        with os_errors():
+            return pa.Table.from_batches([_remote_plan(folder / PLAN).get_batch(partition)])
     with pa.OSFile(str(plan_file(folder))) as file:
         return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(partition)])
 
 
-def _check_types(schema: pa.Schema, out: OutFolder, files: Sequence[Path]) -> None:
+@lru_cache(maxsize=1)
+def _remote_plan(path: OutPath) -> Listed:
+    """The plan of a run, on a store; its index is read once a process."""
+    return pa.ipc.open_file(source_of(path))
+
+
+def _check_types(schema: pa.Schema, out: OutFolder, files: Sequence[OutPath]) -> None:
     """A manifest's own columns keep their types from run to run, or no tool reads the table whole.
 
     The newest file tells them: the one before it agreed.
     """
     if not files:
         return
-    table = readable(files[-1], lambda: pq.read_schema(files[-1]))
+    table = readable(files[-1], lambda: pq.read_schema(source_of(files[-1])))
     for column in schema:
         if column.name in table.names and table.field(column.name).type != column.type:
             raise UsageError(
@@ -167,7 +186,7 @@ def _new_images(listed: Listed, fates: Fates, schema: pa.Schema) -> Iterator[pa.
 
 
 def _images_to_redo(
-    listed: Listed, fates: Fates, schema: pa.Schema, files: Sequence[Path]
+    listed: Listed, fates: Fates, schema: pa.Schema, files: Sequence[OutPath]
 ) -> Iterator[pa.RecordBatch]:
     names = pa.array([path.name for path in files], pa.string())
     for batch, fate in _with_fates(listed, fates):

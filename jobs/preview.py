@@ -22,6 +22,7 @@ from jobs.report import aligned, in_brackets
 from jobs.run import redo_of, worker_settings
 from jobs.source import open_source
 from jobs.storage import configure
+from jobs.store import job_errors, out_path
 from jobs.task import SampleTimes
 
 SAMPLE = 64  # images
@@ -74,8 +75,8 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     config = config.resolved()
     configure(config.storage_options)
     source = with_progress(open_source(config.source, config.any_extension), config.quiet)
-    out = OutFolder(Path(config.out))
-    with tempfile.TemporaryDirectory(prefix="captioner-") as name:
+    out = OutFolder(out_path(config.out))
+    with job_errors(out.root), tempfile.TemporaryDirectory(prefix="captioner-") as name:
         folder = Path(name)
         plan = make_plan(source, out, folder, config.partition_size, redo_of(config))
         images = _sample(plan, folder, sample) if sample and plan.images else None

@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 
 from jobs.commit import write_whole
 from jobs.folders import OutFolder
+from jobs.lease import check_lease
 from jobs.plan import Plan, vanished_file
+from jobs.store import OutPath, files, folders_of_runs, is_store, remove_tree, source, sources
 from schemas.caption_table import Status, merged_schema, with_schema
 from schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES
 
@@ -32,13 +34,12 @@ def put_replacements_in_place(out: OutFolder, scratch: Path) -> None:
     A failure does not take the place of a caption of the same version of an image. Rows for a file
     that someone has removed go, too: their images are new then.
     """
-    for folder in sorted(out.runs.glob("*/replacements")):
+    for folder in folders_of_runs(out.runs, "replacements"):
         for name, parts in _parts_by_replaced_file(folder).items():
             if (out.captions / name).exists():
                 _replace(out.captions / name, parts, scratch)
-        for part in folder.iterdir():
-            part.unlink()
-        folder.rmdir()
+        check_lease(folder)
+        remove_tree(folder)
 
 
 def remove_surplus(plan: Plan, scratch: Path) -> None:
@@ -62,26 +63,31 @@ def prune(plan: Plan, scratch: Path) -> int:
         return len(numbers)
 
 
-def _parts_by_replaced_file(folder: Path) -> Mapping[str, list[Path]]:
-    parts: dict[str, list[Path]] = defaultdict(list)
-    for part in sorted(folder.glob("*.parquet")):
-        for name in pq.read_table(part, columns=[REPLACES])[REPLACES].unique().to_pylist():
-            parts[name].append(part)
+def _parts_by_replaced_file(folder: OutPath) -> Mapping[str, list[OutPath]]:
+    parts: dict[str, list[OutPath]] = defaultdict(list)
+    for path, opened in sources(files(folder, "*.parquet")):
+        names = pq.read_table(opened(), columns=[REPLACES])[REPLACES]
+        for name in names.unique().to_pylist():
+            parts[name].append(path)
     return parts
 
 
-def _replace(path: Path, parts: Sequence[Path], scratch: Path) -> None:
+def _replace(path: OutPath, parts: Sequence[OutPath], scratch: Path) -> None:
     of_this_file = pc.field(REPLACES) == path.name
-    keys = [pq.read_table(part, columns=_KEYS, filters=of_this_file) for part in parts]
+    keys, schemas = [], []
+    for _, opened in sources(parts):
+        part = opened()
+        keys.append(pq.read_table(part, columns=_KEYS, filters=of_this_file))
+        schemas.append(pq.read_schema(part))
     uris = _replaced(path, pa.concat_tables(keys))
     wanted = of_this_file & pc.field(IMAGE_URI).isin(uris)
-    new = (pq.read_table(part, filters=wanted) for part in parts)
-    _rewrite(path, _all_but(uris), scratch, new, [pq.read_schema(part) for part in parts])
+    new = (pq.read_table(opened(), filters=wanted) for _, opened in sources(parts))
+    _rewrite(path, _all_but(uris), scratch, new, schemas)
 
 
-def _replaced(path: Path, new: pa.Table) -> pa.Array:
+def _replaced(path: OutPath, new: pa.Table) -> pa.Array:
     """The images whose new row takes the place of the old one."""
-    old = pq.read_table(path, columns=_KEYS).to_pandas()
+    old = pq.read_table(source(path), columns=_KEYS).to_pandas()
     pairs = new.to_pandas().merge(old, "left", on=IMAGE_URI, suffixes=("", "_then"))
     version, then = pairs[IMAGE_VERSION], pairs[f"{IMAGE_VERSION}_then"]
     same_version = version.isna() | (version == then)  # what is not known has not changed
@@ -100,14 +106,14 @@ def _all_but_positions(positions: Sequence[int]) -> KeptRows:
 
 
 def _rewrite(
-    path: Path,
+    path: OutPath,
     kept: KeptRows,
     scratch: Path,
     added: Iterable[pa.Table] = (),
     schemas: Sequence[pa.Schema] = (),
 ) -> None:
     """Write a file of the table anew: what is kept of each row group, then what is added."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(source(path), pre_buffer=is_store(path)) as file:
         schema = merged_schema([file.schema_arrow, *schemas])
         tables = (with_schema(table, schema) for table in chain(_kept(file, kept), added))
         write_whole(tables, schema, path, scratch)

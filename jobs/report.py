@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from jobs.errors import UsageError
 from jobs.folders import OutFolder
-from jobs.table import file_batches
+from jobs.store import job_errors, out_path
+from jobs.table import batches_by_file
 from schemas.caption_table import Status
 from schemas.job_report import JobReport
 
@@ -30,14 +31,19 @@ class TableStatus:
 
 def read_status(out: str | Path) -> TableStatus:
     """Count the rows of the table in OUT; UsageError if there is no table."""
-    folder = OutFolder(Path(out).absolute())
+    folder = OutFolder(out_path(out))
+    with job_errors(folder.root):
+        return _read_status(folder)
+
+
+def _read_status(folder: OutFolder) -> TableStatus:
     if not folder.captions.is_dir():
-        raise UsageError(f"{out} holds no caption table (no folder {folder.captions})")
+        raise UsageError(f"{folder.root} holds no caption table (no folder {folder.captions})")
     statuses: Counter[str] = Counter()
     captioners: Counter[str] = Counter()
     files = folder.table_files()
-    for path in files:
-        for batch in file_batches(path, ["status", "captioner"]):
+    for batches in batches_by_file(files, ["status", "captioner"]):
+        for batch in batches:
             statuses.update(batch.column("status").to_pylist())
             captioners.update(batch.column("captioner").to_pylist())
     return TableStatus(
@@ -46,7 +52,7 @@ def read_status(out: str | Path) -> TableStatus:
         statuses=dict(statuses),
         captioners=dict(captioners),
         files=len(files),
-        bytes=sum(path.stat().st_size for path in files),
+        bytes=sum(folder.table_sizes()),
     )
 
 

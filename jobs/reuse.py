@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from jobs.folders import RunFolder
 from jobs.hash_index import PREFIX_DIGITS, HashIndex
+from jobs.store import OutPath, is_store, os_errors, source
 from schemas.caption_table import CONTENT_COLUMNS, Status
 
 PAGE_ROWS = 512  # read around a hit: copies tend to lie in the order of their originals
@@ -42,7 +42,7 @@ class KnownCaptions:
         """Take in what other workers have committed since the last look."""
         self._index.look()
 
-    def add(self, part: Path, hashes: str) -> None:
+    def add(self, part: OutPath, hashes: str) -> None:
         """Add what this worker has committed: see `digits`."""
         self._index.add(part, hashes)
 
@@ -61,8 +61,8 @@ class KnownCaptions:
                 return dict(row)
         return None
 
-    def _in_file(self, path: Path, sha256: str) -> Values | None:
-        with suppress(OSError, LookupError, pa.ArrowException):
+    def _in_file(self, path: OutPath, sha256: str) -> Values | None:
+        with suppress(OSError, LookupError, pa.ArrowException), os_errors():
             if page := _page(path, sha256, self._captioner):
                 self._pages.append(page)
                 return self._in_pages(sha256)
@@ -80,9 +80,9 @@ def digits(hashes: list[str]) -> str:
     return "".join(sha256[:PREFIX_DIGITS] for sha256 in hashes)
 
 
-def _page(path: Path, sha256: str, captioner: str) -> Page | None:
+def _page(path: OutPath, sha256: str, captioner: str) -> Page | None:
     """The row with this hash and its neighbours, as far as they have captions by this captioner."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(source(path), pre_buffer=is_store(path)) as file:
         for group in range(file.num_row_groups):
             hashes = file.read_row_group(group, columns=[_HASH])[_HASH]
             at = pc.index(hashes, sha256).as_py()

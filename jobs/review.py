@@ -1,6 +1,7 @@
 """Which captions need review: those below a threshold, given or found in the calibration."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from captioner.model_directory import CALIBRATION, find_checkpoint
 from jobs.config import JobConfig
 from jobs.errors import UsageError
 from jobs.folders import OutFolder
+from jobs.store import OutPath, Source, sources
 from jobs.table import readable
 from schemas.caption_table import REVIEW
 
@@ -80,7 +82,7 @@ def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
     """
     if threshold is None:
         return
-    others = {_min_confidence(path) for path in out.table_files()}
+    others = {_min_confidence(path, opened) for path, opened in sources(out.table_files())}
     for other in others - {None, threshold.min_confidence}:
         raise UsageError(
             f"{out.captions} is marked for review below a confidence of {other}, not "
@@ -89,8 +91,8 @@ def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
         )
 
 
-def _min_confidence(path: Path) -> float | None:
+def _min_confidence(path: OutPath, opened: Callable[[], Source]) -> float | None:
     """Of the threshold of a table's file."""
-    metadata = readable(path, lambda: pq.read_schema(path)).metadata or {}
+    metadata = readable(path, lambda: pq.read_schema(opened())).metadata or {}
     threshold = json.loads(metadata.get(REVIEW, b"null"))
     return threshold["min_confidence"] if threshold else None

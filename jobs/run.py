@@ -12,16 +12,17 @@ from jobs.errors import ExitCode, Interrupted, JobError, Terminated, UsageError
 from jobs.folders import OutFolder, RunFolder
 from jobs.hash_index import index_table
 from jobs.locks import end_commits
-from jobs.plan import make_plan
+from jobs.plan import make_plan, share_plan
 from jobs.progress import with_progress
 from jobs.replace import prune, put_replacements_in_place, remove_surplus
 from jobs.review import Threshold, check_threshold, choose_threshold
 from jobs.selection import UNREADABLE_FOLDERS
 from jobs.source import Source, open_source
-from jobs.storage import configure
+from jobs.storage import configure, without_secrets
+from jobs.store import is_store, job_errors, make_folder, out_path
 from jobs.tally import Tally
 from jobs.task import WorkerSettings
-from jobs.writing import only_writer
+from jobs.writing import only_writer, usage_errors
 from schemas.job_report import JobReport
 
 
@@ -42,45 +43,51 @@ def run_job(config: JobConfig) -> JobReport:
     threshold = choose_threshold(config)
     if threshold and config.target_precision is not None and not config.quiet:
         print(f"captioner: {threshold}", file=sys.stderr)
-    run = OutFolder(Path(config.out)).new_run()
-    with only_writer(run):
+    run = OutFolder(out_path(config.out)).new_run()
+    with only_writer(run) as folder:
         _describe(config, run)
-        return _run(config, source, Tally(run, str(config.source), source.skipped, threshold))
+        events = folder / run.events.name if is_store(run.events) else run.events
+        tally = Tally(run, str(config.source), source.skipped, events, threshold)
+        return _run(config, source, tally, folder)
 
 
 def _describe(config: JobConfig, run: RunFolder) -> None:
-    try:
+    with usage_errors(run.out):
         run.job_file.write_text(config.to_toml(), encoding="utf-8", errors="replace")
-        run.replacements.mkdir()
-    except OSError as error:
-        raise UsageError(f"cannot write to {run.out.root}: {error}") from error
+        make_folder(run.replacements)
 
 
-def _run(config: JobConfig, source: Source, tally: Tally) -> JobReport:
-    run = tally.run
+def _run(config: JobConfig, source: Source, tally: Tally, folder: Path) -> JobReport:
     try:
-        check_threshold(tally.threshold, run.out)
-        size, redo = config.partition_size, redo_of(config)
-        tally.plan = make_plan(source, run.out, run.scratch, size, redo)
-        if config.prune:
-            _check_listing_is_whole(source)
-        remove_surplus(tally.plan, run.scratch)
-        if tally.plan.images:
-            index_table(run, redo.captioner or "")
-            _caption(config, tally)
-        _finish(run)
-        if config.prune:
-            tally.pruned = prune(tally.plan, run.scratch)
+        with job_errors(tally.run.out.root):
+            _update_table(config, source, tally, folder)
     except KeyboardInterrupt as stop:
-        _finish(run)
+        _finish(tally.run, folder)
         terminated = isinstance(stop, Terminated)
         code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
         raise Interrupted(tally.write_report(code, "interrupted")) from None
     except Exception as error:
         code = error.exit_code if isinstance(error, JobError) else ExitCode.FAULT
-        tally.write_report(code, str(error) or repr(error))
+        tally.write_report(code, without_secrets(str(error) or repr(error)))
         raise
     return tally.write_report(_exit_code(config, tally))
+
+
+def _update_table(config: JobConfig, source: Source, tally: Tally, folder: Path) -> None:
+    run = tally.run
+    check_threshold(tally.threshold, run.out)
+    size, redo = config.partition_size, redo_of(config)
+    tally.plan = make_plan(source, run.out, folder, size, redo)
+    if config.prune:
+        _check_listing_is_whole(source)
+    remove_surplus(tally.plan, folder)
+    if tally.plan.images:
+        share_plan(run, folder)
+        index_table(run, redo.captioner or "", folder)
+        _caption(config, tally)
+    _finish(run, folder)
+    if config.prune:
+        tally.pruned = prune(tally.plan, folder)
 
 
 def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> WorkerSettings:
@@ -122,10 +129,10 @@ def _caption(config: JobConfig, tally: Tally) -> None:
     caption_plan(config, worker_settings(config, tally.threshold), tally)
 
 
-def _finish(run: RunFolder) -> None:
+def _finish(run: RunFolder, folder: Path) -> None:
     """Rows that replace others go into the table, when no worker can add to them any more."""
     end_commits(run)
-    put_replacements_in_place(run.out, run.scratch)
+    put_replacements_in_place(run.out, folder)
 
 
 def _exit_code(config: JobConfig, tally: Tally) -> ExitCode:

@@ -229,6 +229,11 @@ def reason(error: Exception) -> str:
         text = error.strerror or str(error) or os.strerror(error.errno or errno.EIO)
     else:
         text = f"{type(error).__name__}: {error}"
+    return without_secrets(text)
+
+
+def without_secrets(text: str) -> str:
+    """A text without the values of storage options."""
     for secret in sorted(_texts(conf), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

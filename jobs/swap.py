@@ -13,7 +13,7 @@ file has the first name, one that opens files in the order of their names notice
 in any other order, and that takes minutes (Dask), may have read old files when it comes to the new.
 
 Each step is on disk before the next begins. On an object store, the new object is put over the
-first one instead of being renamed, and the others are deleted.
+first one instead of being renamed, and the others are deleted, many by a request.
 """
 
 import json
@@ -21,15 +21,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from jobs.commit import sync_folder, write_text_whole
 from jobs.folders import OutFolder
-from jobs.table import readable
+from jobs.lease import check_lease
+from jobs.store import OutPath, is_store, remove, remove_objects
+from jobs.table import open_file
 
 
 @contextmanager
-def swap(out: OutFolder, scratch: Path, files: Sequence[Path], rows: int) -> Iterator[None]:
+def swap(out: OutFolder, scratch: Path, files: Sequence[OutPath], rows: int) -> Iterator[None]:
     """In this context a new file takes the name of the first of the files; then the others go.
 
     It has all their rows, so many. It is the `right` for `write_whole`.
@@ -50,17 +50,24 @@ def finish_swap(out: OutFolder, scratch: Path) -> None:
     _remove(out, scratch, [out.captions / name for name in journal["replaces"] if in_place])
 
 
-def _rows(path: Path) -> int | None:
+def _rows(path: OutPath) -> int | None:
     """Of a file of the table; before the swap it has fewer than after, or the others have none."""
-    return readable(path, lambda: pq.read_metadata(path)).num_rows if path.exists() else None
+    if not path.exists():
+        return None
+    with open_file(path) as file:
+        return int(file.metadata.num_rows)
 
 
-def _remove(out: OutFolder, scratch: Path, files: Sequence[Path]) -> None:
+def _remove(out: OutFolder, scratch: Path, files: Sequence[OutPath]) -> None:
+    check_lease(out.captions)
     sync_folder(out.captions)
-    for path in files:
-        with suppress(FileNotFoundError):
-            path.rename(scratch / path.name)
+    if is_store(out.captions):
+        remove_objects(out.captions, files)
+    else:
+        for path in files:
+            with suppress(FileNotFoundError):
+                path.rename(scratch / path.name)
     sync_folder(out.captions)
-    out.swap_journal.unlink()
+    remove(out.swap_journal)
     for path in files:
         (scratch / path.name).unlink(missing_ok=True)

@@ -1,21 +1,45 @@
 """The caption table as it lies in OUT, read in bounded memory."""
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import TemporaryError, UsageError
+from jobs.store import OutPath, Source, is_of_arrow, is_store, source, sources
 
 BATCH_ROWS = 65_536
 T = TypeVar("T")
 
 
-def file_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Columns of a file of the table, in order; UsageError if it is no such file."""
-    with readable(path, lambda: pq.ParquetFile(path)) as file:
+def batches_by_file(
+    paths: Iterable[OutPath], columns: Sequence[str]
+) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Columns of each file of the table, in order; UsageError for what is no such file."""
+    for path, file in opened_files(paths):
+        yield _batches(path, file, columns)
+
+
+def opened_files(paths: Iterable[OutPath]) -> Iterator[tuple[OutPath, pq.ParquetFile]]:
+    """Files of the table, to be read one after the other; UsageError for what is none."""
+    for path, opened in sources(paths):
+        yield path, _opened(path, opened)
+
+
+def open_file(path: OutPath) -> pq.ParquetFile:
+    """A file of the table, to be read; UsageError if it is no such file."""
+    return _opened(path, lambda: source(path))
+
+
+def _opened(path: OutPath, opened: Callable[[], Source]) -> pq.ParquetFile:
+    return readable(path, lambda: pq.ParquetFile(opened(), pre_buffer=is_store(path)))
+
+
+def _batches(
+    path: OutPath, file: pq.ParquetFile, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    with file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
             raise _foreign(path, f"it has no column {missing[0]}")
@@ -24,7 +48,7 @@ def file_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
             yield batch.select(columns)
 
 
-def readable(path: Path, read: Callable[[], T]) -> T:
+def readable(path: OutPath, read: Callable[[], T]) -> T:
     """What reading a file of the table gives; UsageError if it is no such file.
 
     TemporaryError if it is gone since the files were listed: a command that writes to OUT is at
@@ -35,8 +59,10 @@ def readable(path: Path, read: Callable[[], T]) -> T:
     except FileNotFoundError as error:
         raise TemporaryError(f"{path} is gone, the table changes just now; try again") from error
     except (pa.ArrowException, OSError) as error:
+        if is_store(path) and not is_of_arrow(error):
+            raise
         raise _foreign(path, str(error)) from error
 
 
-def _foreign(path: Path, reason: str) -> UsageError:
+def _foreign(path: OutPath, reason: str) -> UsageError:
     return UsageError(f"{path} is not a file of a caption table ({reason}): move it elsewhere")

@@ -1,11 +1,13 @@
 """What a run has done so far: the progress bar, the events, and in the end the report."""
 
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -14,18 +16,25 @@ from jobs.errors import ExitCode
 from jobs.folders import RunFolder
 from jobs.plan import Plan
 from jobs.review import Threshold
+from jobs.store import files, is_store, put, remove
 from jobs.task import PartitionResult
 from schemas.caption_table import Status
 from schemas.job_report import JobReport
 
+EVENTS_SECONDS = 60.0  # between two uploads of the events, which a store cannot append
+
 
 @dataclass
 class Tally:
-    """Counts of one run; see JobReport for their meaning."""
+    """Counts of one run; see JobReport for their meaning.
+
+    `events` is the file of this machine that the events are written to.
+    """
 
     run: RunFolder
     source: str
     skipped: Mapping[str, int]
+    events: Path
     threshold: Threshold | None = None
     plan: Plan = field(default_factory=Plan)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -37,6 +46,7 @@ class Tally:
     reused: int = 0
     needs_review: int = 0
     pruned: int = 0
+    _uploaded: float = 0.0
     _bar: "tqdm[Any] | None" = None
 
     @property
@@ -72,16 +82,23 @@ class Tally:
     def take_back(self) -> None:
         """Remove the rows of this run: none is of an image that was at fault itself."""
         for folder in (self.run.out.captions, self.run.replacements):
-            for part in folder.glob(f"{self.run.run_id}-*.parquet"):
-                part.unlink()
+            for part in files(folder, f"{self.run.run_id}-*.parquet"):
+                remove(part)
         self.statuses.clear()
         self.partitions = self.reused = 0
 
     def event(self, event: str, part: str, **details: object) -> None:
         """Append a line to events.jsonl."""
         line = {"at": datetime.now(UTC).isoformat(), "event": event, "part": part, **details}
-        with self.run.events.open("a", encoding="utf-8") as file:
+        with self.events.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if time.monotonic() - self._uploaded > EVENTS_SECONDS:
+            self._upload_events()
+
+    def _upload_events(self) -> None:
+        if is_store(self.run.events) and self.events.exists():
+            put(self.events, self.run.events)
+            self._uploaded = time.monotonic()
 
     def write_report(self, code: ExitCode, error: str | None = None) -> JobReport:
         """The report of a run that ends now."""
@@ -110,5 +127,6 @@ class Tally:
             needs_review=self.needs_review if self.threshold else None,
             error=error,
         )
+        self._upload_events()
         self.run.report.write_text(report.to_json() + "\n", encoding="utf-8")
         return report

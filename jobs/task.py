@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from captioner.search_options import SearchOptions
 from jobs.errors import ExitCode
 from jobs.folders import RunFolder
 from jobs.plan import Plan
 from jobs.review import Threshold
+from jobs.store import OutPath
 
 PARTS = 8  # of a partition that fails; three rounds find one image of 500
 DIED = "the process that opened it died"
@@ -68,9 +68,9 @@ class Task:
         return f"{self.partition:06d}{rows}"
 
     @property
-    def part(self) -> Path:
-        """The file that the rows are committed to."""
-        return self.run.part(self.name, replaces=self.replaces)
+    def part(self) -> OutPath:
+        """The file that the worker writes the rows to."""
+        return self.run.handed_in(self.name, replaces=self.replaces)
 
     @property
     def key(self) -> str:

@@ -14,6 +14,7 @@ import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +33,8 @@ from jobs.members import Read, image_reads
 from jobs.plan import read_partition
 from jobs.reuse import KnownCaptions, Values, digits, known_captions
 from jobs.review import Threshold, needs_review
-from jobs.storage import configure
+from jobs.storage import configure, reason, without_secrets
+from jobs.store import create, remove, source
 from jobs.task import DIED, PartitionResult, SampleTimes, Task, WorkerSettings
 from schemas.caption_table import Alternative, CaptionRow, Status, file_metadata, rows_to_table
 from schemas.image_record import REPLACES, ImageRecord, passthrough_of, records_of
@@ -71,9 +73,10 @@ def caption_partition(task: Task) -> PartitionResult:
     dies, the mark stays behind and says which task it was at.
     """
     with _ONE_AT_A_TIME:
+        _configure(task.settings.storage_options, task.run.run_id)
         mark = task.run.mark(task.key)
         try:
-            mark.touch(exist_ok=False)
+            create(mark)
         except FileExistsError:  # the scheduler tries again what a process has died of
             return PartitionResult(task.name, error=DIED, died=True)
         except OSError as error:
@@ -81,9 +84,10 @@ def caption_partition(task: Task) -> PartitionResult:
         try:
             return committed_result(task) or _caption_and_commit(task)
         except Exception:  # noqa: BLE001 (the boundary: no task may break the run)
-            return PartitionResult(task.name, error=traceback.format_exc())
+            return PartitionResult(task.name, error=without_secrets(traceback.format_exc()))
         finally:
-            mark.unlink(missing_ok=True)
+            with suppress(OSError):  # its attempt is over, so nobody asks for it
+                remove(mark)
 
 
 def time_sample(settings: WorkerSettings, plan: pa.Table) -> SampleTimes:
@@ -91,6 +95,7 @@ def time_sample(settings: WorkerSettings, plan: pa.Table) -> SampleTimes:
     size = plan.num_rows
     task = Task(OutFolder(Path()).new_run(), settings, 0, size, 0, size)
     with _ONE_AT_A_TIME:
+        _configure(settings.storage_options, task.run.run_id)
         captioner = _load_captioner(settings, task.run.run_id)
         _rows(task, plan.slice(0, 1), captioner, defaultdict(float))
         stages: Seconds = defaultdict(float)
@@ -107,7 +112,7 @@ def committed_result(task: Task) -> PartitionResult | None:
     if not task.part.exists():
         return None
     columns = ["status", "needs_review", "image_sha256"]
-    rows = pq.read_table(task.part, columns=columns).to_pydict()
+    rows = pq.read_table(source(task.part), columns=columns).to_pydict()
     to_review = rows["needs_review"].count(True)
     pairs = zip(rows["status"], rows["image_sha256"], strict=True)
     hashes = digits([sha256 for status, sha256 in pairs if status == Status.OK])
@@ -155,20 +160,22 @@ def _metadata(task: Task, captioner: "Captioner") -> dict[bytes, bytes]:
 
 
 def _cannot_write(task: Task, error: OSError) -> PartitionResult:
-    message = f"cannot write to {task.run.out.root}: {error}"
+    message = f"cannot write to {task.run.out.root}: {reason(error)}"
     return PartitionResult(task.name, error=message, fatal=ExitCode.FAULT)
 
 
 @functools.lru_cache(maxsize=1)
-def _load_captioner(settings: WorkerSettings, _run_id: str) -> "Captioner":
-    """The captioner of a run, once a process; the next run may find other weights there.
+def _configure(storage_options: str, _run_id: str) -> None:
+    """Have all that this process opens from here on use a run's storage options."""
+    configure(json.loads(storage_options))
 
-    With it come the run's storage options, which all that this process opens has from here on.
-    """
+
+@functools.lru_cache(maxsize=1)
+def _load_captioner(settings: WorkerSettings, _run_id: str) -> "Captioner":
+    """The captioner of a run, once a process; the next run may find other weights there."""
     from captioner.captioner import Captioner
     from captioner.device import keep_freed_memory
 
-    configure(json.loads(settings.storage_options))
     keep_freed_memory()
     return Captioner.load(settings.checkpoint, device=settings.device, search=settings.search)
 

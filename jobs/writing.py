@@ -1,52 +1,79 @@
 """What every command that writes to OUT does first and last."""
 
-import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 from jobs.errors import Terminated, UsageError
 from jobs.folders import OutFolder, RunFolder
 from jobs.locks import run_lock, take_fence
 from jobs.replace import put_replacements_in_place
+from jobs.store import folders_of_runs, is_store, job_errors, remove_tree
 from jobs.swap import finish_swap
 
 
 @contextmanager
-def only_writer(run: RunFolder) -> Iterator[None]:
+def only_writer(run: RunFolder) -> Iterator[Path]:
     """OUT is this run's alone, and the table is as if no run had been killed.
 
-    Whatever a former run left behind can no longer add rows. SIGTERM raises Terminated, as Ctrl-C
-    raises KeyboardInterrupt. TemporaryError if another run has OUT, UsageError if it cannot be
-    written to.
+    Gives the folder of this machine to work in. Whatever a former run left behind can no longer add
+    rows. SIGTERM raises Terminated, as Ctrl-C raises KeyboardInterrupt. TemporaryError if another
+    run has OUT or its store fails, UsageError if it cannot be written to.
     """
-    with _sigterm_interrupts(), run_lock(run):
+    with _sigterm_interrupts(), job_errors(run.out.root), run_lock(run), _folder(run) as folder:
         try:
-            _take_over(run)
-            yield
+            _take_over(run, folder)
+            yield folder
         finally:
             _remove_scratch(run.out)
 
 
-def _take_over(run: RunFolder) -> None:
+@contextmanager
+def _folder(run: RunFolder) -> Iterator[Path]:
+    """The scratch of the run, or a temporary folder if that is on a store."""
+    if is_store(run.scratch):
+        with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
+            yield Path(folder)
+    else:
+        yield run.scratch
+
+
+def _take_over(run: RunFolder, folder: Path) -> None:
     take_fence(run)
     _remove_scratch(run.out)
-    try:
+    with usage_errors(run.out):
         run.create()
-        finish_swap(run.out, run.scratch)
-        put_replacements_in_place(run.out, run.scratch)
+        finish_swap(run.out, folder)
+        put_replacements_in_place(run.out, folder)
+
+
+@contextmanager
+def usage_errors(out: OutFolder) -> Iterator[None]:
+    """A folder that cannot be written to is the user's to change; stores may fail, too."""
+    try:
+        yield
     except OSError as error:
-        raise UsageError(f"cannot write to {run.out.root}: {error}") from error
+        if is_store(out.root):
+            raise
+        raise UsageError(f"cannot write to {out.root}: {error}") from error
 
 
 def _remove_scratch(out: OutFolder) -> None:
     """Of this run, or of those that could not do it themselves."""
-    for scratch in out.runs.glob("*/scratch"):
-        shutil.rmtree(scratch, ignore_errors=True)
-        with suppress(OSError):
-            scratch.parent.rmdir()  # if there is nothing else, as in a compaction's
+    with suppress(OSError):
+        for scratch in folders_of_runs(out.runs, "scratch"):
+            remove_tree(scratch, ignore_errors=True)
+            if not is_store(scratch):
+                _remove_if_empty(scratch.parent)  # as a compaction's
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager

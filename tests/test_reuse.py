@@ -242,8 +242,8 @@ def test_an_image_whose_file_of_the_table_has_changed_is_captioned_anew(
     rename(photos)
     first, _ = OutFolder(Path(job.out)).table_files()
 
-    def change(run: RunFolder, captioner: str) -> None:
-        index_table(run, captioner)
+    def change(run: RunFolder, captioner: str, folder: Path) -> None:
+        index_table(run, captioner, folder)
         if fate == "gone":
             first.unlink()
         elif fate == "torn":
@@ -355,7 +355,7 @@ def test_every_caption_of_the_table_is_found_and_no_other(
     write_part(run, "b", range(2000, 2500))
     write_part(run, "c", range(3000, 3010), captioner="another")
     write_part(run, "d", range(4000, 4010), status=Status.CRASHED)
-    index_table(run, "me")
+    index_table(run, "me", run.scratch)
     assert len(list(run.known.iterdir())) == 3  # the chunks are one
     known = KnownCaptions(run, "me")
     known.look()
@@ -369,7 +369,7 @@ def test_the_log_tells_what_is_committed_after_the_index_was_opened(
 ) -> None:
     monkeypatch.setattr(hash_index, "CHUNK", 45)
     run = run_of(tmp_path)
-    index_table(run, "me")
+    index_table(run, "me", run.scratch)
     log, index, late = HashLog(run), HashIndex(run), HashIndex(run)
     for part in range(20):
         log.add(
@@ -386,7 +386,7 @@ def test_the_log_tells_what_is_committed_after_the_index_was_opened(
 
 def test_half_a_line_of_the_log_is_read_when_it_is_whole(tmp_path: Path) -> None:
     run = run_of(tmp_path)
-    index_table(run, "me")
+    index_table(run, "me", run.scratch)
     index = HashIndex(run)
     log = run.known / "000000.log"
     log.write_text(f"captions/a.parquet {sha256(1)[:16]}\ncaptions/b.par")

@@ -1,0 +1,244 @@
+"""OUT on an object store: what is done there otherwise than in a folder of this machine.
+
+Paths are pathlib's, or universal_pathlib's, which have the same methods: a path that is no
+`pathlib.Path` is an object on a store. A store has no folders, and writes an object whole, by one
+PUT or one completed multipart upload. Nothing that it lists is kept for a second look. Every
+function here takes both kinds of path, and raises OSError whatever the store calls the fault.
+"""
+
+import io
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from traceback import walk_tb
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pyarrow as pa
+from upath import UPath
+
+from jobs.errors import TemporaryError, UsageError
+from jobs.storage import failure_status, reason, require_packages
+from jobs.uris import is_http, is_local, local_path
+from schemas.caption_table import Status
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+OutPath: TypeAlias = Path | UPath
+Source: TypeAlias = Path | io.BytesIO | Any  # what pyarrow reads from
+
+OPEN_AHEAD = 16  # files of a store that are opened before they are read
+WHOLE_BYTES = 4 * 1024 * 1024  # an object of at most this size is read by one request
+_PACKAGES = {"botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "adlfs", "azure"}
+
+
+def out_path(out: str | Path) -> OutPath:
+    """The path of OUT. UsageError for a URL of what no package here can write."""
+    url = str(out)
+    if is_local(url):
+        return Path(local_path(url)).absolute()
+    if "::" in url:
+        raise UsageError(f"{url} lies in an archive: give a folder, or a URL as s3://bucket/prefix")
+    if is_http(url):
+        raise UsageError(f"{url} cannot be written to: give a folder, or a URL as s3://...")
+    require_packages(url)
+    return UPath(url, use_listings_cache=False)
+
+
+def is_store(path: OutPath) -> "TypeIs[UPath]":
+    """Whether a path is on an object store."""
+    return not isinstance(path, Path)
+
+
+def make_folder(path: OutPath) -> None:
+    """Make a folder, and those above it, where there are folders."""
+    if not is_store(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def create(path: OutPath, content: bytes = b"") -> None:
+    """Write a file that is not there yet; FileExistsError if it is, whoever was first."""
+    if not is_store(path):
+        with path.open("xb") as file:
+            file.write(content)
+        return
+    with os_errors():
+        path.fs.pipe_file(path.path, content, mode="create")
+
+
+def put(file: Path, path: UPath) -> None:
+    """Write a file of this machine to a store, all of it or nothing, over any other."""
+    with os_errors():
+        path.fs.put_file(str(file), path.path)
+
+
+def get(path: UPath, file: Path) -> None:
+    """Copy an object to a file of this machine."""
+    with os_errors():
+        path.fs.get_file(path.path, str(file))
+
+
+def put_bytes(content: bytes, path: UPath) -> None:
+    """Write a small file, over any other."""
+    with os_errors():
+        path.fs.pipe_file(path.path, content)
+
+
+def copy(path: UPath, to: UPath) -> None:
+    """Copy an object within its store."""
+    with os_errors():
+        path.fs.cp_file(path.path, to.path)
+
+
+def remove(path: OutPath) -> None:
+    """Remove a file, if it is there."""
+    if not is_store(path):
+        path.unlink(missing_ok=True)
+        return
+    with os_errors(), suppress(FileNotFoundError):
+        path.fs.rm_file(path.path)
+
+
+def remove_objects(folder: UPath, paths: Sequence[OutPath]) -> None:
+    """Remove files of a folder of a store, as far as they are there, many by a request."""
+    with os_errors():
+        there = set(folder.fs.ls(folder.path, detail=False))
+        if gone := [path.path for path in paths if is_store(path) and path.path in there]:
+            folder.fs.rm(gone)
+
+
+def remove_tree(path: OutPath, *, ignore_errors: bool = False) -> None:
+    """Remove a folder and all that is in it, if it is there; OSError if something stays."""
+    if not is_store(path):
+        shutil.rmtree(path, ignore_errors)
+        return
+    with suppress(*[OSError] if ignore_errors else [FileNotFoundError]), os_errors():
+        path.fs.rm(path.path, recursive=True)
+
+
+def files(folder: OutPath, pattern: str) -> list[OutPath]:
+    """The files of a folder whose names match, sorted by name."""
+    with os_errors():
+        found: Iterable[OutPath] = folder.glob(pattern)
+        return sorted(found, key=str)
+
+
+def sizes(folder: OutPath, pattern: str) -> list[int]:
+    """The bytes of the files of a folder whose names match; a store tells them with the names."""
+    if not is_store(folder):
+        return [path.stat().st_size for path in folder.glob(pattern)]
+    with os_errors():
+        found = folder.fs.glob(f"{folder.path}/{pattern}", detail=True)
+    return [info["size"] for info in found.values()]
+
+
+def folders_of_runs(runs: OutPath, name: str) -> list[OutPath]:
+    """The folders of that name which runs have, sorted by run; on a store, those with objects."""
+    if not is_store(runs):
+        return files(runs, f"*/{name}")
+    with os_errors():
+        keys = runs.fs.find(runs.path)  # a request for a thousand objects, not one a run
+    below = (key.removeprefix(runs.path).lstrip("/").split("/") for key in keys)
+    found = {parts[0] for parts in below if len(parts) > 2 and parts[1] == name}
+    return [runs / run / name for run in sorted(found)]
+
+
+def source(path: OutPath) -> Source:
+    """What pyarrow reads a file from: of a large object, only what it needs."""
+    if not is_store(path):
+        return path
+    with os_errors():
+        file = path.fs.open(path.path, "rb", cache_type="none")
+        return io.BytesIO(file.read()) if file.size <= WHOLE_BYTES else file
+
+
+def size_of(source: Source) -> int:
+    """The bytes of a file that is read from there."""
+    if isinstance(source, Path):
+        return source.stat().st_size
+    return source.getbuffer().nbytes if isinstance(source, io.BytesIO) else int(source.size)
+
+
+def sources(paths: Iterable[OutPath]) -> Iterator[tuple[OutPath, Callable[[], Source]]]:
+    """Files, and what gives what pyarrow reads each from. Some of a store are opened ahead."""
+    with ThreadPoolExecutor(OPEN_AHEAD) as pool:
+        waiting: deque[tuple[OutPath, Future[Source]]] = deque()
+        for path in paths:
+            if not is_store(path):
+                yield path, partial(source, path)
+                continue
+            waiting.append((path, pool.submit(source, path)))
+            if len(waiting) >= OPEN_AHEAD:
+                first, opened = waiting.popleft()
+                yield first, opened.result
+        for path, opened in waiting:
+            yield path, opened.result
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """The errors that the packages of stores have of their own become OSErrors."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if not _is_of_store(error):
+            raise
+        wrong = _WrongOptions if isinstance(error, TypeError | ValueError) else OSError
+        kind = _OS_ERRORS.get(failure_status(error), wrong)
+        raise kind(reason(error)) from error
+
+
+@contextmanager
+def job_errors(path: OutPath) -> Iterator[None]:
+    """What goes wrong with a store becomes the JobError that ends the run, and says so."""
+    try:
+        with os_errors():
+            yield
+    except OSError as error:
+        if not is_store(path) or _is_of_this_machine(error):
+            raise
+        if isinstance(error, FileNotFoundError | PermissionError | _WrongOptions):
+            raise UsageError(
+                f"cannot use {path}: {reason(error)}; give a bucket that is there and may be read, "
+                "written and listed with the storage options and the environment of this job"
+            ) from error
+        raise TemporaryError(
+            f"{path} does not answer as it should: {reason(error)}; what is committed stays, try "
+            "again"
+        ) from error
+
+
+def is_of_arrow(error: Exception) -> bool:
+    """Whether an error says that a file is no Parquet, rather than that a store failed."""
+    return isinstance(error, pa.ArrowException) or _raised_in(error) == "pyarrow"
+
+
+class _WrongOptions(OSError):
+    """A package of a store does not take the storage options."""
+
+
+_OS_ERRORS: Mapping[Status, type[OSError]] = {
+    Status.NOT_FOUND: FileNotFoundError,
+    Status.DENIED: PermissionError,
+}
+
+
+def _is_of_store(error: Exception) -> bool:
+    """Whether a package of a store has an error of its own, or chokes on what it is given."""
+    return type(error).__module__.partition(".")[0] in _PACKAGES or _raised_in(error) in _PACKAGES
+
+
+def _is_of_this_machine(error: OSError) -> bool:
+    return isinstance(error.filename, str) and error.filename.startswith("/")
+
+
+def _raised_in(error: Exception) -> str:
+    """The package whose code raised an error."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    return str(modules[-1]).partition(".")[0] if modules else ""
