@@ -187,7 +187,7 @@ def os_errors() -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        if not _is_of_store(error):
+        if isinstance(error, NotImplementedError) or not _is_of_store(error):
             raise
         wrong = _WrongOptions if isinstance(error, TypeError | ValueError) else OSError
         kind = _OS_ERRORS.get(failure_status(error), wrong)

@@ -33,7 +33,7 @@ from jobs.members import Read, image_reads
 from jobs.plan import read_partition
 from jobs.reuse import KnownCaptions, Values, digits, known_captions
 from jobs.review import Threshold, needs_review
-from jobs.storage import configure, reason, without_secrets
+from jobs.storage import configure, without_secrets
 from jobs.store import create, remove, source
 from jobs.task import DIED, PartitionResult, SampleTimes, Task, WorkerSettings
 from schemas.caption_table import Alternative, CaptionRow, Status, file_metadata, rows_to_table
@@ -160,7 +160,7 @@ def _metadata(task: Task, captioner: "Captioner") -> dict[bytes, bytes]:
 
 
 def _cannot_write(task: Task, error: OSError) -> PartitionResult:
-    message = f"cannot write to {task.run.out.root}: {reason(error)}"
+    message = f"cannot write to {task.run.out.root}: {without_secrets(str(error))}"
     return PartitionResult(task.name, error=message, fatal=ExitCode.FAULT)
 
 

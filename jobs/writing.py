@@ -12,7 +12,7 @@ from jobs.errors import Terminated, UsageError
 from jobs.folders import OutFolder, RunFolder
 from jobs.locks import run_lock, take_fence
 from jobs.replace import put_replacements_in_place
-from jobs.store import folders_of_runs, is_store, job_errors, remove_tree
+from jobs.store import OutPath, folders_of_runs, is_store, job_errors, remove_tree
 from jobs.swap import finish_swap
 
 
@@ -29,7 +29,7 @@ def only_writer(run: RunFolder) -> Iterator[Path]:
             _take_over(run, folder)
             yield folder
         finally:
-            _remove_scratch(run.out)
+            _remove_scratch(run.scratch)  # and no other, which may be that of a run that took over
 
 
 @contextmanager
@@ -44,7 +44,8 @@ def _folder(run: RunFolder) -> Iterator[Path]:
 
 def _take_over(run: RunFolder, folder: Path) -> None:
     take_fence(run)
-    _remove_scratch(run.out)
+    for scratch in folders_of_runs(run.out.runs, "scratch"):
+        _remove_scratch(scratch)
     with usage_errors(run.out):
         run.create()
         finish_swap(run.out, folder)
@@ -62,18 +63,12 @@ def usage_errors(out: OutFolder) -> Iterator[None]:
         raise UsageError(f"cannot write to {out.root}: {error}") from error
 
 
-def _remove_scratch(out: OutFolder) -> None:
-    """Of this run, or of those that could not do it themselves."""
-    with suppress(OSError):
-        for scratch in folders_of_runs(out.runs, "scratch"):
-            remove_tree(scratch, ignore_errors=True)
-            if not is_store(scratch):
-                _remove_if_empty(scratch.parent)  # as a compaction's
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
+def _remove_scratch(scratch: OutPath) -> None:
+    """And the folder of the run, if that has nothing else, as a compaction's."""
+    remove_tree(scratch, ignore_errors=True)
+    if not is_store(scratch):
+        with suppress(OSError):
+            scratch.parent.rmdir()
 
 
 @contextmanager

@@ -5,9 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
@@ -17,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import (
+    CREDENTIALS,
     PYTHONPATH,
     S3Server,
     captioner,
@@ -32,17 +37,22 @@ from upath import UPath
 from jobs import JobConfig, run_job
 from jobs import lease as lease_module
 from jobs import store as store_module
-from jobs.commit import commit, publish
+from jobs.commit import commit, publish, write_whole
+from jobs.compact import compact
 from jobs.errors import TemporaryError, UsageError
 from jobs.folders import OutFolder, RunFolder
 from jobs.lease import Holder, Lease, check_lease, lease
 from jobs.locks import revoke
 from jobs.plan import read_partition
+from jobs.preview import preview_job
 from jobs.report import read_status
-from jobs.store import files, out_path
+from jobs.store import OutPath, create, files, out_path
+from jobs.writing import only_writer
+from schemas.caption_table import CaptionRow, Status, file_metadata, rows_to_table
 from schemas.job_report import JobReport
 
 TABLE = pa.table({"image_uri": ["a"]})
+SECRET = "hush-hush"
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +258,188 @@ def test_events_are_on_the_store_before_the_run_ends(
     monkeypatch.setattr("jobs.tally.EVENTS_SECONDS", -1.0)
     run_job(job)
     assert uploaded[0] == ("events.jsonl", 1) and len(uploaded) > 2
+
+
+# Sources, options, copies, and the other commands
+
+
+def test_a_job_on_s3_has_its_options_from_the_job_file_and_writes_them_nowhere(
+    store: S3Server, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = store.bucket({f"photos/{n}.jpg": photograph(n) for n in range(5)})
+    out, photos = f"{bucket}/out", write_photographs(tmp_path / "photos", 1)
+    with monkeypatch.context() as patch:
+        for name in ("AWS_ENDPOINT_URL", *CREDENTIALS):
+            patch.delenv(name)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        job = tmp_path / "job.toml"
+        job.write_text(
+            f'source = "{bucket}/photos"\nout = "{out}"\ncheckpoint = "{tiny_checkpoint}"\n'
+            f'[storage_options.s3]\nendpoint_url = "{store.endpoint}"\n'
+            f'key = "nobody"\nsecret = "{SECRET}"\nclient_kwargs = {{region_name = "us-east-1"}}\n'
+        )
+        line = ("--config", job, "--workers", 2, "--partition-size", 2)
+        planned = captioner("plan", *line, "--sample", 2)
+        done = captioner("run", *line)
+        with_options = job.read_text()
+        job.write_text(with_options.replace('"us-east-1"', '"us-east-1", no_such = 1'))
+        wrong = captioner("run", *line)
+        job.write_text(with_options.replace(f'"{SECRET}"', f'"{SECRET}"\nno_such = "{SECRET}"'))
+        unknown = captioner("run", *line, photos)
+        job.write_text(with_options.replace(store.endpoint, f"http://127.0.0.1:1/{SECRET}"))
+        silent = captioner("run", *line, photos)
+    assert (planned.returncode, done.returncode) == (0, 0), planned.stderr + done.stderr
+    assert "to caption 5 (5 new)" in planned.stdout and f"{out}/captions" in planned.stdout
+    assert [row["status"] for row in rows(out).values()] == ["ok"] * 5
+    assert wrong.returncode in (2, 75), wrong.stderr
+    assert (unknown.returncode, silent.returncode) == (2, 75), unknown.stderr + silent.stderr
+    assert f"cannot use {out}" in unknown.stderr and "no_such" in unknown.stderr
+    assert f"{out} does not answer as it should" in silent.stderr and "***" in silent.stderr
+    fs = out_path(out).fs
+    for text in (
+        *(fs.cat_file(key) for key in fs.find(out)),
+        *(f"{run.stdout}{run.stderr}".encode() for run in (planned, done, wrong, unknown, silent)),
+    ):
+        assert SECRET.encode() not in text
+        assert store.endpoint.encode() not in text
+
+
+def test_the_images_of_an_archive_are_captioned_to_a_store(job: JobConfig, url: str) -> None:
+    photos = Path(job.source)
+    with tarfile.open(photos.parent / "photos.tar", "w") as archive:
+        for path in sorted(photos.iterdir()):
+            archive.add(path, path.name)
+    report = run_job(replace(job, source=photos.parent / "photos.tar"))
+    assert report.captioned == len(pd.read_parquet(f"{url}/captions")) == 8
+
+
+def test_a_plan_says_what_a_run_would_do_and_writes_nothing(job: JobConfig, url: str) -> None:
+    preview = preview_job(job, sample=4)
+    assert preview.estimate and (preview.images, preview.table) == (8, f"{url}/captions")
+    assert keys(url) == set() and not files(out_path(url) / "captions", "*")
+    run_job(job)
+    preview = preview_job(job, sample=0)
+    assert (preview.images, preview.counts.already_there) == (0, 8)
+
+
+@pytest.mark.parametrize("chunk", [3, 1000])
+def test_images_take_the_captions_that_the_table_has_of_the_same_bytes(
+    job: JobConfig, url: str, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr("jobs.hash_index.CHUNK", chunk)
+    run_job(job)
+    before = rows(url)
+    for path in sorted(Path(job.source).iterdir()):
+        path.rename(path.with_name(f"renamed-{path.name}"))
+    report = run_job(replace(job, prune=True))
+    assert (report.reused, report.captioned, report.pruned) == (8, 8, 8)
+    after = rows(url)
+    assert {name: row["caption"] for name, row in before.items()} == {
+        name.removeprefix("renamed-"): row["caption"] for name, row in after.items()
+    }
+
+
+def test_copies_are_found_among_what_one_worker_has_captioned(job: JobConfig, url: str) -> None:
+    write_photographs(Path(job.source) / "copies", 8)
+    report = run_job(replace(job, partition_size=8))
+    assert report.captioned == len(pd.read_parquet(f"{url}/captions")) == 16
+    assert report.reused in (0, 8)  # as the other worker took them, or the same
+
+
+def test_small_files_become_one_with_the_same_rows(job: JobConfig, url: str) -> None:
+    run_job(job)
+    write_photographs(Path(job.source), 12)
+    run_job(job)
+    before, papers = rows(url), keys(url)
+    count = len(OutFolder(out_path(url)).table_files())
+    done = captioner("compact", url)
+    assert done.returncode == 0, done.stderr
+    assert f"files      1 (before: {count})" in done.stdout
+    assert (rows(url).keys(), keys(url)) == (before.keys(), papers)
+    report = run_job(job)
+    assert (report.planned, report.already_there) == (0, 12)
+    (Path(job.source) / "003.jpg").write_bytes(photograph(20))
+    assert run_job(job).changed == 1
+    assert len(rows(url)) == 12
+
+
+def test_rows_that_have_a_later_one_go_when_a_table_is_compacted(job: JobConfig, url: str) -> None:
+    run_job(job)
+    part = OutFolder(out_path(url)).table_files()[0]
+    part.with_name(f"z{part.name}").write_bytes(part.read_bytes())
+    done = compact(url, quiet=True)
+    assert (done.rows, done.files, done.table) == (8, 1, f"{url}/captions")
+    assert done.superseded > 0 and len(rows(url)) == 8
+
+
+@pytest.mark.parametrize(
+    ("step", "files_left"),
+    [("commit.put", 4), ("swap.remove_objects", 1), ("swap.remove", 1)],
+)
+def test_a_compaction_that_died_at_any_step_is_finished_or_forgotten_by_the_next_command(
+    url: str, monkeypatch: pytest.MonkeyPatch, step: str, files_left: int
+) -> None:
+    run = new_run(url)
+    for number in range(4):
+        put_rows(run.part(f"{number:06d}"), f"image-{number}")
+
+    def die(*_: object) -> None:
+        raise Died
+
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(f"jobs.{step}", die)
+        patch.setattr("jobs.compact.finish_swap", lambda *_: None)
+        compact(url, quiet=True)
+    assert run.out.swap_journal.exists()
+    assert set(pd.read_parquet(f"{url}/captions")["image_uri"]) == {f"image-{n}" for n in range(4)}
+    with only_writer(new_run(url)):
+        assert len(parts(run)) == files_left
+    assert not run.out.swap_journal.exists()
+    assert sorted(rows(url)) == [f"image-{n}" for n in range(4)]
+    assert compact(url, quiet=True).files == 1
+    assert sorted(rows(url)) == [f"image-{n}" for n in range(4)]
+
+
+class Died(BaseException):
+    """The process is no more."""
+
+
+def put_rows(path: OutPath, uri: str) -> None:
+    """A file of a table, with one row."""
+    row = CaptionRow(
+        image_uri=uri,
+        image_version=None,
+        captioner="me",
+        run_id="run",
+        annotated_at=datetime(2026, 1, 1, tzinfo=UTC),
+        status=Status.OK,
+    )
+    table = rows_to_table([row], pa.table({"x": [1]}), file_metadata({"me": {}}, None))
+    with tempfile.TemporaryDirectory() as scratch:
+        write_whole([table], table.schema, path, Path(scratch))
+
+
+def test_a_compaction_and_a_run_take_turns(job: JobConfig, url: str) -> None:
+    run_job(job)
+    run = new_run(url)
+    with lease(run.out.root, run.run_id), pytest.raises(TemporaryError, match="in use by run"):
+        compact(url, quiet=True)
+    with pytest.raises(UsageError, match="holds no caption table"):
+        compact(f"{url}/nowhere", quiet=True)
+
+
+def test_a_run_that_was_taken_over_leaves_the_next_one_its_scratch(
+    url: str, short_lease: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.writing._sigterm_interrupts", nullcontext)
+    former, run = new_run(url), new_run(url)
+    with ExitStack() as next_one:
+        with only_writer(former):
+            create(former.mark("a"))
+            next_one.enter_context(only_writer(run))
+            create(run.mark("b"))
+        assert run.mark("b").exists() and not former.mark("a").exists()
+    assert not run.mark("b").exists()
 
 
 # What is said when a store cannot be used
