@@ -14,7 +14,8 @@ is to write the lease, then to look for that number; to take over is to create i
 whether the former lease was written meanwhile. So of two that do both at once, one gives way. A run
 renews its lease before it writes to the table, too, if that is CONFIRM_SECONDS ago. What is left is
 a run which sleeps through a whole lease between that and the write that follows: then an image may
-have two rows until the next run, whose plan finds the older one (`Plan.surplus`).
+have two rows until the next run, whose plan finds the older one (`Plan.surplus`), or a file that
+was written anew has the rows of before, and the next run finds what is missing or old.
 """
 
 import json

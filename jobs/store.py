@@ -197,11 +197,14 @@ def os_errors() -> Iterator[None]:
 @contextmanager
 def job_errors(path: OutPath) -> Iterator[None]:
     """What goes wrong with a store becomes the JobError that ends the run, and says so."""
+    if not is_store(path):
+        yield
+        return
     try:
         with os_errors():
             yield
     except OSError as error:
-        if not is_store(path) or _is_of_this_machine(error):
+        if _is_of_this_machine(error):
             raise
         if isinstance(error, FileNotFoundError | PermissionError | _WrongOptions):
             raise UsageError(

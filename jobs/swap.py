@@ -13,7 +13,8 @@ file has the first name, one that opens files in the order of their names notice
 in any other order, and that takes minutes (Dask), may have read old files when it comes to the new.
 
 Each step is on disk before the next begins. On an object store, the new object is put over the
-first one instead of being renamed, and the others are deleted, many by a request.
+first one instead of being renamed, and the others are deleted, many by a request; what a
+process does that was suspended in between: see lease.py.
 """
 
 import json

@@ -46,6 +46,7 @@ from jobs.locks import revoke
 from jobs.plan import read_partition
 from jobs.preview import preview_job
 from jobs.report import read_status
+from jobs.storage import configure
 from jobs.store import OutPath, create, files, out_path
 from jobs.writing import only_writer
 from schemas.caption_table import CaptionRow, Status, file_metadata, rows_to_table
@@ -479,6 +480,49 @@ def test_a_url_that_nothing_can_write_is_refused() -> None:
         out_path("nonsense://x")
     with pytest.raises(UsageError, match="lies in an archive"):
         out_path("zip://a::s3://b/c.zip")
+    with pytest.raises(UsageError, match="cannot be written to"):
+        out_path("https://example.org/out")
+
+
+def test_a_job_keeps_the_url_of_its_table_from_any_working_directory(tmp_path: Path) -> None:
+    job = JobConfig("photos", "s3://bucket//a b/out", storage_options={"s3": {"key": SECRET}})
+    assert job.resolved().out == job.out
+    assert 'out = "s3://bucket//a b/out"' in job.resolved().to_toml()
+    assert SECRET not in job.resolved().to_toml()
+    assert JobConfig("photos", tmp_path.as_uri()).resolved().out == tmp_path
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_protocol: str) -> None:
+        raise ImportError("no module named s3fs")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
+    for reader in (read_status, compact):
+        with pytest.raises(UsageError, match=r"s3:// needs .* pip install 'captioner\[s3\]'"):
+            reader("s3://bucket/out")
+
+
+def test_an_object_that_is_no_parquet_is_told_from_a_store_that_fails(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = new_run(url).part("000000")
+    put_rows(part, "a")
+    assert read_status(url).images == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "WHOLE_BYTES", 0)
+
+        def fail(*_: object) -> None:
+            raise TimeoutError(f"no answer for {SECRET}")
+
+        patch.setattr(S3File, "_fetch_range", fail)
+        configure({"gs": {"token": SECRET}})
+        with pytest.raises(TemporaryError, match=r"does not answer as it should: no answer for \*"):
+            read_status(url)
+        configure({})
+    part.write_bytes(part.read_bytes()[:50])
+    for reader in (read_status, compact):
+        with pytest.raises(UsageError, match="is not a file of a caption table"):
+            reader(url)
 
 
 # The lease
