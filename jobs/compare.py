@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.store import OutPath
-from jobs.table import batches_by_file
+from jobs.table import column_batches, opened_files
 from schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
 BUCKETS = 256  # of 10 million rows, each has about 40,000
@@ -152,12 +152,21 @@ class ListedBuckets(Buckets):
         self.add([batch.column(IMAGE_URI), batch.column(IMAGE_VERSION), pa.array(positions)])
 
 
-def table_buckets(files: Iterable[OutPath], redo: Redo, path: Path) -> Buckets:
+class TableBuckets(Buckets):
+    """Rows of the table; `types` has the types of all columns of its files."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, _ROW)
+        self.types: dict[str, pa.DataType] = {}
+
+
+def table_buckets(files: Iterable[OutPath], redo: Redo, path: Path) -> TableBuckets:
     """The rows of the table's files. UsageError for a file that is none of a table's."""
-    buckets = Buckets(path, _ROW)
-    for number, batches in enumerate(batches_by_file(files, _TABLE_COLUMNS)):
+    buckets = TableBuckets(path)
+    for number, (name, file) in enumerate(opened_files(files)):
+        buckets.types |= {column.name: column.type for column in file.schema_arrow}
         start = 0
-        for batch in batches:
+        for batch in column_batches(name, file, _TABLE_COLUMNS):
             buckets.add(_row_columns(batch, number, start, redo))
             start += batch.num_rows
     return buckets

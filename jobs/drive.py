@@ -6,9 +6,10 @@ task that a dead worker had been given; the marks (worker.py) tell which one it 
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 
+import pyarrow as pa
 from distributed import Client, Future, KilledWorker, as_completed
 
 from jobs.cluster import connect
@@ -18,13 +19,23 @@ from jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from jobs.hash_index import HashLog
 from jobs.locks import end_commits, revoke
 from jobs.tally import Tally
-from jobs.task import DIED, PartitionResult, Task, WorkerSettings, after_failure, again, tasks_of
-from jobs.worker import caption_partition, committed_result
+from jobs.task import (
+    DIED,
+    PartitionResult,
+    SampleTimes,
+    Task,
+    WorkerSettings,
+    after_failure,
+    again,
+    tasks_of,
+)
+from jobs.worker import caption_partition, committed_result, time_sample
 from schemas.caption_table import Status
 
 TASKS_PER_THREAD = 2  # in flight: one at work, one waiting
 MOST_ATTEMPTS = 20  # of a task that never came to its turn
 CRASHES_TO_GIVE_UP = 10  # if not a single image fared better
+Samples = Callable[[int], list[pa.Table]]  # for so many workers
 
 
 def caption_plan(config: JobConfig, settings: WorkerSettings, tally: Tally) -> None:
@@ -32,6 +43,22 @@ def caption_plan(config: JobConfig, settings: WorkerSettings, tally: Tally) -> N
     tasks = tasks_of(tally.plan, tally.run, settings)
     with tally.progress(config.quiet), connect(config, len(tally.plan.partition_sizes)) as client:
         _Driver(client, tasks, tally).run()
+
+
+def time_samples(
+    config: JobConfig, settings: WorkerSettings, partitions: int, samples: Samples
+) -> tuple[list[SampleTimes], int]:
+    """What images take the workers of a job: each of `samples(workers)` one; and their number.
+
+    JobError if a worker dies of an image.
+    """
+    with connect(config, partitions) as client:
+        workers = len(client.nthreads())
+        futures = [client.submit(time_sample, settings, s, pure=False) for s in samples(workers)]
+        try:
+            return client.gather(futures), workers
+        except KilledWorker as error:
+            raise JobError("a process died of one of the images that were to be timed") from error
 
 
 class _Driver:

@@ -1,6 +1,6 @@
 """Records minus table -> partitions on disk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jobs.compare import Compared, Counts, ListedBuckets, Redo, compare, table_buckets
 from jobs.errors import UsageError
@@ -18,13 +17,13 @@ from jobs.folders import OutFolder, RunFolder
 from jobs.source import Source
 from jobs.store import OutPath, is_store, os_errors, put
 from jobs.store import source as source_of
-from jobs.table import readable
-from schemas.image_record import IMAGE_URI, REPLACES
+from schemas.image_record import IMAGE_URI, IMAGE_VERSION, PLAN_COLUMNS, REPLACES
 
 MIN_PARTITIONS = 16  # if that leaves them
 MIN_ROWS = 64  # each
 NEW, NO_WORK = -1, -2  # fates; that of an image to be redone is the number of its row's file
 Fates = npt.NDArray[np.int32]  # by position in the listing
+Types: TypeAlias = Mapping[str, pa.DataType]  # by column
 Listed: TypeAlias = pa.ipc.RecordBatchFileReader
 PLAN = "plan.arrow"
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -71,10 +70,9 @@ def make_plan(
     whose type is not the table's.
     """
     files = out.table_files()
-    _check_types(source.schema, out, files)
-    listing = folder / "listing.arrow"
-    images = _keep_listing(source, listing, folder)
     rows = table_buckets(files, redo, folder / "rows.arrow")
+    listing = folder / "listing.arrow"
+    images = _keep_listing(source, rows.types, listing, folder)
     plan = Plan(files)
     fates = np.memmap(folder / "fates", np.int32, "w+", shape=max(images.rows, 1))
     fates[:] = NO_WORK
@@ -121,30 +119,40 @@ def _remote_plan(path: OutPath) -> Listed:
     return pa.ipc.open_file(source_of(path))
 
 
-def _check_types(schema: pa.Schema, out: OutFolder, files: Sequence[OutPath]) -> None:
-    """A manifest's own columns keep their types from run to run, or no tool reads the table whole.
-
-    The newest file tells them: the one before it agreed.
-    """
-    if not files:
-        return
-    table = readable(files[-1], lambda: pq.read_schema(source_of(files[-1])))
-    for column in schema:
-        if column.name in table.names and table.field(column.name).type != column.type:
-            raise UsageError(
-                f"the column {column.name} is {column.type} in the source and "
-                f"{table.field(column.name).type} in {out.captions}: change or rename it"
-            )
-
-
-def _keep_listing(source: Source, path: Path, folder: Path) -> ListedBuckets:
+def _keep_listing(source: Source, types: Types, path: Path, folder: Path) -> ListedBuckets:
     """A listing can be read once only: write it to a file, and its keys into buckets."""
+    schema = pa.schema([column.with_type(_type(column, types)) for column in source.schema])
     images = ListedBuckets(folder / "images.arrow")
-    with pa.ipc.new_file(str(path), source.schema, options=_COMPRESSED) as file:
+    with pa.ipc.new_file(str(path), schema, options=_COMPRESSED) as file:
         for batch in source.batches:
-            file.write_batch(batch)
+            file.write_batch(_in_types_of_table(batch, schema))
             images.add_listed(batch)
     return images
+
+
+def _type(column: pa.Field, types: Types) -> pa.DataType:
+    """That of the table: its columns keep their types, or no tool reads it whole."""
+    is_own = column.name not in (IMAGE_URI, IMAGE_VERSION, *PLAN_COLUMNS)
+    return types.get(column.name, column.type) if is_own else column.type
+
+
+def _in_types_of_table(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    columns = map(_in_type, batch.columns, schema.types, schema.names)
+    return pa.record_batch(list(columns), schema=schema)
+
+
+def _in_type(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
+    """The same values; whole numbers become the table's fractions, and nulls are of any type."""
+    if column.type == kind:
+        return column
+    if column.null_count == len(column):
+        return pa.nulls(len(column), kind)
+    if pa.types.is_integer(column.type) and pa.types.is_floating(kind):
+        return column.cast(kind)
+    raise UsageError(
+        f"the column {name} is {column.type} in the source and {kind} in the table: "
+        "change or rename it"
+    )
 
 
 def _record(compared: Compared, plan: Plan, fates: Fates) -> None:

@@ -3,23 +3,27 @@
 Nothing is written to OUT, and no lock is taken.
 """
 
+import functools
 import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from jobs.compare import Counts
 from jobs.config import JobConfig
+from jobs.errors import ExitCode, JobError
 from jobs.folders import OutFolder
 from jobs.plan import Plan, make_plan, read_partition
 from jobs.progress import with_progress
 from jobs.report import aligned, in_brackets
-from jobs.run import redo_of, worker_settings
+from jobs.review import check_threshold, choose_threshold
+from jobs.run import check_listing_is_whole, redo_of, worker_settings
 from jobs.source import open_source
 from jobs.storage import configure
 from jobs.store import job_errors, out_path
@@ -51,7 +55,8 @@ class Estimate:
 class Preview:
     """What a run would do; the fields of `counts` are as in JobReport.
 
-    `estimate` is None without work.
+    `prune` says whether rows of vanished images are removed. `estimate` is None without work, and
+    if there was a `problem` with the images that were to be timed.
     """
 
     source: str
@@ -60,7 +65,9 @@ class Preview:
     skipped: Mapping[str, int]
     images: int
     partitions: int
-    estimate: Estimate | None
+    prune: bool
+    estimate: Estimate | None = None
+    problem: str | None = None
 
     def to_json(self) -> str:
         """The preview as a JSON object."""
@@ -75,11 +82,15 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     config = config.resolved()
     configure(config.storage_options)
     source = with_progress(open_source(config.source, config.any_extension), config.quiet)
+    threshold = choose_threshold(config)
     out = OutFolder(out_path(config.out))
     with job_errors(out.root), tempfile.TemporaryDirectory(prefix="captioner-") as name:
         folder = Path(name)
+        check_threshold(threshold, out)
         plan = make_plan(source, out, folder, config.partition_size, redo_of(config))
         images = _sample(plan, folder, sample) if sample and plan.images else None
+    if config.prune:
+        check_listing_is_whole(source)
     return Preview(
         source=str(config.source),
         table=str(out.captions),
@@ -87,8 +98,20 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
         skipped=dict(source.skipped),
         images=plan.images,
         partitions=len(plan.partition_sizes),
-        estimate=None if images is None else _estimate(config, plan, images),
+        prune=config.prune,
+        **_estimate_or_problem(config, plan, images),
     )
+
+
+def _estimate_or_problem(config: JobConfig, plan: Plan, images: pa.Table | None) -> dict[str, Any]:
+    if images is None:
+        return {}
+    try:
+        return {"estimate": _estimate(config, plan, images)}
+    except JobError as error:
+        if error.exit_code != ExitCode.FAULT:
+            raise
+        return {"problem": str(error)}
 
 
 def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:
@@ -105,20 +128,15 @@ def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:
 
 
 def _estimate(config: JobConfig, plan: Plan, sample: pa.Table) -> Estimate:
-    from jobs.cluster import connect  # here, because without work there is no need of Dask
-    from jobs.worker import time_sample
+    from jobs.drive import time_samples  # here, because without work there is no need of Dask
 
-    settings = worker_settings(config)
-    with connect(config, len(plan.partition_sizes)) as client:
-        workers = len(client.nthreads())
-        shares = _shares(sample, min(workers, max(1, sample.num_rows // LEAST)))
-        times = client.gather(
-            [client.submit(time_sample, settings, share, pure=False) for share in shares]
-        )
-    return _extrapolated(plan, times, workers)
+    settings, partitions = worker_settings(config), len(plan.partition_sizes)
+    shares = functools.partial(_shares, sample)
+    return _extrapolated(plan, *time_samples(config, settings, partitions, shares))
 
 
-def _shares(sample: pa.Table, count: int) -> list[pa.Table]:
+def _shares(sample: pa.Table, workers: int) -> list[pa.Table]:
+    count = min(workers, max(1, sample.num_rows // LEAST))
     return [sample.take(pa.array(range(first, sample.num_rows, count))) for first in range(count)]
 
 
@@ -167,7 +185,7 @@ def preview_text(preview: Preview) -> str:
         "already in the table": counts.already_there,
         "of these by another captioner": counts.kept_stale,
         "listed twice": counts.duplicates,
-        "vanished": counts.vanished,
+        "vanished, to be removed" if preview.prune else "vanished": counts.vanished,
         **{f"skipped: {reason}": count for reason, count in preview.skipped.items()},
     }
     lines = {
@@ -175,6 +193,7 @@ def preview_text(preview: Preview) -> str:
         "others": in_brackets(others).strip(" ()") or "none",
         "partitions": f"{preview.partitions:,}",
         **(_estimate_lines(preview.estimate) if preview.estimate else {}),
+        **({"time": f"not known: {preview.problem}"} if preview.problem else {}),
         "table": preview.table,
     }
     return aligned(lines)

@@ -8,6 +8,7 @@ has left is put in place when the next one begins; done twice, it gives the same
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.commit import write_whole
+from jobs.errors import UsageError
 from jobs.folders import OutFolder
 from jobs.lease import check_lease
 from jobs.plan import Plan, vanished_file
@@ -31,13 +33,15 @@ KeptRows = Callable[[pa.Table, int], pa.Array]  # of a row group that begins at 
 def put_replacements_in_place(out: OutFolder, scratch: Path) -> None:
     """Put the rows that runs wrote to replace others into the files that have those.
 
-    A failure does not take the place of a caption of the same version of an image. Rows for a file
-    that someone has removed go, too: their images are new then.
+    A failure does not take the place of a caption of the same version of an image. Columns of a
+    manifest that the new row's source does not have keep their values. Rows for a file that someone
+    has removed go, too: their images are new then. UsageError for rows that do not fit their file.
     """
     for folder in folders_of_runs(out.runs, "replacements"):
         for name, parts in _parts_by_replaced_file(folder).items():
             if (out.captions / name).exists():
-                _replace(out.captions / name, parts, scratch)
+                with _fitting(folder, out.captions / name):
+                    _replace(out.captions / name, parts, scratch)
         check_lease(folder)
         remove_tree(folder)
 
@@ -82,7 +86,37 @@ def _replace(path: OutPath, parts: Sequence[OutPath], scratch: Path) -> None:
     uris = _replaced(path, pa.concat_tables(keys))
     wanted = of_this_file & pc.field(IMAGE_URI).isin(uris)
     new = (pq.read_table(opened(), filters=wanted) for _, opened in sources(parts))
-    _rewrite(path, _all_but(uris), scratch, new, schemas)
+    old = _old_values(path, uris, schemas)
+    _rewrite(path, _all_but(uris), scratch, (_filled(rows, old) for rows in new), schemas)
+
+
+@contextmanager
+def _fitting(folder: OutPath, path: OutPath) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowTypeError as error:
+        raise UsageError(
+            f"the rows in {folder} do not fit {path.name}: {error}; remove that folder, and their "
+            "images are captioned anew"
+        ) from error
+
+
+def _old_values(path: OutPath, uris: pa.Array, new: Sequence[pa.Schema]) -> pa.Table:
+    """The columns that some of the new rows do not have, of the images whose rows they replace."""
+    file = source(path)
+    names = pq.read_schema(file).names
+    missing = [name for name in names if not all(name in schema.names for schema in new)]
+    return pq.read_table(
+        file, columns=[IMAGE_URI, *missing], filters=pc.field(IMAGE_URI).isin(uris)
+    )
+
+
+def _filled(rows: pa.Table, old: pa.Table) -> pa.Table:
+    places = pc.index_in(rows[IMAGE_URI], value_set=old[IMAGE_URI].combine_chunks())
+    for name in old.column_names:
+        if name not in rows.column_names:
+            rows = rows.append_column(old.schema.field(name), old[name].take(places))
+    return rows
 
 
 def _replaced(path: OutPath, new: pa.Table) -> pa.Array:

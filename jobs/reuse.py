@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -81,13 +82,14 @@ def digits(hashes: list[str]) -> str:
 
 
 def _page(path: OutPath, sha256: str, captioner: str) -> Page | None:
-    """The row with this hash and its neighbours, as far as they have captions by this captioner."""
+    """A row with this hash and a caption by this captioner, and those of its neighbours."""
     with pq.ParquetFile(source(path), pre_buffer=is_store(path)) as file:
         for group in range(file.num_row_groups):
             hashes = file.read_row_group(group, columns=[_HASH])[_HASH]
-            at = pc.index(hashes, sha256).as_py()
-            if at >= 0:
-                return _rows_around(file, group, at, captioner)
+            for at in np.flatnonzero(pc.equal(hashes, sha256).to_numpy()).tolist():
+                page = _rows_around(file, group, at, captioner)
+                if sha256 in page[1]:
+                    return page
     return None
 
 

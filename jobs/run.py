@@ -79,7 +79,7 @@ def _update_table(config: JobConfig, source: Source, tally: Tally, folder: Path)
     size, redo = config.partition_size, redo_of(config)
     tally.plan = make_plan(source, run.out, folder, size, redo)
     if config.prune:
-        _check_listing_is_whole(source)
+        check_listing_is_whole(source)
     remove_surplus(tally.plan, folder)
     if tally.plan.images:
         share_plan(run, folder)
@@ -104,7 +104,8 @@ def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> Wo
     )
 
 
-def _check_listing_is_whole(source: Source) -> None:
+def check_listing_is_whole(source: Source) -> None:
+    """UsageError if some of the listing could not be read, so that nothing can be pruned by it."""
     if unread := source.skipped[UNREADABLE_FOLDERS]:
         raise UsageError(
             f"cannot prune: {unread} folders could not be read, so their images only seem to be "

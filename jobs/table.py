@@ -18,7 +18,7 @@ def batches_by_file(
 ) -> Iterator[Iterator[pa.RecordBatch]]:
     """Columns of each file of the table, in order; UsageError for what is no such file."""
     for path, file in opened_files(paths):
-        yield _batches(path, file, columns)
+        yield column_batches(path, file, columns)
 
 
 def opened_files(paths: Iterable[OutPath]) -> Iterator[tuple[OutPath, pq.ParquetFile]]:
@@ -36,9 +36,10 @@ def _opened(path: OutPath, opened: Callable[[], Source]) -> pq.ParquetFile:
     return readable(path, lambda: pq.ParquetFile(opened(), pre_buffer=is_store(path)))
 
 
-def _batches(
+def column_batches(
     path: OutPath, file: pq.ParquetFile, columns: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
+    """Columns of a file of the table, which is closed in the end; UsageError if it lacks one."""
     with file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from jobs.errors import Terminated, UsageError
+from jobs.errors import JobError, Terminated, UsageError
 from jobs.folders import OutFolder, RunFolder
 from jobs.locks import run_lock, take_fence
 from jobs.replace import put_replacements_in_place
@@ -28,6 +28,10 @@ def only_writer(run: RunFolder) -> Iterator[Path]:
         try:
             _take_over(run, folder)
             yield folder
+        except OSError as error:
+            if is_store(run.out.root):
+                raise
+            raise JobError(f"cannot go on in {run.out.root}: {error}") from error
         finally:
             _remove_scratch(run.scratch)  # and no other, which may be that of a run that took over
 

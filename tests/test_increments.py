@@ -257,6 +257,35 @@ def test_what_a_killed_run_has_left_is_put_in_place_by_the_next_one(
     assert not list(Path(job.out).glob("runs/*/replacements"))
 
 
+def test_rows_keep_the_columns_of_a_manifest_that_another_source_does_not_have(
+    job: JobConfig, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("image_uri,label\nphotos/000.jpg,cat\nphotos/001.jpg,dog\n")
+    run_job(replace(job, source=manifest))
+    change(job, "001.jpg", photograph(20))
+    report = run_job(job)
+    assert (report.changed, report.new) == (1, 6)
+    after = rows(job)
+    assert after["001.jpg"]["run_id"] == report.run_id
+    labels = [after[f"{number:03d}.jpg"].get("label") for number in range(3)]
+    assert labels == ["cat", "dog", None]
+
+
+def test_replacements_that_do_not_fit_their_file_are_named(
+    job: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job(job)
+    change(job, "000.jpg", photograph(20))
+    monkeypatch.setattr(replace_module, "_rewrite", lambda *_: pa.unify_schemas([
+        pa.schema([("label", pa.int64())]), pa.schema([("label", pa.string())])
+    ]))  # fmt: skip
+    with pytest.raises(UsageError, match=r"rows in .*/replacements do not fit .*label"):
+        run_job(job)
+    monkeypatch.undo()
+    assert run_job(job).planned == 0
+
+
 def test_a_row_that_was_written_twice_is_there_once_after_the_next_run(job: JobConfig) -> None:
     run_job(job)
     out = OutFolder(Path(job.out))

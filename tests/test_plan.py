@@ -201,7 +201,30 @@ def test_a_table_file_without_a_column_of_the_table_is_an_error(run: RunFolder) 
         plan_of(run, source(["a"]))
 
 
-def test_a_column_of_another_type_than_the_tables_is_refused_by_name(run: RunFolder) -> None:
-    pq.write_table(pa.table({"image_uri": ["a"], "id": [1]}), run.part("000000"))
-    with pytest.raises(UsageError, match=r"column id is string .* int64"):
-        plan_of(run, source(["b"]))
+def with_numbers(run: RunFolder, name: str, kind: pa.DataType) -> None:
+    """A table's file that has a column `id` of numbers, and one after it that does not."""
+    commit(run, ["a"], name=name)
+    table = pq.read_table(run.part(name))
+    pq.write_table(table.append_column("id", pa.array([1], kind)), run.part(name))
+    commit(run, ["b"], name=f"{name}-later")
+
+
+@pytest.mark.parametrize("uri", ["a", "c"])
+def test_a_column_of_another_type_than_the_tables_is_refused_by_name(
+    run: RunFolder, uri: str
+) -> None:
+    with_numbers(run, "000000", pa.int64())
+    with pytest.raises(UsageError, match=r"column id is string .* int64 in the table"):
+        plan_of(run, source([uri], ["new"]))
+
+
+@pytest.mark.parametrize("column", [[7], [None]])
+def test_whole_numbers_and_nulls_fit_a_column_of_fractions(
+    run: RunFolder, column: list[int | None]
+) -> None:
+    with_numbers(run, "000000", pa.float64())
+    own = pa.field("id", pa.int64() if column[0] else pa.string())
+    batch = pa.record_batch([["c"], [None], pa.array(column, own.type)], schema=plan_schema([own]))
+    plan_of(run, Source(batch.schema, iter([batch])))
+    planned_ids = read_partition(run.scratch, 0)["id"]
+    assert (planned_ids.type, planned_ids.to_pylist()) == (pa.float64(), column)

@@ -98,6 +98,24 @@ def test_errors_are_those_of_a_run(job: JobConfig, tmp_path: Path) -> None:
         preview_job(replace(job, scheduler="tcp://127.0.0.1:1"))
 
 
+def test_what_a_run_would_refuse_is_refused(job: JobConfig) -> None:
+    with pytest.raises(UsageError, match="have no confidence"):
+        preview_job(replace(job, min_confidence=0.5))
+
+
+def test_an_image_that_kills_its_process_leaves_the_time_unknown(job: JobConfig) -> None:
+    write_photographs(Path(job.source) / "harmful", 1, harm=b"KILL")
+    preview = preview_job(job, sample=100)
+    assert (preview.images, preview.estimate) == (41, None)
+    assert "time       not known: a process died" in preview_text(preview)
+
+
+def test_rows_that_a_run_would_remove_are_told(job: JobConfig) -> None:
+    run_job(job)
+    (Path(job.source) / "000.jpg").unlink()
+    assert "1 vanished, to be removed" in preview_text(preview_job(replace(job, prune=True)))
+
+
 def test_the_command_prints_lines_or_json(job: JobConfig, tmp_path: Path) -> None:
     command = ["plan", job.source, "--out", tmp_path / "out", "--checkpoint", job.checkpoint]
     text = captioner(*command, "--sample", 0)
