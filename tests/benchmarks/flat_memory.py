@@ -51,7 +51,7 @@ def rows(task, plan, captioner, seconds):
     ], hashes
 
 
-worker._rows = rows
+worker.caption_rows = rows
 '''
 
 
