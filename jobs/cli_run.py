@@ -78,6 +78,10 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
 
 def _config(options: dict[str, object]) -> JobConfig:
     job_file = options.pop("job_file", None)
+    kinds = options.get("retry_failed")
+    others = [kind for kind in kinds if kind not in FAILURES] if isinstance(kinds, list) else []
+    if others and "source" not in options:
+        raise UsageError(f"--retry-failed takes {others[0]} for a status: give SOURCE before it")
     return load_config(options, job_file if isinstance(job_file, Path) else None)
 
 

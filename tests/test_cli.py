@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import environment
+from conftest import captioner, environment
 
 from jobs.cli import main
 
@@ -104,3 +104,9 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith("captioner ")
+
+
+def test_a_source_that_retry_failed_has_swallowed_is_named(tmp_path: Path) -> None:
+    done = captioner("run", "--retry-failed", "photos", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "--retry-failed takes photos for a status: give SOURCE before it" in done.stderr
