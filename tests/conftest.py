@@ -22,6 +22,8 @@ import pyarrow.dataset as ds
 import pytest
 from PIL import Image
 
+from jobs import JobConfig
+
 WORDS = ("a", "dog", "cat", "man", "runs", "sits", "on", "in", "the", "grass", "red", "coat")
 TESTS = Path(__file__).parent
 PYTHONPATH = os.pathsep.join([str(TESTS / "faults"), str(TESTS.parent)])
@@ -82,9 +84,9 @@ def calibrated_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPa
     return directory
 
 
-@pytest.fixture(scope="session")
-def scheduler() -> Iterator[str]:
-    """The address of a Dask cluster of two workers; harmful images (faults/) harm them."""
+@contextmanager
+def two_workers() -> Iterator[str]:
+    """The address of a Dask cluster; harmful images (faults/) harm its workers."""
     from distributed import LocalCluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -93,6 +95,13 @@ def scheduler() -> Iterator[str]:
             n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=100
         ) as cluster:
             yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="session")
+def scheduler() -> Iterator[str]:
+    """The address of a Dask cluster of two workers."""
+    with two_workers() as address:
+        yield address
 
 
 @dataclass(frozen=True)
@@ -206,6 +215,19 @@ def http_server(tmp_path: Path) -> Iterator[HttpServer]:
         yield HttpServer(url, folder, server.requested)  # type: ignore[attr-defined]
         server.stopped.set()  # type: ignore[attr-defined]
         server.shutdown()
+
+
+@pytest.fixture
+def job(tmp_path: Path, scheduler: str, tiny_checkpoint: Path) -> JobConfig:
+    """Captions tmp_path/photos into tmp_path/out, on two workers that are there already."""
+    return JobConfig(
+        source=tmp_path / "photos",
+        out=tmp_path / "out",
+        checkpoint=tiny_checkpoint,
+        scheduler=scheduler,
+        batch_size=8,
+        quiet=True,
+    )
 
 
 def photograph(number: int) -> bytes:

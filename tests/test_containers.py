@@ -19,17 +19,9 @@ COUNT = 24
 
 
 @pytest.fixture
-def job(tmp_path: Path, scheduler: str, tiny_checkpoint: Path) -> JobConfig:
-    """Captions what `source` is replaced by into tmp_path/out."""
-    return JobConfig(
-        source=tmp_path / "photos",
-        out=tmp_path / "out",
-        checkpoint=tiny_checkpoint,
-        scheduler=scheduler,
-        batch_size=4,
-        partition_size=10,
-        quiet=True,
-    )
+def job(job: JobConfig) -> JobConfig:
+    """Captions what `source` is replaced by."""
+    return replace(job, batch_size=4, partition_size=10)
 
 
 def as_tar(photos: Path, path: Path) -> None:

@@ -21,18 +21,10 @@ from jobs.folders import OutFolder
 
 
 @pytest.fixture
-def job(tmp_path: Path, scheduler: str, tiny_checkpoint: Path) -> JobConfig:
-    """Captions the eight photographs of tmp_path/photos into tmp_path/out."""
-    write_photographs(tmp_path / "photos", 8)
-    return JobConfig(
-        source=tmp_path / "photos",
-        out=tmp_path / "out",
-        checkpoint=tiny_checkpoint,
-        scheduler=scheduler,
-        batch_size=8,
-        partition_size=3,
-        quiet=True,
-    )
+def job(job: JobConfig) -> JobConfig:
+    """Captions eight photographs."""
+    write_photographs(Path(job.source), 8)
+    return replace(job, partition_size=3)
 
 
 def rows(job: JobConfig) -> dict[str, dict[str, object]]:

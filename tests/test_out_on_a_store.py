@@ -22,15 +22,14 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import (
     CREDENTIALS,
-    PYTHONPATH,
     S3Server,
     captioner,
     command,
     environment,
     photograph,
+    two_workers,
     write_photographs,
 )
-from distributed import LocalCluster
 from s3fs.core import S3File
 from upath import UPath
 
@@ -68,12 +67,8 @@ def store(s3_server: S3Server) -> Iterator[S3Server]:
 @pytest.fixture(scope="module")
 def workers(store: S3Server) -> Iterator[str]:
     """The address of a Dask cluster of two workers that reach the store."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", PYTHONPATH)
-        with LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=100
-        ) as cluster:
-            yield cluster.scheduler_address
+    with two_workers() as address:
+        yield address
 
 
 @pytest.fixture

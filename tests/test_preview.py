@@ -13,18 +13,10 @@ from jobs.preview import Estimate, preview_job, preview_text
 
 
 @pytest.fixture
-def job(tmp_path: Path, scheduler: str, tiny_checkpoint: Path) -> JobConfig:
-    """Captions the forty photographs of tmp_path/photos into tmp_path/out."""
-    write_photographs(tmp_path / "photos", 40)
-    return JobConfig(
-        source=tmp_path / "photos",
-        out=tmp_path / "out",
-        checkpoint=tiny_checkpoint,
-        scheduler=scheduler,
-        batch_size=8,
-        partition_size=5,
-        quiet=True,
-    )
+def job(job: JobConfig) -> JobConfig:
+    """Captions forty photographs."""
+    write_photographs(Path(job.source), 40)
+    return replace(job, partition_size=5)
 
 
 def estimate(job: JobConfig, sample: int = 20) -> Estimate:

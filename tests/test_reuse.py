@@ -41,17 +41,9 @@ def one_worker() -> Iterator[str]:
 
 
 @pytest.fixture
-def job(tmp_path: Path, scheduler: str, calibrated_checkpoint: Path) -> JobConfig:
-    """Captions tmp_path/photos into tmp_path/out, on two workers."""
-    return JobConfig(
-        source=tmp_path / "photos",
-        out=tmp_path / "out",
-        checkpoint=calibrated_checkpoint,
-        scheduler=scheduler,
-        batch_size=8,
-        device="cpu",
-        quiet=True,
-    )
+def job(job: JobConfig, calibrated_checkpoint: Path) -> JobConfig:
+    """With confidences."""
+    return replace(job, checkpoint=calibrated_checkpoint, device="cpu")
 
 
 @pytest.fixture

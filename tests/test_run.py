@@ -25,19 +25,6 @@ RUN = OutFolder(Path("out")).new_run()
 SETTINGS = WorkerSettings("flickr8k", "cpu", 3, 125, 32, 1000)
 
 
-@pytest.fixture
-def job(tmp_path: Path, scheduler: str, tiny_checkpoint: Path) -> JobConfig:
-    """Captions tmp_path/photos into tmp_path/out."""
-    return JobConfig(
-        source=tmp_path / "photos",
-        out=tmp_path / "out",
-        checkpoint=tiny_checkpoint,
-        scheduler=scheduler,
-        batch_size=8,
-        quiet=True,
-    )
-
-
 def events(out: Path) -> list[dict[str, Any]]:
     (path,) = out.glob("runs/*/events.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()]
