@@ -1,14 +1,17 @@
 """A folder of this machine -> its images, in the order of their names."""
 
+import errno
 import os
 from collections.abc import Iterator
-from operator import itemgetter
 
-from jobs.selection import UNREADABLE_FOLDERS, Selection
-from jobs.uris import file_version, image_uri
+from jobs.containers import is_archive
+from jobs.manifest_kinds import manifest_kind
+from jobs.selection import UNREADABLE_FOLDERS, Selection, is_image_name
+from jobs.uris import image_uri, image_version
 
 Records = Iterator[tuple[str, str | None]]  # uri and version
 Identity = tuple[int, int]  # of a folder: device and inode
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR)
 
 
 def local_records(root: str, selection: Selection) -> Records:
@@ -30,42 +33,58 @@ def _walk(
     """The images below a folder; `ancestors` are itself and the folders above."""
     try:
         with os.scandir(folder) as entries:
-            children = sorted(map(_child, entries), key=itemgetter(0))
+            children = sorted(map(_child, entries))
     except OSError:
         selection.skipped[UNREADABLE_FOLDERS] += 1
         return
-    for _, entry, identity in children:
-        name = prefix + entry.name
-        if identity is None:
-            if selection.takes(name):
-                yield image_uri(entry.path), _entry_version(entry)
-        elif selection.enters(name):
-            if identity in ancestors:
+    for child in children:
+        name = child.rstrip("/")
+        path = os.path.join(folder, name)  # noqa: PTH118
+        if child == name:
+            if selection.takes(prefix + name):
+                yield image_uri(path), image_version(path)
+        elif selection.enters(prefix + name):
+            identity = _folder_identity(path)
+            if identity is None:
+                selection.skipped[UNREADABLE_FOLDERS] += 1
+            elif identity in ancestors:
                 selection.skipped["links to a folder above"] += 1
             else:
-                yield from _walk(entry.path, f"{name}/", (*ancestors, identity), selection)
+                yield from _walk(path, f"{prefix}{child}", (*ancestors, identity), selection)
 
 
-def _child(entry: os.DirEntry[str]) -> tuple[str, os.DirEntry[str], Identity | None]:
-    """What an entry is sorted by, so that whole paths are in order, and a folder's identity."""
-    identity = _folder_identity(entry)
-    return entry.name if identity is None else f"{entry.name}/", entry, identity
+def _child(entry: os.DirEntry[str]) -> str:
+    """The name, of a folder with "/", so that whole paths are in order. No more is kept of it."""
+    return f"{entry.name}/" if _may_be_folder(entry) else entry.name
 
 
-def _folder_identity(entry: os.DirEntry[str]) -> Identity | None:
-    """Of a folder or a link to one; None for what is neither."""
+def _may_be_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, a link to one, or may have been one before its disk was gone.
+
+    A link to nowhere is a file if it is named like one: its row will say not_found.
+    """
     try:
-        return _identity(entry.stat()) if entry.is_dir() else None
-    except OSError:  # a link to itself, or a folder that has just gone
+        is_folder = entry.is_dir()
+        if entry.is_symlink() and not is_folder:
+            entry.stat()
+    except OSError as error:
+        if error.errno in _NOWHERE:
+            return not _is_named_like_a_file(entry.name)
+        return error.errno != errno.ELOOP  # a link to itself
+    return is_folder
+
+
+def _is_named_like_a_file(name: str) -> bool:
+    return is_image_name(name) or is_archive(name) or manifest_kind(name) is not None
+
+
+def _folder_identity(path: str) -> Identity | None:
+    """None for a folder that cannot be reached: a dead mount, or one that has just gone."""
+    try:
+        return _identity(os.stat(path))  # noqa: PTH116
+    except OSError:
         return None
 
 
 def _identity(status: os.stat_result) -> Identity:
     return status.st_dev, status.st_ino
-
-
-def _entry_version(entry: os.DirEntry[str]) -> str | None:
-    try:
-        return file_version(entry.stat())
-    except OSError:  # a broken link; the row will say not_found
-        return None

@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from jobs import local_listing
 from jobs import source as source_module
 from jobs.errors import UsageError
+from jobs.selection import AllImages, is_image_name
 from jobs.source import open_source
 
 
@@ -121,6 +124,51 @@ def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
 def test_a_broken_link_to_an_image_is_an_image_of_the_job(tmp_path: Path) -> None:
     (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
     assert rows(tmp_path) == [{"image_uri": str(tmp_path / "gone.jpg"), "image_version": None}]
+
+
+def test_a_link_that_may_be_to_a_folder_on_a_missing_disk_is_counted(tmp_path: Path) -> None:
+    photos = touch(tmp_path / "photos", ["a.jpg", "b/.c.md"])
+    (photos / "unplugged").symlink_to(tmp_path / "disk")
+    (photos / "below a file").symlink_to(photos / "a.jpg" / "folder")
+    (photos / "not to be followed").symlink_to("x" * 1000)  # an error as of a mount that is dead
+    (photos / "not to be followed.jpg").symlink_to("x" * 1000)
+    (photos / "itself").symlink_to("itself")
+    (photos / ".lock").symlink_to("nobody@nowhere:1")
+    for name in ("gone.jpg", "gone.tar", "gone.txt"):
+        (photos / name).symlink_to("nowhere")
+    source = open_source(photos)
+    (batch,) = source.batches
+    assert batch["image_uri"].to_pylist() == [f"{photos}/a.jpg", f"{photos}/gone.jpg"]
+    assert source.skipped["unreadable folders"] == 4
+    assert source.skipped["hidden"] == 2
+
+
+def test_a_folder_whose_mount_is_dead_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, ["a.jpg", "mount/b.jpg"])
+    stat = os.stat
+
+    def dead(path: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("/mount"):
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return stat(path, **options)
+
+    monkeypatch.setattr(local_listing.os, "stat", dead)
+    source = open_source(tmp_path)
+    assert [batch["image_uri"].to_pylist() for batch in source.batches] == [[f"{tmp_path}/a.jpg"]]
+    assert source.skipped == {"unreadable folders": 1}
+
+
+def test_of_a_large_folder_little_is_in_memory(tmp_path: Path) -> None:
+    touch(tmp_path, [f"photograph {n:06d}.jpg" for n in range(10_000)])
+    tracemalloc.start()
+    try:
+        records = local_listing.local_records(str(tmp_path), AllImages(is_image_name))
+        next(records)
+        assert tracemalloc.get_traced_memory()[1] < 10_000 * 150
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_version_changes_with_the_file(tmp_path: Path) -> None:
