@@ -7,7 +7,7 @@ the newest manifest in it. Both are in S3, or a copy of them on disk.
 import json
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +25,7 @@ from jobs.storage import filesystem
 from jobs.uris import is_local, local_path, scheme
 from schemas.image_record import plan_schema
 
+_HIDDEN = r"(^|/)\."  # of a key
 _DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\dZ")
 
 
@@ -32,6 +33,7 @@ _DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\dZ")
 class _Inventory:
     """What a manifest.json says: all columns, as Parquet spells them, and each file's MD5."""
 
+    bucket: str
     is_csv: bool
     columns: list[str]
     files: list[tuple[str, str]]
@@ -67,8 +69,10 @@ def _newest(folder: str) -> str | None:
 
 def inventory_records(
     manifest: str, suffixes: Collection[str] | None
-) -> tuple[pa.Schema, Batches, Counter[str]]:
+) -> tuple[pa.Schema, Batches, Counter[str], Callable[[str], bool]]:
     """The schema and the batches of an inventory's images, and why other objects are skipped.
+
+    The last tells of any URI whether it would be an image of the inventory, were its object there.
 
     An image is the latest version of an object whose key ends in one of the suffixes, or, with
     None, in anything. Its version is its ETag, as in a listing of the bucket, or, where the
@@ -95,7 +99,14 @@ def inventory_records(
                 "objects are images whatever their names end in"
             )
 
-    return plan_schema(), all_batches(), skipped
+    start = f"s3://{inventory.bucket}/"
+
+    def scope(uri: str) -> bool:
+        key = uri.removeprefix(start)
+        is_named = suffixes is None or key.lower().endswith(tuple(suffixes))
+        return key != uri and is_named and not re.search(_HIDDEN, key) and not key.endswith("/")
+
+    return plan_schema(), all_batches(), skipped, scope
 
 
 def _read_manifest(url: str) -> _Inventory:
@@ -131,7 +142,7 @@ def _inventory(url: str, manifest: dict[str, Any]) -> _Inventory:
         )
     bucket = manifest["destinationBucket"].rpartition(":")[2]  # arn:aws:s3:::name
     files = [(_data_file(url, bucket, f["key"]), f["MD5checksum"]) for f in manifest["files"]]
-    return _Inventory(file_format == "CSV", columns, files)
+    return _Inventory(manifest["sourceBucket"], file_format == "CSV", columns, files)
 
 
 def _columns(schema: str, file_format: str) -> list[str]:
@@ -156,7 +167,7 @@ def _images(
         "delete markers": _flag(rows, "is_delete_marker", False),
         "older versions": pc.invert(_flag(rows, "is_latest", True)),
         "folder markers": pc.ends_with(keys, "/"),
-        "hidden": pc.match_substring_regex(keys, r"(^|/)\."),
+        "hidden": pc.match_substring_regex(keys, _HIDDEN),
     }
     if suffixes is not None:
         ending = f"({'|'.join(map(re.escape, suffixes))})$"

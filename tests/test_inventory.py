@@ -212,6 +212,17 @@ def test_what_is_no_image_is_counted_by_reason(tmp_path: Path, file_format: str)
     }
 
 
+def test_only_what_an_inventory_would_list_is_in_its_scope(tmp_path: Path) -> None:
+    manifest = write_inventory(tmp_path, [version("a.jpg")])
+    inside = ["s3://photos/b.jpg", "s3://photos/b/c.PNG"]
+    other = ["s3://photos/b/c", "s3://photos/x.md"]
+    outside = ["s3://photos-2/b.jpg", "s3://photos/.b/c.jpg", "s3://photos/b/.c.jpg", "/b.jpg"]
+    scope = open_source(manifest).scope
+    assert [uri for uri in inside + other + outside if scope(uri)] == inside
+    scope = open_source(manifest, any_extension=True).scope
+    assert [uri for uri in inside + other + outside if scope(uri)] == inside + other
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_with_any_extension_every_object_is_an_image(tmp_path: Path, file_format: str) -> None:
     rows = [version("0a1b"), delete_marker("c"), version("notes.txt"), version("d/"), version(".e")]
