@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs.errors import FetchError, UsageError
-from jobs.manifest_kinds import Batches, ManifestKind, manifest_kind
+from jobs.manifest_kinds import TEXT, Batches, ManifestKind, manifest_kind
+from jobs.selection import is_image_name
 from jobs.uris import file_name, image_uri, image_version, name_below
 from schemas.caption_table import passthrough_names
 from schemas.image_record import IMAGE_URI, IMAGE_VERSION, plan_schema
 
+LOOKED_AT = 100  # lines of a text file that may be a manifest
 T = TypeVar("T")
 
 
@@ -36,6 +38,17 @@ def manifest_records(files: Sequence[str], folder: str) -> tuple[pa.Schema, Batc
     own = (column for column in schema if column.name not in (IMAGE_URI, IMAGE_VERSION))
     target = plan_schema(own_columns(own))
     return target, _records((batch for _, batch in batches), folder, target)
+
+
+def lists_images(file: str, folder: str) -> bool:
+    """Whether each of a text file's first lines names an image, or a file that is there.
+
+    So that notes which lie about are no manifest: a sentence is a path, too.
+    """
+    batch = readable(file, lambda: next(TEXT.batches(file, TEXT.schema(file)), None))
+    lines = batch.column(IMAGE_URI)[:LOOKED_AT].to_pylist() if batch else []
+    uris = (image_uri(line, folder) for line in lines)
+    return all(is_image_name(file_name(uri)) or image_version(uri) for uri in uris)
 
 
 def as_one_table(

@@ -15,8 +15,8 @@ from jobs.containers import ARCHIVE_SUFFIXES, container_of, is_archive, is_parqu
 from jobs.errors import UsageError
 from jobs.inventory import find_inventory, inventory_records
 from jobs.local_listing import Records, local_records
-from jobs.manifest import manifest_records
-from jobs.manifest_kinds import MANIFEST_SUFFIXES, manifest_kind
+from jobs.manifest import lists_images, manifest_records
+from jobs.manifest_kinds import MANIFEST_SUFFIXES, TEXT, manifest_kind
 from jobs.parquet_images import holds_images, parquet_image_records
 from jobs.remote_listing import listing_errors, remote_records
 from jobs.selection import (
@@ -78,7 +78,8 @@ def open_source(source: str | Path, any_extension: bool = False) -> Source:
     A directory without any image is its tar archives, in whatever folder, if it has some;
     manifests beside them are skipped. Without archives it is a manifest, or Parquet files of
     images, if it has such files, of one kind, in itself or in `key=value` folders; those in other
-    folders are skipped. The first image found settles that it is a directory of images, whose
+    folders are skipped. A text file in it is a manifest only if its lines look like images' names.
+    The first image found settles that it is a directory of images, whose
     archives and manifests are skipped. A glob may match images, or else archives, or else Parquet
     files of images.
 
@@ -176,10 +177,22 @@ def _archives(source: str, archives: Sequence[str], skipped: Counter[str], cover
 
 def _tables(files: Sequence[str], folder: str, skipped: Counter[str], covers: Scope) -> Source:
     """Manifests, or Parquet files that hold the images themselves."""
+    source = files[0] if len(files) == 1 else folder
     if not holds_images(files[0]):
-        return Source(*manifest_records(files, folder), skipped)
+        return _not_empty(source, Source(*manifest_records(files, folder), skipped))
     records = parquet_image_records(files, folder)
-    return Source(*records, skipped, lambda uri: covers(container_of(uri)))
+    listing = Source(*records, skipped, lambda uri: covers(container_of(uri)))
+    return _not_empty(source, listing)
+
+
+def _check_not_notes(files: Sequence[str], folder: str) -> None:
+    """UsageError for text files that a directory has and that may be anything but manifests."""
+    texts = (file for file in files if manifest_kind(file_name(file)) is TEXT)
+    if notes := next((file for file in texts if not lists_images(file, folder)), None):
+        raise UsageError(
+            f"no images in {folder} (it has text files such as {name_below(notes, folder)}: "
+            "name one as SOURCE if it lists images)"
+        )
 
 
 def _directory(folder: str, is_image: IsImage, listed: List) -> Source:
@@ -191,6 +204,7 @@ def _directory(folder: str, is_image: IsImage, listed: List) -> Source:
         covers = _scope(folder, AllImages(is_archive))
         return _archives(folder, [*map(image_uri, others)], images.skipped, covers)
     if others:
+        _check_not_notes(others, folder)
         covers = _scope(folder, AllImages(lambda name: is_parquet(name) and is_on_top(name)))
         return _tables(others, folder, images.skipped, covers)
     found = chain(() if first is None else (first,), records)
@@ -234,7 +248,7 @@ def _found(source: str, records: Records, skipped: Counter[str], scope: Scope) -
 
 
 def _not_empty(source: str, listing: Source) -> Source:
-    first = next(listing.batches, None)
+    first = next((batch for batch in listing.batches if batch.num_rows), None)
     if first is None:
         others = ", ".join(f"{n} {reason}" for reason, n in listing.skipped.items())
         raise UsageError(f"no images in {source}" + (f" (skipped: {others})" if others else ""))

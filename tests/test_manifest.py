@@ -130,9 +130,10 @@ def test_a_line_of_text_is_a_path_to_its_last_character(tmp_path: Path) -> None:
     assert names(tmp_path / "list.txt", tmp_path) == [" a b.jpg", '"c",d.jpg ', "#e.jpg"]
 
 
-def test_a_text_file_without_lines_lists_nothing(tmp_path: Path) -> None:
+def test_text_files_without_lines_are_an_error_that_says_so(tmp_path: Path) -> None:
     write(tmp_path, {"list.txt": "", "more.txt.gz": "\n"})
-    assert uris(tmp_path) == []
+    with pytest.raises(UsageError, match=rf"no images in {tmp_path}"):
+        open_source(tmp_path)
 
 
 # Damage, and memory
@@ -227,11 +228,11 @@ def test_a_line_without_end_is_an_error_and_is_not_read(
 
 
 def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
-    write(tmp_path, {"c.txt": "1\n", "a.txt.gz": "2\n", "b/n.md": "", "b.txt": "3\n"})
+    write(tmp_path, {"c.txt": "1.gif\n", "a.txt.gz": "2.gif\n", "b/n.md": "", "b.txt": "3.gif\n"})
     source = open_source(tmp_path)
     (first, *_) = source.batches
-    assert first["image_uri"].to_pylist() == [str(tmp_path / "2")]
-    assert names(tmp_path, tmp_path) == ["2", "3", "1"]
+    assert first["image_uri"].to_pylist() == [str(tmp_path / "2.gif")]
+    assert names(tmp_path, tmp_path) == ["2.gif", "3.gif", "1.gif"]
     assert source.skipped == {"no image's extension": 1}
 
 
@@ -306,12 +307,13 @@ def test_the_folders_of_a_hive_dataset_are_columns_of_text(tmp_path: Path) -> No
 
 
 def test_files_of_every_kind_may_be_in_key_value_folders(tmp_path: Path) -> None:
-    write(tmp_path / "txt", {"my%20key=1/a.txt": "a", "my%20key=2/b.txt.gz": "b", "c.txt": "c"})
+    files = {"my%20key=1/a.txt": "a.jpg", "my%20key=2/b.txt.gz": "b.jpg", "c.txt": "c.jpg"}
+    write(tmp_path / "txt", dict(files))
     assert [row["my key"] for row in rows(tmp_path / "txt")] == [None, "1", "2"]
     write(tmp_path / "csv", {"k=1/a.csv": "image_uri,k\na,1\n"})
     with pytest.raises(UsageError, match=r"a\.csv has several columns named k"):
         open_source(tmp_path / "csv")
-    write(tmp_path / "bad", {"k=%FF/a.txt": "a"})
+    write(tmp_path / "bad", {"k=%FF/a.txt": "a.jpg"})
     with pytest.raises(UsageError, match=r"cannot read the manifest .*a\.txt"):
         open_source(tmp_path / "bad")
 
