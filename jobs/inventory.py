@@ -16,13 +16,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.containers import is_archive
 from jobs.errors import UsageError
 from jobs.inventory_files import check_md5, data_rows
-from jobs.manifest_kinds import Batches
+from jobs.manifest_kinds import Batches, manifest_kind
 from jobs.remote_listing import listing_errors
-from jobs.selection import has_magic
+from jobs.selection import has_magic, is_image_name
 from jobs.storage import filesystem
-from jobs.uris import is_local, local_path, scheme
+from jobs.uris import file_name, is_local, local_path, scheme
 from schemas.image_record import plan_schema
 
 _HIDDEN = r"(^|/)\."  # of a key
@@ -47,18 +48,30 @@ def find_inventory(source: str) -> str | None:
     if not is_local(source):
         if source.endswith(".json"):
             return source
-        may_be = scheme(source) in ("s3", "s3a") and not has_magic(source)
-        return _newest(source) if may_be else None
+        return _newest(source) if _may_be_folder_in_s3(source) else None
     path = local_path(source)
     if Path(path).is_dir():
         return _newest(path)
     return path if path.endswith(".json") and Path(path).is_file() else None
 
 
+def _may_be_folder_in_s3(source: str) -> bool:
+    """What is named like a file is none: to look into it, one needs the right to list."""
+    if scheme(source) not in ("s3", "s3a") or has_magic(source):
+        return False
+    name = file_name(source)
+    is_file = is_image_name(name) or is_archive(name) or manifest_kind(name) is not None
+    return source.endswith("/") or not is_file
+
+
 def _newest(folder: str) -> str | None:
     with listing_errors(folder):
         files, path = filesystem(folder)
-        if not files.isdir(f"{path}/hive"):
+        try:
+            is_inventory = files.isdir(f"{path}/hive")
+        except PermissionError:  # a file may still be read, and a folder's error says more
+            return None
+        if not is_inventory:
             return None
         names = (child.rstrip("/").rpartition("/")[2] for child in files.ls(path, detail=False))
         dated = sorted(filter(_DATED.fullmatch, names), reverse=True)

@@ -1,8 +1,10 @@
 """Sources by URL, on real stores: an S3 server, an HTTP server, zip archives, fsspec's memory."""
 
 import gzip
+import io
 import json
 import os
+import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -456,6 +458,39 @@ def test_a_remote_source_that_is_not_there_is_an_error(s3: S3Server, tmp_path: P
             open_source(source)
     with pytest.raises(UsageError, match="neither an image nor a manifest"):
         open_source(f"{bucket}/a.md")
+
+
+def test_a_file_in_a_bucket_that_may_not_be_listed_is_read(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("1.jpg"))
+    files = {"a.jpg": b"", "x.tar": archive.getvalue(), "list.csv": b"image_uri\na.jpg\n", "0a": b""}
+    bucket = s3.bucket(files | {"folder/b.jpg": b""})
+    call = s3fs.S3FileSystem._call_s3
+
+    def denied(*_arguments: Any, **_options: Any) -> Any:
+        raise PermissionError("Access Denied")
+
+    async def without_lists(fs: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        if method.startswith("list"):
+            denied()
+        return await call(fs, method, *arguments, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_iterdir", denied)
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", without_lists)
+    found = {name: uris(f"{bucket}/{name}") for name in files if name != "0a"}
+    assert found == {
+        "a.jpg": [f"{bucket}/a.jpg"],
+        "x.tar": [f"tar://1.jpg::{bucket}/x.tar"],
+        "list.csv": [f"{bucket}/a.jpg"],
+    }
+    (batch,) = open_source(f"{bucket}/0a", any_extension=True).batches
+    assert batch["image_uri"].to_pylist() == [f"{bucket}/0a"]
+    with pytest.raises(UsageError, match=r"cannot list s3://.*/folder: Access Denied"):
+        open_source(f"{bucket}/folder")
 
 
 def test_a_store_that_does_not_answer_is_a_temporary_error() -> None:
