@@ -13,7 +13,7 @@ from typing import Any
 from captioner.search_options import MIN_CHARACTERS
 from jobs.errors import UsageError
 from jobs.storage import StorageOptions
-from jobs.uris import image_uri, is_local, local_path
+from jobs.uris import image_uri, is_local, local_path, scheme_with_password
 from schemas.caption_table import Status
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -83,6 +83,11 @@ class JobConfig:
         for name in ("source", "out", "checkpoint"):
             self._require(name, isinstance(getattr(self, name), str | Path), "a path")
             self._require(name, str(getattr(self, name)) != "", "a path")
+        if protocol := scheme_with_password(str(self.source)):
+            raise UsageError(
+                "source must be without user and password, which would be written to OUT: they "
+                f"belong in a job file's table [storage_options.{protocol}]"
+            )
         for name in ("beam_size", "batch_size", "partition_size", "max_bytes"):
             self._require(name, _is_count(getattr(self, name)), "a whole number above 0")
         room = _is_count(self.max_characters) and self.max_characters >= MIN_CHARACTERS

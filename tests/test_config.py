@@ -132,3 +132,31 @@ def test_a_resolved_job_reads_back_as_the_same_job(tmp_path: Path) -> None:
     job = JobConfig('a "b"\\c\x7fé\n', "out", max_failures="5%", workers=3, quiet=True)
     job = replace(job, max_characters=60, target_precision=0.9)
     assert load_config({}, job_file(tmp_path, job.to_toml())) == job
+
+
+@pytest.mark.parametrize(
+    ("source", "protocol"),
+    [
+        ("ftp://ann:hush-hush@host/photos", "ftp"),
+        ("HTTPS://ann:hush@hush-hush@host:8080/list.csv", "https"),
+        ("zip://**::sftp://:hush-hush@host/x.zip", "sftp"),
+    ],
+)
+def test_a_password_in_the_source_is_refused_and_not_repeated(source: str, protocol: str) -> None:
+    with pytest.raises(UsageError, match=rf"\[storage_options\.{protocol}\]") as caught:
+        load_config({"source": source, "out": "x"})
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://host:8080/a:b@c.jpg",
+        "abfs://photos@account.dfs.core.windows.net/a",
+        "zip://10:30@home.jpg::/x.zip",
+        "s3://bucket/a:b@c/*.jpg",
+        "/photos/a:b@c/",
+    ],
+)
+def test_a_source_without_password_is_not_taken_for_one(source: str) -> None:
+    assert load_config({"source": source, "out": "x"}).source == source
