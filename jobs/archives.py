@@ -6,6 +6,7 @@ that is no valid UTF-8 is percent-encoded. Where several members have one name, 
 image and the others are duplicates to the plan.
 """
 
+import gzip
 import re
 import tarfile
 from collections import Counter
@@ -19,8 +20,12 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from jobs.containers import BUFFER, container_version, open_archive
-from jobs.errors import FetchError, UsageError
+from jobs.errors import FetchError, TemporaryError, UsageError
+from jobs.fetch import fetch_error
 from jobs.selection import is_image_name
+from jobs.storage import may_pass
+from jobs.uris import is_local
+from schemas.caption_table import Status
 from schemas.image_record import member_schema
 
 BATCH_ROWS = 1000
@@ -35,7 +40,8 @@ Row = tuple[str, str | None, dict[str, Any], str | None, str | None]  # of ARCHI
 class _Entry:
     """An image in an archive, or a sidecar, which has `json`.
 
-    Without a key it is the archive itself, whose `error` says from where on it cannot be read.
+    Without a key it is the archive itself, whose `error` says from where on it cannot be read. It
+    has none if the archive cannot be opened: who reads it meets the fault, and tells its kind.
     """
 
     key: str | None = None
@@ -52,13 +58,15 @@ def archive_records(
     """The schema and the batches of the images in archives, which are absolute paths or URLs.
 
     An archive that cannot be read to its end gives the images before the damage, and a record of
-    its own, whose error says where that is. UsageError if nothing can be read of the only one.
-    `skipped` counts what is no image, `damaged` gets the archives with an error; both grow while
+    its own, whose error says where that is. One that cannot be opened gives a record to be tried.
+    UsageError if nothing can be read of the only one, TemporaryError for faults of a remote store
+    that may pass. `skipped` counts what is no image, `damaged` gets the archives with an error; both grow while
     the batches are read.
     """
-    rows = chain.from_iterable(_rows(archive, skipped, damaged) for archive in archives)
+    is_only = len(archives) == 1
+    rows = chain.from_iterable(_rows(each, skipped, damaged, is_only) for each in archives)
     first = list(islice(rows, 1))
-    if len(archives) == 1 and first and first[0][0] == archives[0]:
+    if is_only and first and first[0][0] == archives[0]:
         raise UsageError(f"{archives[0]}: {first[0][2]['error']}")
     return ARCHIVE_SCHEMA, _batches(chain(first, rows))
 
@@ -70,14 +78,23 @@ def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch(arrays, schema=ARCHIVE_SCHEMA)
 
 
-def _rows(archive: str, skipped: Counter[str], damaged: set[str]) -> Iterator[Row]:
+def _rows(
+    archive: str, skipped: Counter[str], damaged: set[str], is_only: bool
+) -> Iterator[Row]:
+    version = None
     try:
         version = container_version(archive)
-    except FetchError as error:
+        entries = _entries(archive, skipped)
+        first = list(islice(entries, 1))
+    except (FetchError, OSError) as error:
+        _check_final(archive, error)
+        if is_only:
+            reason = fetch_error(error)
+            raise UsageError(f"{archive}: the archive cannot be opened: {reason}") from error
         damaged.add(archive)
-        yield _row(archive, None, _Entry(error=f"the archive cannot be opened: {error}"), None)
+        yield _row(archive, version, _Entry(), None)
         return
-    for _, group in groupby(_entries(archive, skipped), attrgetter("key")):
+    for _, group in groupby(chain(first, entries), attrgetter("key")):
         sample = list(group)
         sidecars = [entry.json for entry in sample if entry.json is not None]
         images = [entry for entry in sample if entry.json is None]
@@ -87,6 +104,16 @@ def _rows(archive: str, skipped: Counter[str], damaged: set[str]) -> Iterator[Ro
             if image.key is None:
                 damaged.add(archive)
             yield _row(archive, version, image, sidecars[0] if sidecars else None)
+
+
+def _check_final(archive: str, error: Exception) -> None:
+    """TemporaryError if it may have been a fault of a remote store that passes."""
+    fault = error.__cause__ if isinstance(error, FetchError) else error
+    is_damage = isinstance(error, FetchError) and error.status is Status.UNREADABLE
+    if is_local(archive) or is_damage or not isinstance(fault, Exception):
+        return
+    if not isinstance(fault, UsageError) and may_pass(fault):
+        raise TemporaryError(f"cannot list {archive}: {fetch_error(error)}") from error
 
 
 def _row(archive: str, version: str | None, image: _Entry, json: str | None) -> Row:
@@ -109,7 +136,10 @@ def _text(name: str) -> str:
 
 
 def _entries(archive: str, skipped: Counter[str]) -> Iterator[_Entry]:
-    """The images and sidecars of an archive, and last, if it is damaged, the archive itself."""
+    """The images and sidecars of an archive, and last, if it is damaged, the archive itself.
+
+    FetchError or OSError if nothing can be read because it cannot be opened.
+    """
     end = 0
     try:
         with (
@@ -123,8 +153,18 @@ def _entries(archive: str, skipped: Counter[str]) -> Iterator[_Entry]:
                 end = header.offset_data + header.size
             _check_rest(file)
     except Exception as error:  # noqa: BLE001 (each store, zlib and tarfile have errors of their own)
+        if isinstance(error, FetchError):
+            _check_final(archive, error)
+        if end == 0 and _is_no_damage(error):
+            raise
         reason = str(error) or type(error).__name__
         yield _Entry(error=f"the archive cannot be read beyond byte {end}: {reason}")
+
+
+def _is_no_damage(error: Exception) -> bool:
+    if isinstance(error, FetchError):
+        return error.status is not Status.UNREADABLE
+    return isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
 
 
 def _check_rest(file: IO[bytes]) -> None:

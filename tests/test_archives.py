@@ -1,5 +1,6 @@
 """Tar archives as other tools write them: what is listed of them, and what of damaged ones."""
 
+import errno
 import io
 import json
 import os
@@ -10,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pytest
 import webdataset
 from conftest import photograph
+from fsspec.implementations.memory import MemoryFileSystem
 
 from jobs import archives as archives_module
-from jobs.errors import UsageError
+from jobs import containers
+from jobs.errors import FetchError, TemporaryError, UsageError
+from jobs.members import image_reads
 from jobs.source import open_source
+from schemas.image_record import records_of
 
 PHOTOS = [photograph(number) for number in range(4)]
 
@@ -300,11 +306,78 @@ def test_one_archive_that_cannot_be_read_at_all_stops_nothing_but_itself(tmp_pat
     found = {row["image_uri"]: row["image_member"]["error"] for row in rows(tmp_path)}
     assert len(found) == 8
     assert "header" in found[f"{tmp_path}/a.tar"] and "gzip" in found[f"{tmp_path}/c.tgz"]
-    assert "cannot be opened: No such file" in found[f"{tmp_path}/d.tar"]
-    assert "not a regular file" in found[f"{tmp_path}/e.tar"]
+    assert found[f"{tmp_path}/d.tar"] is found[f"{tmp_path}/e.tar"] is None  # to be tried
     for name in ("a.tar", "c.tgz"):
         with pytest.raises(UsageError, match=rf"{name}: the archive cannot be read"):
             open_source(tmp_path / name)
+
+
+def test_an_archive_that_cannot_be_opened_has_the_status_of_what_prevents_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_tarfile(tmp_path / "a.tar", {"1.jpg": PHOTOS[0]})
+    with_tar_writer(tmp_path / "denied.tar")
+    with_tar_writer(tmp_path / "broken.tar")
+    (tmp_path / "gone.tar").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.tar")
+    open_container = containers.open_container
+    faults = {"denied.tar": PermissionError(errno.EACCES, "Permission denied")}
+    faults["broken.tar"] = OSError(errno.EIO, "Input/output error")  # type: ignore[assignment]
+
+    def opened(container: str) -> Any:
+        if fault := faults.get(Path(container).name):
+            raise fault
+        return open_container(container)
+
+    monkeypatch.setattr(containers, "open_container", opened)
+    source = open_source(tmp_path)
+    records = records_of(pa.Table.from_batches(source.batches))
+    found = {}
+    with image_reads(records, 10**6) as reads:
+        for record, read in zip(records, reads, strict=True):
+            try:
+                found[record.uri.rpartition("/")[2]] = str(len(read()))
+            except FetchError as error:
+                found[record.uri.rpartition("/")[2]] = f"{error.status}: {error}"
+    assert found == {
+        "a.tar": str(len(PHOTOS[0])),
+        "broken.tar": "fetch_failed: Input/output error",
+        "denied.tar": "denied: Permission denied",
+        "gone.tar": "not_found: No such file or directory",
+        "pipe.tar": "fetch_failed: not a regular file",
+    }
+    for name in ("denied", "gone"):
+        assert not source.scope(f"tar://1.jpg::{tmp_path}/{name}.tar")
+    with pytest.raises(UsageError, match=r"denied\.tar: the archive cannot be opened: Permission"):
+        open_source(tmp_path / "denied.tar")
+
+
+@pytest.mark.parametrize("method", ["info", "open"])
+def test_a_fault_of_a_remote_archive_that_may_pass_stops_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    with_tar_writer(tmp_path / "x.tar")
+    for name in ("a.tar", "b.tar"):
+        with fsspec.open(f"memory://faults/{name}", "wb") as file:
+            file.write((tmp_path / "x.tar").read_bytes())
+    working = getattr(MemoryFileSystem, method)
+    faults: list[Exception] = [OSError(errno.EIO, "Slow down"), PermissionError("Forbidden")]
+
+    def failing(fs: MemoryFileSystem, path: str, *arguments: Any, **options: Any) -> Any:
+        if path.endswith("b.tar"):
+            raise faults[0]
+        return working(fs, path, *arguments, **options)
+
+    monkeypatch.setattr("jobs.fetch.RETRY_DELAYS", ())
+    monkeypatch.setattr("jobs.fetch.FETCH_SECONDS", 0)
+    monkeypatch.setattr(MemoryFileSystem, method, failing)
+    with pytest.raises(TemporaryError, match=r"cannot list memory://faults/b\.tar: Slow down"):
+        rows("memory://faults")
+    del faults[0]
+    *members, archive = rows("memory://faults")
+    assert len(members) == 4
+    assert archive["image_uri"] == "memory://faults/b.tar"
+    assert archive["image_member"]["error"] is None
 
 
 def test_of_members_with_one_name_all_are_listed_and_the_plan_takes_the_first(
