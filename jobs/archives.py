@@ -60,8 +60,8 @@ def archive_records(
     An archive that cannot be read to its end gives the images before the damage, and a record of
     its own, whose error says where that is. One that cannot be opened gives a record to be tried.
     UsageError if nothing can be read of the only one, TemporaryError for faults of a remote store
-    that may pass. `skipped` counts what is no image, `damaged` gets the archives with an error; both grow while
-    the batches are read.
+    that may pass. `skipped` counts what is no image, `damaged` gets the archives with an error;
+    both grow while the batches are read.
     """
     is_only = len(archives) == 1
     rows = chain.from_iterable(_rows(each, skipped, damaged, is_only) for each in archives)
@@ -78,9 +78,7 @@ def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch(arrays, schema=ARCHIVE_SCHEMA)
 
 
-def _rows(
-    archive: str, skipped: Counter[str], damaged: set[str], is_only: bool
-) -> Iterator[Row]:
+def _rows(archive: str, skipped: Counter[str], damaged: set[str], is_only: bool) -> Iterator[Row]:
     version = None
     try:
         version = container_version(archive)
@@ -152,7 +150,7 @@ def _entries(archive: str, skipped: Counter[str]) -> Iterator[_Entry]:
                     yield entry
                 end = header.offset_data + header.size
             _check_rest(file)
-    except Exception as error:  # noqa: BLE001 (each store, zlib and tarfile have errors of their own)
+    except Exception as error:  # each store, zlib and tarfile have errors of their own
         if isinstance(error, FetchError):
             _check_final(archive, error)
         if end == 0 and _is_no_damage(error):

@@ -138,8 +138,18 @@ def _listed_schema(file: str) -> pa.Schema:
 
 
 def _listed_fields(schema: pa.Schema, image: str) -> list[pa.Field]:
-    """The columns that are passed through: other images, such as masks, are none of them."""
-    return [field for field in schema if field.name != image and not _is_image_struct(field.type)]
+    """The columns that are passed through: bytes, such as masks and other frames, are not."""
+    return [field for field in schema if field.name != image and not _holds_bytes(field.type)]
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether values, or parts of them, may be any number of bytes: a hash may not."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _holds_bytes(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    parts = (kind.field(number).type for number in range(kind.num_fields))
+    return _is_binary(kind) or pa.types.is_binary_view(kind) or any(map(_holds_bytes, parts))
 
 
 def _has_path(kind: pa.DataType) -> bool:

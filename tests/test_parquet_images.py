@@ -117,12 +117,34 @@ def test_the_column_named_image_is_it_where_there_are_several(tmp_path: Path) ->
     )
     pq.write_table(table, path)
     assert contents(path) == PHOTOS
-    assert open_source(path).schema.names[3:] == ["label", "hash", "path"]
+    assert open_source(path).schema.names[3:] == ["label", "path"]
     pq.write_table(table.rename_columns({"image": "photo"}), path)
     with pytest.raises(UsageError, match=r"has several columns of bytes: photo, mask, hash; "):
         open_source(path)
     pq.write_table(table.rename_columns({"image": "photo"}).drop_columns(["mask"]), path)
     assert contents(path) == PHOTOS
+
+
+def test_columns_that_hold_other_bytes_are_not_passed_through(tmp_path: Path) -> None:
+    struct = HUGGING_FACE.schema.field("image").type
+    other = {
+        "mask": pa.binary(),
+        "large": pa.large_binary(),
+        "repeated": pa.dictionary(pa.int32(), pa.binary()),
+        "frames": pa.list_(struct),
+        "nested": pa.struct([("crop", struct), ("x", pa.int64())]),
+        "by_name": pa.map_(pa.string(), pa.binary()),
+        "box": pa.list_(pa.float64(), 4),
+        "size": pa.struct([("width", pa.int64())]),
+        "hash": pa.binary(16),
+    }
+    table = HUGGING_FACE
+    for name, kind in other.items():
+        table = table.append_column(name, pa.nulls(len(table), kind))
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = open_source(tmp_path / "x.parquet")
+    assert source.schema.names[3:] == ["label", "box", "size", "hash", "path"]
+    assert contents(tmp_path / "x.parquet") == PHOTOS
 
 
 def test_a_file_with_image_uri_stays_a_manifest(tmp_path: Path) -> None:

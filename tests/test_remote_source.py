@@ -464,10 +464,16 @@ def test_a_file_in_a_bucket_that_may_not_be_listed_is_read(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import s3fs
+
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("1.jpg"))
-    files = {"a.jpg": b"", "x.tar": archive.getvalue(), "list.csv": b"image_uri\na.jpg\n", "0a": b""}
+    files = {
+        "a.jpg": b"",
+        "x.tar": archive.getvalue(),
+        "list.csv": b"image_uri\na.jpg\n",
+        "0a": b"",
+    }
     bucket = s3.bucket(files | {"folder/b.jpg": b""})
     call = s3fs.S3FileSystem._call_s3
 
