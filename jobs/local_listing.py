@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from jobs.containers import is_archive
 from jobs.manifest_kinds import manifest_kind
 from jobs.selection import UNREADABLE_FOLDERS, Selection, is_image_name
-from jobs.uris import image_uri, image_version
+from jobs.uris import file_version, image_uri
 
 Records = Iterator[tuple[str, str | None]]  # uri and version
 Identity = tuple[int, int]  # of a folder: device and inode
@@ -42,7 +42,7 @@ def _walk(
         path = os.path.join(folder, name)  # noqa: PTH118
         if child == name:
             if selection.takes(prefix + name):
-                yield image_uri(path), image_version(path)
+                yield image_uri(path), _version(path)
         elif selection.enters(prefix + name):
             identity = _folder_identity(path)
             if identity is None:
@@ -83,6 +83,13 @@ def _folder_identity(path: str) -> Identity | None:
     try:
         return _identity(os.stat(path))  # noqa: PTH116
     except OSError:
+        return None
+
+
+def _version(path: str) -> str | None:
+    try:
+        return file_version(os.stat(path))  # noqa: PTH116
+    except OSError:  # a broken link; the row will say not_found
         return None
 
 
