@@ -83,11 +83,12 @@ class JobConfig:
         for name in ("source", "out", "checkpoint"):
             self._require(name, isinstance(getattr(self, name), str | Path), "a path")
             self._require(name, str(getattr(self, name)) != "", "a path")
-        if protocol := scheme_with_password(str(self.source)):
-            raise UsageError(
-                "source must be without user and password, which would be written to OUT: they "
-                f"belong in a job file's table [storage_options.{protocol}]"
-            )
+        for name in ("source", "out"):
+            if protocol := scheme_with_password(str(getattr(self, name))):
+                raise UsageError(
+                    f"{name} must be without user and password, which would be written to OUT: "
+                    f"they belong in a job file's table [storage_options.{protocol}]"
+                )
         for name in ("beam_size", "batch_size", "partition_size", "max_bytes"):
             self._require(name, _is_count(getattr(self, name)), "a whole number above 0")
         room = _is_count(self.max_characters) and self.max_characters >= MIN_CHARACTERS

@@ -103,8 +103,8 @@ class _Driver:
 
     def _settle_result(self, task: Task, result: PartitionResult) -> list[Task]:
         if result.fatal is not None:
-            kind = UsageError if result.fatal == ExitCode.USAGE else JobError
-            raise kind(result.error)
+            kinds = {ExitCode.USAGE: UsageError, ExitCode.TEMPORARY: TemporaryError}
+            raise kinds.get(result.fatal, JobError)(result.error)
         if result.error is not None:
             return self._settle_failure(task, result.error, died=result.died)
         publish(task.run, task.name, replaces=task.replaces)

@@ -68,14 +68,20 @@ class Holder:
     @property
     def is_dead(self) -> bool:
         """Whether it was a process of this machine that is no more."""
-        return (
-            self.machine is not None
-            and self.machine == _machine()
-            and not Path(f"/proc/{self.process}").exists()
-        )
+        return self.machine is not None and self.machine == _machine() and _is_gone(self.process)
 
     def to_json(self) -> bytes:
         return json.dumps(vars(self)).encode()
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Records minus table -> partitions on disk."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -133,7 +134,13 @@ def _keep_listing(source: Source, types: Types, path: Path, folder: Path) -> Lis
 def _type(column: pa.Field, types: Types) -> pa.DataType:
     """That of the table: its columns keep their types, or no tool reads it whole."""
     is_own = column.name not in (IMAGE_URI, IMAGE_VERSION, *PLAN_COLUMNS)
-    return types.get(column.name, column.type) if is_own else column.type
+    return _plain(types.get(column.name, column.type)) if is_own else column.type
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Of the values of a dictionary, which differs from file to file; and text of one kind."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if kind == pa.large_string() else kind
 
 
 def _in_types_of_table(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -147,8 +154,10 @@ def _in_type(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
         return column
     if column.null_count == len(column):
         return pa.nulls(len(column), kind)
-    if pa.types.is_integer(column.type) and pa.types.is_floating(kind):
-        return column.cast(kind)
+    widens = pa.types.is_integer(column.type) and pa.types.is_floating(kind)
+    if widens or _plain(column.type) == kind:
+        with suppress(pa.ArrowInvalid):  # a number that no fraction is exactly
+            return column.cast(kind)
     raise UsageError(
         f"the column {name} is {column.type} in the source and {kind} in the table: "
         "change or rename it"

@@ -6,12 +6,14 @@ PUT or one completed multipart upload. Nothing that it lists is kept for a secon
 function here takes both kinds of path, and raises OSError whatever the store calls the fault.
 """
 
+import errno
 import io
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from traceback import walk_tb
@@ -20,9 +22,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 from upath import UPath
 
-from jobs.errors import TemporaryError, UsageError
+from jobs.errors import JobError, TemporaryError, UsageError
 from jobs.storage import failure_status, reason, require_packages
-from jobs.uris import is_http, is_local, local_path
+from jobs.uris import is_http, is_local, local_path, scheme_with_password
 from schemas.caption_table import Status
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ def out_path(out: str | Path) -> OutPath:
         raise UsageError(f"{url} lies in an archive: give a folder, or a URL as s3://bucket/prefix")
     if is_http(url):
         raise UsageError(f"{url} cannot be written to: give a folder, or a URL as s3://...")
+    if any(sign in url for sign in "[]*?"):
+        raise UsageError(f"{url} looks like a glob: give a prefix without any of [ ] * ?")
+    if protocol := scheme_with_password(url):
+        raise UsageError(f"OUT, a {protocol}:// URL, must be without user and password")
     require_packages(url)
     return UPath(url, use_listings_cache=False)
 
@@ -105,10 +111,13 @@ def remove(path: OutPath) -> None:
 
 def remove_objects(folder: UPath, paths: Sequence[OutPath]) -> None:
     """Remove files of a folder of a store, as far as they are there, many by a request."""
-    with os_errors():
-        there = set(folder.fs.ls(folder.path, detail=False))
-        if gone := [path.path for path in paths if is_store(path) and path.path in there]:
-            folder.fs.rm(gone)
+    names = {path.name for path in paths}
+    there = [path.path for path in files(folder, "*") if is_store(path) and path.name in names]
+    if there:
+        with os_errors():
+            folder.fs.rm(there)
+        if left := [path for path in files(folder, "*") if path.name in names]:
+            raise OSError(f"{left[0]} cannot be removed")  # s3fs says nothing of it
 
 
 def remove_tree(path: OutPath, *, ignore_errors: bool = False) -> None:
@@ -118,22 +127,32 @@ def remove_tree(path: OutPath, *, ignore_errors: bool = False) -> None:
         return
     with suppress(*[OSError] if ignore_errors else [FileNotFoundError]), os_errors():
         path.fs.rm(path.path, recursive=True)
+        if left := path.fs.find(path.path):
+            raise OSError(f"{left[0]} cannot be removed")
 
 
 def files(folder: OutPath, pattern: str) -> list[OutPath]:
     """The files of a folder whose names match, sorted by name."""
-    with os_errors():
-        found: Iterable[OutPath] = folder.glob(pattern)
-        return sorted(found, key=str)
+    if not is_store(folder):
+        return sorted(folder.glob(pattern))
+    names = (info["name"].rpartition("/")[2] for info in _listed(folder))
+    return [folder / name for name in sorted(names) if fnmatchcase(name, pattern)]
 
 
 def sizes(folder: OutPath, pattern: str) -> list[int]:
     """The bytes of the files of a folder whose names match; a store tells them with the names."""
     if not is_store(folder):
         return [path.stat().st_size for path in folder.glob(pattern)]
-    with os_errors():
-        found = folder.fs.glob(f"{folder.path}/{pattern}", detail=True)
-    return [info["size"] for info in found.values()]
+    found = _listed(folder)
+    return [i["size"] for i in found if fnmatchcase(i["name"].rpartition("/")[2], pattern)]
+
+
+def _listed(folder: UPath) -> list[dict[str, Any]]:
+    """What is directly in a folder; not by glob, to which a listing that fails is an empty one."""
+    with suppress(FileNotFoundError), os_errors():
+        found: list[dict[str, Any]] = folder.fs.ls(folder.path, detail=True)
+        return found
+    return []
 
 
 def folders_of_runs(runs: OutPath, name: str) -> list[OutPath]:
@@ -205,7 +224,7 @@ def job_errors(path: OutPath) -> Iterator[None]:
             yield
     except OSError as error:
         if _is_of_this_machine(error):
-            raise
+            raise JobError(f"cannot go on: {error}") from error
         if isinstance(error, FileNotFoundError | PermissionError | _WrongOptions):
             raise UsageError(
                 f"cannot use {path}: {reason(error)}; give a bucket that is there and may be read, "
@@ -220,6 +239,9 @@ def job_errors(path: OutPath) -> Iterator[None]:
 def is_of_arrow(error: Exception) -> bool:
     """Whether an error says that a file is no Parquet, rather than that a store failed."""
     return isinstance(error, pa.ArrowException) or _raised_in(error) == "pyarrow"
+
+
+_LOCAL_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
 class _WrongOptions(OSError):
@@ -238,7 +260,8 @@ def _is_of_store(error: Exception) -> bool:
 
 
 def _is_of_this_machine(error: OSError) -> bool:
-    return isinstance(error.filename, str) and error.filename.startswith("/")
+    is_local = isinstance(error.filename, str) and error.filename.startswith("/")
+    return is_local or error.errno in _LOCAL_FAULTS
 
 
 def _raised_in(error: Exception) -> str:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from jobs.errors import ExitCode
 from jobs.folders import RunFolder
+from jobs.lease import check_lease
 from jobs.plan import Plan
 from jobs.review import Threshold
 from jobs.store import files, is_store, put, remove
@@ -81,6 +82,7 @@ class Tally:
 
     def take_back(self) -> None:
         """Remove the rows of this run: none is of an image that was at fault itself."""
+        check_lease(self.run.out.captions)
         for folder in (self.run.out.captions, self.run.replacements):
             for part in files(folder, f"{self.run.run_id}-*.parquet"):
                 remove(part)

@@ -26,7 +26,7 @@ from jobs.pipeline import Seconds, caption_rows, reader_count, timed
 from jobs.plan import read_partition
 from jobs.reuse import digits, known_captions
 from jobs.storage import configure, without_secrets
-from jobs.store import create, remove, source
+from jobs.store import create, is_store, remove, source
 from jobs.task import DIED, PartitionResult, SampleTimes, Task, WorkerSettings
 from schemas.caption_table import Status, file_metadata, rows_to_table
 from schemas.image_record import REPLACES, passthrough_of
@@ -130,7 +130,15 @@ def _metadata(task: Task, captioner: "Captioner") -> dict[bytes, bytes]:
 
 def _cannot_write(task: Task, error: OSError) -> PartitionResult:
     message = f"cannot write to {task.run.out.root}: {without_secrets(str(error))}"
-    return PartitionResult(task.name, error=message, fatal=ExitCode.FAULT)
+    return PartitionResult(task.name, error=message, fatal=_exit_code(task, error))
+
+
+def _exit_code(task: Task, error: OSError) -> ExitCode:
+    """A store may take at another time what it does not take now."""
+    if not is_store(task.run.out.root):
+        return ExitCode.FAULT
+    is_final = isinstance(error, FileNotFoundError | PermissionError)
+    return ExitCode.USAGE if is_final else ExitCode.TEMPORARY
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,5 +1,7 @@
 """Runs whose OUT is on an object store: moto's server, with S3's API, and real workers."""
 
+import errno
+import itertools
 import json
 import os
 import signal
@@ -9,10 +11,11 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -38,7 +41,7 @@ from jobs import lease as lease_module
 from jobs import store as store_module
 from jobs.commit import commit, publish, write_whole
 from jobs.compact import compact
-from jobs.errors import TemporaryError, UsageError
+from jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from jobs.folders import OutFolder, RunFolder
 from jobs.lease import Holder, Lease, check_lease, lease
 from jobs.locks import revoke
@@ -46,7 +49,16 @@ from jobs.plan import read_partition
 from jobs.preview import preview_job
 from jobs.report import read_status
 from jobs.storage import configure
-from jobs.store import OutPath, create, files, out_path
+from jobs.store import (
+    OutPath,
+    create,
+    files,
+    is_store,
+    job_errors,
+    out_path,
+    remove_objects,
+    remove_tree,
+)
 from jobs.writing import only_writer
 from schemas.caption_table import CaptionRow, Status, file_metadata, rows_to_table
 from schemas.job_report import JobReport
@@ -715,3 +727,54 @@ def test_a_failure_while_a_part_is_put_leaves_nothing(
 def test_a_plan_that_is_gone_is_an_os_error(url: str) -> None:
     with pytest.raises(OSError, match=r"plan\.arrow"):
         read_partition(new_run(url).scratch, 0)
+
+
+def test_a_listing_that_fails_is_no_empty_table(
+    job: JobConfig, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job(job)
+    configure(job.storage_options)
+    out = OutFolder(out_path(url))
+    fs = type(out.captions.fs)
+    lists, calls = fs._lsdir, itertools.count()
+
+    async def lsdir(self: Any, *arguments: Any, **options: Any) -> Any:
+        if next(calls) == number:
+            raise OSError("SlowDown")
+        return await lists(self, *arguments, **options)
+
+    monkeypatch.setattr(fs, "_lsdir", lsdir)
+    for number in range(3):  # noqa: B007 (lsdir has it)
+        calls = itertools.count()
+        with suppress(OSError):
+            assert out.table_files()
+
+
+@pytest.mark.parametrize("name", ["a[1]", "all*", "what?"])
+def test_a_prefix_that_looks_like_a_glob_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="looks like a glob"):
+        out_path(f"s3://bucket/{name}/out")
+
+
+def test_objects_that_cannot_be_removed_are_an_error(
+    job: JobConfig, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job(job)
+    configure(job.storage_options)
+    captions = OutFolder(out_path(url)).captions
+    assert is_store(captions)
+
+    async def removes_nothing(*_: Any, **__: Any) -> list[str]:
+        return []
+
+    monkeypatch.setattr(type(captions.fs), "_bulk_delete", removes_nothing)
+    with pytest.raises(OSError, match="cannot be removed"):
+        remove_objects(captions, files(captions, "*"))
+    with pytest.raises(OSError, match="cannot be removed"):
+        remove_tree(captions)
+
+
+def test_a_full_disk_is_not_the_fault_of_the_store(url: str) -> None:
+    with pytest.raises(JobError, match="No space left") as caught, job_errors(out_path(url)):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.exit_code == ExitCode.FAULT

@@ -228,3 +228,25 @@ def test_whole_numbers_and_nulls_fit_a_column_of_fractions(
     plan_of(run, Source(batch.schema, iter([batch])))
     planned_ids = read_partition(run.scratch, 0)["id"]
     assert (planned_ids.type, planned_ids.to_pylist()) == (pa.float64(), column)
+
+
+def test_categories_and_large_text_are_text(run: RunFolder) -> None:
+    """Each batch has categories of its own, as row groups of Parquet have."""
+    kind = pa.dictionary(pa.int32(), pa.string())
+    schema = plan_schema(pa.schema([("id", kind), ("note", pa.large_string())]))
+    batches = [
+        pa.record_batch([[uri], [None], pa.array([uri], kind), [f"about {uri}"]], schema=schema)
+        for uri in "ab"
+    ]
+    plan_of(run, Source(schema, iter(batches)))
+    partition = read_partition(run.scratch, 0)
+    assert partition.schema.field("id").type == partition.schema.field("note").type == pa.string()
+    assert partition["id"].to_pylist() == ["a", "b"]
+
+
+def test_a_number_that_no_fraction_is_exactly_is_refused(run: RunFolder) -> None:
+    with_numbers(run, "000000", pa.float64())
+    own = pa.field("id", pa.int64())
+    batch = pa.record_batch([["c"], [None], pa.array([2**53 + 1])], schema=plan_schema([own]))
+    with pytest.raises(UsageError, match="column id is int64"):
+        plan_of(run, Source(batch.schema, iter([batch])))
