@@ -90,7 +90,7 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
         plan = make_plan(source, out, folder, config.partition_size, redo_of(config))
         images = _sample(plan, folder, sample) if sample and plan.images else None
     if config.prune:
-        check_listing_is_whole(source)
+        check_listing_is_whole(source, plan.counts.listed)
     return Preview(
         source=str(config.source),
         table=str(out.captions),

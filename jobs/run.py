@@ -79,7 +79,7 @@ def _update_table(config: JobConfig, source: Source, tally: Tally, folder: Path)
     size, redo = config.partition_size, redo_of(config)
     tally.plan = make_plan(source, run.out, folder, size, redo)
     if config.prune:
-        check_listing_is_whole(source)
+        check_listing_is_whole(source, tally.plan.counts.listed)
     remove_surplus(tally.plan, folder)
     if tally.plan.images:
         share_plan(run, folder)
@@ -104,8 +104,10 @@ def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> Wo
     )
 
 
-def check_listing_is_whole(source: Source) -> None:
-    """UsageError if some of the listing could not be read, so that nothing can be pruned by it."""
+def check_listing_is_whole(source: Source, listed: int) -> None:
+    """UsageError if nothing is to be pruned by a listing: of no image, or not of all folders."""
+    if not listed:
+        raise UsageError("cannot prune: the source lists no image at all; run without prune")
     if unread := source.skipped[UNREADABLE_FOLDERS]:
         raise UsageError(
             f"cannot prune: {unread} folders could not be read, so their images only seem to be "

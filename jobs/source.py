@@ -177,12 +177,10 @@ def _archives(source: str, archives: Sequence[str], skipped: Counter[str], cover
 
 def _tables(files: Sequence[str], folder: str, skipped: Counter[str], covers: Scope) -> Source:
     """Manifests, or Parquet files that hold the images themselves."""
-    source = files[0] if len(files) == 1 else folder
     if not holds_images(files[0]):
-        return _not_empty(source, Source(*manifest_records(files, folder), skipped))
+        return Source(*manifest_records(files, folder), skipped)
     records = parquet_image_records(files, folder)
-    listing = Source(*records, skipped, lambda uri: covers(container_of(uri)))
-    return _not_empty(source, listing)
+    return Source(*records, skipped, lambda uri: covers(container_of(uri)))
 
 
 def _check_not_notes(files: Sequence[str], folder: str) -> None:

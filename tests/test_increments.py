@@ -220,6 +220,17 @@ def test_nothing_is_pruned_after_a_listing_that_is_not_whole(
     assert read_table(Path(job.out)).num_rows == 10
 
 
+def test_nothing_is_pruned_by_a_list_of_nothing(job: JobConfig, tmp_path: Path) -> None:
+    run_job(job)
+    (tmp_path / "empty.csv").write_text("image_uri\n")
+    empty = replace(job, source=tmp_path / "empty.csv")
+    report = run_job(empty)
+    assert (report.exit_code, report.planned, report.vanished) == (0, 0, 8)
+    with pytest.raises(UsageError, match="lists no image at all"):
+        run_job(replace(empty, prune=True))
+    assert len(rows(job)) == 8
+
+
 def test_what_a_killed_run_has_left_is_put_in_place_by_the_next_one(
     job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
