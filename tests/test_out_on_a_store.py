@@ -604,25 +604,19 @@ def test_a_run_renews_its_lease(url: str, monkeypatch: pytest.MonkeyPatch) -> No
         pass
 
 
-def test_of_two_runs_that_take_over_at_once_one_is_refused(
-    url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(2, "another run has just begun"), (3, "taken over by run thief")],
+    ids=["at once", "came and went"],
+)
+def test_a_run_that_others_forestall_while_it_takes_over_is_refused(
+    url: str, monkeypatch: pytest.MonkeyPatch, number: int, message: str
 ) -> None:
     out = out_path(url)
     with lease(out, "first"):
         pass
-    monkeypatch.setattr(lease_module, "_free_lease", lambda *_: steal(out, 2))
-    with pytest.raises(TemporaryError, match="another run has just begun"), lease(out, "second"):
-        pass
-
-
-def test_a_run_that_was_slow_to_take_over_sees_that_others_came_and_went(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = out_path(url)
-    with lease(out, "first"):
-        pass
-    monkeypatch.setattr(lease_module, "_free_lease", lambda *_: steal(out, 3))
-    with pytest.raises(TemporaryError, match="taken over by run thief"), lease(out, "second"):
+    monkeypatch.setattr(lease_module, "_free_lease", lambda *_: steal(out, number))
+    with pytest.raises(TemporaryError, match=message), lease(out, "second"):
         pass
 
 
