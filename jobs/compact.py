@@ -1,7 +1,9 @@
 """Many small files of the table -> few large ones, without the rows that have a later one."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from jobs.errors import UsageError
 from jobs.folders import OutFolder
 from jobs.plan import Plan
 from jobs.replace import remove_surplus
-from jobs.store import OutPath, Source, job_errors, out_path, size_of, source, sources
+from jobs.store import OutPath, Source, is_store, job_errors, out_path, size_of, source, sources
 from jobs.swap import finish_swap, swap
 from jobs.table import opened_files, readable
+from jobs.twin import Twin
 from jobs.writing import only_writer
 from schemas.caption_table import merged_schema, with_schema
 
@@ -46,9 +49,9 @@ def compact(
 
     Files of at least half of that stay as they are, as do those that have no small neighbour by
     name. Of an image with several rows only the latest stays. Memory does not grow with the table;
-    OUT needs room for one more file of the target, and for the table's keys. What readers see
-    meanwhile: see swap.py. Killed at any moment, every row is there, and once after the next
-    command that writes to OUT.
+    OUT needs room for one more file of the target, and for the table's keys. Readers see every
+    row once, but for what swap.py says of stores and some file systems. Killed at any moment,
+    every row is there, and once after the next command that writes to OUT.
 
     UsageError if there is no table, or a file that is none of a table's; TemporaryError if a run
     has OUT; KeyboardInterrupt after Ctrl-C or SIGTERM.
@@ -170,9 +173,27 @@ class _Merging:
             first, last = group.paths[0].name, group.paths[-1].name
             where = f"the files {first} to {last} in {self.out.captions}"
             raise UsageError(f"{where} do not fit together: {error}") from error
-        right = swap(self.out, self.scratch, group.paths, group.rows)
+        self._put_in_place(group, schema)
+
+    def _put_in_place(self, group: _Group, schema: pa.Schema) -> None:
+        """In the place of the first file, with the others gone."""
+        first, *others = group.paths
         rows = _row_groups(group.paths, schema)
-        write_whole(rows, schema, group.paths[0], self.scratch, right)
+        if self._twin:
+            write_whole(rows, schema, self._twin.path(first.name), self.scratch)
+            self._twin.swap(first.name, [path.name for path in others])
+        else:
+            right = swap(self.out, self.scratch, group.paths, group.rows)
+            write_whole(rows, schema, first, self.scratch, right)
+
+    @cached_property
+    def _twin(self) -> Twin | None:
+        """None where a table cannot have one."""
+        if is_store(self.out.captions):
+            return None
+        with suppress(OSError):
+            return Twin(self.out.captions, self.scratch)
+        return None
 
 
 def _row_groups(paths: Sequence[OutPath], schema: pa.Schema) -> Iterator[pa.Table]:

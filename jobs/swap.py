@@ -1,6 +1,6 @@
-"""One new file of the table in the place of several, whatever interrupts it.
+"""One new file of the table in the place of several, where folders cannot be exchanged (twin.py).
 
-No file system renames one file and removes others in one step. So a journal in OUT/runs says which
+Nothing there renames one file and removes others in one step. So a journal in OUT/runs says which
 files are to go, before the new one is given the name of the first of them; then the others go, then
 the journal. The next command that writes to OUT does what a killed one has left (`finish_swap`): if
 the new file is in place it removes the others, and if it is not, nothing has happened yet.
