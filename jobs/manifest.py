@@ -18,7 +18,14 @@ import pyarrow.dataset as ds
 from jobs.errors import FetchError, UsageError
 from jobs.manifest_kinds import TEXT, Batches, ManifestKind, manifest_kind
 from jobs.selection import is_image_name
-from jobs.uris import file_name, image_uri, image_version, name_below
+from jobs.uris import (
+    PASSWORD,
+    file_name,
+    image_uri,
+    image_version,
+    name_below,
+    scheme_with_password,
+)
 from schemas.caption_table import passthrough_names
 from schemas.image_record import IMAGE_URI, IMAGE_VERSION, plan_schema
 
@@ -32,7 +39,8 @@ def manifest_records(files: Sequence[str], folder: str) -> tuple[pa.Schema, Batc
     `folder` is what the files' relative paths are relative to, and the top of the `key=value`
     folders they are in. Paths become absolute; the versions of local files are looked up where no
     column `image_version` gives them. UsageError for files of several kinds, types that contradict
-    each other, and a file that cannot be read, lacks `image_uri`, or names no image in some row.
+    each other, and a file that cannot be read, lacks `image_uri`, or in some row names no image or
+    a password.
     """
     schema, batches = as_one_table(files, folder, one_kind(files, folder))
     own = (column for column in schema if column.name not in (IMAGE_URI, IMAGE_VERSION))
@@ -144,7 +152,7 @@ def _file_batches(path: str, batches: Batches, keys: dict[str, str | None]) -> B
     """The rows of one file, with the values that its folders give them; all name an image."""
     row = 1
     while (batch := readable(path, lambda: next(batches, None))) is not None:
-        _check_named(path, batch.column(IMAGE_URI).cast(pa.string()), row)
+        _check_uris(path, batch.column(IMAGE_URI).cast(pa.string()), row)
         for name, value in keys.items():
             column = pa.repeat(pa.scalar(value, pa.string()), batch.num_rows)
             batch = batch.set_column(batch.schema.get_field_index(name), name, column)
@@ -169,10 +177,17 @@ def _given_versions(batch: pa.RecordBatch) -> list[str | None]:
     return versions
 
 
-def _check_named(path: str, names: pa.Array, first_row: int) -> None:
-    empty = pc.index(pc.fill_null(names, ""), "").as_py()
+def _check_uris(path: str, uris: pa.Array, first_row: int) -> None:
+    empty = pc.index(pc.fill_null(uris, ""), "").as_py()
     if empty >= 0:
         raise UsageError(f"{path}: row {first_row + empty} has no {IMAGE_URI}")
+    suspects = pc.indices_nonzero(pc.match_substring_regex(uris, PASSWORD.pattern)).to_pylist()
+    for row in suspects:
+        if protocol := scheme_with_password(uris[row].as_py()):
+            raise UsageError(
+                f"{path}: the {IMAGE_URI} in row {first_row + row} has a password, which would be "
+                f"written to OUT: it belongs in a job file's table [storage_options.{protocol}]"
+            )
 
 
 def readable(path: str, read: Callable[[], T]) -> T:

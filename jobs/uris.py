@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
-_PASSWORD = re.compile(rf"{_SCHEME.pattern}[^/:]*:[^/]+@")
+PASSWORD = re.compile(rf"{_SCHEME.pattern}[^/:]*:[^/]+@")
 _ARCHIVES = ("zip", "tar", "libarchive")  # in which names of members follow, and no hosts
 _FILE_URL = "file://"
 _HTTP = ("http", "https")
@@ -42,7 +42,7 @@ def is_http(uri: str) -> bool:
 def scheme_with_password(url: str) -> str | None:
     """The scheme of a URL, or of what it is inside of, with `user:password@`; None without one."""
     parts = (part for part in url.split("::") if scheme(part) not in (*_ARCHIVES, "file"))
-    return next((scheme(part) for part in parts if _PASSWORD.match(part)), None)
+    return next((scheme(part) for part in parts if PASSWORD.match(part)), None)
 
 
 def local_path(uri: str) -> str:

@@ -355,6 +355,26 @@ def test_a_fault_in_one_of_several_files_is_told_by_its_name(
         rows(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("uri", "protocol"),
+    [
+        ("https://user:hush-hush@host/2.jpg", "https"),
+        ("zip://a:b@c.jpg::s3://key:hush-hush@bucket/x.zip", "s3"),
+    ],
+)
+def test_a_password_in_a_manifest_is_refused_and_not_repeated(
+    tmp_path: Path, uri: str, protocol: str
+) -> None:
+    lines = ["https://host:80/0@2x.jpg", "zip://a:b@c.jpg::/x.zip", "https://host/x://a:b@c.jpg"]
+    write(tmp_path, {"list.txt": "\n".join(lines)})
+    assert uris(tmp_path / "list.txt") == lines
+    write(tmp_path, {"list.txt": "\n".join([*lines, uri])})
+    with pytest.raises(UsageError, match=r"list\.txt: .* in row 4 has a password") as caught:
+        rows(tmp_path / "list.txt")
+    assert f"[storage_options.{protocol}]" in str(caught.value)
+    assert "hush-hush" not in str(caught.value)
+
+
 def test_a_folder_may_be_named_like_a_manifest(tmp_path: Path) -> None:
     FRAME.iloc[:2].to_parquet(write(tmp_path, {"list.parquet/x.md": ""}) / "list.parquet/0.parquet")
     assert uris(tmp_path / "list.parquet") == SIX[:2]
