@@ -11,7 +11,7 @@ from fsspec.asyn import sync
 
 from jobs.errors import FetchError, UsageError
 from jobs.storage import archives_lock, failure_status, filesystem, may_pass, reason
-from jobs.uris import is_local, local_path
+from jobs.uris import is_http, is_local, local_path
 from schemas.caption_table import Status
 
 RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds before the second, third and fourth attempt
@@ -105,6 +105,8 @@ async def _read_async(fs: Any, path: str, size: int) -> bytes:
     except NotImplementedError:
         data: bytes = await fs._cat_file(path, start=0, end=size)
         return data
+    if is_http(path):
+        file.kwargs.update(fs.kwargs)  # headers and the like, which fsspec forgets here
     parts = []
     try:
         while size > 0 and (part := await file.read(size)):

@@ -94,11 +94,14 @@ def _set_http_timeouts() -> None:
     """aiohttp's own would end a long download after five minutes, and a silent one no sooner."""
     from aiohttp import ClientTimeout
 
-    client = conf.setdefault("http", {}).setdefault("client_kwargs", {})
-    if "timeout" not in client:
-        client["timeout"] = ClientTimeout(
-            total=None, sock_connect=HTTP_CONNECT_SECONDS, sock_read=HTTP_READ_SECONDS
-        )
+    timeout = ClientTimeout(
+        total=None, sock_connect=HTTP_CONNECT_SECONDS, sock_read=HTTP_READ_SECONDS
+    )
+    options = conf.setdefault("http", {})
+    # Both are options of one file system, where those of HTTPS replace the others.
+    for table in (options, conf.get("https", options)):
+        if table is options or "client_kwargs" in table:
+            table.setdefault("client_kwargs", {}).setdefault("timeout", timeout)
 
 
 def require_packages(url: str) -> None:

@@ -170,11 +170,16 @@ def s3(s3_server: S3Server) -> Iterator[S3Server]:
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Serves a folder, the answer of a number (/status/403.jpg), and silence (/hang/)."""
+    """Serves a folder, the answer of a number (/status/403.jpg), and silence (/hang/).
+
+    What is below /private/ is for requests with a header Authorization.
+    """
 
     def do_GET(self) -> None:
         if status := re.fullmatch(r"/status/(\d+)\.jpg", self.path):
             self.send_error(int(status[1]))
+        elif self.path.startswith("/private/") and "Authorization" not in self.headers:
+            self.send_error(401)
         elif self.path.startswith("/hang/"):
             self.server.stopped.wait()  # type: ignore[attr-defined]
         else:

@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from jobs import fetch as fetch_module
 from jobs.errors import FetchError
 from jobs.fetch import fetch
-from jobs.storage import configure
+from jobs.storage import configure, file_info
 from schemas.caption_table import Status
 
 LIMIT = 1000
@@ -187,6 +187,20 @@ def test_an_http_image_is_its_bytes_by_one_request(http_server: HttpServer) -> N
     assert fetch(f"{http_server.url}/a%20b.jpg?x=1", LIMIT) == b"bytes"
     assert status_of(f"{http_server.url}/big.jpg") == Status.TOO_LARGE
     assert http_server.requested == ["/a%20b.jpg?x=1", "/big.jpg"]
+
+
+@pytest.mark.parametrize("protocol", ["http", "https"])
+def test_headers_are_sent_with_each_request(http_server: HttpServer, protocol: str) -> None:
+    (http_server.folder / "private").mkdir()
+    (http_server.folder / "private" / "a.jpg").write_bytes(b"bytes")
+    url = f"{http_server.url}/private/a.jpg"
+    assert status_of(url) == Status.DENIED
+    headers = {"headers": {"Authorization": "Basic dTpw"}}
+    for options in (headers, {"client_kwargs": headers}):
+        configure({protocol: options})
+        assert file_info(url)["size"] == 5
+        assert fetch(url, LIMIT) == b"bytes"
+    configure({})
 
 
 def test_a_server_that_never_answers_is_a_timeout(

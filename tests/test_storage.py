@@ -80,8 +80,9 @@ def test_a_job_on_s3_has_its_options_from_the_job_file_and_writes_them_nowhere(
         assert s3_server.endpoint.encode() not in text
 
 
-def test_a_file_system_has_the_options_of_its_protocol() -> None:
-    configure({"http": {"client_kwargs": {"headers": {"X": "1"}}}})
+@pytest.mark.parametrize("protocol", ["http", "https"])
+def test_a_file_system_has_the_options_of_its_protocol(protocol: str) -> None:
+    configure({protocol: {"client_kwargs": {"headers": {"X": "1"}}}})
     fs, _ = filesystem("https://host/a.jpg")
     assert fs.client_kwargs["headers"] == {"X": "1"}
     assert fs.client_kwargs["timeout"].sock_read
