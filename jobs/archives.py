@@ -19,12 +19,10 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from jobs.containers import BUFFER, container_version, open_archive
-from jobs.errors import FetchError, TemporaryError, UsageError
+from jobs.containers import BUFFER, check_final, container_version, open_archive
+from jobs.errors import FetchError, UsageError
 from jobs.fetch import fetch_error
 from jobs.selection import is_image_name
-from jobs.storage import may_pass
-from jobs.uris import is_local
 from schemas.caption_table import Status
 from schemas.image_record import member_schema
 
@@ -85,7 +83,7 @@ def _rows(archive: str, skipped: Counter[str], damaged: set[str], is_only: bool)
         entries = _entries(archive, skipped)
         first = list(islice(entries, 1))
     except (FetchError, OSError) as error:
-        _check_final(archive, error)
+        check_final(archive, error)
         if is_only:
             reason = fetch_error(error)
             raise UsageError(f"{archive}: the archive cannot be opened: {reason}") from error
@@ -102,16 +100,6 @@ def _rows(archive: str, skipped: Counter[str], damaged: set[str], is_only: bool)
             if image.key is None:
                 damaged.add(archive)
             yield _row(archive, version, image, sidecars[0] if sidecars else None)
-
-
-def _check_final(archive: str, error: Exception) -> None:
-    """TemporaryError if it may have been a fault of a remote store that passes."""
-    fault = error.__cause__ if isinstance(error, FetchError) else error
-    is_damage = isinstance(error, FetchError) and error.status is Status.UNREADABLE
-    if is_local(archive) or is_damage or not isinstance(fault, Exception):
-        return
-    if not isinstance(fault, UsageError) and may_pass(fault):
-        raise TemporaryError(f"cannot list {archive}: {fetch_error(error)}") from error
 
 
 def _row(archive: str, version: str | None, image: _Entry, json: str | None) -> Row:
@@ -152,7 +140,7 @@ def _entries(archive: str, skipped: Counter[str]) -> Iterator[_Entry]:
             _check_rest(file)
     except Exception as error:  # each store, zlib and tarfile have errors of their own
         if isinstance(error, FetchError):
-            _check_final(archive, error)
+            check_final(archive, error)
         if end == 0 and _is_no_damage(error):
             raise
         reason = str(error) or type(error).__name__

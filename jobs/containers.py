@@ -12,11 +12,12 @@ from functools import partial
 from typing import IO, Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.archive import AbstractArchiveFileSystem
 
-from jobs.errors import FetchError
+from jobs.errors import FetchError, TemporaryError, UsageError
 from jobs.fetch import fetch_error, retried
-from jobs.storage import file_info, filesystem, open_copy
+from jobs.storage import file_info, filesystem, may_pass, open_copy
 from jobs.uris import file_name, file_version, info_version, is_http, is_local, local_path
 from schemas.caption_table import Status
 
@@ -47,13 +48,13 @@ def container_of(uri: str) -> str:
 
 
 @contextmanager
-def open_container(container: str) -> Iterator[IO[bytes]]:
+def open_container(container: str, read_ahead: int = READ_AHEAD) -> Iterator[IO[bytes]]:
     """The file at a path or URL, which may seek, and reads ahead. FetchError if it cannot be."""
     if is_local(container):
         with open(local_path(container), "rb", buffering=BUFFER) as file:  # noqa: PTH123
             yield file
     else:
-        with attempted(container, partial(_open_remote, container)) as file:
+        with attempted(container, partial(_open_remote, container, read_ahead)) as file:
             yield file
 
 
@@ -66,6 +67,22 @@ def open_archive(archive: str) -> Iterator[IO[bytes]]:
                 yield unpacked  # type: ignore[misc]  # a GzipFile is no IO to typeshed
         else:
             yield file
+
+
+@contextmanager
+def open_parquet(
+    file: str, buffer: int = 0, read_ahead: int = READ_AHEAD
+) -> Iterator[pq.ParquetFile]:
+    """A Parquet file. With a `buffer`, in bytes, columns are read by and by, not as a whole."""
+    if is_local(file):
+        with pq.ParquetFile(local_path(file), buffer_size=buffer) as opened:
+            yield opened
+    else:
+        with (
+            open_container(file, read_ahead) as stream,
+            pq.ParquetFile(stream, buffer_size=buffer) as opened,
+        ):
+            yield opened
 
 
 def container_version(container: str) -> str | None:
@@ -94,6 +111,16 @@ def fetched(read: Callable[[], T]) -> T:
         raise fetch_error(error) from error
 
 
+def check_final(container: str, error: Exception) -> None:
+    """TemporaryError if it may have been a fault of a remote store that passes."""
+    fault = error.__cause__ if isinstance(error, FetchError) else error
+    is_damage = isinstance(error, FetchError) and error.status is Status.UNREADABLE
+    if is_local(container) or is_damage or not isinstance(fault, Exception):
+        return
+    if not isinstance(fault, UsageError) and may_pass(fault):
+        raise TemporaryError(f"cannot read {container}: {fetch_error(error)}") from error
+
+
 def _undamaged(read: Callable[[], T]) -> T:
     """What `read` gives; FetchError for a damaged file, which another attempt would not mend."""
     try:
@@ -103,12 +130,12 @@ def _undamaged(read: Callable[[], T]) -> T:
         raise FetchError(Status.UNREADABLE, reason) from error
 
 
-def _open_remote(container: str) -> IO[bytes]:
+def _open_remote(container: str, read_ahead: int) -> IO[bytes]:
     """A file that reads ahead, or a copy where only the whole file can be had."""
     fs, path = filesystem(container)
     if isinstance(fs, AbstractArchiveFileSystem):
         return open_copy(container)
-    file = fs.open(path, "rb", block_size=READ_AHEAD, cache_type="readahead")
+    file = fs.open(path, "rb", block_size=read_ahead, cache_type="readahead")
     if is_http(container) and not _gives_ranges(file):
         file.close()
         return open_copy(container)

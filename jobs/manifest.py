@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from jobs.containers import check_final
 from jobs.errors import FetchError, UsageError
 from jobs.manifest_kinds import TEXT, Batches, ManifestKind, manifest_kind
 from jobs.selection import is_image_name
@@ -191,9 +192,14 @@ def _check_uris(path: str, uris: pa.Array, first_row: int) -> None:
 
 
 def readable(path: str, read: Callable[[], T]) -> T:
-    """What `read` gives of a file; UsageError that names it if it cannot be read."""
+    """What `read` gives of a file; UsageError that names it if it cannot be read.
+
+    TemporaryError for faults of a remote store that may pass.
+    """
     try:
         return read()
     except (OSError, FetchError, pa.ArrowException, UnicodeError) as error:
+        if isinstance(error, FetchError):
+            check_final(path, error)
         reason = str(error).splitlines()[0]
         raise UsageError(f"cannot read the manifest {path}: {reason}") from error

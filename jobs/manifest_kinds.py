@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import csv
 
+from jobs.containers import open_parquet
 from jobs.errors import UsageError
-from jobs.storage import open_seekable, open_stream
+from jobs.storage import open_stream
 from jobs.uris import file_name, is_local
 from schemas.image_record import IMAGE_URI
 
@@ -110,19 +110,15 @@ def _open_csv(
 
 
 def _parquet_schema(path: str) -> pa.Schema:
-    with pq.ParquetFile(_seekable(path)) as file:
+    with open_parquet(path) as file:
         return file.schema_arrow
 
 
 def _parquet_batches(path: str, schema: pa.Schema) -> Batches:
     # Not by pyarrow.dataset, which decodes whole row groups ahead of their use.
-    with pq.ParquetFile(_seekable(path)) as file:
+    with open_parquet(path) as file:
         for batch in file.iter_batches(BATCH_ROWS):
             yield conform(batch, schema)
-
-
-def _seekable(path: str) -> str | BinaryIO:
-    return path if is_local(path) else open_seekable(path)
 
 
 # Text

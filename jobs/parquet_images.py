@@ -15,16 +15,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.containers import BUFFER, container_version, fetched, is_parquet, open_container
+from jobs.containers import (
+    BUFFER,
+    check_final,
+    container_version,
+    fetched,
+    is_parquet,
+    open_parquet,
+)
 from jobs.errors import FetchError, UsageError
 from jobs.fetch import too_large
 from jobs.manifest import as_one_table, one_kind, own_columns, readable
 from jobs.manifest_kinds import PARQUET, Batches, ManifestKind, conform
-from jobs.uris import image_uri, is_local, local_path
+from jobs.uris import image_uri
 from schemas.caption_table import Status, passthrough_names
 from schemas.image_record import IMAGE_URI, MEMBER_TYPE, Member, member_schema
 
 LISTED_ROWS = 1000  # at once
+LISTED_AHEAD = 64 * 1024  # bytes: what lies between the columns that are listed is the images
 READ_ROWS = 8  # at once, an image each
 IMAGE = "image"  # the column's name that decides between several
 
@@ -64,6 +72,7 @@ def _version(container: str) -> str | None:
     try:
         return container_version(container)
     except FetchError as error:
+        check_final(container, error)
         raise UsageError(f"cannot read {container}: {error}") from error
 
 
@@ -80,22 +89,8 @@ def _record_batch(
     return pa.record_batch([*record, *batch.drop_columns([IMAGE_URI]).columns], schema=schema)
 
 
-@contextmanager
-def _open(file: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file whose columns are read by and by, not as a whole."""
-    if is_local(file):
-        with pq.ParquetFile(local_path(file), buffer_size=BUFFER) as opened:
-            yield opened
-    else:
-        with (
-            open_container(file) as stream,
-            pq.ParquetFile(stream, buffer_size=BUFFER) as opened,
-        ):
-            yield opened
-
-
 def _arrow_schema(file: str) -> pa.Schema:
-    with _open(file) as opened:
+    with open_parquet(file, BUFFER, LISTED_AHEAD) as opened:
         return opened.schema_arrow
 
 
@@ -158,7 +153,7 @@ def _has_path(kind: pa.DataType) -> bool:
 
 def _listed_batches(file: str, schema: pa.Schema) -> Batches:
     own = _listed_schema(file)
-    with _open(file) as opened:
+    with open_parquet(file, BUFFER, LISTED_AHEAD) as opened:
         image = _image_column(file, opened.schema_arrow)
         names = [field.name for field in _listed_fields(opened.schema_arrow, str(image))]
         with_path = len(own) > len(names) + 1
@@ -181,7 +176,7 @@ _KIND = ManifestKind(_listed_schema, PARQUET.common_type, _listed_batches)
 @contextmanager
 def open_rows(container: str, max_bytes: int) -> Iterator[Callable[[Member], bytes]]:
     """A function that gives the bytes of a row; fast for rows in their order."""
-    with _open(container) as file:
+    with open_parquet(container, BUFFER) as file:
         yield _Rows(container, file, max_bytes).read
 
 

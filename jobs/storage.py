@@ -20,7 +20,7 @@ from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.config import conf
 from fsspec.core import url_to_fs
 
-from jobs.errors import UsageError
+from jobs.errors import TemporaryError, UsageError
 from jobs.uris import is_http, is_local, local_path, scheme, split_chain
 from schemas.caption_table import Status
 
@@ -132,20 +132,15 @@ def file_info(url: str) -> Mapping[str, Any]:
 
 
 def open_stream(url: str) -> io.BufferedReader:
-    """A remote file, to be read from its beginning to its end. OSError if that fails."""
-    with _as_os_error():
+    """A remote file, to be read from its beginning to its end.
+
+    OSError if that fails, TemporaryError for faults that may pass.
+    """
+    with _store_errors(url):
         fs, path = filesystem(url)
         # Range requests are not known to every HTTP server.
         file = fs.open(path, "rb", **({"block_size": 0} if is_http(url) else {}))
-    return io.BufferedReader(_Reader(file), BUFFER_BYTES)
-
-
-def open_seekable(url: str) -> BinaryIO:
-    """A remote file, to be read in any order; by HTTP, a copy. OSError if that fails."""
-    if not is_http(url):
-        return open_stream(url)
-    with _as_os_error():
-        return open_copy(url)
+    return io.BufferedReader(_Reader(url, file), BUFFER_BYTES)
 
 
 def open_copy(url: str) -> BinaryIO:
@@ -159,37 +154,29 @@ def open_copy(url: str) -> BinaryIO:
 
 
 @contextmanager
-def _as_os_error() -> Iterator[None]:
+def _store_errors(url: str) -> Iterator[None]:
     """Stores have errors of their own; those that read files know OSError."""
     try:
         yield
     except UsageError:
         raise
     except Exception as error:
+        if may_pass(error):
+            raise TemporaryError(f"cannot read {url}: {reason(error)}") from error
         raise OSError(reason(error)) from error
 
 
 class _Reader(io.RawIOBase):
-    """A file of fsspec whose errors are OSErrors, and which may be shorter than asked for."""
+    """A file of fsspec that may give less than asked for, with the errors of `open_stream`."""
 
-    def __init__(self, file: Any) -> None:
-        self.file: Any = file
+    def __init__(self, url: str, file: Any) -> None:
+        self.url, self.file = url, file
 
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return bool(self.file.seekable())
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.file.seek(offset, whence)
-        return self.tell()  # not every file system's seek returns it
-
-    def tell(self) -> int:
-        return int(self.file.tell())
-
     def readinto(self, buffer: Any) -> int:
-        with _as_os_error():
+        with _store_errors(self.url):
             data = self.file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

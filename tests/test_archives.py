@@ -371,7 +371,7 @@ def test_a_fault_of_a_remote_archive_that_may_pass_stops_the_listing(
     monkeypatch.setattr("jobs.fetch.RETRY_DELAYS", ())
     monkeypatch.setattr("jobs.fetch.FETCH_SECONDS", 0)
     monkeypatch.setattr(MemoryFileSystem, method, failing)
-    with pytest.raises(TemporaryError, match=r"cannot list memory://faults/b\.tar: Slow down"):
+    with pytest.raises(TemporaryError, match=r"cannot read memory://faults/b\.tar: Slow down"):
         rows("memory://faults")
     del faults[0]
     *members, archive = rows("memory://faults")

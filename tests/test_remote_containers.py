@@ -14,6 +14,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 from conftest import HttpServer, S3Server, photograph, read_table
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -188,6 +189,25 @@ def test_of_a_damaged_archive_nothing_has_gone(tmp_path: Path) -> None:
     list(source.batches)
     in_scope = [source.scope(f"tar://x.jpg::{tmp_path}/{name}.tar") for name in "abc"]
     assert in_scope == [True, False, False]
+
+
+def test_of_remote_parquet_files_the_images_are_not_read_to_list_them(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [{"bytes": os.urandom(200_000), "path": f"{n}.jpg"} for n in range(50)]
+    file = io.BytesIO()
+    pq.write_table(pa.table({"image": images, "n": range(50)}), file, row_group_size=10)
+    bucket = s3.bucket({"x.parquet": file.getvalue()})
+    lengths = []
+    fetch_range = s3fs.core.S3File._fetch_range
+
+    def count(opened: s3fs.core.S3File, start: int, end: int) -> bytes:
+        lengths.append(end - start)
+        return fetch_range(opened, start, end)
+
+    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", count)
+    assert len(listed(f"{bucket}/x.parquet")) == 50
+    assert sum(lengths) < len(file.getvalue()) / 4
 
 
 # HTTP

@@ -8,6 +8,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -502,6 +503,35 @@ def test_a_file_in_a_bucket_that_may_not_be_listed_is_read(
 def test_a_store_that_does_not_answer_is_a_temporary_error() -> None:
     with pytest.raises(TemporaryError, match=r"cannot list http://127\.0\.0\.1:9/a\.jpg: "):
         open_source("http://127.0.0.1:9/a.jpg")
+
+
+class _BreaksOff(BaseHTTPRequestHandler):
+    """Serves what begins like a manifest, and ends before the length that it has told."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(b'{"image_uri": "a.jpg"}\n')
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.txt.gz", "list.jsonl", "list.parquet"])
+def test_a_manifest_that_breaks_off_is_a_temporary_error(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("jobs.fetch.RETRY_DELAYS", ())
+    with ThreadingHTTPServer(("127.0.0.1", 0), _BreaksOff) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{name}"
+        with pytest.raises(TemporaryError, match=rf"cannot read {url}: "):
+            uris(url)
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
