@@ -20,7 +20,7 @@ from jobs.local_listing import Records
 from jobs.s3_listing import s3_pages
 from jobs.selection import UNREADABLE_FOLDERS, Selection
 from jobs.storage import archives_lock, failure_status, filesystem, reason
-from jobs.uris import below, info_version
+from jobs.uris import below, info_version, is_chain
 from schemas.caption_table import Status
 
 _FINAL = (Status.NOT_FOUND, Status.DENIED)
@@ -39,10 +39,11 @@ def remote_records(url: str, selection: Selection) -> Records:
         listers = LISTERS if fs.async_impl else 1
         files = _in_order(_pages_of(fs, root, selection), selection, listers)
         for name, info in _in_entered_folders(files, selection):
-            if "::" in name:
+            uri = below(url, name)
+            if "::" in name and is_chain(uri):
                 selection.skipped["names that no URL can hold"] += 1
             elif selection.takes(name):
-                yield below(url, name), info_version(info)
+                yield uri, info_version(info)
 
 
 @contextmanager

@@ -227,7 +227,7 @@ def _glob(source: str, folder: str, pattern: str, is_image: IsImage, listed: Lis
 
 def _scope(folder: str, selection: Selection) -> Scope:
     """Whether a URI is of the selection, were it in the folder."""
-    start, end = (folder, "") if is_local(folder) else split_chain(folder)
+    start, end = split_chain(folder)
     start = start if start.endswith("/") else f"{start}/"
 
     def covers(uri: str) -> bool:

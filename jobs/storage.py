@@ -75,7 +75,8 @@ def filesystem(url: str) -> tuple[Any, str]:
     if any(is_http(part) for part in url.split("::")):
         _set_http_timeouts()
     if not container:
-        return cast(tuple[Any, str], url_to_fs(url))
+        fs, _ = url_to_fs(url.partition("::")[0])  # which fsspec would take for a chain
+        return fs, fs._strip_protocol(url)
     outer = local_path(container[2:]) if is_local(container[2:]) else container[2:]
     if not issubclass(fsspec.get_filesystem_class(scheme(inner)), AbstractArchiveFileSystem):
         return cast(tuple[Any, str], url_to_fs(f"{inner}::{outer}"))

@@ -1,7 +1,8 @@
 """What names an image: an absolute path of this machine, or a URL.
 
 A URL is one that fsspec opens, `zip://a/b.jpg::/data/x.zip` too: what is before `::` is inside of
-what is behind it. Outside of HTTP, `%`, `#`, `?` and the like are characters of a name.
+what is behind it. On a disk and in a store `::` is a part of a name. Outside of HTTP, `%`, `#`, `?`
+and the like are characters of a name.
 """
 
 import os
@@ -18,6 +19,7 @@ PASSWORD = re.compile(rf"{_SCHEME.pattern}[^/:]*:[^/]+@")
 _ARCHIVES = ("zip", "tar", "libarchive")  # in which names of members follow, and no hosts
 _FILE_URL = "file://"
 _HTTP = ("http", "https")
+_UNCHAINED = (None, "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", *_HTTP)
 
 # What stores call the tag of an object's content, and the time of its last change.
 _TAGS = ("ETag", "etag")
@@ -53,15 +55,20 @@ def local_path(uri: str) -> str:
     return os.fsdecode(unquote_to_bytes(without_host))
 
 
+def is_chain(url: str) -> bool:
+    """Whether a URL names what is inside of something else."""
+    return "::" in url and scheme(url) not in _UNCHAINED
+
+
 def split_chain(url: str) -> tuple[str, str]:
-    """What a URL names, and what that is inside of with the `::` before it, "" if nothing."""
-    inner, chain, container = url.partition("::")
+    """What a path or URL names, and what that is inside of with the `::` before it, or ""."""
+    inner, chain, container = url.partition("::") if is_chain(url) else (url, "", "")
     return inner, chain + container
 
 
 def file_name(uri: str) -> str:
     """The last part of a path or a URL, without an HTTP query."""
-    inner, _ = split_chain(uri) if not is_local(uri) else (uri, "")
+    inner, _ = split_chain(uri)
     path = urlsplit(inner).path if is_http(uri) else inner
     return path.rstrip("/").rpartition("/")[2]
 
@@ -87,7 +94,7 @@ def below(folder: str, name: str) -> str:
 
 def name_below(uri: str, folder: str) -> str:
     """What a folder calls a file in it, or in folders in it: the inverse of `below`."""
-    inner, container = (folder, "") if is_local(folder) else split_chain(folder)
+    inner, container = split_chain(folder)
     return uri.removesuffix(container).removeprefix(inner).lstrip("/")
 
 

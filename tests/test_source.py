@@ -197,8 +197,9 @@ def test_a_glob_finds_images_in_the_order_of_names(tmp_path: Path) -> None:
     assert len(uris(f"{tmp_path}/**/*.jpg")) == 3
 
 
-def test_a_directory_may_have_a_name_that_looks_like_a_glob(tmp_path: Path) -> None:
-    folder = touch(tmp_path / "[2024]*", ["a.jpg"])
+@pytest.mark.parametrize("name", ["[2024]*", "photos::raw"])
+def test_a_directory_may_have_a_name_that_looks_like_more(tmp_path: Path, name: str) -> None:
+    folder = touch(tmp_path / name, ["a.jpg"])
     assert uris(folder) == [str(folder / "a.jpg")]
 
 
