@@ -25,6 +25,7 @@ from jobs.uris import (
     image_uri,
     image_version,
     name_below,
+    parent_folder,
     scheme_with_password,
 )
 from schemas.caption_table import passthrough_names
@@ -142,11 +143,11 @@ def _check_columns(path: str, schema: pa.Schema) -> None:
 
 def _folder_keys(path: str, folder: str) -> dict[str, str | None]:
     """The values that `key=value` folders give the rows of a file."""
-    below = name_below(path, folder)
-    names = [unquote(part.partition("=")[0]) for part in PurePosixPath(below).parts[:-1]]
+    below = name_below(parent_folder(path), folder)
+    names = [unquote(part.partition("=")[0]) for part in PurePosixPath(below).parts]
     # Text, because the type that pyarrow infers would change with the folders.
     partitioning = ds.HivePartitioning(pa.schema([(name, pa.string()) for name in names]))
-    return readable(path, lambda: ds.get_partition_keys(partitioning.parse(below)))
+    return readable(path, lambda: ds.get_partition_keys(partitioning.parse(f"{below}/file")))
 
 
 def _file_batches(path: str, batches: Batches, keys: dict[str, str | None]) -> Batches:

@@ -413,6 +413,13 @@ def test_remote_manifests_in_key_value_folders_have_their_columns(s3: S3Server) 
     assert source.skipped == {"hidden": 1}
 
 
+def test_the_query_of_a_manifest_is_no_folder_of_it(http_server: HttpServer) -> None:
+    (http_server.folder / "list.csv").write_text("image_uri\na.jpg\n")
+    source = open_source(f"{http_server.url}/list.csv?credential=key/2024&signature=a/b")
+    assert source.schema.names == ["image_uri", "image_version"]
+    assert [uri for uri, _ in read(source)] == [f"{http_server.url}/a.jpg"]
+
+
 def test_absolute_names_in_a_remote_manifest_stay_what_they_are(s3: S3Server) -> None:
     text = "/x.jpg\nhttps://host/a?b=1\nzip://a.jpg::x.zip\nzip://a.jpg::/x.zip\n"
     bucket = s3.bucket({"d/list.txt": text.encode()})
