@@ -73,12 +73,16 @@ class _Images:
         self._skip(self._others or ())
         self._others = None
 
-    def _take(self, name: str, may_be_source: bool) -> bool:
+    def _may_be_source(self, name: str) -> bool:
+        """Whether a file that is no image may be the source if there is none."""
+        raise NotImplementedError
+
+    def _take(self, name: str) -> bool:
         if self._is_image(name):
             if self._others is not None:
                 self.skip_others()
             return True
-        if self._others is not None and may_be_source:
+        if self._others is not None and self._may_be_source(name):
             self._others.append(name)
         else:
             self._skip([name])
@@ -101,13 +105,13 @@ class AllImages(_Images):
         return not self._is_hidden(folder)
 
     def takes(self, name: str) -> bool:
-        if self._is_hidden(name):
-            return False
-        is_manifest = manifest_kind(name) is not None and is_on_top(name)
-        return self._take(name, is_manifest or is_archive(name))
+        return not self._is_hidden(name) and self._take(name)
 
     def is_deep(self, _folder: str) -> bool:
         return True
+
+    def _may_be_source(self, name: str) -> bool:
+        return is_archive(name) or (manifest_kind(name) is not None and is_on_top(name))
 
     def _is_hidden(self, name: str) -> bool:
         hidden = _last(name).startswith(".")
@@ -141,13 +145,14 @@ class Matches(_Images):
         )
 
     def takes(self, name: str) -> bool:
-        if not (self._matches(name) and self._shows(name.split("/"))):
-            return False
-        return self._take(name, is_archive(name) or is_parquet(name))
+        return bool(self._matches(name)) and self._shows(name.split("/")) and self._take(name)
 
     def is_deep(self, folder: str) -> bool:
         depth = len(folder.split("/")) if folder else 0
         return self._recursive and depth >= self._depth
+
+    def _may_be_source(self, name: str) -> bool:
+        return is_archive(name) or is_parquet(name)
 
     def _shows(self, names: Sequence[str]) -> bool:
         hidden = [name for name in names if name.startswith(".")]
