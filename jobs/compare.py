@@ -95,14 +95,14 @@ class Buckets:
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         self._writer = pa.ipc.new_file(str(path), schema, options=options)
         self._waiting: list[pa.RecordBatch] = []
-        self.rows = 0
+        self.rows = self._spilled = 0
 
     def add(self, columns: Sequence[pa.Array]) -> None:
         """Add rows, as columns of the schema."""
         batch = pa.record_batch(columns, schema=self._schema)
         self._waiting.append(batch)
         self.rows += batch.num_rows
-        if sum(waiting.num_rows for waiting in self._waiting) >= SPILL_ROWS:
+        if self.rows - self._spilled >= SPILL_ROWS:
             self._spill()
 
     def _spill(self) -> None:
@@ -114,7 +114,7 @@ class Buckets:
         sorted_rows = rows.take(pa.array(order)).combine_chunks()
         for start, end in zip([0, *ends[:-1]], ends, strict=True):
             self._writer.write_batch(_one_batch(sorted_rows.slice(start, end - start)))
-        self._waiting = []
+        self._waiting, self._spilled = [], self.rows
 
     def read(self, together: int) -> Iterator[pa.Table]:
         """The rows of each bucket, in the order they were added, some buckets together.
