@@ -55,16 +55,12 @@ def remove_surplus(plan: Plan, scratch: Path) -> None:
 def prune(plan: Plan, scratch: Path) -> int:
     """Remove the rows of images that are not listed; the number of these rows."""
     with pa.memory_map(str(vanished_file(scratch))) as file:
-        vanished = pa.ipc.open_file(file).read_all()
-        numbers = vanished["file"].to_numpy()
-        if not len(numbers):
-            return 0
-        order = np.argsort(numbers, kind="stable")
-        present, starts = np.unique(numbers[order], return_index=True)
-        for number, rows in zip(present, np.split(order, starts[1:]), strict=True):
-            uris = vanished[IMAGE_URI].take(pa.array(rows)).combine_chunks()
-            _rewrite(plan.files[number], _all_but(uris), scratch)
-        return len(numbers)
+        vanished = pa.ipc.open_file(file).read_all().sort_by("file")
+    numbers, starts = np.unique(vanished["file"], return_index=True)
+    for number, start, end in zip(numbers, starts, [*starts[1:], len(vanished)], strict=True):
+        uris = vanished[IMAGE_URI].slice(start, end - start).combine_chunks()
+        _rewrite(plan.files[number], _all_but(uris), scratch)
+    return len(vanished)
 
 
 def _parts_by_replaced_file(folder: OutPath) -> Mapping[str, list[OutPath]]:
