@@ -4,22 +4,29 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.errors import UsageError
 from jobs.folders import OutFolder
+from jobs.review import min_confidence
 from jobs.store import job_errors, out_path
-from jobs.table import batches_by_file
+from jobs.table import column_batches, opened_files
 from schemas.caption_table import Status
 from schemas.job_report import JobReport
 
 if TYPE_CHECKING:
     from jobs.compact import Compaction
 
+_MARK = "needs_review"  # which files of the first schema do not have
+
 
 @dataclass(frozen=True)
 class TableStatus:
-    """What a table holds, from its files alone."""
+    """What a table holds, from its files alone.
+
+    Of the captions, runs with the threshold `min_confidence` have `judged` some, and `needs_review`
+    of these are below it; None if no run had a threshold.
+    """
 
     table: str
     images: int
@@ -27,6 +34,9 @@ class TableStatus:
     captioners: Mapping[str, int]
     files: int
     bytes: int
+    judged: int
+    needs_review: int
+    min_confidence: float | None
 
 
 def read_status(out: str | Path) -> TableStatus:
@@ -39,13 +49,17 @@ def read_status(out: str | Path) -> TableStatus:
 def _read_status(folder: OutFolder) -> TableStatus:
     if not folder.captions.is_dir():
         raise UsageError(f"{folder.root} holds no caption table (no folder {folder.captions})")
-    statuses: Counter[str] = Counter()
-    captioners: Counter[str] = Counter()
+    counts: dict[str, Counter[Any]] = {name: Counter() for name in ("status", "captioner", _MARK)}
+    thresholds: set[float | None] = set()
     files = folder.table_files()
-    for batches in batches_by_file(files, ["status", "captioner"]):
-        for batch in batches:
-            statuses.update(batch.column("status").to_pylist())
-            captioners.update(batch.column("captioner").to_pylist())
+    for path, file in opened_files(files):
+        thresholds.add(min_confidence(file.schema_arrow))
+        is_first_schema = _MARK not in file.schema_arrow.names
+        names = [name for name in counts if not (name == _MARK and is_first_schema)]
+        for batch in column_batches(path, file, names):
+            for name in names:
+                counts[name].update(batch.column(name).to_pylist())
+    statuses, captioners, marks = counts.values()
     return TableStatus(
         table=str(folder.captions),
         images=statuses.total(),
@@ -53,6 +67,9 @@ def _read_status(folder: OutFolder) -> TableStatus:
         captioners=dict(captioners),
         files=len(files),
         bytes=sum(folder.table_sizes()),
+        judged=marks[True] + marks[False],
+        needs_review=marks[True],
+        min_confidence=next(filter(None.__ne__, thresholds), None),  # a table has one
     )
 
 
@@ -61,6 +78,7 @@ def status_text(status: TableStatus) -> str:
     lines = {
         "images": f"{status.images:,}",
         **_outcome(status.statuses),
+        **_marked(status),
         "captioner": ", ".join(status.captioners) or "none",
         "files": f"{status.files:,} ({status.bytes / 1e6:,.1f} MB)",
         "table": status.table,
@@ -122,6 +140,14 @@ def _review(report: JobReport) -> dict[str, str]:
     share = report.needs_review / max(report.captioned, 1)
     reason = f"{share:.1%} of the captions: confidence below {report.min_confidence}"
     return {"to review": f"{report.needs_review:,} ({reason})"}
+
+
+def _marked(status: TableStatus) -> dict[str, str]:
+    """How many captions need review, where a run had a threshold."""
+    if status.min_confidence is None:
+        return {}
+    reason = f"of {status.judged:,} judged: confidence below {status.min_confidence}"
+    return {"to review": f"{status.needs_review:,} ({reason})"}
 
 
 def in_brackets(counts: Mapping[str, int]) -> str:

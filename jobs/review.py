@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioner.calibration import Calibration, read_calibration
@@ -82,7 +83,7 @@ def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
     """
     if threshold is None:
         return
-    others = {_min_confidence(path, opened) for path, opened in sources(out.table_files())}
+    others = {_threshold_of(path, opened) for path, opened in sources(out.table_files())}
     for other in others - {None, threshold.min_confidence}:
         raise UsageError(
             f"{out.captions} is marked for review below a confidence of {other}, not "
@@ -91,8 +92,11 @@ def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
         )
 
 
-def _min_confidence(path: OutPath, opened: Callable[[], Source]) -> float | None:
-    """Of the threshold of a table's file."""
-    metadata = readable(path, lambda: pq.read_schema(opened())).metadata or {}
-    threshold = json.loads(metadata.get(REVIEW, b"null"))
+def _threshold_of(path: OutPath, opened: Callable[[], Source]) -> float | None:
+    return min_confidence(readable(path, lambda: pq.read_schema(opened())))
+
+
+def min_confidence(schema: pa.Schema) -> float | None:
+    """The threshold of a table's file, None if its captions were not judged."""
+    threshold = json.loads((schema.metadata or {}).get(REVIEW, b"null"))
     return threshold["min_confidence"] if threshold else None

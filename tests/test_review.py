@@ -14,6 +14,7 @@ from jobs import JobConfig, run_job
 from jobs.cli import main
 from jobs.errors import UsageError
 from jobs.folders import OutFolder, RunFolder
+from jobs.report import read_status, status_text
 from jobs.task import Task, WorkerSettings
 from jobs.worker import committed_result
 from schemas.job_report import JobReport
@@ -69,6 +70,20 @@ def test_captions_below_the_confidence_given_are_marked_and_counted(
         "target_precision": None,
         "expected_coverage": None,
     }
+
+
+def test_the_status_of_a_table_counts_the_captions_to_review_among_those_that_were_judged(
+    job: JobConfig,
+) -> None:
+    run_job(job)
+    assert "to review" not in status_text(read_status(job.out))
+    write_photographs(Path(job.source), COUNT + 6)
+    report = run_job(replace(job, min_confidence=0.5))
+    status = read_status(job.out)
+    assert (status.judged, status.min_confidence) == (6, 0.5)
+    assert status.needs_review == report.needs_review > 0
+    line = f"\nto review  {status.needs_review} (of 6 judged: confidence below 0.5)\n"
+    assert line in status_text(status)
 
 
 def test_a_part_that_a_dying_worker_had_committed_counts_with_its_marks(
