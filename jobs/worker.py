@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from captioner.errors import CaptionerError
 from jobs.commit import commit, part_bytes
-from jobs.errors import ExitCode
+from jobs.errors import ExitCode, JobError
 from jobs.folders import OutFolder
 from jobs.pipeline import Seconds, caption_rows, reader_count, timed
 from jobs.plan import read_partition
@@ -62,20 +62,31 @@ def caption_partition(task: Task) -> PartitionResult:
 
 
 def time_sample(settings: WorkerSettings, plan: pa.Table) -> SampleTimes:
-    """Caption images without committing them, and say what they took, once the model is warm."""
-    size = plan.num_rows
-    task = Task(OutFolder(Path()).new_run(), settings, 0, size, 0, size)
+    """Caption images without committing them, and say what they took, once the model is warm.
+
+    CaptionerError if there is no captioner, JobError if an image breaks it.
+    """
+    task = Task(OutFolder(Path()).new_run(), settings, 0, plan.num_rows, 0, plan.num_rows)
     with _ONE_AT_A_TIME:
         _configure(settings.storage_options, task.run.run_id)
         captioner = _load_captioner(settings, task.run.run_id)
-        caption_rows(task, plan.slice(0, 1), captioner, defaultdict(float))
-        stages: Seconds = defaultdict(float)
-        start = time.perf_counter()
-        rows, _ = caption_rows(task, plan, captioner, stages)
-        seconds = time.perf_counter() - start
+        try:
+            return _sample_times(task, plan, captioner)
+        except Exception as error:  # noqa: BLE001 (the boundary)
+            (reason,) = traceback.format_exception_only(error)[-1:]
+    # Here, because in the handler it would take the error along, which may not be pickled.
+    raise JobError(f"an image that was to be timed failed: {without_secrets(reason.strip())}")
+
+
+def _sample_times(task: Task, plan: pa.Table, captioner: "Captioner") -> SampleTimes:
+    caption_rows(task, plan.slice(0, 1), captioner, defaultdict(float))
+    stages: Seconds = defaultdict(float)
+    start = time.perf_counter()
+    rows, _ = caption_rows(task, plan, captioner, stages)
+    seconds = time.perf_counter() - start
     table = rows_to_table(rows, _passthrough(task, plan), _metadata(task, captioner))
     row_bytes, file_bytes = part_bytes(table)
-    return SampleTimes(size, seconds, dict(stages), reader_count(), row_bytes, file_bytes)
+    return SampleTimes(task.size, seconds, dict(stages), reader_count(), row_bytes, file_bytes)
 
 
 def committed_result(task: Task) -> PartitionResult | None:

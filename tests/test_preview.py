@@ -102,6 +102,14 @@ def test_an_image_that_kills_its_process_leaves_the_time_unknown(job: JobConfig)
     assert "time       not known: a process died" in preview_text(preview)
 
 
+def test_an_image_that_breaks_the_captioner_leaves_the_time_unknown(job: JobConfig) -> None:
+    write_photographs(Path(job.source) / "harmful", 1, harm=b"ODD!")
+    preview = preview_job(job, sample=100)
+    assert (preview.images, preview.estimate) == (41, None)
+    assert preview.problem is not None
+    assert preview.problem.endswith("timed failed: sitecustomize.OddError: odd image")
+
+
 def test_rows_that_a_run_would_remove_are_told(job: JobConfig) -> None:
     run_job(job)
     (Path(job.source) / "000.jpg").unlink()
