@@ -24,9 +24,11 @@ HOST = "127.0.0.1"
 
 # A worker that dies is told from a slow one by the driver (drive.py): the scheduler is not to try
 # a task on worker after worker. Workers hold no data, so nothing is ever to be spilled, and a
-# paused worker would only stall; one that takes all the memory there is dies.
+# paused worker would only stall; one that takes all the memory there is dies. One that
+# is not there 15 s after it died would be given up: it may only have died again just then.
 _DASK = {
     "distributed.scheduler.allowed-failures": 0,
+    "distributed.deploy.lost-worker-timeout": "1000 days",
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,

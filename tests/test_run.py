@@ -1,7 +1,9 @@
 """Runs on a cluster that is there already: what becomes of each image, and of failures."""
 
 import json
+import os
 import re
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import pyarrow.parquet as pq
 import pytest
 from conftest import image_names, photograph, read_table, statuses, write_photographs
@@ -274,6 +277,21 @@ def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert cluster._environment(4, gpu=2)["CUDA_VISIBLE_DEVICES"] == "2"
     assert "CUDA_VISIBLE_DEVICES" not in cluster._environment(4, gpu=None)
+
+
+def test_a_worker_that_died_is_waited_for_however_long_it_takes_to_come_back(
+    job: JobConfig,
+) -> None:
+    job = replace(job, scheduler=None, workers=1, device="cpu")
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}),
+        cluster.connect(job, 1) as client,
+    ):
+        (process,) = client.run(os.getpid).values()
+        os.kill(process, signal.SIGKILL)
+        while client.nthreads():
+            time.sleep(0.01)
+        assert client.submit(os.getpid).result(timeout=60) != process
 
 
 # What is asked after a failure
