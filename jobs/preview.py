@@ -7,7 +7,8 @@ import functools
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,15 +78,14 @@ class Preview:
 def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     """What a run of the job would do now, with an estimate from a `sample` of its images (0: none).
 
-    Raises UsageError and TemporaryError as `run_job` does.
+    Raises UsageError and TemporaryError as `run_job` does, and JobError without room to plan in.
     """
     config = config.resolved()
     configure(config.storage_options)
     source = with_progress(open_source(config.source, config.any_extension), config.quiet)
     threshold = choose_threshold(config)
     out = OutFolder(out_path(config.out))
-    with job_errors(out.root), tempfile.TemporaryDirectory(prefix="captioner-") as name:
-        folder = Path(name)
+    with _folder(out) as folder:
         check_threshold(threshold, out)
         plan = make_plan(source, out, folder, config.partition_size, redo_of(config))
         images = _sample(plan, folder, sample) if sample and plan.images else None
@@ -101,6 +101,17 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
         prune=config.prune,
         **_estimate_or_problem(config, plan, images),
     )
+
+
+@contextmanager
+def _folder(out: OutFolder) -> Iterator[Path]:
+    """Where the plan is made, instead of in OUT."""
+    try:
+        with job_errors(out.root), tempfile.TemporaryDirectory(prefix="captioner-") as name:
+            yield Path(name)
+    except OSError as error:  # of this machine: those of a store are JobErrors by now
+        message = f"cannot plan in {tempfile.gettempdir()}: {error}; TMPDIR can name another folder"
+        raise JobError(message) from error
 
 
 def _estimate_or_problem(config: JobConfig, plan: Plan, images: pa.Table | None) -> dict[str, Any]:

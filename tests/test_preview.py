@@ -1,6 +1,7 @@
 """`captioner plan`: what it says is what a run then does, and nothing is written."""
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from conftest import captioner, photograph, write_photographs
 
 from jobs import JobConfig, run_job
-from jobs.errors import TemporaryError, UsageError
+from jobs.errors import JobError, TemporaryError, UsageError
 from jobs.preview import Estimate, preview_job, preview_text
 
 
@@ -93,6 +94,16 @@ def test_errors_are_those_of_a_run(job: JobConfig, tmp_path: Path) -> None:
 def test_what_a_run_would_refuse_is_refused(job: JobConfig) -> None:
     with pytest.raises(UsageError, match="have no confidence"):
         preview_job(replace(job, min_confidence=0.5))
+
+
+def test_a_temporary_folder_without_room_is_one_clear_error(job: JobConfig) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))  # bytes of a file
+    try:
+        with pytest.raises(JobError, match=r"cannot plan in /.*: .*; TMPDIR can name another"):
+            preview_job(job)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_an_image_that_kills_its_process_leaves_the_time_unknown(job: JobConfig) -> None:
