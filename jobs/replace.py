@@ -26,6 +26,7 @@ from jobs.store import OutPath, files, folders_of_runs, is_store, remove_tree, s
 from schemas.caption_table import Status, merged_schema, with_schema
 from schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES
 
+PRUNED_ROWS = 1_000_000  # whose URIs are in memory at once, and those of one file more
 _KEYS = [IMAGE_URI, IMAGE_VERSION, "status"]
 KeptRows = Callable[[pa.Table, int], pa.Array]  # of a row group that begins at a position
 
@@ -55,12 +56,21 @@ def remove_surplus(plan: Plan, scratch: Path) -> None:
 def prune(plan: Plan, scratch: Path) -> int:
     """Remove the rows of images that are not listed; the number of these rows."""
     with pa.memory_map(str(vanished_file(scratch))) as file:
-        vanished = pa.ipc.open_file(file).read_all().sort_by("file")
-    numbers, starts = np.unique(vanished["file"], return_index=True)
-    for number, start, end in zip(numbers, starts, [*starts[1:], len(vanished)], strict=True):
-        uris = vanished[IMAGE_URI].slice(start, end - start).combine_chunks()
-        _rewrite(plan.files[number], _all_but(uris), scratch)
+        vanished = pa.ipc.open_file(file).read_all()
+        counts = np.bincount(vanished["file"])
+        together = np.cumsum(counts) // PRUNED_ROWS
+        for group in np.unique(together[counts > 0]):
+            files = pa.array(np.flatnonzero(together == group), pa.int32())
+            _prune_files(plan, vanished.filter(pc.field("file").isin(files)), scratch)
     return len(vanished)
+
+
+def _prune_files(plan: Plan, vanished: pa.Table, scratch: Path) -> None:
+    vanished = vanished.sort_by("file")
+    files, starts = np.unique(vanished["file"], return_index=True)
+    for file, start, end in zip(files, starts, [*starts[1:], len(vanished)], strict=True):
+        uris = vanished[IMAGE_URI].slice(start, end - start).combine_chunks()
+        _rewrite(plan.files[file], _all_but(uris), scratch)
 
 
 def _parts_by_replaced_file(folder: OutPath) -> Mapping[str, list[OutPath]]:

@@ -182,6 +182,18 @@ def test_vanished_images_are_reported_and_removed_only_on_demand(job: JobConfig)
     assert run_job(job).vanished == 0
 
 
+def test_more_is_pruned_than_is_in_memory_at_once(
+    job: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replace_module, "PRUNED_ROWS", 2)
+    job = replace(job, partition_size=1)
+    run_job(job)
+    for number in (0, 1, 3, 4, 6):
+        (Path(job.source) / f"{number:03d}.jpg").unlink()
+    assert run_job(replace(job, prune=True)).pruned == 5
+    assert sorted(rows(job)) == ["002.jpg", "005.jpg", "007.jpg"]
+
+
 def test_a_file_of_the_table_that_loses_all_its_rows_goes(job: JobConfig) -> None:
     run_job(job)
     files = len(OutFolder(Path(job.out)).table_files())
