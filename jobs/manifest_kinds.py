@@ -5,16 +5,25 @@ empty field is null. JSONL values keep their type where a whole column has it, a
 where not. Parquet columns stay as they are. A text file has an image a line and no other column.
 """
 
+import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import csv
+import pyarrow.compute as pc
+from pyarrow.csv import (
+    ConvertOptions,
+    CSVStreamingReader,
+    ParseOptions,
+    ReadOptions,
+    open_csv,
+)
 
 from jobs.containers import open_parquet
 from jobs.errors import UsageError
@@ -77,12 +86,12 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def _csv_schema(path: str) -> pa.Schema:
     # Without threads, which would read far ahead.
-    with _open_csv(path, csv.ConvertOptions(), use_threads=False) as reader:
+    with _closed_quotes(path), _open_csv(path, ConvertOptions(), use_threads=False) as reader:
         return pa.schema([(name, pa.string()) for name in reader.schema.names])
 
 
 def _csv_batches(path: str, schema: pa.Schema) -> Batches:
-    options = csv.ConvertOptions(
+    options = ConvertOptions(
         column_types=schema,
         include_columns=schema.names,
         include_missing_columns=True,
@@ -90,20 +99,59 @@ def _csv_batches(path: str, schema: pa.Schema) -> Batches:
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    with _open_csv(path, options) as reader:
-        yield from reader
+    with _closed_quotes(path), _open_csv(path, options) as reader:
+        is_checked = False
+        for batch in reader:
+            if not is_checked and _has_line_breaks(batch):
+                _check_quotes(path)
+                is_checked = True
+            yield batch
 
 
-def _open_csv(
-    path: str, convert: csv.ConvertOptions, use_threads: bool = True
-) -> csv.CSVStreamingReader:
-    is_tsv = file_name(path).lower().endswith((".tsv", ".tsv.gz"))
-    return csv.open_csv(
+@contextmanager
+def _closed_quotes(path: str) -> Iterator[None]:
+    """What pyarrow cannot read may be a file of one value, from a quotation mark to the end."""
+    try:
+        yield
+    except pa.ArrowInvalid:
+        _check_quotes(path)
+        raise
+
+
+def _has_line_breaks(batch: pa.RecordBatch) -> bool:
+    return any(pc.any(pc.match_substring(column, "\n")).as_py() for column in batch.columns)
+
+
+def _check_quotes(path: str) -> None:
+    """UsageError for a value that opens with a quotation mark and ends without one.
+
+    To pyarrow it is a value that goes on, with all rows up to the next quotation mark.
+    """
+    start = 1
+    with io.TextIOWrapper(io.BufferedReader(_stream(path)), encoding="utf-8", newline="") as text:
+        rows = csv.reader(text, delimiter=_delimiter(path), strict=True)
+        try:
+            for _ in rows:
+                start = rows.line_num + 1
+        except csv.Error as error:
+            raise UsageError(
+                f"cannot read the manifest {path}: the row in line {start} has a quotation mark "
+                f"that is not closed, or one too many ({error}): inside of a value in quotation "
+                "marks it must be doubled"
+            ) from error
+
+
+def _open_csv(path: str, convert: ConvertOptions, use_threads: bool = True) -> CSVStreamingReader:
+    return open_csv(
         _stream(path),
-        read_options=csv.ReadOptions(use_threads=use_threads, block_size=MAX_LINE),
-        parse_options=csv.ParseOptions(delimiter="\t" if is_tsv else ",", newlines_in_values=True),
+        read_options=ReadOptions(use_threads=use_threads, block_size=MAX_LINE),
+        parse_options=ParseOptions(delimiter=_delimiter(path), newlines_in_values=True),
         convert_options=convert,
     )
+
+
+def _delimiter(path: str) -> str:
+    return "\t" if file_name(path).lower().endswith((".tsv", ".tsv.gz")) else ","
 
 
 # Parquet

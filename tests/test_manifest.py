@@ -226,6 +226,24 @@ def test_a_line_without_end_is_an_error_and_is_not_read(
 # Several files
 
 
+@pytest.mark.parametrize(
+    ("value", "after"),
+    [('"open', ""), ('"open', '/3.jpg,"quoted"\n'), ('"open', "/3.jpg,x\n" * 2_000_000)],
+    ids=["to-the-end", "to-another-value", "to-the-end-of-much"],
+)
+def test_a_quotation_mark_that_is_not_closed_loses_no_image(
+    tmp_path: Path, value: str, after: str
+) -> None:
+    (tmp_path / "a.csv").write_text(f"image_uri,alt\n/1.jpg,{value}\n/2.jpg,x\n{after}")
+    with pytest.raises(UsageError, match=r"a\.csv: the row in line 2 has a quotation mark"):
+        uris(tmp_path / "a.csv")
+
+
+def test_values_may_have_quotation_marks_and_several_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('image_uri,alt\n/1.jpg,"a ""b""\nc"\n/2.jpg,5" wide\n')
+    assert [row["alt"] for row in rows(tmp_path / "a.csv")] == ['a "b"\nc', '5" wide']
+
+
 def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     write(tmp_path, {"c.txt": "1.gif\n", "a.txt.gz": "2.gif\n", "b/n.md": "", "b.txt": "3.gif\n"})
     source = open_source(tmp_path)
