@@ -58,7 +58,8 @@ def _read_status(folder: OutFolder) -> TableStatus:
         names = [name for name in counts if not (name == _MARK and is_first_schema)]
         for batch in column_batches(path, file, names):
             for name in names:
-                counts[name].update(batch.column(name).to_pylist())
+                for count in batch.column(name).value_counts().to_pylist():
+                    counts[name][count["values"]] += count["counts"]
     statuses, captioners, marks = counts.values()
     return TableStatus(
         table=str(folder.captions),
