@@ -24,6 +24,8 @@ from PIL import Image
 
 from jobs import JobConfig
 
+pytest_plugins = ["store_fixtures"]
+
 WORDS = ("a", "dog", "cat", "man", "runs", "sits", "on", "in", "the", "grass", "red", "coat")
 TESTS = Path(__file__).parent
 PYTHONPATH = os.pathsep.join([str(TESTS / "faults"), str(TESTS.parent)])
@@ -85,14 +87,21 @@ def calibrated_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPa
 
 
 @contextmanager
-def two_workers() -> Iterator[str]:
-    """The address of a Dask cluster; harmful images (faults/) harm its workers."""
+def two_workers(**variables: str) -> Iterator[str]:
+    """The address of a Dask cluster with these variables in its workers' environment.
+
+    Harmful images (faults/) harm them.
+    """
     from distributed import LocalCluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PYTHONPATH)
         with LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=100
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address=None,
+            silence_logs=100,
+            env=variables,
         ) as cluster:
             yield cluster.scheduler_address
 
