@@ -113,6 +113,21 @@ def scheduler() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def one_worker() -> Iterator[str]:
+    """A cluster of one thread of this process, which tests can patch; tasks come in order."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=":0",
+        protocol="inproc",
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
 @dataclass(frozen=True)
 class S3Server:
     """An S3 server, and the storage options by which it is reached; buckets are new ones."""

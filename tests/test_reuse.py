@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import photograph, read_table, statuses, write_photographs
-from distributed import LocalCluster
 
 from captioner import Captioner
 from jobs import JobConfig, hash_index, run_job
@@ -25,19 +23,6 @@ from jobs.reuse import KnownCaptions
 from schemas.caption_table import CONTENT_COLUMNS, CaptionRow, Status, file_metadata, rows_to_table
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def one_worker() -> Iterator[str]:
-    """A cluster of one thread of this process, which tests can patch; tasks come in order."""
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        dashboard_address=":0",
-        protocol="inproc",
-    ) as cluster:
-        yield cluster.scheduler_address
 
 
 @pytest.fixture
