@@ -193,6 +193,9 @@ def s3(s3_server: S3Server) -> Iterator[S3Server]:
     configure({})
 
 
+POLL_SECONDS = 0.01  # that a server takes to notice that it is to end
+
+
 class _Handler(SimpleHTTPRequestHandler):
     """Serves a folder, the answer of a number (/status/403.jpg), and silence (/hang/).
 
@@ -239,7 +242,7 @@ def http_server(tmp_path: Path) -> Iterator[HttpServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.requested = []  # type: ignore[attr-defined]
         server.stopped = threading.Event()  # type: ignore[attr-defined]
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         yield HttpServer(url, folder, server.requested)  # type: ignore[attr-defined]
         server.stopped.set()  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3fs
-from conftest import HttpServer, S3Server, photograph, read_table
+from conftest import POLL_SECONDS, HttpServer, S3Server, photograph, read_table
 from fsspec.implementations.memory import MemoryFileSystem
 
 from jobs import JobConfig, containers, run_job
@@ -260,7 +260,7 @@ class _Unsized(BaseHTTPRequestHandler):
 
 def test_an_http_server_that_says_nothing_of_a_file_is_read_from_the_beginning() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Unsized) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
         records = listed(f"http://127.0.0.1:{server.server_port}/x.tar")
         assert [record.version for record in records] == [None, None]
         assert contents(records) == PHOTOS[:2]

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import CREDENTIALS, S3Server, captioner, photograph, read_table
+from conftest import CREDENTIALS, POLL_SECONDS, S3Server, captioner, photograph, read_table
 from fsspec.config import conf
 
 from jobs.errors import TemporaryError, UsageError
@@ -113,7 +113,7 @@ def test_throttling_of_a_listing_is_waited_out(monkeypatch: pytest.MonkeyPatch) 
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
         configure({"s3": {"endpoint_url": f"http://127.0.0.1:{server.server_port}"}})
         (batch,) = open_source("s3://bucket/").batches
         server.shutdown()
