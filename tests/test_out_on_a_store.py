@@ -170,7 +170,7 @@ def test_a_job_on_s3_has_its_options_from_the_job_file_and_writes_them_nowhere(
             f'key = "nobody"\nsecret = "{SECRET}"\nclient_kwargs = {{region_name = "us-east-1"}}\n'
         )
         line = ("--config", job, "--workers", 2, "--partition-size", 2)
-        planned = captioner("plan", *line, "--sample", 2)
+        planned = captioner("plan", *line, "--sample", 2, "--workers", 1)
         done = captioner("run", *line)
         with_options = job.read_text()
         job.write_text(with_options.replace('"us-east-1"', '"us-east-1", no_such = 1'))
@@ -178,6 +178,7 @@ def test_a_job_on_s3_has_its_options_from_the_job_file_and_writes_them_nowhere(
         job.write_text(with_options.replace(f'"{SECRET}"', f'"{SECRET}"\nno_such = "{SECRET}"'))
         unknown = captioner("run", *line, photos)
         job.write_text(with_options.replace(store.endpoint, f"http://127.0.0.1:1/{SECRET}"))
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")
         silent = captioner("run", *line, photos)
     assert (planned.returncode, done.returncode) == (0, 0), planned.stderr + done.stderr
     assert "to caption 5 (5 new)" in planned.stdout and f"{out}/captions" in planned.stdout
