@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import re
 import shutil
@@ -86,28 +88,45 @@ def calibrated_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPa
     return directory
 
 
+@pytest.fixture(scope="session")
+def forkserver() -> None:
+    """The process that workers are forked from: it has imported torch, which takes them seconds.
+
+    Harmful images (faults/) harm them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PYTHONPATH)
+        patch.setenv("OMP_NUM_THREADS", "1")  # as Dask has it; read by the import
+        multiprocessing.set_forkserver_preload(
+            ["captioner.captioner", "distributed", "jobs.compact", "jobs.worker"]
+        )
+        multiprocessing.forkserver.ensure_running()
+
+
 @contextmanager
 def two_workers(**variables: str) -> Iterator[str]:
     """The address of a Dask cluster with these variables in its workers' environment.
 
-    Harmful images (faults/) harm them.
+    It needs the fixture `forkserver`.
     """
+    import dask
     from distributed import LocalCluster
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", PYTHONPATH)
-        with LocalCluster(
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        LocalCluster(
             n_workers=2,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=100,
             env=variables,
-        ) as cluster:
-            yield cluster.scheduler_address
+        ) as cluster,
+    ):
+        yield cluster.scheduler_address
 
 
 @pytest.fixture(scope="session")
-def scheduler() -> Iterator[str]:
+def scheduler(forkserver: None) -> Iterator[str]:
     """The address of a Dask cluster of two workers."""
     with two_workers() as address:
         yield address

@@ -9,7 +9,7 @@ import fsspec
 import pandas as pd
 import pyarrow as pa
 import pytest
-from conftest import S3Server, two_workers, write_photographs
+from conftest import CREDENTIALS, S3Server, two_workers, write_photographs
 
 from jobs import JobConfig
 from jobs import lease as lease_module
@@ -32,9 +32,9 @@ def store(s3_server: S3Server) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def store_workers(s3_server: S3Server) -> Iterator[str]:
+def store_workers(s3_server: S3Server, forkserver: None) -> Iterator[str]:
     """The address of a Dask cluster of two workers that reach the store."""
-    with two_workers(AWS_ENDPOINT_URL=s3_server.endpoint) as address:
+    with two_workers(AWS_ENDPOINT_URL=s3_server.endpoint, **CREDENTIALS) as address:
         yield address
 
 
