@@ -31,6 +31,7 @@ pytest_plugins = ["store_fixtures"]
 WORDS = ("a", "dog", "cat", "man", "runs", "sits", "on", "in", "the", "grass", "red", "coat")
 TESTS = Path(__file__).parent
 PYTHONPATH = os.pathsep.join([str(TESTS / "faults"), str(TESTS.parent)])
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads wait for each other over tiny tensors
 
 
 def make_tiny_checkpoint(directory: Path) -> Path:
@@ -96,7 +97,6 @@ def forkserver() -> None:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PYTHONPATH)
-        patch.setenv("OMP_NUM_THREADS", "1")  # as Dask has it; read by the import
         multiprocessing.set_forkserver_preload(
             ["captioner.captioner", "distributed", "jobs.compact", "jobs.worker"]
         )
