@@ -128,7 +128,7 @@ def _check_quotes(path: str) -> None:
     To pyarrow it is a value that goes on, with all rows up to the next quotation mark.
     """
     start = 1
-    with io.TextIOWrapper(io.BufferedReader(_stream(path)), encoding="utf-8", newline="") as text:
+    with io.TextIOWrapper(io.BufferedReader(_stream(path)), errors="replace", newline="") as text:
         rows = csv.reader(text, delimiter=_delimiter(path), strict=True)
         try:
             for _ in rows:
