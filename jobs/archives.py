@@ -9,7 +9,6 @@ image and the others are duplicates to the plan.
 import gzip
 import re
 import tarfile
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,10 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from jobs.ahead import in_turn
 from jobs.containers import BUFFER, check_final, container_version, open_archive
 from jobs.errors import FetchError, UsageError
 from jobs.fetch import fetch_error
 from jobs.selection import is_image_name
-from jobs.uris import is_local
 from schemas.caption_table import Status
 from schemas.image_record import member_schema
 
@@ -33,7 +30,6 @@ BATCH_ROWS = 1000
 MAX_JSON = 1024 * 1024  # bytes of a sidecar
 ARCHIVE_SCHEMA = member_schema(pa.schema([("key", pa.string()), ("json", pa.string())]))
 
-_counting = threading.Lock()
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)[.]([^/]*)", re.DOTALL)
 Row = tuple[str, str | None, dict[str, Any], str | None, str | None]  # of ARCHIVE_SCHEMA
 
@@ -66,9 +62,7 @@ def archive_records(
     both grow while the batches are read.
     """
     is_only = len(archives) == 1
-    listings = (_rows(each, skipped, damaged, is_only) for each in archives)
-    is_remote = not all(map(is_local, archives))
-    rows = in_turn(listings, BATCH_ROWS) if is_remote else chain.from_iterable(listings)
+    rows = chain.from_iterable(_rows(each, skipped, damaged, is_only) for each in archives)
     first = list(islice(rows, 1))
     if is_only and first and first[0][0] == archives[0]:
         raise UsageError(f"{archives[0]}: {first[0][2]['error']}")
@@ -83,15 +77,6 @@ def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
 
 
 def _rows(archive: str, skipped: Counter[str], damaged: set[str], is_only: bool) -> Iterator[Row]:
-    own: Counter[str] = Counter()
-    try:
-        yield from _listed(archive, own, damaged, is_only)
-    finally:
-        with _counting:  # threads list several archives at once
-            skipped.update(own)
-
-
-def _listed(archive: str, skipped: Counter[str], damaged: set[str], is_only: bool) -> Iterator[Row]:
     version = None
     try:
         version = container_version(archive)

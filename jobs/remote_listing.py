@@ -15,7 +15,6 @@ from typing import Any
 
 from fsspec.archive import AbstractArchiveFileSystem
 
-from jobs.ahead import LISTERS, Ahead
 from jobs.errors import JobError, TemporaryError, UsageError
 from jobs.local_listing import Records
 from jobs.s3_listing import s3_pages
@@ -25,6 +24,7 @@ from jobs.uris import below, info_version, is_chain
 from schemas.caption_table import Status
 
 _FINAL = (Status.NOT_FOUND, Status.DENIED)
+LISTERS = 8  # more would only wait for this process, which has to parse what they get
 PAGES_AHEAD = 16
 
 Entry = tuple[str, Mapping[str, Any] | None]  # name below the root, and its info; None: a folder
@@ -100,27 +100,44 @@ def _children(entries: list[dict[str, Any]], folder: str, folder_path: str) -> I
                 yield folder + name, info
 
 
+class _Ahead:
+    """Pages of a folder, which a pool fetches some in advance."""
+
+    def __init__(self, pool: ThreadPoolExecutor, pages: Iterator[Page]) -> None:
+        self._pool = pool
+        self._pages = pages
+        self._next = self._submit()
+
+    def _submit(self) -> Any:
+        return self._pool.submit(lambda: list(islice(self._pages, PAGES_AHEAD)))
+
+    def __iter__(self) -> Iterator[Page]:
+        while some := self._next.result():
+            self._next = self._submit()
+            yield from some
+
+
 def _in_order(
     pages: Pages, selection: Selection, listers: int
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """All files below the root, with their infos."""
     pool = ThreadPoolExecutor(listers, thread_name_prefix="listing")
 
-    def files(folder: Ahead[Page]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def files(folder: _Ahead) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for page in folder:
             names = (n for n, info in page if info is None and selection.enters(n.rstrip("/")))
-            ahead: deque[tuple[str, Ahead[Page]]] = deque()
+            ahead: deque[tuple[str, _Ahead]] = deque()
             for name, info in page:
                 if info is not None:
                     yield name, info
                     continue
                 for entered in islice(names, LISTERS - len(ahead)):
-                    ahead.append((entered, Ahead(pool, pages(entered), PAGES_AHEAD)))
+                    ahead.append((entered, _Ahead(pool, pages(entered))))
                 if ahead and ahead[0][0] == name:
                     yield from files(ahead.popleft()[1])
 
     try:
-        yield from files(Ahead(pool, pages(""), PAGES_AHEAD))
+        yield from files(_Ahead(pool, pages("")))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

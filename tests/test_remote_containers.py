@@ -18,8 +18,7 @@ import s3fs
 from conftest import POLL_SECONDS, HttpServer, S3Server, photograph, read_table
 from fsspec.implementations.memory import MemoryFileSystem
 
-from jobs import JobConfig, archives, containers, run_job
-from jobs.ahead import LISTERS
+from jobs import JobConfig, containers, run_job
 from jobs.containers import open_container
 from jobs.errors import FetchError
 from jobs.members import image_reads
@@ -209,28 +208,6 @@ def test_of_remote_parquet_files_the_images_are_not_read_to_list_them(
     monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", count)
     assert len(listed(f"{bucket}/x.parquet")) == 50
     assert sum(lengths) < len(file.getvalue()) / 4
-
-
-def test_several_archives_are_listed_at_the_same_time_and_in_order(
-    s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = tar({"0.jpg": PHOTOS[0], "1.jpg": PHOTOS[1], "1.txt": b"x"})
-    bucket = s3.bucket({f"{n:02d}.tar": archive for n in range(2 * LISTERS)})
-    together = threading.Barrier(LISTERS, timeout=30)
-    version = archives.container_version
-
-    def wait(archive: str) -> str | None:
-        together.wait()
-        return version(archive)
-
-    monkeypatch.setattr(archives, "container_version", wait)
-    source = open_source(bucket)
-    records = records_of(pa.Table.from_batches(source.batches))
-    assert [record.uri for record in records] == [
-        f"tar://{name}.jpg::{bucket}/{n:02d}.tar" for n in range(2 * LISTERS) for name in (0, 1)
-    ]
-    assert contents(records[2:4]) == PHOTOS[:2]
-    assert source.skipped == {"no image's extension": 2 * LISTERS}
 
 
 # HTTP
