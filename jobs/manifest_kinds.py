@@ -119,14 +119,17 @@ def _closed_quotes(path: str) -> Iterator[None]:
 
 
 def _has_line_breaks(batch: pa.RecordBatch) -> bool:
-    return any(pc.any(pc.match_substring(column, "\n")).as_py() for column in batch.columns)
+    found = (pc.match_substring_regex(column, "[\r\n]") for column in batch.columns)
+    return any(pc.any(lines).as_py() for lines in found)
 
 
 def _check_quotes(path: str) -> None:
     """UsageError for a value that opens with a quotation mark and ends without one.
 
-    To pyarrow it is a value that goes on, with all rows up to the next quotation mark.
+    To pyarrow it is a value that goes on, with all rows up to the next quotation mark. Values of
+    several lines may be such, so files that have some are read again, by stricter rules.
     """
+    csv.field_size_limit(MAX_LINE)
     start = 1
     with io.TextIOWrapper(io.BufferedReader(_stream(path)), errors="replace", newline="") as text:
         rows = csv.reader(text, delimiter=_delimiter(path), strict=True)

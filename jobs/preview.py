@@ -3,6 +3,7 @@
 Nothing is written to OUT, and no lock is taken.
 """
 
+import errno
 import functools
 import json
 import tempfile
@@ -110,8 +111,9 @@ def _folder(out: OutFolder) -> Iterator[Path]:
         with job_errors(out.root), tempfile.TemporaryDirectory(prefix="captioner-") as name:
             yield Path(name)
     except OSError as error:  # of this machine: those of a store are JobErrors by now
-        message = f"cannot plan in {tempfile.gettempdir()}: {error}; TMPDIR can name another folder"
-        raise JobError(message) from error
+        remedy = f"; TMPDIR can name another folder than {tempfile.gettempdir()}"
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise JobError(f"cannot plan: {error}{remedy if is_full else ''}") from error
 
 
 def _estimate_or_problem(config: JobConfig, plan: Plan, images: pa.Table | None) -> dict[str, Any]:

@@ -67,10 +67,10 @@ def prune(plan: Plan, scratch: Path) -> int:
 
 def _prune_files(plan: Plan, vanished: pa.Table, scratch: Path) -> None:
     vanished = vanished.sort_by("file")
-    files, starts = np.unique(vanished["file"], return_index=True)
-    for file, start, end in zip(files, starts, [*starts[1:], len(vanished)], strict=True):
+    numbers, starts = np.unique(vanished["file"], return_index=True)
+    for number, start, end in zip(numbers, starts, [*starts[1:], len(vanished)], strict=True):
         uris = vanished[IMAGE_URI].slice(start, end - start).combine_chunks()
-        _rewrite(plan.files[file], _all_but(uris), scratch)
+        _rewrite(plan.files[number], _all_but(uris), scratch)
 
 
 def _parts_by_replaced_file(folder: OutPath) -> Mapping[str, list[OutPath]]:

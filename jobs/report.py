@@ -70,7 +70,7 @@ def _read_status(folder: OutFolder) -> TableStatus:
         bytes=sum(folder.table_sizes()),
         judged=marks[True] + marks[False],
         needs_review=marks[True],
-        min_confidence=next(filter(None.__ne__, thresholds), None),  # a table has one
+        min_confidence=next(iter(thresholds - {None}), None),  # a table has one
     )
 
 

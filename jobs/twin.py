@@ -46,9 +46,12 @@ class Twin:
         """
         self._remove(removed)
         self._exchange()
-        link = self._twin.parent / changed
-        os.link(self._folder / changed, link)
-        link.rename(self.path(changed))
+        new, link = self._folder / changed, self._twin.parent / changed
+        if new.exists():
+            os.link(new, link)
+            link.rename(self.path(changed))
+        else:  # a file without rows is not written
+            self._remove([changed])
         self._remove(removed)
 
     def _link_files(self) -> None:
@@ -60,9 +63,9 @@ class Twin:
                 os.link(entry.path, self._twin / entry.name, follow_symlinks=False)
 
     def _exchange(self) -> None:
+        sync_folder(self._twin)
         if _changed_at(self._folder) != self._seen:
             raise TemporaryError(f"another program has changed {self._folder} meanwhile; try again")
-        sync_folder(self._twin)
         _exchange(self._folder, self._twin)
         self._seen = _changed_at(self._folder)
         sync_folder(self._folder.parent)

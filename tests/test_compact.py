@@ -203,6 +203,17 @@ def test_an_empty_table_stays_empty(out: Path) -> None:
     assert (done.files_before, done.files, done.rows) == (0, 0, 0)
 
 
+def test_files_without_rows_go(out: Path) -> None:
+    for name in "bcd":
+        write_part(out, name, [])
+    compact(out, quiet=True)
+    assert files(out) == []
+    write_part(out, "a", ["/1"])
+    write_part(out, "b", [])
+    compact(out, quiet=True)
+    assert files(out) == ["a.parquet"]
+
+
 def test_rows_are_in_groups_of_one_size(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compact_module, "ROW_GROUP_ROWS", 8)
     write_parts(out, 4, rows=6)

@@ -234,14 +234,18 @@ def test_a_line_without_end_is_an_error_and_is_not_read(
 def test_a_quotation_mark_that_is_not_closed_loses_no_image(
     tmp_path: Path, value: str, after: str
 ) -> None:
-    (tmp_path / "a.csv").write_text(f"image_uri,alt\n/1.jpg,{value}\n/2.jpg,x\n{after}")
-    with pytest.raises(UsageError, match=r"a\.csv: the row in line 2 has a quotation mark"):
-        uris(tmp_path / "a.csv")
+    for end in ("\n", "\r\n", "\r"):
+        text = f"image_uri,alt\n/1.jpg,{value}\n/2.jpg,x\n{after}".replace("\n", end)
+        (tmp_path / "a.csv").write_text(text, newline="")
+        with pytest.raises(UsageError, match=r"a\.csv: the row in line 2 has a quotation mark"):
+            uris(tmp_path / "a.csv")
 
 
 def test_values_may_have_quotation_marks_and_several_lines(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text('image_uri,alt\n/1.jpg,"a ""b""\nc"\n/2.jpg,5" wide\n')
-    assert [row["alt"] for row in rows(tmp_path / "a.csv")] == ['a "b"\nc', '5" wide']
+    long = "x" * 1_000_000
+    text = f'image_uri,alt\n/1.jpg,"a ""b""\nc"\n/2.jpg,5" wide\n/3.jpg,{long}\n'
+    (tmp_path / "a.csv").write_text(text)
+    assert [row["alt"] for row in rows(tmp_path / "a.csv")] == ['a "b"\nc', '5" wide', long]
 
 
 def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
