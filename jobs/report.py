@@ -42,8 +42,11 @@ class TableStatus:
 def read_status(out: str | Path) -> TableStatus:
     """Count the rows of the table in OUT; UsageError if there is no table."""
     folder = OutFolder(out_path(out))
-    with job_errors(folder.root):
-        return _read_status(folder)
+    try:
+        with job_errors(folder.root):
+            return _read_status(folder)
+    except OSError as error:  # of this machine: those of a store are JobErrors by now
+        raise UsageError(f"cannot read {folder.captions}: {error}") from error
 
 
 def _read_status(folder: OutFolder) -> TableStatus:

@@ -132,10 +132,11 @@ def remove_tree(path: OutPath, *, ignore_errors: bool = False) -> None:
 
 
 def files(folder: OutPath, pattern: str) -> list[OutPath]:
-    """The files of a folder whose names match, sorted by name."""
-    if not is_store(folder):
-        return sorted(folder.glob(pattern))
-    names = (info["name"].rpartition("/")[2] for info in _listed(folder))
+    """The files of a folder whose names match, sorted by name; none if it is not there."""
+    if is_store(folder):
+        names = [info["name"].rpartition("/")[2] for info in _listed(folder)]
+    else:  # not by glob here either
+        names = [path.name for path in folder.iterdir()] if folder.exists() else []
     return [folder / name for name in sorted(names) if fnmatchcase(name, pattern)]
 
 
@@ -158,7 +159,7 @@ def _listed(folder: UPath) -> list[dict[str, Any]]:
 def folders_of_runs(runs: OutPath, name: str) -> list[OutPath]:
     """The folders of that name which runs have, sorted by run; on a store, those with objects."""
     if not is_store(runs):
-        return files(runs, f"*/{name}")
+        return sorted(runs.glob(f"*/{name}"))
     with os_errors():
         keys = runs.fs.find(runs.path)  # a request for a thousand objects, not one a run
     below = (key.removeprefix(runs.path).lstrip("/").split("/") for key in keys)
