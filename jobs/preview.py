@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from tqdm import tqdm
 
 from jobs.compare import Counts
 from jobs.config import JobConfig
@@ -217,7 +218,7 @@ def _estimate_lines(estimate: Estimate) -> dict[str, str]:
     return {
         "time": f"about {_duration(estimate.seconds)} ({speed}, by {estimate.images} images)",
         "limit": f"{estimate.limit} ({_per_image(estimate.stages)})",
-        "size": f"about {estimate.table_bytes / 1e6:,.1f} MB",
+        "size": f"about {tqdm.format_sizeof(estimate.table_bytes, 'B')}",
     }
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from jobs.errors import UsageError
 from jobs.folders import OutFolder
 from jobs.review import min_confidence
@@ -84,7 +86,7 @@ def status_text(status: TableStatus) -> str:
         **_outcome(status.statuses),
         **_marked(status),
         "captioner": ", ".join(status.captioners) or "none",
-        "files": f"{status.files:,} ({status.bytes / 1e6:,.1f} MB)",
+        "files": f"{status.files:,} ({tqdm.format_sizeof(status.bytes, 'B')})",
         "table": status.table,
     }
     return aligned(lines)
@@ -92,9 +94,10 @@ def status_text(status: TableStatus) -> str:
 
 def compaction_text(done: "Compaction") -> str:
     """What became of a table in a few lines."""
+    size, before = (tqdm.format_sizeof(n, "B") for n in (done.bytes, done.bytes_before))
     lines = {
         "files": f"{done.files:,} (before: {done.files_before:,})",
-        "bytes": f"{done.bytes / 1e6:,.1f} MB (before: {done.bytes_before / 1e6:,.1f} MB)",
+        "bytes": f"{size} (before: {before})",
         "rows": f"{done.rows:,}",
         "superseded": f"{done.superseded:,} rows removed",
         "table": done.table,
