@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from conftest import CREDENTIALS, S3Server, two_workers, write_photographs
+from fsspec.implementations.memory import MemoryFileSystem
 
 from jobs import JobConfig
 from jobs import lease as lease_module
@@ -60,11 +61,28 @@ def store_job(tmp_path: Path, url: str, store_workers: str, tiny_checkpoint: Pat
 
 
 @pytest.fixture
+def empty_memory() -> Iterator[None]:
+    """Leaves nothing in fsspec's memory."""
+    yield
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that has expired as soon as it is read, and is watched for no time."""
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", -1.0)
     monkeypatch.setattr(lease_module, "WATCH_SECONDS", 0.0)
     monkeypatch.setattr(lease_module, "CONFIRM_SECONDS", -1.0)
+
+
+def write_s3_job(path: Path, server: S3Server, secret: str, **settings: object) -> Path:
+    """A job file whose options for S3 are those of the server, and secret."""
+    lines = [f'{name} = "{value}"' for name, value in settings.items()]
+    lines += ["[storage_options.s3]", f'endpoint_url = "{server.endpoint}"', 'key = "nobody"']
+    lines += [f'secret = "{secret}"', 'client_kwargs = {region_name = "us-east-1"}', ""]
+    path.write_text("\n".join(lines))
+    return path
 
 
 def rows(url: object) -> dict[str, dict[str, object]]:

@@ -21,7 +21,7 @@ from conftest import (
     photograph,
     write_photographs,
 )
-from store_fixtures import SECRET, keys, new_run, parts, put_rows, rows
+from store_fixtures import SECRET, keys, new_run, parts, put_rows, rows, write_s3_job
 from upath import UPath
 
 from jobs import JobConfig, run_job
@@ -163,12 +163,8 @@ def test_a_job_on_s3_has_its_options_from_the_job_file_and_writes_them_nowhere(
         for name in ("AWS_ENDPOINT_URL", *CREDENTIALS):
             patch.delenv(name)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        job = tmp_path / "job.toml"
-        job.write_text(
-            f'source = "{bucket}/photos"\nout = "{out}"\ncheckpoint = "{tiny_checkpoint}"\n'
-            f'[storage_options.s3]\nendpoint_url = "{store.endpoint}"\n'
-            f'key = "nobody"\nsecret = "{SECRET}"\nclient_kwargs = {{region_name = "us-east-1"}}\n'
-        )
+        settings = {"source": f"{bucket}/photos", "out": out, "checkpoint": tiny_checkpoint}
+        job = write_s3_job(tmp_path / "job.toml", store, SECRET, **settings)
         line = ("--config", job, "--workers", 2, "--partition-size", 2)
         planned = captioner("plan", *line, "--sample", 2, "--workers", 1)
         done = captioner("run", *line)

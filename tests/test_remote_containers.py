@@ -5,7 +5,7 @@ import os
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 from conftest import POLL_SECONDS, HttpServer, S3Server, photograph, read_table
-from fsspec.implementations.memory import MemoryFileSystem
 
 from jobs import JobConfig, containers, run_job
 from jobs.containers import open_container
@@ -24,6 +23,8 @@ from jobs.errors import FetchError
 from jobs.members import image_reads
 from jobs.source import open_source
 from schemas.image_record import ImageRecord, records_of
+
+pytestmark = pytest.mark.usefixtures("empty_memory")
 
 PHOTOS = [photograph(number) for number in range(8)]
 
@@ -57,13 +58,6 @@ TABLES = {
     "1.parquet": parquet(PHOTOS[3:5]),
     "notes/0.parquet": parquet(PHOTOS),
 }
-
-
-@pytest.fixture(autouse=True)
-def empty_memory() -> Iterator[None]:
-    yield
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
 Store = Callable[[dict[str, bytes]], tuple[str, str]]  # where the files are: before and behind `::`

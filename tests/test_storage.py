@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import CREDENTIALS, POLL_SECONDS, S3Server, captioner, photograph, read_table
 from fsspec.config import conf
+from store_fixtures import write_s3_job
 
 from jobs.errors import TemporaryError, UsageError
 from jobs.source import open_source
@@ -55,12 +56,8 @@ def test_a_job_on_s3_has_its_options_from_the_job_file_and_writes_them_nowhere(
     for name in CREDENTIALS:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    job = tmp_path / "job.toml"
-    job.write_text(
-        f'source = "{bucket}"\nout = "{tmp_path}/out"\ncheckpoint = "{tiny_checkpoint}"\n'
-        f'[storage_options.s3]\nendpoint_url = "{s3_server.endpoint}"\n'
-        f'key = "nobody"\nsecret = "{SECRET}"\nclient_kwargs = {{region_name = "us-east-1"}}\n'
-    )
+    settings = {"source": bucket, "out": tmp_path / "out", "checkpoint": tiny_checkpoint}
+    job = write_s3_job(tmp_path / "job.toml", s3_server, SECRET, **settings)
     done = captioner("run", "--config", job, "--workers", 2, "--partition-size", 2)
     assert done.returncode == 0, done.stderr
     rows = read_table(tmp_path / "out").to_pylist()
