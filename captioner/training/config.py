@@ -1,5 +1,6 @@
 """TrainConfig: what a training is to do. Importing it does not import torch."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,18 @@ from captioner.errors import CaptionerError
 
 DATA = ("images", "captions", "val_images", "val_captions")
 SEQUENCES = (*DATA, "start", "teachers")
+OPTIONAL_TEXTS = ("split", "val_split", "encoder_weights")
 COUNTS = ("batch_size", "image_size", "hidden", "heads", "min_count", "max_length", "samples")
+COUNTS_FROM_0 = ("decoder_epochs", "finetune_epochs", "self_critical_epochs", "patience", "seed")
+SHARES = ("dropout", "distillation", "reward_share", "label_smoothing", "ema_decay")
+RATES = (
+    "learning_rate",
+    "finetune_learning_rate",
+    "encoder_learning_rate",
+    "self_critical_learning_rate",
+    "self_critical_encoder_learning_rate",
+    "weight_decay",
+)
 
 
 @dataclass(frozen=True)
@@ -86,19 +98,64 @@ class TrainConfig:
         for name in (*DATA, "out"):
             if not getattr(self, name):
                 raise CaptionerError(f"no {name} given: use --{name.replace('_', '-')} or a recipe")
-        for name in COUNTS:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise CaptionerError(f"{name} must be a whole number above 0, not {value!r}")
-        for name in ("distillation", "reward_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise CaptionerError(f"{name} must be from 0 to 1, not {getattr(self, name)!r}")
+        for name in SEQUENCES:
+            texts = all(isinstance(one, str) and one for one in getattr(self, name))
+            self._require(name, texts, "a path or a list of paths")
+        for name in ("out", "device", "encoder"):
+            self._require(name, isinstance(getattr(self, name), str), "a string")
+        for name in OPTIONAL_TEXTS:
+            self._require(name, isinstance(getattr(self, name), str | None), "a string")
+        self._check_numbers()
+        if self.hidden % self.heads:
+            raise CaptionerError(f"hidden must be a multiple of heads ({self.heads})")
         if self.samples < 2:
             raise CaptionerError("samples must be at least 2: each is compared with the others")
         if (self.mean is None) != (self.std is None):
             raise CaptionerError("mean and std go together: give both or neither")
+        if not self.start and not self.epochs:
+            raise CaptionerError("no epochs: without a model to start from, give at least one")
+
+    def _check_numbers(self) -> None:
+        for name in COUNTS:
+            self._require(name, _is_count(getattr(self, name), 1), "a whole number above 0")
+        for name in COUNTS_FROM_0:
+            self._require(name, _is_count(getattr(self, name), 0), "a whole number from 0")
+        for name in SHARES:
+            self._require(name, _is_number(getattr(self, name), most=1), "a number from 0 to 1")
+        for name in RATES:
+            self._require(name, _is_number(getattr(self, name)), "a number from 0")
+        self._require("mean", _are_channels(self.mean), "a number from 0 for each of 3 channels")
+        nonzero = _are_channels(self.std) and 0 not in (self.std or ())
+        self._require("std", nonzero, "a number above 0 for each of 3 channels")
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise CaptionerError(f"{name} must be {expected}, not {getattr(self, name)!r}")
+
+    @property
+    def epochs(self) -> int:
+        """Those of all stages together."""
+        return self.decoder_epochs + self.finetune_epochs + self.self_critical_epochs
 
     @property
     def cache(self) -> Path:
         """Folder of decoded images and features; it can be removed after the training."""
         return Path(self.out) / "cache"
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: object, most: float = math.inf) -> bool:
+    """Whether a value is a finite number from 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and 0 <= value <= most
+
+
+def _are_channels(values: object) -> bool:
+    """Whether values are None, or a number for each of three channels."""
+    if values is None:
+        return True
+    return isinstance(values, tuple) and len(values) == 3 and all(map(_is_number, values))
