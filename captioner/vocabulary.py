@@ -1,6 +1,7 @@
 """Words <-> ids, and token ids -> a sentence."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from itertools import pairwise
 PAD, BOS, EOS, UNKNOWN = range(4)
 SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
-_POSSESSIVE = re.compile(r"\s*['\u2019]s\b", re.IGNORECASE)
-_WORD = re.compile(r"'s|[a-z0-9]+(?:[-'][a-z0-9]+)*", re.IGNORECASE | re.ASCII)
+_POSSESSIVE = re.compile(r"\s*'s\b", re.IGNORECASE)
+_WORD = re.compile(r"'s|[^\W_]+(?:[-'][^\W_]+)*", re.IGNORECASE)  # letters and digits of any script
 # What "an" goes before, as it is spoken: "an hour", "an SUV", but "a unicycle", "a UFO".
 _SPELT_OUT = re.compile(r"[A-Z](?:[A-Z]*|-.*)")  # letter by letter
 _VOWEL_NAMES = frozenset("AEFHILMNORSX")
@@ -26,7 +27,8 @@ def tokenize(text: str) -> list[str]:
 
 
 def _as_written(text: str) -> list[str]:
-    return _WORD.findall(_POSSESSIVE.sub(" 's", text))
+    composed = unicodedata.normalize("NFC", text).replace("\u2019", "'")
+    return _WORD.findall(_POSSESSIVE.sub(" 's", composed))
 
 
 def sentence(words: Sequence[str]) -> str:

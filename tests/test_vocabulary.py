@@ -12,7 +12,11 @@ from captioner.vocabulary import EOS, PAD, SPECIAL_WORDS, UNKNOWN, Vocabulary, s
         ('"Stop!" , he said', ["stop", "he", "said"]),
         ("a man's t-shirt", ["a", "man", "'s", "t-shirt"]),
         ("a man 's hat", ["a", "man", "'s", "hat"]),
-        ("2 dogs don\u2019t", ["2", "dogs", "don", "t"]),
+        ("a man\u2019s hat", ["a", "man", "'s", "hat"]),
+        ("2 dogs don\u2019t", ["2", "dogs", "don't"]),
+        ("A caf\u00e9 on a stra\u00dfe", ["a", "caf\u00e9", "on", "a", "stra\u00dfe"]),
+        ("a cafe\u0301", ["a", "caf\u00e9"]),
+        ("\u5317\u4eac \u2014 snake_case", ["\u5317\u4eac", "snake", "case"]),
         ("...", []),
     ],
 )
