@@ -122,6 +122,7 @@ def test_a_split_of_a_format_without_splits_is_refused(name: str, tmp_path: Path
         ('{"image": "a.jpg", "captions": "x"}', r"line 1: the captions of a\.jpg are not a list"),
         ('{"image": "a.jpg", "captions": [3]}', "not a list of strings"),
         ('{"image": "a.jpg", "captions": [" "]}', r"line 1: a\.jpg has no caption; add one"),
+        ('{"image": "a.jpg", "captions": [" ...", "!"]}', r"line 1: a\.jpg has no caption"),
         ('{"image": 3, "captions": ["x"]}', "line 1: the image's name"),
         ("a.jpg#0\tx\nb.jpg x", "line 2: neither JSON nor a line like"),
         ("a.jpg\tx", "line 1: neither JSON"),

@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from captioner.errors import DatasetError, ImageError
 from captioner.image import decode_image
+from captioner.vocabulary import tokenize
 
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """An image's name in its store and what people wrote about it (at least one caption)."""
+    """An image's name in its store, and what people wrote about it: at least one word."""
 
     name: str
     captions: tuple[str, ...]
@@ -73,7 +74,7 @@ def _captioned(name: object, captions: object, where: str) -> CaptionedImage:
         raise DatasetError(f"{where}: the image's name is missing or not a string")
     if not isinstance(captions, list) or not all(isinstance(one, str) for one in captions):
         raise DatasetError(f"{where}: the captions of {name} are not a list of strings")
-    stripped = tuple(one.strip() for one in captions if one.strip())
+    stripped = tuple(one.strip() for one in captions if tokenize(one))
     if not stripped:
         raise DatasetError(f"{where}: {name} has no caption; add one or remove the entry")
     return CaptionedImage(name, stripped)
