@@ -248,3 +248,19 @@ def test_several_models_to_start_from_are_averaged(
             torch.testing.assert_close(model.state_dict()[key], value + shift, atol=2e-3, rtol=0)
     with pytest.raises(CaptionerError, match="different words or layers"):
         train(replace(averaged, start=(str(trained), "flickr8k"), out=str(tmp_path / "none")))
+
+
+def test_settings_of_steps_that_are_done_cannot_change(config: TrainConfig, trained: Path) -> None:
+    for changed in ({"finetune_epochs": 3}, {"decoder_epochs": 30}, {"batch_size": 4}):
+        name = next(iter(changed))
+        expected = f"earlier training with {name} {getattr(config, name)};"
+        with pytest.raises(CaptionerError, match=expected):
+            train(replace(config, **changed))
+
+
+def test_a_stage_that_has_not_begun_can_be_added(config: TrainConfig, tmp_path: Path) -> None:
+    short = replace(config, out=str(tmp_path), decoder_epochs=1, finetune_epochs=0)
+    train(short)
+    train(replace(short, finetune_epochs=1, finetune_learning_rate=1e-4, patience=5))
+    log = [json.loads(line) for line in (tmp_path / "training_log.jsonl").open()]
+    assert [entry["stage"] for entry in log] == ["decoder", "finetune"]

@@ -1,7 +1,7 @@
 """TrainConfig: what a training is to do. Importing it does not import torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from captioner.errors import CaptionerError
@@ -12,6 +12,19 @@ OPTIONAL_TEXTS = ("split", "val_split", "encoder_weights")
 COUNTS = ("batch_size", "image_size", "hidden", "heads", "min_count", "max_length", "samples")
 COUNTS_FROM_0 = ("decoder_epochs", "finetune_epochs", "self_critical_epochs", "patience", "seed")
 SHARES = ("dropout", "distillation", "reward_share", "label_smoothing", "ema_decay")
+# What may change between two runs of one training: where files are, and how it is run.
+FREE = (*SEQUENCES, *OPTIONAL_TEXTS, "out", "device", "patience")
+OF_STAGES = (
+    ("decoder_epochs", "learning_rate"),
+    ("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate"),
+    (
+        "self_critical_epochs",
+        "self_critical_learning_rate",
+        "self_critical_encoder_learning_rate",
+        "reward_share",
+        "samples",
+    ),
+)
 RATES = (
     "learning_rate",
     "finetune_learning_rate",
@@ -131,6 +144,11 @@ class TrainConfig:
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise CaptionerError(f"{name} must be {expected}, not {getattr(self, name)!r}")
+
+    def settings(self, stage: int) -> dict[str, object]:
+        """What the steps of the stages up to this one (from 0) depend on, files left out."""
+        later = {name for names in OF_STAGES[stage + 1 :] for name in names}
+        return {name: value for name, value in asdict(self).items() if name not in {*FREE, *later}}
 
     @property
     def epochs(self) -> int:

@@ -228,6 +228,7 @@ class Trainer:
     def _save_state(self) -> None:
         state = {
             "progress": asdict(self.progress),
+            "settings": self.config.settings(self.progress.stage),
             "words": self.data.vocabulary.words,
             "model": self.model.state_dict(),
             "averaging": self.averaging.state_dict(),
@@ -240,7 +241,7 @@ class Trainer:
     def resume(self) -> None:
         """Go on after the last complete epoch of an earlier training into the same folder.
 
-        Raises CaptionerError if that was a training of another model.
+        Raises CaptionerError if that was a training of another model, or with other settings.
         """
         path = self.out / STATE
         if not path.is_file():
@@ -258,6 +259,18 @@ class Trainer:
             ) from error
         self.progress = Progress(**state["progress"])
         self.optimizer_state = state["optimizer"]
+        self._require_settings(state.get("settings", {}))
+
+    def _require_settings(self, earlier: dict[str, Any]) -> None:
+        now = self.config.settings(self.progress.stage)
+        changed = [
+            f"{name} {value!r}" for name, value in earlier.items() if now.get(name, value) != value
+        ]
+        if changed:
+            raise CaptionerError(
+                f"{self.out / STATE}: an earlier training with {', '.join(changed)}; "
+                "give the same to go on with it, or choose another output folder"
+            )
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
