@@ -55,6 +55,9 @@ class Calibration:
             raise ValueError(f"signals must be {', '.join(SIGNALS)}")
         if not len(self.mean) == len(self.scale) == len(self.weights) == len(SIGNALS):
             raise ValueError("mean, scale and weights need a value for each signal")
+        numbers = [*self.mean, *self.scale, *self.weights, self.bias]
+        if not np.isfinite(numbers).all() or 0 in self.scale:
+            raise ValueError("values must be finite, and those of scale not 0")
 
     def confidence(self, values: Floats) -> Floats:
         """Probabilities [N] in [0, 1] for signals [N, len(SIGNALS)]."""
@@ -91,7 +94,7 @@ def read_calibration(directory: Path) -> Calibration | None:
         values = json.loads(read_text(path))
         points = [OperatingPoint(*point) for point in values.pop("operating_points", [])]
         return Calibration(**values, operating_points=points)
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
+    except (json.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a calibration ({error})") from error
 
 

@@ -105,3 +105,6 @@ def _load_weights(model: CaptionModel, path: Path) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()  # of a line for each weight
         raise CheckpointError(f"{path}: does not fit {path.with_name(CONFIG)}: {first}") from error
+    broken = [name for name, value in weights.items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{path}: {broken[0]} has values that are not finite")

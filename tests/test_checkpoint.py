@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from captioner.calibration import SIGNALS, Calibration, save_calibration
 from captioner.checkpoint import load_checkpoint, save_checkpoint
@@ -63,6 +64,24 @@ def pickled_weights(directory: Path) -> None:
     (directory / "model.safetensors").write_bytes(pickle.dumps({"a": 1}))
 
 
+def infinite_weight(directory: Path) -> None:
+    weights = load_file(directory / "model.safetensors")
+    weights["decoder.output_bias"][0] = torch.inf
+    save_file(weights, directory / "model.safetensors")
+
+
+def no_scale(directory: Path) -> None:
+    ones = [1.0] * len(SIGNALS)
+    calibration = Calibration("good", "here", list(SIGNALS), ones, ones, ones, 0.5)
+    save_calibration(directory, calibration)
+    path = directory / "calibration.json"
+    path.write_text(path.read_text().replace('"scale": [\n    1.0', '"scale": [\n    0.0'))
+
+
+def no_calibration_but_a_number(directory: Path) -> None:
+    (directory / "calibration.json").write_text("3")
+
+
 def fewer_words(directory: Path) -> None:
     vocabulary = directory / "vocabulary.txt"
     vocabulary.write_text("\n".join(vocabulary.read_text().split()[:-1]))
@@ -83,6 +102,9 @@ def no_vocabulary(directory: Path) -> None:
         (cut_weights, "model.safetensors"),
         (pickled_weights, "safetensors format"),
         (fewer_words, "model.safetensors: does not fit"),
+        (infinite_weight, "model.safetensors: decoder.output_bias has values that are not finite"),
+        (no_scale, "calibration.json: not a calibration"),
+        (no_calibration_but_a_number, "calibration.json: not a calibration"),
         (unknown_setting, "config.json"),
         (no_vocabulary, "vocabulary.txt"),
     ],
