@@ -264,3 +264,12 @@ def test_a_stage_that_has_not_begun_can_be_added(config: TrainConfig, tmp_path: 
     train(replace(short, finetune_epochs=1, finetune_learning_rate=1e-4, patience=5))
     log = [json.loads(line) for line in (tmp_path / "training_log.jsonl").open()]
     assert [entry["stage"] for entry in log] == ["decoder", "finetune"]
+
+
+def test_a_training_that_diverges_is_told_and_leaves_no_model(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    steep = replace(config, out=str(tmp_path), learning_rate=1e20, decoder_epochs=2)
+    with pytest.raises(CaptionerError, match="smaller learning rates"):
+        train(steep)
+    assert not (tmp_path / "model.safetensors").exists()

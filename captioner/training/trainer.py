@@ -1,6 +1,7 @@
 """The training loop of both stages, its progress, and how it resumes."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -152,7 +153,10 @@ class Trainer:
         optimizer: Optimizer,
         schedule: LRScheduler,
     ) -> float:
-        """One pass over the training images; returns the mean loss in nats a word."""
+        """One pass over the training images; returns the mean loss in nats a word.
+
+        Raises CaptionerError if the training has diverged.
+        """
         self.model.train()
         self.model.encoder.eval()  # BatchNorm keeps the statistics it was published with
         seed = self.config.seed + 1000 * self.progress.stage + self.progress.epoch
@@ -173,6 +177,11 @@ class Trainer:
                 self.averaging.update_parameters(self.model)
                 total += loss.item()
                 bar.set_postfix(loss=f"{loss.item():.2f}")
+        if not math.isfinite(total):
+            raise CaptionerError(
+                f"the loss is {total} in {epoch}: choose smaller learning rates, "
+                "and another output folder"
+            )
         return total / max(1, len(batches))
 
     def _grid(self, inputs: Tensor, images: list[int]) -> Tensor:
