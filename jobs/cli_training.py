@@ -111,7 +111,7 @@ def _evaluate(options: dict[str, Any]) -> int:
 
     keep_freed_memory()
     if options["plots"]:
-        require_plots()
+        require_plots(options["plots"])
     split = load_split(options["images"], options["captions"], options["split"])
     captioner = Captioner.load(
         options["checkpoint"],

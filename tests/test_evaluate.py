@@ -14,6 +14,7 @@ from PIL import Image
 from torchvision.models import get_model, get_model_weights
 
 from captioner.training.config import TrainConfig
+from jobs.cli import main
 from jobs.cli_training import RECIPES, find_recipe
 from jobs.config import read_toml
 
@@ -146,3 +147,12 @@ def test_an_unknown_key_of_a_recipe_is_named(tmp_path: Path) -> None:
     done = captioner("train", "--config", recipe)
     assert done.returncode == 2
     assert "learning_rat" in done.stderr and "learning_rate" in done.stderr
+
+
+def test_a_folder_for_plots_that_cannot_be_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    paths = ("--images", "nowhere", "--captions", "nowhere.json", "--plots", str(tmp_path / "file"))
+    assert main(["evaluate", *paths]) == 2
+    assert "file: cannot be made a folder" in capsys.readouterr().err

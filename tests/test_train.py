@@ -152,6 +152,12 @@ def test_fewer_images_than_a_batch_are_refused(config: TrainConfig, tmp_path: Pa
         train(replace(config, out=str(tmp_path), batch_size=49))
 
 
+def test_an_out_that_cannot_be_a_folder_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CaptionerError, match="file: cannot be made a folder"):
+        train(replace(config, out=str(tmp_path / "file")))
+
+
 def test_lite0_weights_come_from_a_file(config: TrainConfig, tmp_path: Path) -> None:
     lite = replace(config, encoder="efficientnet_lite0", encoder_weights="DEFAULT")
     with pytest.raises(CaptionerError, match="file"):

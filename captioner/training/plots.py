@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from captioner.errors import MissingExtraError
+from captioner.training.folders import make_folder
 from captioner.training.reliability import COVERAGES, Reliability
 
 
-def require_plots() -> None:
-    """Raise MissingExtraError now if nothing could be drawn later."""
+def require_plots(folder: Path) -> None:
+    """Make the folder; raises CaptionerError now if nothing could be drawn there later."""
     _matplotlib()
+    make_folder(folder)
 
 
 def draw(result: Reliability, folder: Path) -> tuple[Path, ...]:
@@ -18,7 +20,7 @@ def draw(result: Reliability, folder: Path) -> tuple[Path, ...]:
 
     Raises MissingExtraError without matplotlib.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = (folder / "reliability.png", folder / "risk_coverage.png")
     for path, fill in zip(paths, (_reliability, _risk_coverage), strict=True):
         figure = _matplotlib().Figure(figsize=(5, 5), layout="constrained")

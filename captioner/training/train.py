@@ -36,6 +36,7 @@ from captioner.training.consensus import require_consensus
 from captioner.training.dataset import load_split
 from captioner.training.distill import cached_soft_targets
 from captioner.training.fit_presence import fit_presence
+from captioner.training.folders import make_folder
 from captioner.training.inputs import References, cached_pixels, mean_features
 from captioner.training.metrics import require_metrics
 from captioner.training.objectives import CrossEntropy
@@ -53,6 +54,7 @@ def train(config: TrainConfig) -> Path:
     require_consensus()
     keep_freed_memory()
     torch.manual_seed(config.seed)
+    make_folder(Path(config.out))
     data = load_data(config)
     if len(data.pixels) < config.batch_size:
         raise CaptionerError(
