@@ -152,6 +152,18 @@ def test_fewer_images_than_a_batch_are_refused(config: TrainConfig, tmp_path: Pa
         train(replace(config, out=str(tmp_path), batch_size=49))
 
 
+def test_pictures_too_small_for_the_encoder_are_refused(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(CaptionerError, match="image_size 8 is too small"):
+        train(replace(config, out=str(tmp_path), image_size=8))
+
+
+def test_captions_that_leave_no_vocabulary_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(CaptionerError, match="smaller min_count"):
+        train(replace(config, out=str(tmp_path), min_count=1000))
+
+
 def test_an_out_that_cannot_be_a_folder_is_refused(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CaptionerError, match="file: cannot be made a folder"):

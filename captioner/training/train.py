@@ -42,7 +42,7 @@ from captioner.training.metrics import require_metrics
 from captioner.training.objectives import CrossEntropy
 from captioner.training.self_critical import SelfCritical
 from captioner.training.trainer import Stage, Trainer, TrainingData
-from captioner.vocabulary import EOS, Vocabulary
+from captioner.vocabulary import EOS, SPECIAL_WORDS, Vocabulary
 
 
 def train(config: TrainConfig) -> Path:
@@ -61,7 +61,9 @@ def train(config: TrainConfig) -> Path:
             f"{len(data.pixels)} training images do not fill a batch of {config.batch_size}: "
             "choose a smaller batch size"
         )
-    trainer = Trainer(config, data, build_model(config, len(data.vocabulary)))
+    model = build_model(config, len(data.vocabulary))
+    _require_grid(model)
+    trainer = Trainer(config, data, model)
     trainer.resume()
     if config.start:
         trainer.keep_start()
@@ -129,6 +131,11 @@ def load_data(config: TrainConfig) -> TrainingData:
     else:
         texts = (text for texts in training.captions for text in texts)
         vocabulary = Vocabulary.build(texts, config.min_count)
+    if len(vocabulary) == len(SPECIAL_WORDS):
+        raise CaptionerError(
+            f"no word is said {config.min_count} times in the training captions: "
+            "choose a smaller min_count"
+        )
     references = References.of(training.captions, vocabulary, config.max_length)
     soft_targets = None
     if config.teachers:
@@ -181,6 +188,18 @@ def build_model(config: TrainConfig, words: int) -> CaptionModel:
     if weights and from_file:
         _load_encoder_weights(model, Path(weights))
     return model
+
+
+def _require_grid(model: CaptionModel) -> None:
+    """Raise CaptionerError if pictures are too small for the encoder."""
+    size = model.config.image_size
+    try:
+        with torch.no_grad():
+            model.encoder.eval()(torch.zeros(1, size, size, 3, dtype=torch.uint8))
+    except RuntimeError as error:
+        raise CaptionerError(
+            f"image_size {size} is too small for the encoder {model.config.encoder}"
+        ) from error
 
 
 def average_checkpoints(names: Sequence[str]) -> CaptionModel:
