@@ -291,3 +291,14 @@ def test_a_training_that_diverges_is_told_and_leaves_no_model(
     with pytest.raises(CaptionerError, match="smaller learning rates"):
         train(steep)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_model_goes_on_with_pictures_of_the_size_it_is_used_to(
+    config: TrainConfig, trained: Path, tmp_path: Path
+) -> None:
+    further = replace(config, out=str(tmp_path), start=(str(trained),), image_size=None)
+    train(replace(further, decoder_epochs=0, finetune_epochs=0))
+    assert load_checkpoint(tmp_path).model.config.image_size == 64
+    smaller = replace(further, out=str(tmp_path / "smaller"), image_size=48)
+    train(replace(smaller, decoder_epochs=0, finetune_epochs=0))
+    assert load_checkpoint(smaller.out).model.config.image_size == 48

@@ -55,6 +55,8 @@ class TrainConfig:
     self_critical_epochs: the same, with captions that the model samples rewarded by their CIDEr-D.
     teachers: model directories whose averaged predictions are learned beside the references.
 
+    image_size: side in pixels of the square that images are squeezed to; by default that of the
+        model to start from, or else 224.
     mean, std: of each channel for pixels from 0 to 1; by default those the encoder's published
         weights expect.
     min_count: rarer words of the captions are left out of the vocabulary.
@@ -86,7 +88,7 @@ class TrainConfig:
     batch_size: int = 32
     seed: int = 1
 
-    image_size: int = 224
+    image_size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     hidden: int = 512
@@ -130,7 +132,9 @@ class TrainConfig:
 
     def _check_numbers(self) -> None:
         for name in COUNTS:
-            self._require(name, _is_count(getattr(self, name), 1), "a whole number above 0")
+            value = getattr(self, name)
+            default = name == "image_size" and value is None
+            self._require(name, default or _is_count(value, 1), "a whole number above 0")
         for name in COUNTS_FROM_0:
             self._require(name, _is_count(getattr(self, name), 0), "a whole number from 0")
         for name in SHARES:

@@ -74,6 +74,13 @@ def train(config: TrainConfig) -> Path:
     return Path(config.out)
 
 
+def image_size(config: TrainConfig) -> int:
+    """The side of the pictures: as given, else that of the model to start from, else 224."""
+    if config.image_size is None and config.start:
+        return load_checkpoint(config.start[0]).model.config.image_size
+    return config.image_size or ModelConfig.image_size
+
+
 def finish(config: TrainConfig, data: TrainingData) -> None:
     """Fit what stands on the best model: word presence, then the confidence."""
     references = data.references.ids
@@ -147,13 +154,14 @@ def load_data(config: TrainConfig) -> TrainingData:
             config.cache,
             choose_device(config.device),
         )
+    size = image_size(config)
     return TrainingData(
         vocabulary=vocabulary,
         references=references,
         soft_targets=soft_targets,
-        pixels=cached_pixels(training, config.image_size, config.cache),
+        pixels=cached_pixels(training, size, config.cache),
         val_captions=validation.captions,
-        val_pixels=cached_pixels(validation, config.image_size, config.cache),
+        val_pixels=cached_pixels(validation, size, config.cache),
     )
 
 
@@ -165,7 +173,7 @@ def build_model(config: TrainConfig, words: int) -> CaptionModel:
     """The model before its first step: `config.start`, or new with the encoder's weights."""
     if config.start:
         model = average_checkpoints(config.start)
-        model.config = replace(model.config, image_size=config.image_size)
+        model.config = replace(model.config, image_size=image_size(config))
         return model
     weights = config.encoder_weights
     from_file = weights is not None and Path(weights).is_file()
@@ -175,7 +183,7 @@ def build_model(config: TrainConfig, words: int) -> CaptionModel:
     model = CaptionModel(
         ModelConfig(
             encoder=config.encoder,
-            image_size=config.image_size,
+            image_size=image_size(config),
             mean=config.mean or (MEAN if lite else IMAGENET_MEAN),
             std=config.std or (STD if lite else IMAGENET_STD),
             hidden=config.hidden,
