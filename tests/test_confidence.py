@@ -83,6 +83,13 @@ def test_an_operating_point_says_what_accepting_from_its_confidence_on_means() -
         assert acceptable[accepted].mean() == pytest.approx(point.precision, abs=5e-3)
 
 
+def test_captions_of_the_same_confidence_are_accepted_together() -> None:
+    acceptable = np.array([True, False] * 20)
+    confidence = np.where(np.arange(40) < 10, 0.9, 0.40008)
+    points = operating_points(confidence, acceptable)
+    assert points == [(0.9, 0.25, 0.5), (0.4, 1.0, 0.5)]
+
+
 def test_of_the_operating_points_of_a_precision_the_one_of_greatest_coverage_is_taken() -> None:
     points = [(0.9, 0.1, 0.95), (0.8, 0.2, 0.85), (0.7, 0.3, 0.9), (0.1, 1.0, 0.5)]
     ones = [1.0] * len(SIGNALS)

@@ -49,17 +49,20 @@ def describe(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
 
 
 def operating_points(confidence: Floats, acceptable: npt.NDArray[np.bool_]) -> list[OperatingPoint]:
-    """One for each further hundredth of the captions, from the most confident 5% to all."""
-    order = np.argsort(-confidence, kind="stable")
-    precision = np.cumsum(acceptable[order]) / np.arange(1, len(order) + 1)
-    counts = sorted({max(1, len(order) * percent // 100) for percent in range(5, 101)})
+    """One for each further hundredth of the captions, from the most confident 5% to all.
+
+    Captions of the same confidence, cut to four digits, are accepted together.
+    """
+    cut = np.floor(confidence * 1e4) / 1e4
+    ordered = np.sort(cut)[::-1]
+    counts = {max(1, len(ordered) * percent // 100) for percent in range(5, 101)}
     return [
         OperatingPoint(
-            round(float(confidence[order[count - 1]]), 4),
-            round(count / len(order), 4),
-            round(float(precision[count - 1]), 4),
+            float(threshold),
+            round(float((cut >= threshold).mean()), 4),
+            round(float(acceptable[cut >= threshold].mean()), 4),
         )
-        for count in counts
+        for threshold in sorted({ordered[count - 1] for count in counts}, reverse=True)
     ]
 
 
