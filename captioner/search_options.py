@@ -1,5 +1,6 @@
 """SearchOptions: how captions are searched. Importing it does not import torch."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -25,6 +26,9 @@ class SearchOptions:
     repeat_penalty: float = 2.0
 
     def __post_init__(self) -> None:
+        for name in ("beam_size", "min_length", "max_length", "max_characters", "block_ngram"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} must be a whole number, not {getattr(self, name)!r}")
         if self.beam_size < 1:
             raise ValueError(f"beam_size must be at least 1, not {self.beam_size}")
         if not 0 <= self.min_length <= self.max_length or self.max_length < 1:
@@ -37,8 +41,9 @@ class SearchOptions:
                 f"max_characters must be at least {MIN_CHARACTERS}, not {self.max_characters}"
             )
         for name in ("length_penalty", "block_ngram", "presence_weight", "repeat_penalty"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be finite and not negative, not {value}")
 
 
 MIN_CHARACTERS = 20  # room for any one word

@@ -1,6 +1,7 @@
 """Beam search against independent references: exhaustive and greedy search on a toy vocabulary."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -183,6 +184,10 @@ def test_special_tokens_are_never_said() -> None:
         {"min_length": 5, "max_length": 4},
         {"length_penalty": -1.0},
         {"max_length": 0},
+        {"beam_size": 2.5},
+        {"block_ngram": 1.5},
+        {"length_penalty": math.nan},
+        {"presence_weight": math.inf},
     ],
 )
 def test_impossible_options_are_refused_by_name(options: dict[str, float]) -> None:
