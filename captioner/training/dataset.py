@@ -174,13 +174,21 @@ class ImageStore:
 
     def read(self, name: str) -> bytes:
         """Return the bytes of an image file; raises DatasetError if it is not there."""
-        found = self._find(name)
-        if found is None:
-            raise DatasetError(f"{self.path}: no image {name}")
-        path, offset, size = found
+        path, offset, size = self._place(name)
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+    def written(self, name: str) -> tuple[str, int, int]:
+        """File and offset of an image, and when that file was last written, in nanoseconds."""
+        path, offset, _ = self._place(name)
+        return str(path), offset, path.stat().st_mtime_ns
+
+    def _place(self, name: str) -> tuple[Path, int, int]:
+        found = self._find(name)
+        if found is None:
+            raise DatasetError(f"{self.path}: no image {name}")
+        return found
 
     def _find(self, name: str) -> tuple[Path, int, int] | None:
         """Return where the image lies: file, offset and size in bytes (-1: to the end)."""

@@ -20,7 +20,13 @@ from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.device import mixed_precision
 from captioner.errors import CaptionerError
 from captioner.training.dataset import Split
-from captioner.training.inputs import References, cached_features, cached_pixels, save_array
+from captioner.training.inputs import (
+    References,
+    cached_features,
+    cached_pixels,
+    images_key,
+    save_array,
+)
 from captioner.vocabulary import PAD, Vocabulary
 
 KEPT_WORDS = 16  # of each distribution: almost all of its probability
@@ -66,8 +72,8 @@ def cached_soft_targets(
             raise CaptionerError(
                 f"teacher {teacher} has another vocabulary: train both on the same captions"
             )
-    names = " ".join(image.name for _, image in split.items)
-    text = f"{[checkpoint.fingerprint for checkpoint in checkpoints]}{names}{references.ids}"
+    fingerprints = [checkpoint.fingerprint for checkpoint in checkpoints]
+    text = f"{fingerprints}{images_key(split)}{references.ids}"
     path = cache / f"soft-targets-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
         features = []
