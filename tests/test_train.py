@@ -264,6 +264,9 @@ def test_several_models_to_start_from_are_averaged(
         if not key.startswith("presence"):  # fitted anew
             shift = 1.0 if key == "decoder.output_bias" else 0.0
             torch.testing.assert_close(model.state_dict()[key], value + shift, atol=2e-3, rtol=0)
+    one = replace(averaged, start=(str(trained),))  # into the same folder
+    bias = load_checkpoint(train(one)).model.decoder.output_bias
+    torch.testing.assert_close(bias, load_checkpoint(trained).model.decoder.output_bias)
     with pytest.raises(CaptionerError, match="different words or layers"):
         train(replace(averaged, start=(str(trained), "flickr8k"), out=str(tmp_path / "none")))
 

@@ -64,8 +64,8 @@ def train(config: TrainConfig) -> Path:
     model = build_model(config, len(data.vocabulary))
     _require_grid(model)
     trainer = Trainer(config, data, model)
-    trainer.resume()
-    if config.start:
+    resumed = trainer.resume()
+    if config.start and not resumed:
         trainer.keep_start()
     stages = build_stages(config, data, trainer.model)
     for index, stage in enumerate(stages):

@@ -20,7 +20,6 @@ from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.device import choose_device, mixed_precision, prepare_training
 from captioner.errors import CaptionerError
 from captioner.model import CaptionModel
-from captioner.model_directory import WEIGHTS
 from captioner.search_options import SearchOptions
 from captioner.training.config import TrainConfig
 from captioner.training.distill import SoftTargets
@@ -101,9 +100,8 @@ class Trainer:
         return cast(CaptionModel, self.averaging.module)
 
     def keep_start(self) -> None:
-        """Save the model if there is none yet, for a training without any epoch."""
-        if not (self.out / WEIGHTS).is_file():
-            save_checkpoint(self.out, self.average, self.data.vocabulary)
+        """Save the model as it is, for a training without any epoch."""
+        save_checkpoint(self.out, self.average, self.data.vocabulary)
 
     def run(self, index: int, stage: Stage) -> None:
         """Train one stage, from its first epoch that is not done."""
@@ -247,14 +245,15 @@ class Trainer:
         torch.save(state, partial)
         partial.replace(self.out / STATE)
 
-    def resume(self) -> None:
+    def resume(self) -> bool:
         """Go on after the last complete epoch of an earlier training into the same folder.
 
+        Returns whether there was one.
         Raises CaptionerError if that was a training of another model, or with other settings.
         """
         path = self.out / STATE
         if not path.is_file():
-            return
+            return False
         state = torch.load(path, map_location=self.device, weights_only=True)
         try:
             if state["words"] != self.data.vocabulary.words:
@@ -269,6 +268,7 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self.optimizer_state = state["optimizer"]
         self._require_settings(state.get("settings", {}))
+        return True
 
     def _require_settings(self, earlier: dict[str, Any]) -> None:
         now = self.config.settings(self.progress.stage)
