@@ -156,3 +156,13 @@ def test_a_folder_for_plots_that_cannot_be_is_refused_before_the_work(
     paths = ("--images", "nowhere", "--captions", "nowhere.json", "--plots", str(tmp_path / "file"))
     assert main(["evaluate", *paths]) == 2
     assert "file: cannot be made a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many", "2.5"])
+def test_a_number_that_cannot_be_is_refused_in_plain_words(
+    number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--images", "x", "--captions", "y", "--batch-size", number])
+    error = capsys.readouterr().err
+    assert f"argument --batch-size: must be a whole number above 0, not '{number}'" in error
