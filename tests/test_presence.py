@@ -1,14 +1,17 @@
 """Word presence: which words people would use of an image."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from captioner.checkpoint import load_checkpoint
 from captioner.decoder import Decoder
 from captioner.model import Preferences, WordPredictor
 from captioner.presence import WordPresence
-from captioner.training.fit_presence import fit_presence, word_shares
+from captioner.training.fit_presence import fit_presence, fit_to_images, word_shares
+from captioner.training.inputs import References
 from captioner.vocabulary import BOS
 
 WORDS = 8
@@ -58,6 +61,20 @@ def test_fitted_it_tells_images_by_what_people_say_of_them() -> None:
     assert ((shares[:, 6] > shares[:, 5]).numpy() == (kinds == 1)).mean() > 0.9
     assert (shares[:, 4] > 0.95).all() and (shares[:, 7] < 0.05).all()
     torch.testing.assert_close(presence.usual[5:7].exp().sum(), torch.tensor(1.0))
+
+
+def test_a_fit_to_images_is_the_same_whatever_came_before(tiny_checkpoint: Path) -> None:
+    model = load_checkpoint(tiny_checkpoint).model
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    references = References([[[4]], [[5]], [[4]], [[5]]], [True, True, False, False])
+    fits = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        fit_to_images(model, pixels, references, torch.device("cpu"))
+        assert torch.equal(torch.get_rng_state(), before)
+        fits.append(model.presence.linear.weight.clone())
+    assert torch.equal(*fits)
 
 
 def make_decoder() -> Decoder:

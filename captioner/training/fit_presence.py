@@ -3,12 +3,16 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import AdamW
 
+from captioner.model import CaptionModel
 from captioner.presence import LEAST, WordPresence
+from captioner.training.inputs import References, mean_features
 
 EPOCHS = 12
 LEAST_STEPS = 1500  # however few the images
@@ -16,6 +20,23 @@ BATCH = 64
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 0.01
 DROPOUT = 0.5  # of the features: there are many, and few images
+
+
+def fit_to_images(
+    model: CaptionModel,
+    pixels: npt.NDArray[np.uint8],
+    references: References,
+    device: torch.device,
+) -> None:
+    """Fit a model's word presence to training images [N, S, S, 3], in place.
+
+    Each is seen as it is and augmented: the encoder knows the training images themselves too well.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # whatever came before, the same images give the same fit
+        plain = mean_features(pixels, model.encoder, device)
+        varied = mean_features(pixels, model.encoder, device, references.mirrorable)
+        fit_presence(model.presence, torch.cat([plain, varied]), references.ids * 2)
 
 
 def fit_presence(
@@ -29,9 +50,7 @@ def fit_presence(
     centre, scale = means.mean(0), means.std(0, correction=0) + 1e-6
     inputs = ((means - centre) / scale).to(device)
     usual = _usual(references, words).to(device)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # whatever came before, the same images give the same fit
-        linear = _regress(inputs, references, usual)
+    linear = _regress(inputs, references, usual)
     with torch.no_grad():
         weight = linear.weight / scale.to(device)
         presence.linear.weight.copy_(weight)

@@ -58,21 +58,36 @@ def encode(
 
 
 def _grids(
-    pixels: npt.NDArray[np.uint8], encoder: Encoder, device: torch.device
+    pixels: npt.NDArray[np.uint8],
+    encoder: Encoder,
+    device: torch.device,
+    mirrorable: list[bool] | None = None,
 ) -> Iterator[Tensor]:
-    """Grid features of a batch at a time."""
+    """Grid features of a batch at a time; of augmented images if `mirrorable` is given."""
     encoder.eval()
     starts = range(0, len(pixels), ENCODE_BATCH)
     for start in tqdm(starts, desc="encode", unit="batch", disable=None, leave=False):
-        batch = torch.from_numpy(np.array(pixels[start : start + ENCODE_BATCH])).to(device)
+        rows = slice(start, start + ENCODE_BATCH)
+        batch = torch.from_numpy(np.array(pixels[rows]))
+        if mirrorable is not None:
+            batch = augment(batch, mirrorable[rows])
         with mixed_precision(device):
-            yield encoder(batch)
+            yield encoder(batch.to(device))
 
 
 @torch.inference_mode()
-def mean_features(pixels: npt.NDArray[np.uint8], encoder: Encoder, device: torch.device) -> Tensor:
-    """uint8 [N, S, S, 3] -> the mean of each image's grid features, float32 [N, C]."""
-    return torch.cat([grids.float().mean(1) for grids in _grids(pixels, encoder, device)])
+def mean_features(
+    pixels: npt.NDArray[np.uint8],
+    encoder: Encoder,
+    device: torch.device,
+    mirrorable: list[bool] | None = None,
+) -> Tensor:
+    """uint8 [N, S, S, 3] -> the mean of each image's grid features, float32 [N, C].
+
+    They are those of augmented images if it is told which of them may be mirrored.
+    """
+    grids = _grids(pixels, encoder, device, mirrorable)
+    return torch.cat([grid.float().mean(1) for grid in grids])
 
 
 def save_array(path: Path, array: npt.NDArray[np.generic]) -> None:

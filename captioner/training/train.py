@@ -35,9 +35,9 @@ from captioner.training.config import TrainConfig
 from captioner.training.consensus import require_consensus
 from captioner.training.dataset import load_split
 from captioner.training.distill import cached_soft_targets
-from captioner.training.fit_presence import fit_presence
+from captioner.training.fit_presence import fit_to_images
 from captioner.training.folders import make_folder
-from captioner.training.inputs import References, cached_pixels, mean_features
+from captioner.training.inputs import References, cached_pixels
 from captioner.training.metrics import require_metrics
 from captioner.training.objectives import CrossEntropy
 from captioner.training.self_critical import SelfCritical
@@ -83,10 +83,9 @@ def image_size(config: TrainConfig) -> int:
 
 def finish(config: TrainConfig, data: TrainingData) -> None:
     """Fit what stands on the best model: word presence, then the confidence."""
-    references = data.references.ids
     device = choose_device(config.device)
     model = load_checkpoint(config.out).model.to(device)
-    fit_presence(model.presence, mean_features(data.pixels, model.encoder, device), references)
+    fit_to_images(model, data.pixels, data.references, device)
     save_checkpoint(Path(config.out), model, data.vocabulary)
     captioner = Captioner.load(config.out, device=config.device)
     calibration = calibrate(captioner, data.val_pixels, data.val_captions)

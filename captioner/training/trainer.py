@@ -24,13 +24,12 @@ from captioner.search_options import SearchOptions
 from captioner.training.config import TrainConfig
 from captioner.training.distill import SoftTargets
 from captioner.training.evaluate import caption_features
-from captioner.training.fit_presence import fit_presence
+from captioner.training.fit_presence import fit_to_images
 from captioner.training.inputs import (
     References,
     augment,
     cached_features,
     encode,
-    mean_features,
     shuffled_batches,
 )
 from captioner.training.metrics import cider
@@ -217,8 +216,7 @@ class Trainer:
         if self.progress.best >= 0:
             best = load_checkpoint(self.out).model.to(self.device)
             self.model.load_state_dict(best.state_dict())
-        means = mean_features(self.data.pixels, self.model.encoder, self.device)
-        fit_presence(self.model.presence, means, self.data.references.ids)
+        fit_to_images(self.model, self.data.pixels, self.data.references, self.device)
         self.average.load_state_dict(self.model.state_dict())
         self.progress.best = self._score(stage)
         save_checkpoint(self.out, self.average, self.data.vocabulary)
