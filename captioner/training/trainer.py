@@ -1,4 +1,4 @@
-"""The training loop of both stages, its progress, and how it resumes."""
+"""The training loop of all stages, its progress, and how it resumes."""
 
 import json
 import math
