@@ -67,7 +67,8 @@ def _regress(
     torch.nn.init.zeros_(linear.weight)
     linear.bias.data = usual.logit()
     optimizer = AdamW(linear.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    for _ in range(max(EPOCHS, LEAST_STEPS * BATCH // len(inputs))):
+    steps = math.ceil(len(inputs) / BATCH)  # of an epoch
+    for _ in range(max(EPOCHS, math.ceil(LEAST_STEPS / steps))):
         for batch in torch.split(torch.randperm(len(inputs)), BATCH):
             shares = word_shares([references[image] for image in batch.tolist()], words)
             logits = linear(functional.dropout(inputs[batch], DROPOUT))
