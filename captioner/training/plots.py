@@ -16,11 +16,10 @@ def require_plots(folder: Path) -> None:
 
 
 def draw(result: Reliability, folder: Path) -> tuple[Path, ...]:
-    """Write reliability.png and risk_coverage.png; returns their paths.
+    """Write reliability.png and risk_coverage.png into a folder that is there; returns their paths.
 
     Raises MissingExtraError without matplotlib.
     """
-    make_folder(folder)
     paths = (folder / "reliability.png", folder / "risk_coverage.png")
     for path, fill in zip(paths, (_reliability, _risk_coverage), strict=True):
         figure = _matplotlib().Figure(figsize=(5, 5), layout="constrained")
