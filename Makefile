@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test check clean
 
 demo: $(VENV)/installed
-	@$(BIN)/python -m jobs.demo demo
+	@$(BIN)/python -m captioner.jobs.demo demo
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

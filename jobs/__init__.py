@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from jobs.config import JobConfig
+from captioner.jobs.config import JobConfig
 
 if TYPE_CHECKING:
-    from jobs.run import run_job
+    from captioner.jobs.run import run_job
 
 __all__ = ["JobConfig", "run_job"]
 
@@ -14,6 +14,6 @@ def __getattr__(name: str) -> object:
     """`run_job` on first use, because it imports Dask."""
     if name != "run_job":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from jobs.run import run_job
+    from captioner.jobs.run import run_job
 
     return run_job

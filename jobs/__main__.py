@@ -1,8 +1,8 @@
-"""`python -m jobs` is the command `captioner`."""
+"""`python -m captioner.jobs` is the command `captioner`."""
 
 import sys
 
-from jobs.cli import main
+from captioner.jobs.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,11 +10,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from captioner.search_options import MIN_CHARACTERS
-from jobs.errors import UsageError
-from jobs.storage import StorageOptions
-from jobs.uris import image_uri, is_local, local_path, scheme_with_password
-from schemas.caption_table import Status
+from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.filesystems import StorageOptions
+from captioner.jobs.storage.uris import image_uri, is_local, local_path, scheme_with_password
+from captioner.schemas.caption_table import Status
+from captioner.search_options import MIN_CHARACTERS, SearchOptions
 
 DEVICES = ("auto", "cpu", "cuda")
 STALE = ("keep", "redo")
@@ -129,6 +129,11 @@ class JobConfig:
         if self.retry_failed is None:
             return frozenset()
         return frozenset(self.retry_failed or RETRIABLE)
+
+    @property
+    def search(self) -> SearchOptions:
+        """How captions are searched."""
+        return SearchOptions(beam_size=self.beam_size, max_characters=self.max_characters)
 
     def failure_limit(self, images: int) -> int | None:
         """The number of failures of `images` that is still accepted; None: any but all."""

@@ -1,4 +1,4 @@
-"""Caption a handful of freely licensed photographs: `python -m jobs.demo FOLDER`.
+"""Caption a handful of freely licensed photographs: `python -m captioner.jobs.demo FOLDER`.
 
 The photographs come with scikit-image (public domain and CC0) and scikit-learn (CC BY); they are
 written as ordinary files and captioned by an ordinary job.
@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow.dataset as ds
 from PIL import Image
 
-from jobs.config import JobConfig
-from jobs.report import summary
-from jobs.run import run_job
+from captioner.jobs.cli.text import summary
+from captioner.jobs.config import JobConfig
+from captioner.jobs.run import run_job
 
 SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
 

@@ -2,8 +2,8 @@
 
 from enum import IntEnum
 
-from schemas.caption_table import Status
-from schemas.job_report import JobReport
+from captioner.schemas.caption_table import Status
+from captioner.schemas.job_report import JobReport
 
 
 class ExitCode(IntEnum):

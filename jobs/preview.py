@@ -16,21 +16,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
-from jobs.compare import Counts
-from jobs.config import JobConfig
-from jobs.errors import ExitCode, JobError
-from jobs.folders import OutFolder
-from jobs.plan import Plan, make_plan, read_partition
-from jobs.progress import with_progress
-from jobs.report import aligned, in_brackets
-from jobs.review import check_threshold, choose_threshold
-from jobs.run import check_listing_is_whole, redo_of, worker_settings
-from jobs.source import open_source
-from jobs.storage import configure
-from jobs.store import job_errors, out_path
-from jobs.task import SampleTimes
+from captioner.jobs.config import JobConfig
+from captioner.jobs.errors import ExitCode, JobError
+from captioner.jobs.execution.sample import SampleTimes
+from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
+from captioner.jobs.planning.compare import Counts
+from captioner.jobs.planning.plan import (
+    Plan,
+    check_listing_is_whole,
+    make_plan,
+    read_partition,
+    redo_of,
+)
+from captioner.jobs.sources.open_source import open_source, with_progress
+from captioner.jobs.storage.failures import job_errors
+from captioner.jobs.storage.filesystems import configure
+from captioner.jobs.storage.paths import out_path
+from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.table.review import check_threshold
 
 SAMPLE = 64  # images
 LEAST = 16  # of them for a worker
@@ -142,7 +146,9 @@ def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:
 
 
 def _estimate(config: JobConfig, plan: Plan, sample: pa.Table) -> Estimate:
-    from jobs.drive import time_samples  # here, because without work there is no need of Dask
+    from captioner.jobs.execution.driver import (
+        time_samples,  # here, because without work there is no need of Dask
+    )
 
     settings, partitions = worker_settings(config), len(plan.partition_sizes)
     shares = functools.partial(_shares, sample)
@@ -184,50 +190,3 @@ def _limit(stages: Mapping[str, float], took: float, readers: int) -> str:
     waits = stages["encode"] + stages["search"] < took / 2
     steps = ("fetch", "decode") if waits else ("encode", "search")
     return max(steps, key=lambda step: stages[step])
-
-
-def preview_text(preview: Preview) -> str:
-    """A preview in a few lines."""
-    counts = preview.counts
-    work = {
-        "new": counts.new,
-        "changed": counts.changed,
-        "by another captioner": counts.stale,
-        "failed, to be tried again": counts.retried,
-    }
-    others = {
-        "already in the table": counts.already_there,
-        "of these by another captioner": counts.kept_stale,
-        "listed twice": counts.duplicates,
-        "vanished, to be removed" if preview.prune else "vanished": counts.vanished,
-        **{f"skipped: {reason}": count for reason, count in preview.skipped.items()},
-    }
-    lines = {
-        "to caption": f"{preview.images:,}{in_brackets(work)}",
-        "others": in_brackets(others).strip(" ()") or "none",
-        "partitions": f"{preview.partitions:,}",
-        **(_estimate_lines(preview.estimate) if preview.estimate else {}),
-        **({"time": f"not known: {preview.problem}"} if preview.problem else {}),
-        "table": preview.table,
-    }
-    return aligned(lines)
-
-
-def _estimate_lines(estimate: Estimate) -> dict[str, str]:
-    speed = f"{estimate.images_per_second:,.1f} images/s with {estimate.workers:,} workers"
-    return {
-        "time": f"about {_duration(estimate.seconds)} ({speed}, by {estimate.images} images)",
-        "limit": f"{estimate.limit} ({_per_image(estimate.stages)})",
-        "size": f"about {tqdm.format_sizeof(estimate.table_bytes, 'B')}",
-    }
-
-
-def _per_image(stages: Mapping[str, float]) -> str:
-    return ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in stages.items())
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,29 +1,31 @@
 """run_job: a job from lock to report."""
 
-import json
 import sys
 from pathlib import Path
 
-from captioner.errors import CaptionerError
-from captioner.model_directory import find_checkpoint, fingerprint, identity
-from jobs.compare import Redo
-from jobs.config import JobConfig
-from jobs.errors import ExitCode, Interrupted, JobError, Terminated, UsageError
-from jobs.folders import OutFolder, RunFolder
-from jobs.hash_index import index_table
-from jobs.locks import end_commits
-from jobs.plan import make_plan, share_plan
-from jobs.progress import with_progress
-from jobs.replace import prune, put_replacements_in_place, remove_surplus
-from jobs.review import Threshold, check_threshold, choose_threshold
-from jobs.selection import UNREADABLE_FOLDERS
-from jobs.source import Source, open_source
-from jobs.storage import configure, without_secrets
-from jobs.store import is_store, job_errors, make_folder, out_path
-from jobs.tally import Tally
-from jobs.task import WorkerSettings
-from jobs.writing import only_writer, usage_errors
-from schemas.job_report import JobReport
+from captioner.jobs.config import JobConfig
+from captioner.jobs.errors import ExitCode, Interrupted, JobError, Terminated
+from captioner.jobs.execution.recorder import Tally
+from captioner.jobs.pipeline.hash_index import index_table
+from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
+from captioner.jobs.planning.plan import (
+    check_listing_is_whole,
+    make_plan,
+    redo_of,
+    share_plan,
+    vanished_file,
+)
+from captioner.jobs.sources.open_source import open_source, with_progress
+from captioner.jobs.sources.source import Source
+from captioner.jobs.storage.failures import job_errors, without_secrets
+from captioner.jobs.storage.filesystems import configure
+from captioner.jobs.storage.paths import is_store, make_folder, out_path
+from captioner.jobs.table.exclusive_writer import only_writer, usage_errors
+from captioner.jobs.table.fence import end_commits
+from captioner.jobs.table.layout import OutFolder, RunFolder
+from captioner.jobs.table.replace import prune, put_replacements_in_place, remove_surplus
+from captioner.jobs.table.review import check_threshold
+from captioner.schemas.job_report import JobReport
 
 
 def run_job(config: JobConfig) -> JobReport:
@@ -80,54 +82,20 @@ def _update_table(config: JobConfig, source: Source, tally: Tally, folder: Path)
     tally.plan = make_plan(source, run.out, folder, size, redo)
     if config.prune:
         check_listing_is_whole(source, tally.plan.counts.listed)
-    remove_surplus(tally.plan, folder)
+    remove_surplus(tally.plan.surplus, folder)
     if tally.plan.images:
         share_plan(run, folder)
         index_table(run, redo.captioner or "", folder)
         _caption(config, tally)
     _finish(run, folder)
     if config.prune:
-        tally.pruned = prune(tally.plan, folder)
-
-
-def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> WorkerSettings:
-    """What the workers of a job need to know."""
-    return WorkerSettings(
-        checkpoint=str(config.checkpoint),
-        device=config.device,
-        beam_size=config.beam_size,
-        max_characters=config.max_characters,
-        batch_size=config.batch_size,
-        max_bytes=config.max_bytes,
-        threshold=threshold,
-        storage_options=json.dumps(config.storage_options),
-    )
-
-
-def check_listing_is_whole(source: Source, listed: int) -> None:
-    """UsageError if nothing is to be pruned by a listing: of no image, or not of all folders."""
-    if not listed:
-        raise UsageError("cannot prune: the source lists no image at all; run without prune")
-    if unread := source.skipped[UNREADABLE_FOLDERS]:
-        raise UsageError(
-            f"cannot prune: {unread} folders could not be read, so their images only seem to be "
-            "gone; make them readable, or run without prune"
-        )
-
-
-def redo_of(config: JobConfig) -> Redo:
-    """Which rows of unchanged images a job writes again. UsageError without its checkpoint."""
-    try:
-        directory = find_checkpoint(config.checkpoint)
-    except CaptionerError as error:
-        raise UsageError(str(error)) from error
-    search = worker_settings(config).search
-    captioner = identity(directory.resolve().name, fingerprint(directory), search)
-    return Redo(captioner, config.stale == "redo", config.retried)
+        tally.pruned = prune(tally.plan.files, vanished_file(folder), folder)
 
 
 def _caption(config: JobConfig, tally: Tally) -> None:
-    from jobs.drive import caption_plan  # here, because a job without work needs no Dask
+    from captioner.jobs.execution.driver import (
+        caption_plan,  # here, because a job without work needs no Dask
+    )
 
     caption_plan(config, worker_settings(config, tally.threshold), tally)
 

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import pyarrow as pa
 
-from schemas.image_record import IMAGE_URI, IMAGE_VERSION, PLAN_COLUMNS
+from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, PLAN_COLUMNS
 
 SCHEMA_VERSION = "3"
 CAPTIONERS, REVIEW = b"captioners", b"review"  # of a file's metadata

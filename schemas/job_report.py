@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
-from schemas.caption_table import Status
+from captioner.schemas.caption_table import Status
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import photograph
 from PIL import Image
 
 from captioner import Captioner, SearchOptions
 from captioner.errors import CaptionerError, UnreadableImage
+from tests.support.photographs import photograph
 
 IMAGES = [photograph(number) for number in range(64)]
 

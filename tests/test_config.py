@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from jobs.config import JobConfig, load_config
-from jobs.errors import UsageError
+from captioner.jobs.config import JobConfig, load_config
+from captioner.jobs.errors import UsageError
 
 
 def config(**values: Any) -> JobConfig:

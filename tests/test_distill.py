@@ -15,7 +15,7 @@ from captioner.training.distill import KEPT_WORDS, SoftTargets, cached_soft_targ
 from captioner.training.inputs import References, cached_pixels
 from captioner.training.objectives import CrossEntropy
 from captioner.vocabulary import PAD, SPECIAL_WORDS, Vocabulary
-from tests.conftest import photograph
+from tests.support.photographs import photograph
 
 CPU = torch.device("cpu")
 VOCABULARY = Vocabulary((*SPECIAL_WORDS, *(f"w{number}" for number in range(8))))

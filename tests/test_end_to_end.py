@@ -11,14 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import (
-    captioner,
-    command,
-    environment,
-    image_names,
-    statuses,
-    write_photographs,
-)
+
+from tests.support.commands import captioner, command, environment
+from tests.support.photographs import write_photographs
+from tests.support.tables import image_names, statuses
 
 COUNT = 120
 NAMES = [f"{n:03d}.jpg" for n in range(COUNT)]
@@ -109,7 +105,7 @@ def test_a_run_without_work_imports_neither_torch_nor_dask(tmp_path: Path) -> No
     manifest = tmp_path / "list.csv"
     manifest.write_text("image_uri\n")
     code = (
-        "import sys; from jobs import JobConfig, run_job;"
+        "import sys; from captioner.jobs import JobConfig, run_job;"
         f"job = JobConfig({str(manifest)!r}, {str(tmp_path / 'out')!r}, min_confidence=0.5);"
         "assert run_job(job).images == 0;"
         "sys.exit(bool({'torch', 'dask', 'distributed'} & set(sys.modules)))"

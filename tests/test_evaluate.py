@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import captioner, command, environment, write_photographs
 from PIL import Image
 from torchvision.models import get_model, get_model_weights
 
+from captioner.jobs.cli.main import main
+from captioner.jobs.cli.training import RECIPES, find_recipe
+from captioner.jobs.config import read_toml
 from captioner.training.config import TrainConfig
-from jobs.cli import main
-from jobs.cli_training import RECIPES, find_recipe
-from jobs.config import read_toml
+from tests.support.commands import captioner, command, environment
+from tests.support.photographs import write_photographs
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import HttpServer, image_names, photograph, read_table, statuses, write_photographs
 
-from jobs import JobConfig, run_job
-from jobs import replace as replace_module
-from jobs.errors import UsageError
-from jobs.folders import OutFolder
+from captioner.jobs import JobConfig, run_job
+from captioner.jobs.errors import UsageError
+from captioner.jobs.table import replace as replace_module
+from captioner.jobs.table.layout import OutFolder
+from tests.support.photographs import photograph, write_photographs
+from tests.support.servers import HttpServer
+from tests.support.tables import image_names, read_table, statuses
 
 
 @pytest.fixture

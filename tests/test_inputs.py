@@ -9,7 +9,7 @@ import torch
 from captioner.encoder import Encoder
 from captioner.training.dataset import load_split
 from captioner.training.inputs import cached_features, cached_pixels
-from tests.conftest import photograph
+from tests.support.photographs import photograph
 
 
 def test_an_image_that_is_replaced_is_read_again(tmp_path: Path) -> None:

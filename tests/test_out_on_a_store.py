@@ -12,27 +12,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import (
-    CREDENTIALS,
-    S3Server,
-    captioner,
-    command,
-    environment,
-    photograph,
-    write_photographs,
-)
-from store_fixtures import SECRET, keys, new_run, parts, put_rows, rows, write_s3_job
 from upath import UPath
 
-from jobs import JobConfig, run_job
-from jobs import store as store_module
-from jobs.compact import compact
-from jobs.folders import OutFolder
-from jobs.preview import preview_job
-from jobs.report import read_status
-from jobs.store import files, out_path
-from jobs.writing import only_writer
-from schemas.job_report import JobReport
+from captioner.jobs import JobConfig, run_job
+from captioner.jobs.preview import preview_job
+from captioner.jobs.storage import paths as store_module
+from captioner.jobs.storage.paths import files, out_path
+from captioner.jobs.table.compact import compact
+from captioner.jobs.table.exclusive_writer import only_writer
+from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.table.status import read_status
+from captioner.schemas.job_report import JobReport
+from tests.support.commands import captioner, command, environment
+from tests.support.photographs import photograph, write_photographs
+from tests.support.servers import CREDENTIALS, S3Server
+from tests.support.stores import SECRET, keys, new_run, parts, put_rows, rows, write_s3_job
 
 
 @pytest.fixture
@@ -99,7 +93,8 @@ def test_large_objects_are_read_in_parts(
 
 
 def test_a_run_to_a_folder_needs_no_package_of_a_store() -> None:
-    code = "import sys, jobs.run, jobs.worker, jobs.report; print('s3fs' in sys.modules)"
+    modules = "captioner.jobs.run, captioner.jobs.execution.worker, captioner.jobs.cli.text"
+    code = f"import sys, {modules}; print('s3fs' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
     )
@@ -145,8 +140,8 @@ def test_events_are_on_the_store_before_the_run_ends(
         uploaded.append((path.name, file.read_bytes().count(b"\n")))
         put(file, path)
 
-    monkeypatch.setattr("jobs.tally.put", seen)
-    monkeypatch.setattr("jobs.tally.EVENTS_SECONDS", -1.0)
+    monkeypatch.setattr("captioner.jobs.execution.recorder.put", seen)
+    monkeypatch.setattr("captioner.jobs.execution.recorder.EVENTS_SECONDS", -1.0)
     run_job(job)
     assert uploaded[0] == ("events.jsonl", 1) and len(uploaded) > 2
 
@@ -214,7 +209,7 @@ def test_a_plan_says_what_a_run_would_do_and_writes_nothing(job: JobConfig, url:
 def test_images_take_the_captions_that_the_table_has_of_the_same_bytes(
     job: JobConfig, url: str, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr("jobs.hash_index.CHUNK", chunk)
+    monkeypatch.setattr("captioner.jobs.pipeline.hash_index.CHUNK", chunk)
     run_job(job)
     before = rows(url)
     for path in sorted(Path(job.source).iterdir()):
@@ -264,7 +259,7 @@ def test_rows_that_have_a_later_one_go_when_a_table_is_compacted(job: JobConfig,
 
 @pytest.mark.parametrize(
     ("step", "files_left"),
-    [("commit.put", 4), ("swap.remove_objects", 1), ("swap.remove", 1)],
+    [("commit.put", 4), ("merge_journal.remove_objects", 1), ("merge_journal.remove", 1)],
 )
 def test_a_compaction_that_died_at_any_step_is_finished_or_forgotten_by_the_next_command(
     url: str, monkeypatch: pytest.MonkeyPatch, step: str, files_left: int
@@ -277,8 +272,8 @@ def test_a_compaction_that_died_at_any_step_is_finished_or_forgotten_by_the_next
         raise Died
 
     with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(f"jobs.{step}", die)
-        patch.setattr("jobs.compact.finish_swap", lambda *_: None)
+        patch.setattr(f"captioner.jobs.table.{step}", die)
+        patch.setattr("captioner.jobs.table.compact.finish_swap", lambda *_: None)
         compact(url, quiet=True)
     assert run.out.swap_journal.exists()
     assert set(pd.read_parquet(f"{url}/captions")["image_uri"]) == {f"image-{n}" for n in range(4)}

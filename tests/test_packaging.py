@@ -7,7 +7,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import read_table, write_photographs
+
+from tests.support.photographs import write_photographs
+from tests.support.tables import read_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +25,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_the_packages_the_checkpoint_and_the_type_markers(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     checkpoint = "captioner/checkpoints/flickr8k"
-    assert {f"{package}/py.typed" for package in ("captioner", "jobs", "schemas")} <= names
+    assert {
+        "captioner/py.typed",
+        "captioner/jobs/run.py",
+        "captioner/schemas/caption_table.py",
+    } <= names
     for file in ("config.json", "vocabulary.txt", "model.safetensors", "calibration.json"):
         assert f"{checkpoint}/{file}" in names
     assert f"{checkpoint}/MODEL_CARD.md" in names
@@ -38,11 +44,11 @@ def test_an_installed_wheel_runs_a_job_with_the_bundled_checkpoint(
     subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True)
     write_photographs(tmp_path / "photographs", 2)
     environment = os.environ | {"PYTHONPATH": str(site)}
-    where = [sys.executable, "-c", "import captioner, jobs; print(captioner.__file__)"]
+    where = [sys.executable, "-c", "import captioner, captioner.jobs; print(captioner.__file__)"]
     imported = subprocess.check_output(where, env=environment, cwd=tmp_path, text=True)
     assert imported.startswith(str(site))
     arguments = ("run", "photographs", "--out", "out", "--workers", "1")
-    command = [sys.executable, "-m", "jobs", *arguments]
+    command = [sys.executable, "-m", "captioner.jobs", *arguments]
     subprocess.run(command, env=environment, cwd=tmp_path, check=True)
     table = read_table(tmp_path / "out")
     assert table["status"].to_pylist() == ["ok", "ok"]

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import captioner, photograph, write_photographs
 
-from jobs import JobConfig, run_job
-from jobs.errors import JobError, TemporaryError, UsageError
-from jobs.preview import Estimate, preview_job, preview_text
+from captioner.jobs import JobConfig, run_job
+from captioner.jobs.cli.text import preview_text
+from captioner.jobs.errors import JobError, TemporaryError, UsageError
+from captioner.jobs.preview import Estimate, preview_job
+from tests.support.commands import captioner
+from tests.support.photographs import photograph, write_photographs
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_images_that_fail_do_not_stop_a_sample(job: JobConfig) -> None:
 def test_errors_are_those_of_a_run(
     job: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("captioner.jobs.execution.cluster.CONNECT_SECONDS", 1)
     with pytest.raises(UsageError, match="does not exist"):
         preview_job(replace(job, source=tmp_path / "nowhere"))
     with pytest.raises(UsageError, match="no checkpoint"):

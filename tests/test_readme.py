@@ -6,9 +6,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from conftest import captioner, write_photographs
 
-from jobs.cli import main
+from captioner.jobs.cli.main import main
+from tests.support.commands import captioner
+from tests.support.photographs import write_photographs
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)

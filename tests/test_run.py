@@ -14,15 +14,18 @@ from typing import Any
 import dask
 import pyarrow.parquet as pq
 import pytest
-from conftest import image_names, photograph, read_table, statuses, write_photographs
 
-from jobs import JobConfig, cluster, run_job
-from jobs.cli import main
-from jobs.errors import JobError, TemporaryError, UsageError
-from jobs.folders import OutFolder
-from jobs.plan import Plan
-from jobs.task import PARTS, Task, WorkerSettings, after_failure, again, tasks_of
-from schemas.job_report import JobReport
+from captioner.jobs import JobConfig, run_job
+from captioner.jobs.cli.main import main
+from captioner.jobs.errors import JobError, TemporaryError, UsageError
+from captioner.jobs.execution import cluster
+from captioner.jobs.execution.task import PARTS, Task, after_failure, again, tasks_of
+from captioner.jobs.pipeline.settings import WorkerSettings
+from captioner.jobs.planning.plan import Plan
+from captioner.jobs.table.layout import OutFolder
+from captioner.schemas.job_report import JobReport
+from tests.support.photographs import photograph, write_photographs
+from tests.support.tables import image_names, read_table, statuses
 
 RUN = OutFolder(Path("out")).new_run()
 SETTINGS = WorkerSettings("flickr8k", "cpu", 3, 125, 32, 1000)
@@ -238,7 +241,7 @@ def test_a_checkpoint_that_is_not_there_is_an_error_of_the_user(
 def test_a_scheduler_that_does_not_answer_is_a_temporary_error(
     tmp_path: Path, job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("captioner.jobs.execution.cluster.CONNECT_SECONDS", 1)
     write_photographs(tmp_path / "photos", 1)
     with pytest.raises(TemporaryError, match="no Dask scheduler answers at"):
         run_job(replace(job, scheduler="tcp://127.0.0.1:9"))

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from captioner.errors import CaptionerError
+from captioner.jobs.cli.main import main
 from captioner.training.config import TrainConfig
-from jobs.cli import main
 
 PATHS = dict.fromkeys(("images", "captions", "val_images", "val_captions"), ("data",))
 

@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jobs.source import open_source
+from captioner.jobs.sources.open_source import open_source
 
 STAGES = ("fetch", "decode", "encode", "search", "commit")
 
@@ -64,8 +64,17 @@ def _manifest(images: Path, limit: int, folder: Path) -> Path:
 
 
 def _run(manifest: Path, out: Path, checkpoint: str, workers: int) -> float:
-    command = [sys.executable, "-m", "jobs", "run", str(manifest), "--out", str(out), "--quiet"]
-    command += ["--checkpoint", checkpoint, "--workers", str(workers)]
+    command = [
+        sys.executable,
+        "-m",
+        "captioner.jobs",
+        "run",
+        str(manifest),
+        "--out",
+        str(out),
+        "--quiet",
+    ]
+    command += ["--quiet", "--checkpoint", checkpoint, "--workers", str(workers)]
     start = time.perf_counter()
     subprocess.run(command, check=True)
     return time.perf_counter() - start

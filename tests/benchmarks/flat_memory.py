@@ -20,7 +20,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs import JobConfig, drive, run_job
+from captioner.jobs import JobConfig, run_job
+from captioner.jobs.execution import driver as drive
 
 FAKE = '''
 """Loaded by each worker process: no model, and a row for each image at once."""
@@ -29,8 +30,8 @@ import hashlib
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
-from jobs import worker
-from schemas.caption_table import CaptionRow, Status
+from captioner.jobs.execution import worker
+from captioner.schemas.caption_table import CaptionRow, Status
 
 worker._load_captioner = lambda *_: SimpleNamespace(identity="fake@0", settings={})
 

@@ -18,8 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from conftest import command, environment, image_names, make_tiny_checkpoint, write_photographs
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+from tests.support.commands import command, environment
+from tests.support.models import make_tiny_checkpoint
+from tests.support.photographs import write_photographs
+from tests.support.tables import image_names
 
 
 def main() -> int:

@@ -16,12 +16,11 @@ from pathlib import Path
 import s3fs
 
 ROOT = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
-from conftest import CREDENTIALS, S3Server, moto_server  # noqa: E402
-
-from jobs.source import open_source  # noqa: E402
-from jobs.storage import configure  # noqa: E402
+from captioner.jobs.sources.open_source import open_source  # noqa: E402
+from captioner.jobs.storage.filesystems import configure  # noqa: E402
+from tests.support.servers import CREDENTIALS, S3Server, moto_server  # noqa: E402
 
 AT_ONCE = 32  # objects that are put at the same time
 

@@ -114,7 +114,7 @@ def _caption(images: Path, out: Path, checkpoint: str) -> None:
     manifest = out.with_suffix(".jsonl")
     manifest.write_text("\n".join(lines))
     arguments = ["run", manifest, "--out", out, "--checkpoint", checkpoint, "--quiet"]
-    subprocess.run([sys.executable, "-m", "jobs", *map(str, arguments)], check=True)
+    subprocess.run([sys.executable, "-m", "captioner.jobs", *map(str, arguments)], check=True)
 
 
 def _confidences(out: Path) -> dict[str, list[float]]:

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.compare import Redo
-from jobs.folders import OutFolder
-from jobs.plan import make_plan
-from jobs.source import open_source
-from schemas.caption_table import caption_table_schema
+from captioner.jobs.planning.plan import make_plan
+from captioner.jobs.sources.open_source import open_source
+from captioner.jobs.table.keys import Redo
+from captioner.jobs.table.layout import OutFolder
+from captioner.schemas.caption_table import caption_table_schema
 
 STEP = 100_000
 MANIFEST = pa.schema([("image_uri", pa.string()), ("image_version", pa.string())])

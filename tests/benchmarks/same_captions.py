@@ -30,11 +30,11 @@ import s3fs
 import webdataset
 from distributed import LocalCluster
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from conftest import CREDENTIALS, S3Server, moto_server, read_table
-from test_inventory import version, write_inventory
-
-from jobs import JobConfig, run_job
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+from captioner.jobs import JobConfig, run_job
+from tests.sources.test_s3_inventory import version, write_inventory
+from tests.support.servers import CREDENTIALS, S3Server, moto_server
+from tests.support.tables import read_table
 
 
 def main() -> int:

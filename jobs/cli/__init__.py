@@ -1,0 +1,1 @@
+"""The command `captioner`, and all text that it prints."""

@@ -1,0 +1,105 @@
+"""The command `captioner`. Each command is a function that adds it to the parser.
+
+Parsing imports neither torch nor Dask; a command imports what it needs when it runs.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from captioner.errors import CaptionerError
+from captioner.jobs.cli.run import add_plan, add_run
+from captioner.jobs.cli.training import add_evaluate, add_train
+from captioner.jobs.errors import ExitCode, JobError, Terminated
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+OUT_HELP = (
+    "what `captioner run --out` wrote: a folder, or a URL, for which credentials and endpoint come "
+    "from the environment (AWS_ENDPOINT_URL, FSSPEC_S3_KEY ...)"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = vars(_parser().parse_args(arguments))
+    command = options.pop("command")
+    try:
+        return int(command(options))
+    except (JobError, CaptionerError) as error:
+        print(f"captioner: error: {error}", file=sys.stderr)
+        return int(error.exit_code if isinstance(error, JobError) else ExitCode.USAGE)
+    except KeyboardInterrupt as stop:
+        print("captioner: interrupted", file=sys.stderr)
+        return int(ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="captioner", description="Captions for collections of photographs."
+    )
+    parser.add_argument("--version", action="version", version=f"captioner {_version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (add_run, add_plan, _add_status, _add_compact, add_train, add_evaluate):
+        add(commands)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("captioner")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "(not installed)"
+
+
+def _add_status(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "status", help="count the rows of a table", description="Count the rows of a table."
+    )
+    parser.add_argument("out", metavar="OUT", help=OUT_HELP)
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    parser.set_defaults(command=_status)
+
+
+def _status(options: dict[str, object]) -> int:
+    from captioner.jobs.cli.text import status_text
+    from captioner.jobs.table.status import read_status
+
+    status = read_status(str(options["out"]))
+    print(json.dumps(asdict(status), indent=2) if options["json"] else status_text(status))
+    return ExitCode.DONE
+
+
+def _add_compact(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "compact",
+        help="merge the small files of a table",
+        description="Merge the small files of a table into large ones, and remove rows of images "
+        "that have a later row. Readers may be at work. Interrupted at any moment, the table is "
+        "whole after the next compact or run.",
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("out", metavar="OUT", help=OUT_HELP)
+    parser.add_argument(
+        "--target-bytes",
+        metavar="N",
+        type=int,
+        help="of a file (128 MB); files of at least half of that stay as they are",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    parser.set_defaults(command=_compact)
+
+
+def _compact(options: dict[str, Any]) -> int:
+    from captioner.jobs.cli.text import compaction_text
+    from captioner.jobs.table.compact import compact
+
+    done = compact(**options)
+    if not options.get("quiet"):
+        print(compaction_text(done))
+    return ExitCode.DONE

@@ -1,0 +1,150 @@
+"""What a run did, and what a table holds, for people to read."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from captioner.jobs.preview import Estimate, Preview
+from captioner.jobs.table.status import TableStatus
+from captioner.schemas.caption_table import Status
+from captioner.schemas.job_report import JobReport
+
+if TYPE_CHECKING:
+    from captioner.jobs.table.compact import Compaction
+
+
+def status_text(status: TableStatus) -> str:
+    """A table's status in a few lines."""
+    lines = {
+        "images": f"{status.images:,}",
+        **_outcome(status.statuses),
+        **_marked(status),
+        "captioner": ", ".join(status.captioners) or "none",
+        "files": f"{status.files:,} ({tqdm.format_sizeof(status.bytes, 'B')})",
+        "table": status.table,
+    }
+    return aligned(lines)
+
+
+def compaction_text(done: "Compaction") -> str:
+    """What became of a table in a few lines."""
+    size, before = (tqdm.format_sizeof(n, "B") for n in (done.bytes, done.bytes_before))
+    lines = {
+        "files": f"{done.files:,} (before: {done.files_before:,})",
+        "bytes": f"{size} (before: {before})",
+        "rows": f"{done.rows:,}",
+        "superseded": f"{done.superseded:,} rows removed",
+        "table": done.table,
+    }
+    return aligned(lines)
+
+
+def summary(report: JobReport) -> str:
+    """What a run did in a few lines."""
+    others = {
+        "changed": report.changed,
+        "by another captioner": report.stale,
+        "tried again": report.retried,
+        "already in the table": report.already_there,
+        "of these by another captioner": report.kept_stale,
+        "listed twice": report.duplicates,
+        "vanished": report.vanished - report.pruned,
+        "vanished and removed": report.pruned,
+        **{f"skipped: {reason}": count for reason, count in report.skipped.items()},
+    }
+    unfinished = f" of {report.planned:,}" if report.images < report.planned else ""
+    lines = {
+        "images": f"{report.images:,}{unfinished}{in_brackets(others)}",
+        **_outcome(report.statuses, report.reused),
+        **_review(report),
+        "speed": f"{report.images_per_second or 0:,.1f} images/s",
+        "table": report.table,
+    }
+    if not report.planned and not report.error:
+        lines = {"images": f"nothing to do{in_brackets(others)}", "table": report.table}
+    return aligned(lines)
+
+
+def _outcome(statuses: Mapping[str, int], reused: int = 0) -> dict[str, str]:
+    failures = {status: n for status, n in statuses.items() if status != Status.OK}
+    others = {"reused from identical images": reused}
+    return {
+        "captioned": f"{statuses.get(Status.OK, 0):,}{in_brackets(others)}",
+        "failed": f"{sum(failures.values()):,}{in_brackets(failures)}",
+    }
+
+
+def _review(report: JobReport) -> dict[str, str]:
+    """How many captions need review, where the run had a threshold."""
+    if report.needs_review is None:
+        return {}
+    share = report.needs_review / max(report.captioned, 1)
+    reason = f"{share:.1%} of the captions: confidence below {report.min_confidence}"
+    return {"to review": f"{report.needs_review:,} ({reason})"}
+
+
+def _marked(status: TableStatus) -> dict[str, str]:
+    """How many captions need review, where a run had a threshold."""
+    if status.min_confidence is None:
+        return {}
+    reason = f"of {status.judged:,} judged: confidence below {status.min_confidence}"
+    return {"to review": f"{status.needs_review:,} ({reason})"}
+
+
+def in_brackets(counts: Mapping[str, int]) -> str:
+    """Counts that are not zero, by their names."""
+    counted = [f"{count:,} {name}" for name, count in counts.items() if count]
+    return f" ({', '.join(counted)})" if counted else ""
+
+
+def aligned(lines: Mapping[str, str]) -> str:
+    """Names and values, a line each."""
+    return "\n".join(f"{name:<10} {value}" for name, value in lines.items())
+
+
+def preview_text(preview: Preview) -> str:
+    """A preview in a few lines."""
+    counts = preview.counts
+    work = {
+        "new": counts.new,
+        "changed": counts.changed,
+        "by another captioner": counts.stale,
+        "failed, to be tried again": counts.retried,
+    }
+    others = {
+        "already in the table": counts.already_there,
+        "of these by another captioner": counts.kept_stale,
+        "listed twice": counts.duplicates,
+        "vanished, to be removed" if preview.prune else "vanished": counts.vanished,
+        **{f"skipped: {reason}": count for reason, count in preview.skipped.items()},
+    }
+    lines = {
+        "to caption": f"{preview.images:,}{in_brackets(work)}",
+        "others": in_brackets(others).strip(" ()") or "none",
+        "partitions": f"{preview.partitions:,}",
+        **(_estimate_lines(preview.estimate) if preview.estimate else {}),
+        **({"time": f"not known: {preview.problem}"} if preview.problem else {}),
+        "table": preview.table,
+    }
+    return aligned(lines)
+
+
+def _estimate_lines(estimate: Estimate) -> dict[str, str]:
+    speed = f"{estimate.images_per_second:,.1f} images/s with {estimate.workers:,} workers"
+    return {
+        "time": f"about {_duration(estimate.seconds)} ({speed}, by {estimate.images} images)",
+        "limit": f"{estimate.limit} ({_per_image(estimate.stages)})",
+        "size": f"about {tqdm.format_sizeof(estimate.table_bytes, 'B')}",
+    }
+
+
+def _per_image(stages: Mapping[str, float]) -> str:
+    return ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in stages.items())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,130 @@
+"""The commands `captioner train` and `captioner evaluate`: flags and recipes to a TrainConfig."""
+
+import argparse
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from captioner.errors import CaptionerError
+from captioner.jobs.config import DEVICES, read_toml
+from captioner.jobs.errors import ExitCode
+from captioner.training import config
+from captioner.training.config import DATA, SEQUENCES, TrainConfig
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+RECIPES = Path(config.__file__).parent / "recipes"
+CAPTION_FORMATS = "JSONL (image, captions), COCO captions_*.json, Karpathy dataset_*.json or .token"
+
+
+def add_train(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a captioner on captioned images",
+        description="Train a captioner: the decoder on frozen features, then encoder and decoder, "
+        "then both on the reward of captions that they sample. "
+        "Interrupted, the same command goes on after the last complete epoch.",
+        argument_default=argparse.SUPPRESS,  # only what is given wins over the recipe
+    )
+    add = parser.add_argument
+    add("--images", metavar="DIR_OR_TAR", nargs="+", help="images; several with their captions")
+    add("--captions", metavar="FILE", nargs="+", help=CAPTION_FORMATS)
+    add("--val-images", metavar="DIR_OR_TAR", nargs="+", help="images to choose the best epoch by")
+    add("--val-captions", metavar="FILE", nargs="+", help="their captions")
+    add("--split", help="split of a Karpathy file to train on, such as train")
+    add("--val-split", help="split of a Karpathy file to choose by, such as val")
+    add("--out", metavar="DIR", help="model directory to write")
+    add("--config", metavar="RECIPE", dest="recipe", help="TOML file, coco or flickr8k; flags win")
+    add("--start", metavar="MODEL", nargs="+", help="model to go on from; of several, the mean")
+    add("--teachers", metavar="MODEL", nargs="+", help="models whose predictions are learned too")
+    add("--encoder", metavar="NAME", help="torchvision CNN (efficientnet_lite0)")
+    add("--encoder-weights", metavar="WEIGHTS", help="DEFAULT (torchvision's), or a file")
+    add("--decoder-epochs", metavar="N", type=int, help="epochs of the decoder alone (8)")
+    add("--finetune-epochs", metavar="N", type=int, help="epochs of encoder and decoder (8)")
+    add("--self-critical-epochs", metavar="N", type=int, help="epochs with rewards (0)")
+    add("--batch-size", metavar="N", type=int, help="images a step, with all their captions (32)")
+    add("--device", choices=DEVICES, help="where to train (auto)")
+    add("--seed", metavar="N", type=int, help="of all that is random (1)")
+    parser.set_defaults(command=_train)
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """A recipe of the package by its name, or any file."""
+    bundled = RECIPES / f"{name_or_path}.toml"
+    return bundled if bundled.is_file() else Path(name_or_path)
+
+
+def _train(options: dict[str, Any]) -> int:
+    recipe = options.pop("recipe", None)
+    known = [field.name for field in fields(TrainConfig)]
+    values = read_toml(find_recipe(recipe), known) if recipe else {}
+    values |= options
+    for name, value in values.items():
+        if isinstance(value, list):
+            values[name] = tuple(value)
+        elif name in SEQUENCES:  # one file, as a recipe may give it
+            values[name] = (value,)
+    training = TrainConfig(**dict.fromkeys(DATA, ()) | {"out": ""} | values)
+    from captioner.training.train import train
+
+    print(f"trained: {train(training)}")
+    return ExitCode.DONE
+
+
+def add_evaluate(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a captioner on captioned images",
+        description="Caption images that people have captioned, and score the captions.",
+    )
+    add = parser.add_argument
+    add("--images", metavar="DIR_OR_TAR", nargs="+", type=Path, required=True)
+    add("--captions", metavar="FILE", nargs="+", type=Path, required=True, help=CAPTION_FORMATS)
+    add("--split", help="split of a Karpathy file, such as test")
+    add("--checkpoint", default="flickr8k", metavar="NAME", help="bundled model or directory")
+    add("--beam-size", default=3, metavar="N", type=_positive, help="beams of the search (3)")
+    add("--batch-size", default=32, metavar="N", type=_positive, help="images at once (32)")
+    add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
+    add("--json", action="store_true", help="print a JSON object")
+    add(
+        "--plots", metavar="DIR", type=Path, help="draw there how far the confidence can be trusted"
+    )
+    parser.set_defaults(command=_evaluate)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return int(text)
+
+
+def _evaluate(options: dict[str, Any]) -> int:
+    from captioner import Captioner, SearchOptions
+    from captioner.device import keep_freed_memory
+    from captioner.training.dataset import load_split
+    from captioner.training.evaluate import evaluate
+    from captioner.training.plots import draw, require_plots
+
+    keep_freed_memory()
+    if options["plots"]:
+        require_plots(options["plots"])
+    split = load_split(options["images"], options["captions"], options["split"])
+    captioner = Captioner.load(
+        options["checkpoint"],
+        device=options["device"],
+        search=SearchOptions(beam_size=options["beam_size"]),
+    )
+    if options["plots"] and captioner.calibration is None:
+        raise CaptionerError(
+            f"{options['checkpoint']} has no calibration, so there is nothing to draw: "
+            "leave --plots out"
+        )
+    result = evaluate(captioner, split, options["batch_size"])
+    print(json.dumps(result.to_dict(), indent=2) if options["json"] else result)
+    if options["plots"] and result.reliability:
+        for path in draw(result.reliability, options["plots"]):
+            print(f"drawn: {path}", file=sys.stderr)
+    return ExitCode.DONE

@@ -1,0 +1,129 @@
+"""The workers: a local cluster by default, or those of a running scheduler."""
+
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import dask
+from dask.system import CPU_COUNT
+from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed.system import MEMORY_LIMIT
+from distributed.utils import silence_logging_cmgr
+
+from captioner.jobs.config import JobConfig
+from captioner.jobs.errors import TemporaryError
+
+CONNECT_SECONDS = 10
+START_SECONDS = 60
+HOST = "127.0.0.1"
+
+# A worker that dies is told from a slow one by the driver (driver.py): the scheduler is not to try
+# a task on worker after worker. Workers hold no data, so nothing is ever to be spilled, and a
+# paused worker would only stall; one that takes all the memory there is dies. One that
+# is not there 15 s after it died would be given up: it may only have died again just then.
+_DASK = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.deploy.lost-worker-timeout": "1000 days",
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.profile.enabled": False,
+}
+
+
+@contextmanager
+def connect(config: JobConfig, partitions: int) -> Iterator[Client]:
+    """A client of the job's workers, at least one of which is there.
+
+    TemporaryError if the scheduler cannot be reached, or no worker starts.
+    """
+    with (
+        silence_logging_cmgr(logging.CRITICAL),
+        _scheduler(config.scheduler) if config.scheduler else _local(config, partitions) as client,
+    ):
+        try:
+            client.wait_for_workers(1, timeout=START_SECONDS)
+        except TimeoutError as error:
+            raise TemporaryError(f"no worker came within {START_SECONDS} s") from error
+        yield client
+
+
+def _scheduler(address: str) -> Client:
+    try:
+        return Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise TemporaryError(f"no Dask scheduler answers at {address}: {error}") from error
+
+
+@contextmanager
+def _local(config: JobConfig, partitions: int) -> Iterator[Client]:
+    """A cluster of our own; nothing of it is left when it ends."""
+    with (
+        dask.config.set(_DASK),
+        tempfile.TemporaryDirectory(prefix="captioner-") as folder,
+        _local_cluster(config, partitions, folder) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _local_cluster(config: JobConfig, partitions: int, folder: str) -> SpecCluster:
+    gpus = gpu_count() if config.device != "cpu" else 0
+    workers = config.workers or min(gpus or CPU_COUNT, partitions)
+    threads = max(1, CPU_COUNT // workers)
+    specs = {
+        number: {
+            "cls": Nanny,
+            "options": {
+                "host": HOST,
+                "nthreads": 1,
+                "local_directory": folder,
+                "memory_limit": MEMORY_LIMIT,
+                "silence_logs": logging.CRITICAL,
+                "env": _environment(threads, number % gpus if gpus else None),
+            },
+        }
+        for number in range(workers)
+    }
+    options = {"host": HOST, "dashboard": False, "dashboard_address": f"{HOST}:0"}
+    scheduler = {"cls": Scheduler, "options": options}
+    with _without_ctrl_c():
+        return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=logging.CRITICAL)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes started by the threads that start herein never see Ctrl-C; the driver stops them.
+
+    They inherit the signal mask; a Ctrl-C meanwhile reaches the driver afterwards. The tracker of
+    multiprocessing would unblock the signal if it started later.
+    """
+    resource_tracker.ensure_running()
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _environment(threads: int, gpu: int | None) -> dict[str, str]:
+    """Of a worker: its share of the cores for torch, and its GPU."""
+    environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    if gpu is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = visible.split(",") if visible else [str(n) for n in range(gpu + 1)]
+        environment["CUDA_VISIBLE_DEVICES"] = devices[gpu]
+    return environment
+
+
+def gpu_count() -> int:
+    """NVIDIA GPUs this process may use, found without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device not in ("", "-1")])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))

@@ -1,0 +1,134 @@
+"""What a run has done so far: the progress bar, the events, and in the end the report."""
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from captioner.jobs.errors import ExitCode
+from captioner.jobs.execution.task import PartitionResult
+from captioner.jobs.planning.plan import Plan
+from captioner.jobs.storage.paths import files, is_store, put, remove
+from captioner.jobs.table.layout import RunFolder
+from captioner.jobs.table.lease import check_lease
+from captioner.jobs.table.review import Threshold
+from captioner.schemas.caption_table import Status
+from captioner.schemas.job_report import JobReport
+
+EVENTS_SECONDS = 60.0  # between two uploads of the events, which a store cannot append
+
+
+@dataclass
+class Tally:
+    """Counts of one run; see JobReport for their meaning.
+
+    `events` is the file of this machine that the events are written to.
+    """
+
+    run: RunFolder
+    source: str
+    skipped: Mapping[str, int]
+    events: Path
+    threshold: Threshold | None = None
+    plan: Plan = field(default_factory=Plan)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    statuses: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    partitions: int = 0
+    workers: int = 0
+    captioner: str | None = None
+    reused: int = 0
+    needs_review: int = 0
+    pruned: int = 0
+    _uploaded: float = 0.0
+    _bar: "tqdm[Any] | None" = None
+
+    @property
+    def images(self) -> int:
+        return sum(self.statuses.values())
+
+    @property
+    def failed(self) -> int:
+        return self.images - self.statuses[Status.OK]
+
+    @contextmanager
+    def progress(self, quiet: bool) -> Iterator[None]:
+        """Show a progress bar in images, if stderr is a terminal."""
+        with tqdm(total=self.plan.images, unit=" images", disable=True if quiet else None) as bar:
+            self._bar = bar
+            yield
+
+    def add(self, result: PartitionResult) -> None:
+        """Count a committed partition."""
+        self.statuses.update(result.statuses)
+        for stage, seconds in result.seconds.items():
+            self.seconds[stage] += seconds
+        self.partitions += 1
+        self.captioner = result.captioner or self.captioner
+        self.reused += result.reused
+        self.needs_review += result.needs_review
+        counts = {"statuses": dict(result.statuses), "reused": result.reused}
+        self.event("committed", result.name, images=result.images, **counts)
+        if self._bar is not None:
+            self._bar.set_postfix(failed=self.failed, refresh=False)
+            self._bar.update(result.images)
+
+    def take_back(self) -> None:
+        """Remove the rows of this run: none is of an image that was at fault itself."""
+        check_lease(self.run.out.captions)
+        for folder in (self.run.out.captions, self.run.replacements):
+            for part in files(folder, f"{self.run.run_id}-*.parquet"):
+                remove(part)
+        self.statuses.clear()
+        self.partitions = self.reused = 0
+
+    def event(self, event: str, part: str, **details: object) -> None:
+        """Append a line to events.jsonl."""
+        line = {"at": datetime.now(UTC).isoformat(), "event": event, "part": part, **details}
+        with self.events.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if time.monotonic() - self._uploaded > EVENTS_SECONDS:
+            self._upload_events()
+
+    def _upload_events(self) -> None:
+        if is_store(self.run.events) and self.events.exists():
+            put(self.events, self.run.events)
+            self._uploaded = time.monotonic()
+
+    def write_report(self, code: ExitCode, error: str | None = None) -> JobReport:
+        """The report of a run that ends now."""
+        now = datetime.now(UTC)
+        took = (now - self.started_at).total_seconds()
+        report = JobReport(
+            run_id=self.run.run_id,
+            source=self.source,
+            table=str(self.run.out.captions),
+            started_at=self.started_at,
+            finished_at=now,
+            exit_code=int(code),
+            **asdict(self.plan.counts),
+            pruned=self.pruned,
+            skipped=dict(self.skipped),
+            planned=self.plan.images,
+            images=self.images,
+            statuses=dict(self.statuses),
+            reused=self.reused,
+            partitions=self.partitions,
+            workers=self.workers,
+            images_per_second=round(self.images / took, 2) if self.images else None,
+            seconds={stage: round(value, 3) for stage, value in self.seconds.items()},
+            captioner=self.captioner,
+            **(asdict(self.threshold) if self.threshold else {}),
+            needs_review=self.needs_review if self.threshold else None,
+            error=error,
+        )
+        self._upload_events()
+        self.run.report.write_text(report.to_json() + "\n", encoding="utf-8")
+        return report

@@ -1,0 +1,1 @@
+"""The URI of an image -> its bytes."""

@@ -1,0 +1,1 @@
+"""The images of one partition -> rows; knows no Dask."""

@@ -1,0 +1,70 @@
+"""What the workers of a job need to know."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from captioner.calibration import Calibration, read_calibration
+from captioner.errors import CaptionerError
+from captioner.jobs.config import JobConfig
+from captioner.jobs.errors import UsageError
+from captioner.jobs.table.review import Threshold
+from captioner.model_directory import CALIBRATION, find_checkpoint
+from captioner.search_options import SearchOptions
+
+
+def choose_threshold(config: JobConfig) -> Threshold | None:
+    """The threshold that a job is given or that its calibration has for it, None without either.
+
+    Raises UsageError if the checkpoint has no calibration, or no threshold of that precision.
+    """
+    try:
+        if config.min_confidence is not None:
+            _calibration(config.checkpoint)  # without it, no caption would have a confidence
+            return Threshold(config.min_confidence)
+        if config.target_precision is not None:
+            point = _calibration(config.checkpoint).for_precision(config.target_precision)
+            return Threshold(point.confidence, config.target_precision, point.coverage)
+    except CaptionerError as error:
+        raise UsageError(str(error)) from error
+    return None
+
+
+def _calibration(checkpoint: str | Path) -> Calibration:
+    directory = find_checkpoint(checkpoint)
+    calibration = read_calibration(directory)
+    if calibration is None:
+        raise UsageError(
+            f"{directory} has no {CALIBRATION}, so its captions have no confidence: give neither "
+            "min_confidence nor target_precision, or a checkpoint that has one"
+        )
+    return calibration
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker needs to know of the job; the fields but for `threshold` are JobConfig's.
+
+    `storage_options` are JSON, so that settings can be told apart by their hash.
+    """
+
+    checkpoint: str
+    device: str
+    search: SearchOptions
+    batch_size: int
+    max_bytes: int
+    threshold: Threshold | None = None
+    storage_options: str = field(default="{}", repr=False)
+
+
+def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> WorkerSettings:
+    """What the workers of a job need to know."""
+    return WorkerSettings(
+        checkpoint=str(config.checkpoint),
+        device=config.device,
+        search=config.search,
+        batch_size=config.batch_size,
+        max_bytes=config.max_bytes,
+        threshold=threshold,
+        storage_options=json.dumps(config.storage_options),
+    )

@@ -1,0 +1,1 @@
+"""The sources minus the table: what a run has to do."""

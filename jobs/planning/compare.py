@@ -1,0 +1,136 @@
+"""The listing against the table: what is to become of each listed image, in bounded memory.
+
+Both are cut into buckets on disk, by a hash of the URI, and compared bucket by bucket: a Grace
+hash join (Kitsuregawa et al. 1983). Within a bucket the URIs themselves are compared.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from captioner.jobs.table.buckets import Buckets
+from captioner.jobs.table.keys import (
+    _KEY,
+    FILE,
+    POSITION,
+    RETRY,
+    STALE,
+    Redo,
+    _buckets_together,
+    _by_time,
+)
+from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION
+
+_LISTED = pa.schema(_KEY)
+
+
+@dataclass
+class Counts:
+    """How many images are what.
+
+    Of the `listed` images, once each, `new` ones have no row; those with a row are `changed` since,
+    or redone because they are `stale` or to be `retried`, or else `already_there`, `kept_stale` of
+    them by another captioner. `vanished` images have a row and are not listed.
+    """
+
+    listed: int = 0
+    duplicates: int = 0
+    new: int = 0
+    changed: int = 0
+    stale: int = 0
+    retried: int = 0
+    already_there: int = 0
+    kept_stale: int = 0
+    vanished: int = 0
+
+    def add(self, other: "Counts") -> None:
+        """Add the counts of other images."""
+        for field in fields(self):
+            total = getattr(self, field.name) + getattr(other, field.name)
+            setattr(self, field.name, total)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What becomes of the images of one bucket.
+
+    `new` are positions in the listing; so are those of `redo`, each with the number of the file
+    that has the row to be replaced. `vanished` are rows by their URI, `surplus` by their position,
+    both with the number of their file.
+    """
+
+    counts: Counts
+    new: npt.NDArray[np.int64]
+    redo: pd.DataFrame
+    vanished: pd.DataFrame
+    surplus: pd.DataFrame
+
+
+class ListedBuckets(Buckets):
+    """Listed images."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, _LISTED)
+
+    def add_listed(self, batch: pa.RecordBatch) -> None:
+        """Add the next images of the listing."""
+        positions = np.arange(self.rows, self.rows + batch.num_rows)
+        self.add([batch.column(IMAGE_URI), batch.column(IMAGE_VERSION), pa.array(positions)])
+
+
+def compare(
+    listing: Buckets, table: Buckets, redo: Redo, scope: Callable[[str], bool]
+) -> Iterator[Compared]:
+    """What becomes of the images, bucket by bucket.
+
+    Only rows whose URI is in `scope` can have vanished.
+    """
+    together = _buckets_together(max(listing.rows, table.rows))
+    for listed, rows in zip(listing.read(together), table.read(together), strict=True):
+        yield _compare(listed.to_pandas(), rows.to_pandas(), redo, scope)
+
+
+def _compare(
+    listed: pd.DataFrame, rows: pd.DataFrame, redo: Redo, scope: Callable[[str], bool]
+) -> Compared:
+    duplicate = listed.duplicated(IMAGE_URI)
+    rows, surplus = _by_time(rows)
+    latest = rows[~surplus].rename_axis("row").reset_index()
+    pairs = listed[~duplicate].merge(latest, "left", on=IMAGE_URI, suffixes=("", "_then"))
+
+    has_row = pairs[FILE].notna()
+    version, then = pairs[IMAGE_VERSION], pairs[f"{IMAGE_VERSION}_then"]
+    changed = has_row & version.notna() & (then.isna() | (version != then))
+    stale = has_row & ~changed & pairs[STALE].eq(True)
+    redo_stale = stale & redo.stale
+    retried = has_row & ~changed & ~redo_stale & pairs[RETRY].eq(True)
+    work_again = changed | redo_stale | retried
+
+    is_listed = np.zeros(len(rows), bool)
+    is_listed[pairs["row"].dropna().astype(int)] = True
+    unlisted = rows[~is_listed & ~surplus]
+    in_scope = np.array([scope(uri) for uri in unlisted[IMAGE_URI]], bool)
+    vanished = unlisted[in_scope]
+    counts = Counts(
+        listed=len(pairs),
+        duplicates=int(duplicate.sum()),
+        new=int((~has_row).sum()),
+        changed=int(changed.sum()),
+        stale=int(redo_stale.sum()),
+        retried=int(retried.sum()),
+        already_there=int((has_row & ~work_again).sum()),
+        kept_stale=int((stale & ~work_again).sum()),
+        vanished=len(vanished),
+    )
+    return Compared(
+        counts,
+        pairs.loc[~has_row, POSITION].to_numpy(),
+        pairs.loc[work_again, [POSITION, FILE]].astype(int),
+        vanished[[IMAGE_URI, FILE]],
+        rows.loc[surplus, [POSITION, FILE]],
+    )

@@ -1,0 +1,1 @@
+"""SOURCE -> a stream of image records."""

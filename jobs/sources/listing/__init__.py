@@ -1,0 +1,1 @@
+"""The images in a folder of this machine or of a store, in the order of their names."""

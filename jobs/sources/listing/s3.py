@@ -1,0 +1,69 @@
+"""The pages of an S3 bucket, by ListObjectsV2: 1000 names each, in the order of their bytes.
+
+A prefix with few folders is listed folder by folder, so that several can be listed at the same
+time; one with many small folders, or none, from end to end. Throttling ("SlowDown") is retried by
+botocore, four times, and s3fs repeats that four times more, each after a longer delay.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
+from typing import Any
+
+from captioner.jobs.errors import UsageError
+from captioner.jobs.sources.listing.filters import Selection
+
+PAGE_KEYS = 1000  # the most that S3 gives
+FEW_FOLDERS = 20  # in the first page of a prefix
+Entry = tuple[str, Mapping[str, Any] | None]
+Page = list[Entry]
+
+
+def s3_pages(fs: Any, root: str, selection: Selection) -> Callable[[str], Iterator[Page]]:
+    """The pages of a folder below `root` (bucket and prefix), for remote.py.
+
+    Folders of which the selection does not want all depths are listed one by one.
+    """
+    bucket, prefix, _ = fs.split_path(root)
+    if not bucket:
+        raise UsageError("the bucket must be named, as in s3://BUCKET/**/*.jpg")
+    top = f"{prefix}/" if prefix else ""
+
+    def pages(folder: str) -> Iterator[Page]:
+        prefix = top + (folder or selection.start)
+        if selection.is_deep(folder.rstrip("/")):
+            names = _pages(fs, bucket, top, prefix, delimiter="")
+            first = next(names)
+            if len(first) < PAGE_KEYS or not 0 < _folders(first, folder) <= FEW_FOLDERS:
+                yield first
+                yield from names
+                return
+        yield from _pages(fs, bucket, top, prefix, delimiter="/")
+
+    return pages
+
+
+def _folders(page: Page, folder: str) -> int:
+    """How many folders directly in this one the names of a page are in."""
+    names = (name[len(folder) :] for name, _ in page)
+    return len({name.partition("/")[0] for name in names if "/" in name})
+
+
+def _pages(fs: Any, bucket: str, top: str, prefix: str, delimiter: str) -> Iterator[Page]:
+    """The names below `top` of a prefix; with a delimiter, those directly in it."""
+    request = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
+    token: dict[str, str] = {}
+    while True:
+        answer = fs.call_s3("list_objects_v2", **request, **token, MaxKeys=PAGE_KEYS)
+        yield sorted(_entries(answer, len(top)), key=itemgetter(0))
+        if not answer.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": answer["NextContinuationToken"]}
+
+
+def _entries(answer: Mapping[str, Any], start: int) -> Iterator[Entry]:
+    """Objects and folders of an answer; an object whose name ends with "/" only marks a folder."""
+    for found in answer.get("Contents", ()):
+        if not found["Key"].endswith("/"):
+            yield found["Key"][start:], {**found, "size": found["Size"]}
+    for found in answer.get("CommonPrefixes", ()):
+        yield found["Prefix"][start:], None

@@ -1,0 +1,1 @@
+"""Files that list images: CSV, JSON lines, Parquet, text."""

@@ -1,0 +1,107 @@
+"""The files of an S3 Inventory, here or in S3, and the rows of its CSV and Parquet files."""
+
+import gzip
+import hashlib
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from io import BufferedReader, BytesIO
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+from captioner.jobs.errors import UsageError
+from captioner.jobs.sources.manifests.streams import BATCH_ROWS, Batches
+from captioner.jobs.storage.failures import listing_errors
+from captioner.jobs.storage.filesystems import filesystem
+from captioner.jobs.storage.uris import is_local
+
+T = TypeVar("T")
+_CSV_BLOCK = 4 * 1024 * 1024  # bytes that are parsed at once
+_FLAGS = ("is_latest", "is_delete_marker")
+_COLUMNS = ("bucket", "key", *_FLAGS, "size", "last_modified_date", "e_tag")  # that are read
+
+
+def data_rows(url: str, md5: str, is_csv: bool, names: Sequence[str]) -> Batches:
+    """The rows of a data file, in those of its columns `names` that make records.
+
+    Keys are as in the bucket. UsageError for a file with another MD5, before its first row.
+    """
+    columns = [name for name in names if name in _COLUMNS]
+    with _on_disk(url) as path:
+        with path.open("rb") as file:
+            check_md5(url, file, md5)
+        batches = _csv_rows(path, names, columns) if is_csv else _parquet_rows(path, columns)
+        while (batch := readable(url, lambda: next(batches, None))) is not None:
+            yield batch
+
+
+@contextmanager
+def _on_disk(url: str) -> Iterator[Path]:
+    """The path of a file, or of a temporary copy of one that is elsewhere."""
+    if is_local(url):
+        yield Path(url)
+        return
+    with tempfile.NamedTemporaryFile(prefix="captioner-inventory-") as copy:
+        with listing_errors(url, "read"):
+            files, path = filesystem(url)
+            files.get_file(path, copy.name)
+        yield Path(copy.name)
+
+
+def _csv_rows(path: Path, names: Sequence[str], columns: list[str]) -> Batches:
+    with gzip.open(path) as file:
+        if not file.read(1):  # which pyarrow takes for an error
+            return
+    with csv.open_csv(
+        pa.input_stream(path, compression="gzip"),
+        read_options=csv.ReadOptions(column_names=names, block_size=_CSV_BLOCK),
+        convert_options=csv.ConvertOptions(
+            include_columns=columns,
+            column_types={name: pa.bool_() if name in _FLAGS else pa.string() for name in columns},
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    ) as reader:
+        yield from map(_decoded, reader)
+
+
+def _decoded(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows of a CSV file with keys as they are; there they are URL-encoded, a space as `+`."""
+    keys = pc.replace_substring(rows.column("key"), "+", " ")
+    is_encoded = pc.match_substring(keys, "%")
+    decoded = pa.array(map(unquote, keys.filter(is_encoded).to_pylist()), pa.string())
+    keys = pc.replace_with_mask(keys, is_encoded, decoded)
+    return rows.set_column(rows.schema.get_field_index("key"), "key", keys)
+
+
+def _parquet_rows(path: Path, columns: list[str]) -> Batches:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+            yield batch.select(columns)
+
+
+def readable(url: str, read: Callable[[], T]) -> T:
+    """What reading `url` gives; UsageError if it cannot be read."""
+    try:
+        return read()
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"cannot read {url}: {reason}") from error
+
+
+def check_md5(url: str, file: BufferedReader | BytesIO, expected: str) -> None:
+    """UsageError if the content of the file at `url` is not what the inventory says it is."""
+    found = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+    if found != expected.strip().lower():
+        raise UsageError(
+            f"{url} is damaged or incomplete: its MD5 is {found}, the inventory says {expected}; "
+            "copy it again, or use the inventory of another day"
+        )

@@ -1,0 +1,201 @@
+"""Tar archives as a source: a record for each image in them, in the order in which they lie there.
+
+Samples are webdataset's: members in a row whose names have one key. The URI of a member is what
+fsspec opens, `tar://<name>::<archive>` (with `tar={"compression": "gzip"}` if it is a .tgz); a name
+that is no valid UTF-8 is percent-encoded. Where several members have one name, the first is the
+image and the others are duplicates to the plan.
+"""
+
+import gzip
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby, islice
+from operator import attrgetter
+from typing import IO, Any
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from captioner.jobs.errors import FetchError, UsageError
+from captioner.jobs.storage.containers import BUFFER, container_version, open_archive
+from captioner.jobs.storage.failures import check_final, fetch_error
+from captioner.jobs.storage.file_types import is_image_name
+from captioner.schemas.caption_table import Status
+from captioner.schemas.image_record import member_schema
+
+BATCH_ROWS = 1000
+MAX_JSON = 1024 * 1024  # bytes of a sidecar
+ARCHIVE_SCHEMA = member_schema(pa.schema([("key", pa.string()), ("json", pa.string())]))
+_KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)[.]([^/]*)", re.DOTALL)
+Row = tuple[str, str | None, dict[str, Any], str | None, str | None]  # of ARCHIVE_SCHEMA
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An image in an archive, or a sidecar, which has `json`.
+
+    Without a key it is the archive itself, whose `error` says from where on it cannot be read. It
+    has none if the archive cannot be opened: who reads it meets the fault, and tells its kind.
+    """
+
+    key: str | None = None
+    name: str = ""
+    offset: int = 0
+    size: int = 0
+    json: str | None = None
+    error: str | None = None
+
+
+def archive_records(
+    archives: Sequence[str], skipped: Counter[str], damaged: set[str]
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The schema and the batches of the images in archives, which are absolute paths or URLs.
+
+    An archive that cannot be read to its end gives the images before the damage, and a record of
+    its own, whose error says where that is. One that cannot be opened gives a record to be tried.
+    UsageError if nothing can be read of the only one, TemporaryError for faults of a remote store
+    that may pass. `skipped` counts what is no image, `damaged` gets the archives with an error;
+    both grow while the batches are read.
+    """
+    is_only = len(archives) == 1
+    rows = chain.from_iterable(_rows(each, skipped, damaged, is_only) for each in archives)
+    first = list(islice(rows, 1))
+    if is_only and first and first[0][0] == archives[0]:
+        raise UsageError(f"{archives[0]}: {first[0][2]['error']}")
+    return ARCHIVE_SCHEMA, _batches(chain(first, rows))
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
+    while part := list(islice(rows, BATCH_ROWS)):
+        columns = zip(zip(*part, strict=True), ARCHIVE_SCHEMA.types, strict=True)
+        arrays = [pa.array(values, kind) for values, kind in columns]
+        yield pa.record_batch(arrays, schema=ARCHIVE_SCHEMA)
+
+
+def _rows(archive: str, skipped: Counter[str], damaged: set[str], is_only: bool) -> Iterator[Row]:
+    version = None
+    try:
+        version = container_version(archive)
+        entries = _entries(archive, skipped)
+        first = list(islice(entries, 1))
+    except (FetchError, OSError) as error:
+        check_final(archive, error)
+        if is_only:
+            reason = fetch_error(error)
+            raise UsageError(f"{archive}: the archive cannot be opened: {reason}") from error
+        damaged.add(archive)
+        yield _row(archive, version, _Entry(), None)
+        return
+    for _, group in groupby(chain(first, entries), attrgetter("key")):
+        sample = list(group)
+        sidecars = [entry.json for entry in sample if entry.json is not None]
+        images = [entry for entry in sample if entry.json is None]
+        if not images:
+            skipped["no image's extension"] += len(sidecars)
+        for image in images:
+            if image.key is None:
+                damaged.add(archive)
+            yield _row(archive, version, image, sidecars[0] if sidecars else None)
+
+
+def _row(archive: str, version: str | None, image: _Entry, json: str | None) -> Row:
+    uri = archive if image.key is None else f"tar://{_text(image.name)}::{archive}"
+    member = {
+        "container": archive,
+        "offset": image.offset,
+        "size": image.size,
+        "error": image.error,
+    }
+    return uri, version, member, image.key and _text(image.key), json
+
+
+def _text(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return quote(name, errors="surrogateescape")
+    return name
+
+
+def _entries(archive: str, skipped: Counter[str]) -> Iterator[_Entry]:
+    """The images and sidecars of an archive, and last, if it is damaged, the archive itself.
+
+    FetchError or OSError if nothing can be read because it cannot be opened.
+    """
+    end = 0
+    try:
+        with (
+            open_archive(archive) as file,
+            tarfile.TarFile(fileobj=file, tarinfo=_Header, encoding="utf-8") as tar,
+        ):
+            for header in iter(tar.next, None):
+                tar.members.clear()  # type: ignore[attr-defined]  # or it would keep them all
+                if entry := _entry(tar, header, skipped):
+                    yield entry
+                end = header.offset_data + header.size
+            _check_rest(file)
+    except Exception as error:  # each store, zlib and tarfile have errors of their own
+        if isinstance(error, FetchError):
+            check_final(archive, error)
+        if end == 0 and _is_no_damage(error):
+            raise
+        reason = str(error) or type(error).__name__
+        yield _Entry(error=f"the archive cannot be read beyond byte {end}: {reason}")
+
+
+def _is_no_damage(error: Exception) -> bool:
+    if isinstance(error, FetchError):
+        return error.status is not Status.UNREADABLE
+    return isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
+
+
+def _check_rest(file: IO[bytes]) -> None:
+    """Read what follows an archive's end: there gzip checks all that it has unpacked."""
+    while block := file.read(BUFFER):
+        if block.strip(b"\0"):
+            raise ValueError("another archive follows: join them by tar --concatenate, not by cat")
+
+
+class _Header(tarfile.TarInfo):
+    """A header; where there should be one and is none, TarFile ends as if the archive did."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Header":
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the zeros at the end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
+def _entry(tar: tarfile.TarFile, header: tarfile.TarInfo, skipped: Counter[str]) -> _Entry | None:
+    """An image or sidecar; None for what is neither, which is counted."""
+    if header.isdir():
+        return None
+    match = _KEY_AND_EXTENSION.fullmatch(header.name)
+    if reason := _why_skipped(header, match):
+        skipped[reason] += 1
+        return None
+    assert match
+    if match[2].lower() == "json":
+        file = tar.extractfile(header)
+        assert file, "a regular file"
+        return _Entry(match[1], header.name, json=file.read().decode(errors="replace"))
+    error = "stored as a sparse file: pack it without --sparse" if header.issparse() else None
+    return _Entry(match[1], header.name, header.offset_data, header.size, error=error)
+
+
+def _why_skipped(header: tarfile.TarInfo, match: re.Match[str] | None) -> str | None:
+    if header.issym() or header.islnk():
+        return "links in archives"
+    if any(part.startswith(".") and part not in (".", "..") for part in header.name.split("/")):
+        return "hidden"
+    is_sidecar = match is not None and match[2].lower() == "json"
+    if is_sidecar and header.size > MAX_JSON:
+        return f"sidecars of more than {MAX_JSON} bytes"
+    is_image = match is not None and is_image_name(header.name)
+    return None if header.isreg() and (is_image or is_sidecar) else "no image's extension"

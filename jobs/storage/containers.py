@@ -1,0 +1,143 @@
+"""Files that hold many images: which they are, opening them, and their version."""
+
+import gzip
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import IO, Any, TypeVar
+
+import pyarrow.parquet as pq
+from fsspec.archive import AbstractArchiveFileSystem
+
+from captioner.jobs.errors import FetchError
+from captioner.jobs.storage.file_types import _GZIPPED
+from captioner.jobs.storage.filesystems import file_info, filesystem, open_copy
+from captioner.jobs.storage.retry import attempted, retried
+from captioner.jobs.storage.uris import (
+    file_name,
+    file_version,
+    info_version,
+    is_http,
+    is_local,
+    local_path,
+)
+from captioner.schemas.caption_table import Status
+
+READ_AHEAD = 8 * 1024 * 1024  # bytes, of a remote container
+BUFFER = 1024 * 1024  # bytes, of a local one
+T = TypeVar("T")
+
+
+@contextmanager
+def open_container(container: str, read_ahead: int = READ_AHEAD) -> Iterator[IO[bytes]]:
+    """The file at a path or URL, which may seek, and reads ahead. FetchError if it cannot be."""
+    if is_local(container):
+        with open(local_path(container), "rb", buffering=BUFFER) as file:  # noqa: PTH123
+            yield file
+    else:
+        with attempted(container, partial(_open_remote, container, read_ahead)) as file:
+            yield file
+
+
+@contextmanager
+def open_archive(archive: str) -> Iterator[IO[bytes]]:
+    """The bytes of a tar archive, unpacked if it is compressed: then to be read forwards only."""
+    with open_container(archive) as file:
+        if file_name(archive).lower().endswith(_GZIPPED):
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield unpacked  # type: ignore[misc]  # a GzipFile is no IO to typeshed
+        else:
+            yield file
+
+
+@contextmanager
+def open_parquet(
+    file: str, buffer: int = 0, read_ahead: int = READ_AHEAD
+) -> Iterator[pq.ParquetFile]:
+    """A Parquet file. With a `buffer`, in bytes, columns are read by and by, not as a whole."""
+    if is_local(file):
+        with pq.ParquetFile(local_path(file), buffer_size=buffer) as opened:
+            yield opened
+    else:
+        with (
+            open_container(file, read_ahead) as stream,
+            pq.ParquetFile(stream, buffer_size=buffer) as opened,
+        ):
+            yield opened
+
+
+def container_version(container: str) -> str | None:
+    """Changes whenever the file does; None where a store does not tell. FetchError if it is gone.
+
+    Of a local file time and size, of a remote one its ETag, or time and size.
+    """
+    return attempted(container, partial(_version, container))
+
+
+def _open_remote(container: str, read_ahead: int) -> IO[bytes]:
+    """A file that reads ahead, or a copy where only the whole file can be had."""
+    fs, path = filesystem(container)
+    if isinstance(fs, AbstractArchiveFileSystem):
+        return open_copy(container)
+    file = fs.open(path, "rb", block_size=read_ahead, cache_type="readahead")
+    if is_http(container) and not _gives_ranges(file):
+        file.close()
+        return open_copy(container)
+    return _Patient(file)  # type: ignore[return-value]  # no IO to typeshed
+
+
+def _gives_ranges(file: Any) -> bool:
+    """Whether an HTTP server gives a part of a file, which one need not do, nor say."""
+    from fsspec.implementations.http import HTTPFile
+
+    if not isinstance(file, HTTPFile):
+        return False
+    try:
+        file._fetch_range(1, 2)
+    except ValueError:
+        return False
+    return True
+
+
+class _Patient(io.RawIOBase):
+    """A remote file whose reads are retried where they failed, unseen by who unpacks it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        position = self._file.tell()
+        return retried(lambda _: self._read_at(position, size))
+
+    def _read_at(self, position: int, size: int | None) -> bytes:
+        self._file.seek(position)
+        return self._file.read(-1 if size is None else size)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _version(container: str) -> str | None:
+    if not is_local(container):
+        return info_version(file_info(container))
+    status = os.stat(local_path(container))  # noqa: PTH116
+    if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
+        raise FetchError(Status.FETCH_FAILED, "not a regular file")
+    return file_version(status)

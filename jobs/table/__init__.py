@@ -1,0 +1,1 @@
+"""OUT: the caption table, and who may write to it."""

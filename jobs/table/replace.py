@@ -1,0 +1,177 @@
+"""Rows of the table that are replaced or removed: each file of the table changes at once.
+
+A run keeps the rows that are to replace others in its folder `replacements/`, until it ends. Then
+each file of the table that has rows to be replaced is written anew, with the new ones in their
+stead, and takes the old file's place: a reader sees one row an image at any time. What a killed run
+has left is put in place when the next one begins; done twice, it gives the same table.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.paths import (
+    OutPath,
+    files,
+    folders_of_runs,
+    is_store,
+    remove_tree,
+    source,
+    sources,
+)
+from captioner.jobs.table.commit import write_whole
+from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.table.lease import check_lease
+from captioner.schemas.caption_table import Status, merged_schema, with_schema
+from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES
+
+PRUNED_ROWS = 1_000_000  # whose URIs are in memory at once, and those of one file more
+_KEYS = [IMAGE_URI, IMAGE_VERSION, "status"]
+KeptRows = Callable[[pa.Table, int], pa.Array]  # of a row group that begins at a position
+
+
+def put_replacements_in_place(out: OutFolder, scratch: Path) -> None:
+    """Put the rows that runs wrote to replace others into the files that have those.
+
+    A failure does not take the place of a caption of the same version of an image. Columns of a
+    manifest that the new row's source does not have keep their values. Rows for a file that someone
+    has removed go, too: their images are new then. UsageError for rows that do not fit their file.
+    """
+    for folder in folders_of_runs(out.runs, "replacements"):
+        for name, parts in _parts_by_replaced_file(folder).items():
+            if (out.captions / name).exists():
+                with _fitting(folder, out.captions / name):
+                    _replace(out.captions / name, parts, scratch)
+        check_lease(folder)
+        remove_tree(folder)
+
+
+def remove_surplus(surplus: Mapping[OutPath, Sequence[int]], scratch: Path) -> None:
+    """Remove the rows of images that have a later row."""
+    for path, positions in surplus.items():
+        _rewrite(path, _all_but_positions(positions), scratch)
+
+
+def prune(files: Sequence[OutPath], vanished_images: Path, scratch: Path) -> int:
+    """Remove the rows of images that are not listed; the number of these rows.
+
+    An Arrow file has their URIs and the numbers of the `files` that have their rows.
+    """
+    with pa.memory_map(str(vanished_images)) as file:
+        vanished = pa.ipc.open_file(file).read_all()
+        counts = np.bincount(vanished["file"])
+        together = np.cumsum(counts) // PRUNED_ROWS
+        for group in np.unique(together[counts > 0]):
+            numbers = pa.array(np.flatnonzero(together == group), pa.int32())
+            _prune_files(files, vanished.filter(pc.field("file").isin(numbers)), scratch)
+    return len(vanished)
+
+
+def _prune_files(files: Sequence[OutPath], vanished: pa.Table, scratch: Path) -> None:
+    vanished = vanished.sort_by("file")
+    numbers, starts = np.unique(vanished["file"], return_index=True)
+    for number, start, end in zip(numbers, starts, [*starts[1:], len(vanished)], strict=True):
+        uris = vanished[IMAGE_URI].slice(start, end - start).combine_chunks()
+        _rewrite(files[number], _all_but(uris), scratch)
+
+
+def _parts_by_replaced_file(folder: OutPath) -> Mapping[str, list[OutPath]]:
+    parts: dict[str, list[OutPath]] = defaultdict(list)
+    for path, opened in sources(files(folder, "*.parquet")):
+        names = pq.read_table(opened(), columns=[REPLACES])[REPLACES]
+        for name in names.unique().to_pylist():
+            parts[name].append(path)
+    return parts
+
+
+def _replace(path: OutPath, parts: Sequence[OutPath], scratch: Path) -> None:
+    of_this_file = pc.field(REPLACES) == path.name
+    keys, schemas = [], []
+    for _, opened in sources(parts):
+        part = opened()
+        keys.append(pq.read_table(part, columns=_KEYS, filters=of_this_file))
+        schemas.append(pq.read_schema(part))
+    uris = _replaced(path, pa.concat_tables(keys))
+    wanted = of_this_file & pc.field(IMAGE_URI).isin(uris)
+    new = (pq.read_table(opened(), filters=wanted) for _, opened in sources(parts))
+    old = _old_values(path, uris, schemas)
+    _rewrite(path, _all_but(uris), scratch, (_filled(rows, old) for rows in new), schemas)
+
+
+@contextmanager
+def _fitting(folder: OutPath, path: OutPath) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowTypeError as error:
+        raise UsageError(
+            f"the rows in {folder} do not fit {path.name}: {error}; remove that folder, and their "
+            "images are captioned anew"
+        ) from error
+
+
+def _old_values(path: OutPath, uris: pa.Array, new: Sequence[pa.Schema]) -> pa.Table:
+    """The columns that some of the new rows do not have, of the images whose rows they replace."""
+    file = source(path)
+    names = pq.read_schema(file).names
+    missing = [name for name in names if not all(name in schema.names for schema in new)]
+    return pq.read_table(
+        file, columns=[IMAGE_URI, *missing], filters=pc.field(IMAGE_URI).isin(uris)
+    )
+
+
+def _filled(rows: pa.Table, old: pa.Table) -> pa.Table:
+    places = pc.index_in(rows[IMAGE_URI], value_set=old[IMAGE_URI].combine_chunks())
+    for name in old.column_names:
+        if name not in rows.column_names:
+            rows = rows.append_column(old.schema.field(name), old[name].take(places))
+    return rows
+
+
+def _replaced(path: OutPath, new: pa.Table) -> pa.Array:
+    """The images whose new row takes the place of the old one."""
+    old = pq.read_table(source(path), columns=_KEYS).to_pandas()
+    pairs = new.to_pandas().merge(old, "left", on=IMAGE_URI, suffixes=("", "_then"))
+    version, then = pairs[IMAGE_VERSION], pairs[f"{IMAGE_VERSION}_then"]
+    same_version = version.isna() | (version == then)  # what is not known has not changed
+    worse = (pairs["status"] != Status.OK) & (pairs["status_then"] == Status.OK) & same_version
+    return pa.array(pairs.loc[~worse, IMAGE_URI], pa.string())
+
+
+def _all_but(uris: pa.Array) -> KeptRows:
+    return lambda rows, _start: pc.invert(pc.is_in(rows[IMAGE_URI], uris))
+
+
+def _all_but_positions(positions: Sequence[int]) -> KeptRows:
+    return lambda rows, start: pa.array(
+        ~np.isin(np.arange(start, start + rows.num_rows), positions)
+    )
+
+
+def _rewrite(
+    path: OutPath,
+    kept: KeptRows,
+    scratch: Path,
+    added: Iterable[pa.Table] = (),
+    schemas: Sequence[pa.Schema] = (),
+) -> None:
+    """Write a file of the table anew: what is kept of each row group, then what is added."""
+    with pq.ParquetFile(source(path), pre_buffer=is_store(path)) as file:
+        schema = merged_schema([file.schema_arrow, *schemas])
+        tables = (with_schema(table, schema) for table in chain(_kept(file, kept), added))
+        write_whole(tables, schema, path, scratch)
+
+
+def _kept(file: pq.ParquetFile, kept: KeptRows) -> Iterator[pa.Table]:
+    start = 0
+    for number in range(file.num_row_groups):
+        rows = file.read_row_group(number)
+        yield rows.filter(kept(rows, start))
+        start += rows.num_rows

@@ -1,0 +1,112 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from captioner.jobs.cli.main import main
+from tests.support.commands import captioner, environment
+
+HEAVY = "{'torch', 'torchvision', 'dask', 'distributed', 'pandas'}"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["status", "--help"], ["compact", "--help"]]
+)
+def test_help_imports_neither_torch_nor_dask(arguments: list[str]) -> None:
+    code = (
+        "import sys; from captioner.jobs.cli.main import main\n"
+        f"try: main({arguments!r})\n"
+        f"except SystemExit: sys.exit(str({HEAVY} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert result.stderr == "set()\n"
+    assert "usage: captioner" in result.stdout
+
+
+def test_every_option_of_a_job_file_is_a_flag_but_what_may_be_secret(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from dataclasses import fields
+
+    from captioner.jobs.config import JobConfig
+
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    text = capsys.readouterr().out.lower()
+    for field in fields(JobConfig):
+        is_flag = field.name.replace("_", "-") in text
+        assert is_flag == (field.name != "storage_options")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "no source given"),
+        (["run", "nowhere", "--out", "out"], "nowhere does not exist"),
+        (["run", "nowhere", "--out", "out", "--beam-size", "0"], "beam_size must be"),
+        (
+            ["run", "a", "--out", "o", "--min-confidence", "0.5", "--target-precision", "0.9"],
+            "min_confidence must be left out where target_precision is given",
+        ),
+        (["run", "nowhere", "--out", "out", "--config", "none.toml"], "cannot read none.toml"),
+        (["status", "nowhere"], "nowhere holds no caption table"),
+    ],
+)
+def test_an_error_of_the_user_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("captioner: error: ") and message in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_wrong_source_leaves_no_folder_behind(tmp_path: Path) -> None:
+    assert main(["run", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_status_counts_rows_from_the_files_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow.parquet as pq
+
+    captions = tmp_path / "captions"
+    captions.mkdir()
+    for part, states in enumerate((["ok", "ok"], ["ok", "denied"])):
+        table = pa.table({"status": pa.array(states).dictionary_encode(), "captioner": ["m@1"] * 2})
+        pq.write_table(table, captions / f"{part}.parquet")
+    assert main(["status", str(tmp_path), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["statuses"] == {"ok": 3, "denied": 1}
+    assert (status["images"], status["files"], status["captioners"]) == (4, 2, {"m@1": 4})
+    assert main(["status", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "images     4\ncaptioned  3\nfailed     1 (1 denied)" in text
+
+
+def test_a_foreign_file_in_the_table_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "captions").mkdir()
+    (tmp_path / "captions" / "foreign.parquet").write_text("text")
+    assert main(["status", str(tmp_path)]) == 2
+    assert "foreign.parquet is not a file of a caption table" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("captioner ")
+
+
+def test_a_source_that_retry_failed_has_swallowed_is_named(tmp_path: Path) -> None:
+    done = captioner("run", "--retry-failed", "photos", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "--retry-failed takes photos for a status: give SOURCE before it" in done.stderr

@@ -1,0 +1,257 @@
+import os
+import socket
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+import s3fs
+from fsspec.implementations.memory import MemoryFileSystem
+
+from captioner.jobs.errors import FetchError
+from captioner.jobs.fetching.fetch import fetch
+from captioner.jobs.storage import retry
+from captioner.jobs.storage.filesystems import configure, file_info
+from captioner.schemas.caption_table import Status
+from tests.support.servers import HttpServer, S3Server
+
+LIMIT = 1000
+
+
+def status_of(uri: str) -> Status:
+    with pytest.raises(FetchError) as caught:
+        fetch(uri, LIMIT)
+    assert str(caught.value)
+    return caught.value.status
+
+
+def test_a_local_file_is_its_bytes_by_path_and_by_file_url(tmp_path: Path) -> None:
+    path = tmp_path / "a b.jpg"
+    path.write_bytes(b"bytes")
+    assert fetch(str(path), LIMIT) == b"bytes"
+    assert fetch(path.as_uri(), LIMIT) == b"bytes"
+
+
+def test_a_name_that_is_not_utf8_is_fetched_by_its_file_url(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff.jpg"
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(b"bytes")
+    assert fetch(Path(os.fsdecode(path)).as_uri(), LIMIT) == b"bytes"
+
+
+def test_missing_files_are_not_found(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "broken").symlink_to("nowhere")
+    for name in ("none.jpg", "file/below.jpg", "broken", "null\0byte"):
+        assert status_of(str(tmp_path / name)) == Status.NOT_FOUND
+
+
+def test_a_file_of_the_limit_is_read_and_a_larger_one_is_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x" * LIMIT)
+    assert len(fetch(str(path), LIMIT)) == LIMIT
+    path.write_bytes(b"x" * (LIMIT + 1))
+    assert status_of(str(path)) == Status.TOO_LARGE
+
+
+def test_what_is_no_file_fails_instead_of_blocking(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.jpg"))
+        for name in ("pipe.jpg", "socket.jpg", "."):
+            assert status_of(str(tmp_path / name)) == Status.FETCH_FAILED
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (PermissionError(13, "no"), Status.DENIED),
+        (TimeoutError("slow"), Status.TIMEOUT),
+        (OSError(5, "disk"), Status.FETCH_FAILED),
+        (RuntimeError("a store's own error"), Status.FETCH_FAILED),
+    ],
+)
+def test_each_kind_of_failure_has_its_status(
+    error: Exception, status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(MemoryFileSystem, "open", fail)
+    monkeypatch.setattr(retry, "RETRY_DELAYS", ())
+    assert status_of("memory://bucket/a.jpg") == status
+
+
+def test_a_store_that_nothing_can_open_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "RETRY_DELAYS", (1e9,))
+    assert status_of("carrier-pigeon://bucket/a.jpg") == Status.FETCH_FAILED
+
+
+def test_a_limit_beyond_all_memory_is_no_limit(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"bytes")
+    assert fetch(str(tmp_path / "a.jpg"), 10**15) == b"bytes"
+
+
+def test_a_url_is_read_through_fsspec() -> None:
+    with fsspec.open("memory://bucket/a.jpg", "wb") as file:
+        file.write(b"bytes")
+    assert fetch("memory://bucket/a.jpg", LIMIT) == b"bytes"
+    assert status_of("memory://bucket/none.jpg") == Status.NOT_FOUND
+
+
+def test_passing_faults_of_a_remote_store_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = [OSError("reset"), TimeoutError("slow")]
+    opened = MemoryFileSystem.open
+
+    def flaky(*arguments: object) -> object:
+        if faults:
+            raise faults.pop()
+        return opened(*arguments)
+
+    with fsspec.open("memory://bucket/b.jpg", "wb") as file:
+        file.write(b"bytes")
+    monkeypatch.setattr(MemoryFileSystem, "open", flaky)
+    monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0, 0.0, 0.0))
+    assert fetch("memory://bucket/b.jpg", LIMIT) == b"bytes"
+    assert not faults
+
+
+# Real stores
+
+
+def status_once(uri: str, monkeypatch: pytest.MonkeyPatch) -> Status:
+    """The status of a failure that must not be retried."""
+    monkeypatch.setattr(retry, "RETRY_DELAYS", (1.0, 1e9))
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it was tried again"))
+    return status_of(uri)
+
+
+def test_an_object_is_its_bytes_by_one_request(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = s3.bucket({"a.jpg": b"bytes", "empty.jpg": b"", "big.jpg": b"x" * (LIMIT + 1)})
+    asked = []
+    call = s3fs.S3FileSystem._call_s3
+
+    async def count(fs: object, method: str, *rest: object, **options: object) -> object:
+        asked.append(method)
+        return await call(fs, method, *rest, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", count)
+    assert fetch(f"{bucket}/a.jpg", LIMIT) == b"bytes"
+    assert fetch(f"{bucket}/empty.jpg", LIMIT) == b""
+    assert status_of(f"{bucket}/big.jpg") == Status.TOO_LARGE
+    assert asked == ["get_object"] * 3
+
+
+def test_what_s3_does_not_have_or_give_is_told_apart(
+    s3: S3Server, http_server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = s3.bucket({})
+    assert status_once(f"{bucket}/none.jpg", monkeypatch) == Status.NOT_FOUND
+    assert status_once("s3://no-such-bucket-here/a.jpg", monkeypatch) == Status.NOT_FOUND
+    configure({"s3": {"endpoint_url": http_server.url}})
+    assert status_once("s3://status/403.jpg", monkeypatch) == Status.DENIED
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    configure({"s3": {**s3.options["s3"], "cache_regions": False}})
+    assert status_once(f"{bucket}/none.jpg", monkeypatch) == Status.DENIED
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [(404, "not_found"), (410, "not_found"), (401, "denied"), (403, "denied")],
+)
+def test_http_answers_that_are_final_are_not_retried(
+    http_server: HttpServer, monkeypatch: pytest.MonkeyPatch, code: int, status: str
+) -> None:
+    assert status_once(f"{http_server.url}/status/{code}.jpg", monkeypatch) == Status(status)
+    assert len(http_server.requested) == 1
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_http_answers_that_may_pass_are_retried(
+    http_server: HttpServer, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0, 0.0))
+    assert status_of(f"{http_server.url}/status/{code}.jpg") == Status.FETCH_FAILED
+    assert len(http_server.requested) == 3
+
+
+def test_an_http_image_is_its_bytes_by_one_request(http_server: HttpServer) -> None:
+    (http_server.folder / "a b.jpg").write_bytes(b"bytes")
+    (http_server.folder / "big.jpg").write_bytes(b"x" * (LIMIT + 1))
+    assert fetch(f"{http_server.url}/a%20b.jpg?x=1::2", LIMIT) == b"bytes"
+    assert status_of(f"{http_server.url}/big.jpg") == Status.TOO_LARGE
+    assert http_server.requested == ["/a%20b.jpg?x=1::2", "/big.jpg"]
+
+
+@pytest.mark.parametrize("protocol", ["http", "https"])
+def test_headers_are_sent_with_each_request(http_server: HttpServer, protocol: str) -> None:
+    (http_server.folder / "private").mkdir()
+    (http_server.folder / "private" / "a.jpg").write_bytes(b"bytes")
+    url = f"{http_server.url}/private/a.jpg"
+    assert status_of(url) == Status.DENIED
+    headers = {"headers": {"Authorization": "Basic dTpw"}}
+    for options in (headers, {"client_kwargs": headers}):
+        configure({protocol: options})
+        assert file_info(url)["size"] == 5
+        assert fetch(url, LIMIT) == b"bytes"
+    configure({})
+
+
+def test_a_server_that_never_answers_is_a_timeout(
+    http_server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "FETCH_SECONDS", 0.5)
+    assert status_of(f"{http_server.url}/hang/a.jpg") == Status.TIMEOUT
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "nothing")
+    configure({"s3": {"endpoint_url": http_server.url}})
+    assert status_of("s3://hang/a.jpg") == Status.TIMEOUT
+    configure({})
+
+
+def test_a_silent_connection_is_given_up_before_the_time_is_over(
+    http_server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.jobs.storage.filesystems.HTTP_READ_SECONDS", 0.2)
+    monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0,))
+    configure({})
+    assert status_of(f"{http_server.url}/hang/a.jpg") == Status.TIMEOUT
+    configure({})
+
+
+def test_a_server_that_is_not_there_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "RETRY_DELAYS", ())
+    assert status_of("http://127.0.0.1:9/a.jpg") == Status.FETCH_FAILED
+
+
+@pytest.mark.parametrize(("uri", "extra"), [("gs://b/a.jpg", "gs"), ("az://b/a.jpg", "az")])
+def test_a_package_that_is_missing_is_named_in_the_row(uri: str, extra: str) -> None:
+    with pytest.raises(FetchError, match=rf"pip install 'captioner\[{extra}\]'"):
+        fetch(uri, LIMIT)
+
+
+def test_an_archive_is_opened_once_for_all_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure({})
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for n in range(200):
+            archive.writestr(f"d/{n}.jpg", str(n) * 50, zipfile.ZIP_DEFLATED)
+    opened = []
+    init = zipfile.ZipFile.__init__
+    monkeypatch.setattr(
+        zipfile.ZipFile, "__init__", lambda *given, **rest: opened.append(1) or init(*given, **rest)
+    )
+    uris = [f"zip://d/{n}.jpg::{tmp_path}/x.zip" for n in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        data = list(pool.map(lambda uri: fetch(uri, LIMIT), uris))
+    assert data == [(str(n) * 50).encode() for n in range(200)]
+    assert len(opened) == 1
+    assert status_of(f"zip://none.jpg::{tmp_path}/x.zip") == Status.NOT_FOUND
+    assert status_of(f"zip://a.jpg::{tmp_path}/none.zip") == Status.NOT_FOUND

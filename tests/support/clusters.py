@@ -1,0 +1,78 @@
+"""Dask clusters whose workers start at once."""
+
+import multiprocessing
+import multiprocessing.forkserver
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent.parent
+
+
+PYTHONPATH = os.pathsep.join([str(TESTS / "faults"), str(TESTS.parent)])
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> None:
+    """The process that workers are forked from: it has imported torch, which takes them seconds.
+
+    Harmful images (faults/) harm them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PYTHONPATH)
+        multiprocessing.set_forkserver_preload(
+            [
+                "captioner.captioner",
+                "distributed",
+                "captioner.jobs.table.compact",
+                "captioner.jobs.execution.worker",
+            ]
+        )
+        multiprocessing.forkserver.ensure_running()
+
+
+@contextmanager
+def two_workers(**variables: str) -> Iterator[str]:
+    """The address of a Dask cluster with these variables in its workers' environment.
+
+    It needs the fixture `forkserver`.
+    """
+    import dask
+    from distributed import LocalCluster
+
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address=":0",
+            silence_logs=100,
+            env=variables,
+        ) as cluster,
+    ):
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="session")
+def scheduler(forkserver: None) -> Iterator[str]:
+    """The address of a Dask cluster of two workers."""
+    with two_workers() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def one_worker() -> Iterator[str]:
+    """A cluster of one thread of this process, which tests can patch; tasks come in order."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=":0",
+        protocol="inproc",
+    ) as cluster:
+        yield cluster.scheduler_address

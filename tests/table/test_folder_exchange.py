@@ -1,0 +1,64 @@
+"""Files of a folder that change at once, through a twin of the folder."""
+
+from pathlib import Path
+
+import pytest
+
+from captioner.jobs.errors import TemporaryError
+from captioner.jobs.table.folder_exchange import Twin
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the files a, b and c."""
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o750)
+    for name in "abc":
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return scratch
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_nothing_changes_before_the_swap_and_all_of_it_then(folder: Path, scratch: Path) -> None:
+    files = Twin(folder, scratch)
+    for changed, removed, after in [("a", "b", {"a": "A", "c": "c"}), ("c", "a", {"c": "C"})]:
+        before = contents(folder)
+        files.path(changed).unlink()
+        files.path(changed).write_text(changed.upper())
+        assert contents(folder) == before
+        files.swap(changed, [removed])
+        assert contents(folder) == after
+    assert folder.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_file_that_another_program_adds_meanwhile_is_not_lost(
+    folder: Path, scratch: Path
+) -> None:
+    files = Twin(folder, scratch)
+    (folder / "d").write_text("d")
+    with pytest.raises(TemporaryError, match="another program has changed"):
+        files.swap("a", ["b"])
+    assert contents(folder) == {"a": "a", "b": "b", "c": "c", "d": "d"}
+
+
+def test_a_folder_with_folders_or_a_link_to_one_has_no_twin(
+    folder: Path, scratch: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    with pytest.raises(OSError, match="link"):
+        Twin(link, scratch)
+    (folder / "below").mkdir()
+    with pytest.raises(OSError):
+        Twin(folder, scratch)
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "below", "c"]
