@@ -1,0 +1,25 @@
+"""Work done ahead by threads, in order."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def map_ahead(
+    pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int
+) -> Iterator["Future[R]"]:
+    """Submit `function(item)` for each item, and yield the futures in order.
+
+    At most `ahead` calls are submitted beyond the one that is yielded, so that memory does not grow
+    with the number of items. The caller decides when to wait, and what an exception means.
+    """
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
