@@ -1,30 +1,29 @@
 """run_job: a job from lock to report."""
 
 import sys
-from pathlib import Path
 
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import ExitCode, Interrupted, JobError, Terminated
 from captioner.jobs.execution.recorder import Tally
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
+from captioner.jobs.planning.partitions import share_plan
 from captioner.jobs.planning.plan import (
     check_listing_is_whole,
     make_plan,
     redo_of,
-    share_plan,
     vanished_file,
 )
 from captioner.jobs.sources.open_source import open_source, with_progress
 from captioner.jobs.sources.source import Source
+from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors, without_secrets
 from captioner.jobs.storage.filesystems import configure
-from captioner.jobs.storage.paths import is_store, make_folder, out_path
-from captioner.jobs.table.exclusive_writer import only_writer, usage_errors
-from captioner.jobs.table.fence import end_commits
-from captioner.jobs.table.layout import OutFolder, RunFolder
+from captioner.jobs.table.exclusive_writer import exclusive_writer, usage_errors
+from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.replace import prune, put_replacements_in_place, remove_surplus
 from captioner.jobs.table.review import check_threshold
+from captioner.jobs.table.writer import Writer
 from captioner.schemas.job_report import JobReport
 
 
@@ -46,25 +45,24 @@ def run_job(config: JobConfig) -> JobReport:
     if threshold and config.target_precision is not None and not config.quiet:
         print(f"captioner: {threshold}", file=sys.stderr)
     run = OutFolder(out_path(config.out)).new_run()
-    with only_writer(run) as folder:
-        _describe(config, run)
-        events = folder / run.events.name if is_store(run.events) else run.events
-        tally = Tally(run, str(config.source), source.skipped, events, threshold)
-        return _run(config, source, tally, folder)
+    with exclusive_writer(run) as writer:
+        _describe(config, writer)
+        tally = Tally(writer, str(config.source), source.skipped, writer.events, threshold)
+        return _run(config, source, tally)
 
 
-def _describe(config: JobConfig, run: RunFolder) -> None:
-    with usage_errors(run.out):
-        run.job_file.write_text(config.to_toml(), encoding="utf-8", errors="replace")
-        make_folder(run.replacements)
+def _describe(config: JobConfig, writer: Writer) -> None:
+    with usage_errors(writer.out):
+        writer.storage.make_folder(writer.run.replacements)
+        writer.write_text(config.to_toml(), writer.run.job_file)
 
 
-def _run(config: JobConfig, source: Source, tally: Tally, folder: Path) -> JobReport:
+def _run(config: JobConfig, source: Source, tally: Tally) -> JobReport:
     try:
-        with job_errors(tally.run.out.root):
-            _update_table(config, source, tally, folder)
+        with job_errors(tally.writer.out.root):
+            _update_table(config, source, tally)
     except KeyboardInterrupt as stop:
-        _finish(tally.run, folder)
+        _finish(tally.writer)
         terminated = isinstance(stop, Terminated)
         code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
         raise Interrupted(tally.write_report(code, "interrupted")) from None
@@ -75,35 +73,33 @@ def _run(config: JobConfig, source: Source, tally: Tally, folder: Path) -> JobRe
     return tally.write_report(_exit_code(config, tally))
 
 
-def _update_table(config: JobConfig, source: Source, tally: Tally, folder: Path) -> None:
-    run = tally.run
-    check_threshold(tally.threshold, run.out)
-    size, redo = config.partition_size, redo_of(config)
-    tally.plan = make_plan(source, run.out, folder, size, redo)
+def _update_table(config: JobConfig, source: Source, tally: Tally) -> None:
+    writer, redo = tally.writer, redo_of(config)
+    check_threshold(tally.threshold, writer.out)
+    tally.plan = make_plan(source, writer.out, writer.scratch, config.partition_size, redo)
     if config.prune:
         check_listing_is_whole(source, tally.plan.counts.listed)
-    remove_surplus(tally.plan.surplus, folder)
+    remove_surplus(tally.plan.surplus, writer)
     if tally.plan.images:
-        share_plan(run, folder)
-        index_table(run, redo.captioner or "", folder)
+        share_plan(writer.run, writer.scratch)
+        index_table(writer.run, redo.captioner or "", writer.scratch)
         _caption(config, tally)
-    _finish(run, folder)
+    _finish(writer)
     if config.prune:
-        tally.pruned = prune(tally.plan.files, vanished_file(folder), folder)
+        tally.pruned = prune(tally.plan.files, vanished_file(writer.scratch), writer)
 
 
 def _caption(config: JobConfig, tally: Tally) -> None:
-    from captioner.jobs.execution.driver import (
-        caption_plan,  # here, because a job without work needs no Dask
-    )
+    # Imported here, because a job without work needs no Dask.
+    from captioner.jobs.execution.driver import caption_plan
 
     caption_plan(config, worker_settings(config, tally.threshold), tally)
 
 
-def _finish(run: RunFolder, folder: Path) -> None:
-    """Rows that replace others go into the table, when no worker can add to them any more."""
-    end_commits(run)
-    put_replacements_in_place(run.out, folder)
+def _finish(writer: Writer) -> None:
+    """Let no worker commit any more, then put the rows that replace others into the table."""
+    writer.parts.end()
+    put_replacements_in_place(writer)
 
 
 def _exit_code(config: JobConfig, tally: Tally) -> ExitCode:

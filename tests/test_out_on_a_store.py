@@ -9,6 +9,7 @@ import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,10 +17,11 @@ from upath import UPath
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.preview import preview_job
-from captioner.jobs.storage import paths as store_module
-from captioner.jobs.storage.paths import files, out_path
-from captioner.jobs.table.compact import compact
-from captioner.jobs.table.exclusive_writer import only_writer
+from captioner.jobs.storage.backends import object_store
+from captioner.jobs.storage.backends.object_store import ObjectStore
+from captioner.jobs.storage.backends.paths import out_path
+from captioner.jobs.table.compaction.compact import compact
+from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.status import read_status
 from captioner.schemas.job_report import JobReport
@@ -83,7 +85,7 @@ def test_the_next_run_does_what_is_new_changed_failed_and_gone(job: JobConfig, u
 def test_large_objects_are_read_in_parts(
     job: JobConfig, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(object_store, "WHOLE_BYTES", 0)
     run_job(job)
     write_photographs(Path(job.source), 9)
     (Path(job.source) / "000.jpg").write_bytes(photograph(20))
@@ -115,8 +117,7 @@ def test_a_run_that_was_killed_goes_on_by_the_same_command(
     size = ("--partition-size", 4, "--workers", 1)
     line = ("run", photos, "--out", url, "--checkpoint", tiny_checkpoint, *size)
     process = subprocess.Popen(command(*line), env=environment(), start_new_session=True)
-    captions = out_path(url) / "captions"
-    while process.poll() is None and len(files(captions, "*.parquet")) < 2:
+    while process.poll() is None and len(OutFolder(out_path(url)).table_files()) < 2:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -134,16 +135,17 @@ def test_events_are_on_the_store_before_the_run_ends(
     job: JobConfig, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploaded = []
-    put = store_module.put
+    put = ObjectStore.put
 
-    def seen(file: Path, path: UPath) -> None:
-        uploaded.append((path.name, file.read_bytes().count(b"\n")))
-        put(file, path)
+    def seen(store: ObjectStore, file: Path, path: UPath) -> None:
+        if path.name == "events.jsonl":
+            uploaded.append(file.read_bytes().count(b"\n"))
+        put(store, file, path)
 
-    monkeypatch.setattr("captioner.jobs.execution.recorder.put", seen)
+    monkeypatch.setattr(ObjectStore, "put", seen)
     monkeypatch.setattr("captioner.jobs.execution.recorder.EVENTS_SECONDS", -1.0)
     run_job(job)
-    assert uploaded[0] == ("events.jsonl", 1) and len(uploaded) > 2
+    assert uploaded[0] == 1 and len(uploaded) > 2
 
 
 # Sources, options, copies, and the other commands
@@ -199,7 +201,7 @@ def test_the_images_of_an_archive_are_captioned_to_a_store(job: JobConfig, url: 
 def test_a_plan_says_what_a_run_would_do_and_writes_nothing(job: JobConfig, url: str) -> None:
     preview = preview_job(job, sample=4)
     assert preview.estimate and (preview.images, preview.table) == (8, f"{url}/captions")
-    assert keys(url) == set() and not files(out_path(url) / "captions", "*")
+    assert keys(url) == set() and not OutFolder(out_path(url)).table_files()
     run_job(job)
     preview = preview_job(job, sample=0)
     assert (preview.images, preview.counts.already_there) == (0, 8)
@@ -259,7 +261,7 @@ def test_rows_that_have_a_later_one_go_when_a_table_is_compacted(job: JobConfig,
 
 @pytest.mark.parametrize(
     ("step", "files_left"),
-    [("commit.put", 4), ("merge_journal.remove_objects", 1), ("merge_journal.remove", 1)],
+    [("put", 4), ("remove_files", 1), ("remove", 1)],
 )
 def test_a_compaction_that_died_at_any_step_is_finished_or_forgotten_by_the_next_command(
     url: str, monkeypatch: pytest.MonkeyPatch, step: str, files_left: int
@@ -267,19 +269,23 @@ def test_a_compaction_that_died_at_any_step_is_finished_or_forgotten_by_the_next
     run = new_run(url)
     for number in range(4):
         put_rows(run.part(f"{number:06d}"), f"image-{number}")
+    put = ObjectStore.put
 
-    def die(*_: object) -> None:
-        raise Died
+    def die(store: ObjectStore, *arguments: Any) -> None:
+        if step == "put" and arguments[1].suffix != ".parquet":
+            put(store, *arguments)  # the journal
+        else:
+            raise Died
 
     with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(f"captioner.jobs.table.{step}", die)
-        patch.setattr("captioner.jobs.table.compact.finish_swap", lambda *_: None)
+        patch.setattr("captioner.jobs.table.compaction.compact.finish_merge", lambda *_: None)
+        patch.setattr(ObjectStore, step, die)
         compact(url, quiet=True)
-    assert run.out.swap_journal.exists()
+    assert run.storage.exists(run.out.merge_journal)
     assert set(pd.read_parquet(f"{url}/captions")["image_uri"]) == {f"image-{n}" for n in range(4)}
-    with only_writer(new_run(url)):
+    with exclusive_writer(new_run(url)):
         assert len(parts(run)) == files_left
-    assert not run.out.swap_journal.exists()
+    assert not run.storage.exists(run.out.merge_journal)
     assert sorted(rows(url)) == [f"image-{n}" for n in range(4)]
     assert compact(url, quiet=True).files == 1
     assert sorted(rows(url)) == [f"image-{n}" for n in range(4)]

@@ -97,7 +97,7 @@ def _add_compact(commands: "Commands") -> None:
 
 def _compact(options: dict[str, Any]) -> int:
     from captioner.jobs.cli.text import compaction_text
-    from captioner.jobs.table.compact import compact
+    from captioner.jobs.table.compaction.compact import compact
 
     done = compact(**options)
     if not options.get("quiet"):

@@ -11,7 +11,7 @@ from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
 
 if TYPE_CHECKING:
-    from captioner.jobs.table.compact import Compaction
+    from captioner.jobs.table.compaction.compact import Compaction
 
 
 def status_text(status: TableStatus) -> str:

@@ -28,8 +28,6 @@ from captioner.jobs.execution.task import (
 from captioner.jobs.execution.worker import caption_partition, committed_result
 from captioner.jobs.pipeline.hash_index import HashLog
 from captioner.jobs.pipeline.settings import WorkerSettings
-from captioner.jobs.table.commit import publish
-from captioner.jobs.table.fence import end_commits, revoke
 from captioner.schemas.caption_table import Status
 
 TASKS_PER_THREAD = 2  # in flight: one at work, one waiting
@@ -107,7 +105,7 @@ class _Driver:
             raise kinds.get(result.fatal, JobError)(result.error)
         if result.error is not None:
             return self._settle_failure(task, result.error, died=result.died)
-        publish(task.run, task.name, replaces=task.replaces)
+        self.tally.writer.publish(task.name, replaces=task.replaces)
         self.tally.add(result)
         self.hashes.add(task.part, result.hashes)
         return []
@@ -117,7 +115,7 @@ class _Driver:
         result = committed_result(task)
         if result is not None:
             return self._settle_result(task, result)
-        if task.run.mark(task.key).exists():
+        if task.run.storage.exists(task.run.started_marker(task.key)):
             return self._settle_failure(task, DIED, died=True)
         if task.attempt >= MOST_ATTEMPTS:
             raise JobError(f"the workers die before they come to part {task.name}")
@@ -129,7 +127,8 @@ class _Driver:
         follow_ups = after_failure(task, reason, died=died)
         if not follow_ups:
             raise JobError(f"part {task.name} cannot even be recorded as crashed: {reason}")
-        if len(follow_ups) > 1 and not revoke(task.run, task.name, replaces=task.replaces):
+        parts = self.tally.writer.parts
+        if len(follow_ups) > 1 and not parts.revoke(task.name, replaces=task.replaces):
             result = committed_result(task)  # by a worker that only seemed dead
             return self._settle_result(task, result) if result else [again(task)]
         if follow_ups[0].verdict is not None and task.verdict is None:
@@ -139,6 +138,6 @@ class _Driver:
     def _give_up_if_nothing_works(self, reason: str) -> None:
         crashed = self.tally.statuses[Status.CRASHED]
         if crashed == self.tally.images >= CRASHES_TO_GIVE_UP:
-            end_commits(self.tally.run)
+            self.tally.writer.parts.end()
             self.tally.take_back()
             raise JobError(f"{crashed} images failed one by one, and none succeeded: {reason}")

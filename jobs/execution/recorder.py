@@ -15,10 +15,9 @@ from tqdm import tqdm
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.task import PartitionResult
 from captioner.jobs.planning.plan import Plan
-from captioner.jobs.storage.paths import files, is_store, put, remove
 from captioner.jobs.table.layout import RunFolder
-from captioner.jobs.table.lease import check_lease
 from captioner.jobs.table.review import Threshold
+from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
 
@@ -32,7 +31,7 @@ class Tally:
     `events` is the file of this machine that the events are written to.
     """
 
-    run: RunFolder
+    writer: Writer
     source: str
     skipped: Mapping[str, int]
     events: Path
@@ -49,6 +48,10 @@ class Tally:
     pruned: int = 0
     _uploaded: float = 0.0
     _bar: "tqdm[Any] | None" = None
+
+    @property
+    def run(self) -> RunFolder:
+        return self.writer.run
 
     @property
     def images(self) -> int:
@@ -82,10 +85,7 @@ class Tally:
 
     def take_back(self) -> None:
         """Remove the rows of this run: none is of an image that was at fault itself."""
-        check_lease(self.run.out.captions)
-        for folder in (self.run.out.captions, self.run.replacements):
-            for part in files(folder, f"{self.run.run_id}-*.parquet"):
-                remove(part)
+        self.writer.remove_parts()
         self.statuses.clear()
         self.partitions = self.reused = 0
 
@@ -98,8 +98,8 @@ class Tally:
             self._upload_events()
 
     def _upload_events(self) -> None:
-        if is_store(self.run.events) and self.events.exists():
-            put(self.events, self.run.events)
+        if self.events.exists():
+            self.run.storage.put(self.events, self.run.events)
             self._uploaded = time.monotonic()
 
     def write_report(self, code: ExitCode, error: str | None = None) -> JobReport:
@@ -130,5 +130,5 @@ class Tally:
             error=error,
         )
         self._upload_events()
-        self.run.report.write_text(report.to_json() + "\n", encoding="utf-8")
+        self.writer.write_text(report.to_json() + "\n", self.run.report)
         return report

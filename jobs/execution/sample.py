@@ -22,7 +22,7 @@ from captioner.jobs.execution.worker import (
 from captioner.jobs.pipeline.partition import Seconds, caption_rows, reader_count
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.storage.failures import without_secrets
-from captioner.jobs.table.commit import part_bytes
+from captioner.jobs.table.commits.commit import part_bytes
 from captioner.jobs.table.layout import OutFolder
 from captioner.schemas.caption_table import rows_to_table
 

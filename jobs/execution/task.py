@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.planning.plan import Plan
-from captioner.jobs.storage.paths import OutPath
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.table.commits.commit import parts_of
 from captioner.jobs.table.layout import RunFolder
 
 PARTS = 8  # of a partition that fails; three rounds find one image of 500
@@ -47,7 +48,7 @@ class Task:
     @property
     def part(self) -> OutPath:
         """The file that the worker writes the rows to."""
-        return self.run.handed_in(self.name, replaces=self.replaces)
+        return parts_of(self.run).path(self.name, replaces=self.replaces)
 
     @property
     def key(self) -> str:

@@ -22,11 +22,10 @@ from captioner.jobs.execution.task import DIED, PartitionResult, Task
 from captioner.jobs.pipeline.known_captions import digits, known_captions
 from captioner.jobs.pipeline.partition import Seconds, caption_rows, timed
 from captioner.jobs.pipeline.settings import WorkerSettings
-from captioner.jobs.planning.plan import read_partition
-from captioner.jobs.storage.failures import without_secrets
+from captioner.jobs.planning.partitions import read_partition
+from captioner.jobs.storage.failures import StoreError, without_secrets
 from captioner.jobs.storage.filesystems import configure
-from captioner.jobs.storage.paths import create, is_store, remove, source
-from captioner.jobs.table.commit import commit
+from captioner.jobs.table.commits.commit import commit
 from captioner.schemas.caption_table import Status, file_metadata, rows_to_table
 from captioner.schemas.image_record import REPLACES, passthrough_of
 
@@ -44,9 +43,9 @@ def caption_partition(task: Task) -> PartitionResult:
     """
     with _ONE_AT_A_TIME:
         _configure(task.settings.storage_options, task.run.run_id)
-        mark = task.run.mark(task.key)
+        storage, mark = task.run.storage, task.run.started_marker(task.key)
         try:
-            create(mark)
+            storage.create(mark)
         except FileExistsError:  # the scheduler tries again what a process has died of
             return PartitionResult(task.name, error=DIED, died=True)
         except OSError as error:
@@ -57,15 +56,15 @@ def caption_partition(task: Task) -> PartitionResult:
             return PartitionResult(task.name, error=without_secrets(traceback.format_exc()))
         finally:
             with suppress(OSError):  # its attempt is over, so nobody asks for it
-                remove(mark)
+                storage.remove(mark)
 
 
 def committed_result(task: Task) -> PartitionResult | None:
     """The result of a task whose part is in the table already; None if it is not."""
-    if not task.part.exists():
+    if not task.run.storage.exists(task.part):
         return None
     columns = ["status", "needs_review", "image_sha256"]
-    rows = pq.read_table(source(task.part), columns=columns).to_pydict()
+    rows = pq.read_table(task.run.storage.open(task.part), columns=columns).to_pydict()
     to_review = rows["needs_review"].count(True)
     pairs = zip(rows["status"], rows["image_sha256"], strict=True)
     hashes = digits([sha256 for status, sha256 in pairs if status == Status.OK])
@@ -112,15 +111,14 @@ def _metadata(task: Task, captioner: "Captioner") -> dict[bytes, bytes]:
 
 def _cannot_write(task: Task, error: OSError) -> PartitionResult:
     message = f"cannot write to {task.run.out.root}: {without_secrets(str(error))}"
-    return PartitionResult(task.name, error=message, fatal=_exit_code(task, error))
+    return PartitionResult(task.name, error=message, fatal=_exit_code(error))
 
 
-def _exit_code(task: Task, error: OSError) -> ExitCode:
-    """A store may take at another time what it does not take now."""
-    if not is_store(task.run.out.root):
+def _exit_code(error: OSError) -> ExitCode:
+    """Return how a run ends that cannot write; a store may accept later what it refuses now."""
+    if not isinstance(error, StoreError):
         return ExitCode.FAULT
-    is_final = isinstance(error, FileNotFoundError | PermissionError)
-    return ExitCode.USAGE if is_final else ExitCode.TEMPORARY
+    return ExitCode.USAGE if error.is_final else ExitCode.TEMPORARY
 
 
 @functools.lru_cache(maxsize=1)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioner.jobs.storage.paths import OutPath, files, get, is_store, put
+from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.read import batches_by_file
 from captioner.schemas.caption_table import Status
@@ -51,7 +51,7 @@ class HashLog:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._chunks = None if is_store(run.known) else _ChunkWriter(run, run.known)
+        self._chunks = _ChunkWriter(run, Path(str(run.known))) if run.storage.appends else None
 
     def add(self, part: OutPath, hashes: str) -> None:
         """Add the captions of a part, by the first 16 digits of each hash, in a row."""
@@ -65,7 +65,7 @@ class HashIndex:
     """A worker's view of the index. Only `files_of` is for several threads."""
 
     def __init__(self, run: RunFolder) -> None:
-        self._run, self._known = run, _Known(run.known)
+        self._run, self._known = run, _Known(run)
         self._chunks: list[tuple[Sorted, npt.NDArray[np.str_]]] = []
         self._begin_log()
 
@@ -121,18 +121,19 @@ class HashIndex:
 class _Known:
     """The folder of the index for a worker: a copy, fetched once, if the run's is on a store."""
 
-    def __init__(self, known: OutPath) -> None:
-        self._known = known
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
         self._copy: tempfile.TemporaryDirectory[str] | None = None
 
     def folder(self) -> Path:
         """OSError if it cannot be fetched."""
-        if not is_store(self._known):
-            return self._known
+        known, storage = self._run.known, self._run.storage
+        if storage.appends:
+            return Path(str(known))
         if self._copy is None:
             copy = tempfile.TemporaryDirectory(prefix="captioner-")
-            for file in files(self._known, "*.npy"):
-                get(self._known / file.name, Path(copy.name, file.name))
+            for file in storage.files(known, "*.npy"):
+                storage.get(file, Path(copy.name, file.name))
             self._copy = copy
         return Path(self._copy.name)
 
@@ -154,9 +155,8 @@ def index_table(run: RunFolder, captioner: str, folder: Path) -> None:
     chunks.write()
     if chunks.written > 1:
         _merge(known, chunks.written)
-    if is_store(run.known):
-        for file in known.iterdir():
-            put(file, run.known / file.name)
+    for file in known.iterdir():
+        run.storage.put(file, run.known / file.name)
 
 
 def first_bytes(sha256: str) -> int:

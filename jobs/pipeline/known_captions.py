@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captioner.jobs.pipeline.hash_index import PREFIX_DIGITS, HashIndex
-from captioner.jobs.storage.failures import os_errors
-from captioner.jobs.storage.paths import OutPath, is_store, source
+from captioner.jobs.storage.backends.backend import backend_of
+from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import RunFolder
 from captioner.schemas.caption_table import CONTENT_COLUMNS, Status
 
@@ -63,7 +63,7 @@ class KnownCaptions:
         return None
 
     def _in_file(self, path: OutPath, sha256: str) -> Values | None:
-        with suppress(OSError, LookupError, pa.ArrowException), os_errors():
+        with suppress(OSError, LookupError, pa.ArrowException):
             if page := _page(path, sha256, self._captioner):
                 self._pages.append(page)
                 return self._in_pages(sha256)
@@ -83,7 +83,8 @@ def digits(hashes: list[str]) -> str:
 
 def _page(path: OutPath, sha256: str, captioner: str) -> Page | None:
     """A row with this hash and a caption by this captioner, and those of its neighbours."""
-    with pq.ParquetFile(source(path), pre_buffer=is_store(path)) as file:
+    storage = backend_of(path)
+    with storage.open_parquet(storage.open(path)) as file:
         for group in range(file.num_row_groups):
             hashes = file.read_row_group(group, columns=[_HASH])[_HASH]
             for at in np.flatnonzero(pc.equal(hashes, sha256).to_numpy()).tolist():

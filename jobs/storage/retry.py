@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from captioner.jobs.errors import FetchError, UsageError
-from captioner.jobs.storage.failures import _undamaged, fetch_error, fetched, may_pass
+from captioner.jobs.storage.failures import fetch_error, fetched, may_pass, undamaged
 from captioner.jobs.storage.uris import is_local
 
 T = TypeVar("T")
@@ -37,4 +37,4 @@ def attempted(container: str, read: Callable[[], T]) -> T:
 
     A remote store is asked again after faults that may pass.
     """
-    return fetched(read) if is_local(container) else retried(lambda _: _undamaged(read))
+    return fetched(read) if is_local(container) else retried(lambda _: undamaged(read))

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioner.jobs.storage.paths import OutPath
+from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.buckets import BUCKET_ROWS, BUCKETS, Buckets
 from captioner.jobs.table.read import column_batches, opened_files
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION

@@ -1,13 +1,12 @@
 """Where everything lies in OUT.
 
-OUT/captions/*.parquet      the caption table, and nothing else
-OUT/runs/<run_id>/          job.toml, report.json, events.jsonl
-OUT/runs/<run_id>/replacements/  rows that replace others when the run ends, see replace.py
-OUT/runs/<run_id>/scratch/  the plan, an index, unfinished files, marks; gone when the run ends
-OUT/runs/.lock  .fence      see fence.py
-OUT/runs/.swap.json         there while files of the table are merged, see merge_journal.py
-
-OUT is a folder of this machine, or a prefix of an object store (see storage/paths.py).
+OUT/captions/*.parquet           the caption table, and nothing else
+OUT/runs/<run_id>/               job.toml, report.json, events.jsonl
+OUT/runs/<run_id>/replacements/  rows that replace others when the run ends (replace.py)
+OUT/runs/<run_id>/scratch/       the plan, an index, unfinished files; removed when the run ends
+OUT/runs/.lock                   the lock of the run at work (storage/backends/)
+OUT/runs/.fence                  which worker may still commit (commits/fence.py)
+OUT/runs/.swap.json              exists while files are merged (compaction/merge_journal.py)
 """
 
 import secrets
@@ -15,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from captioner.jobs.storage.paths import OutPath, files, is_store, make_folder, sizes
+from captioner.jobs.storage.backends.backend import Backend, backend_of
+from captioner.jobs.storage.backends.paths import OutPath
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class OutFolder:
     """OUT, the folder of one caption table and its runs."""
 
     root: OutPath
+
+    @property
+    def storage(self) -> Backend:
+        return backend_of(self.root)
 
     @property
     def captions(self) -> OutPath:
@@ -41,23 +45,23 @@ class OutFolder:
         return self.runs / ".fence"
 
     @property
-    def swap_journal(self) -> OutPath:
+    def merge_journal(self) -> OutPath:
         return self.runs / ".swap.json"
 
     def name_of(self, path: OutPath) -> str:
-        """A file's path below OUT."""
+        """Return a file's path below OUT."""
         return "/".join(path.parts[len(self.root.parts) :])
 
     def table_files(self) -> Sequence[OutPath]:
-        """The files of the table, sorted by name: by run, then by partition."""
-        return files(self.captions, "*.parquet")
+        """List the files of the table, sorted by name: by run, then by partition."""
+        return self.storage.files(self.captions, "*.parquet")
 
     def table_sizes(self) -> list[int]:
-        """The bytes of each file of the table."""
-        return sizes(self.captions, "*.parquet")
+        """List the bytes of the files of the table."""
+        return self.storage.sizes(self.captions, "*.parquet")
 
     def new_run(self) -> "RunFolder":
-        """The folder of a run that starts now; ids sort by time."""
+        """Return the folder of a run that starts now; ids sort by time."""
         return RunFolder(self, f"{datetime.now(UTC):%Y%m%dT%H%M%S-%f}-{secrets.token_hex(2)}")
 
 
@@ -67,6 +71,10 @@ class RunFolder:
 
     out: OutFolder
     run_id: str
+
+    @property
+    def storage(self) -> Backend:
+        return self.out.storage
 
     @property
     def root(self) -> OutPath:
@@ -94,24 +102,19 @@ class RunFolder:
 
     @property
     def known(self) -> OutPath:
-        """The index of the captions that there are, see pipeline/hash_index.py."""
+        """The index of captioned images, see pipeline/hash_index.py."""
         return self.scratch / "known"
 
     def part(self, name: str, *, replaces: bool = False) -> OutPath:
-        """The file of a part: the table's, or with rows that are to replace others of the table."""
+        """Return the file of a part: of the table, or with rows that will replace others of it."""
         folder = self.replacements if replaces else self.out.captions
         return folder / f"{self.run_id}-{name}.parquet"
 
-    def handed_in(self, name: str, *, replaces: bool = False) -> OutPath:
-        """Where a worker writes a part: on a store, the driver copies it from there."""
-        part = self.part(name, replaces=replaces)
-        return self.scratch / "parts" / part.name if is_store(part) else part
-
-    def mark(self, key: str) -> OutPath:
-        """The file which is there while a worker is at the task of that key."""
+    def started_marker(self, key: str) -> OutPath:
+        """Return the file that exists while a worker is at the task of that key."""
         return self.scratch / f"{key}.started"
 
     def create(self) -> None:
-        """Make the folders a run writes to."""
-        make_folder(self.scratch)
-        make_folder(self.out.captions)
+        """Make the folders that a run writes to."""
+        for folder in (self.scratch, self.out.captions):
+            self.storage.make_folder(folder)

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioner.jobs.errors import TemporaryError, UsageError
-from captioner.jobs.storage.failures import is_of_arrow
-from captioner.jobs.storage.paths import OutPath, Source, is_store, source, sources
+from captioner.jobs.storage.backends.backend import backend_of, open_ahead
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.storage.failures import StoreError
 
 BATCH_ROWS = 65_536
 T = TypeVar("T")
@@ -17,30 +18,30 @@ T = TypeVar("T")
 def batches_by_file(
     paths: Iterable[OutPath], columns: Sequence[str]
 ) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Columns of each file of the table, in order; UsageError for what is no such file."""
+    """Yield the batches of some columns, file by file; raise UsageError for a foreign file."""
     for path, file in opened_files(paths):
         yield column_batches(path, file, columns)
 
 
 def opened_files(paths: Iterable[OutPath]) -> Iterator[tuple[OutPath, pq.ParquetFile]]:
-    """Files of the table, to be read one after the other; UsageError for what is none."""
-    for path, opened in sources(paths):
-        yield path, _opened(path, opened)
+    """Open files of the table, one after the other; raise UsageError for a foreign file."""
+    for path, file in open_ahead(paths):
+        yield path, _opened(path, file.result)
 
 
 def open_file(path: OutPath) -> pq.ParquetFile:
-    """A file of the table, to be read; UsageError if it is no such file."""
-    return _opened(path, lambda: source(path))
+    """Open a file of the table; raise UsageError for a foreign file."""
+    return _opened(path, lambda: backend_of(path).open(path))
 
 
-def _opened(path: OutPath, opened: Callable[[], Source]) -> pq.ParquetFile:
-    return readable(path, lambda: pq.ParquetFile(opened(), pre_buffer=is_store(path)))
+def _opened(path: OutPath, opened: Callable[[], pa.NativeFile]) -> pq.ParquetFile:
+    return readable(path, lambda: backend_of(path).open_parquet(opened()))
 
 
 def column_batches(
     path: OutPath, file: pq.ParquetFile, columns: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    """Columns of a file of the table, which is closed in the end; UsageError if it lacks one."""
+    """Yield columns of a file of the table, then close it; raise UsageError if it lacks one."""
     with file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
@@ -50,19 +51,35 @@ def column_batches(
             yield batch.select(columns)
 
 
-def readable(path: OutPath, read: Callable[[], T]) -> T:
-    """What reading a file of the table gives; UsageError if it is no such file.
+def rechunked(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of `rows` rows; the last one may have fewer."""
+    waiting: list[pa.Table] = []
+    missing = rows
+    for table in tables:
+        while table.num_rows >= missing:
+            yield pa.concat_tables([*waiting, table.slice(0, missing)]).combine_chunks()
+            table, waiting, missing = table.slice(missing), [], rows
+        waiting.append(table)
+        missing -= table.num_rows
+    if missing < rows:
+        yield pa.concat_tables(waiting).combine_chunks()
 
-    TemporaryError if it is gone since the files were listed: a command that writes to OUT is at
-    work.
+
+def readable(path: OutPath, read: Callable[[], T]) -> T:
+    """Call `read`, which reads a file of the table.
+
+    Raise UsageError if it is not one, and TemporaryError if it has disappeared since the files were
+    listed: a command that writes to OUT is at work.
     """
     try:
         return read()
     except FileNotFoundError as error:
-        raise TemporaryError(f"{path} is gone, the table changes just now; try again") from error
+        raise TemporaryError(
+            f"{path} disappeared while the table was being rewritten; try again"
+        ) from error
+    except StoreError:
+        raise
     except (pa.ArrowException, OSError) as error:
-        if is_store(path) and not is_of_arrow(error):
-            raise
         raise _foreign(path, str(error)) from error
 
 

@@ -1,9 +1,9 @@
-"""Rows of the table that are replaced or removed: each file of the table changes at once.
+"""Replace or remove rows of the table: each of its files changes in one step.
 
-A run keeps the rows that are to replace others in its folder `replacements/`, until it ends. Then
-each file of the table that has rows to be replaced is written anew, with the new ones in their
-stead, and takes the old file's place: a reader sees one row an image at any time. What a killed run
-has left is put in place when the next one begins; done twice, it gives the same table.
+Rows that replace others wait in the run's folder `replacements/` until the run ends. Then each file
+of the table with outdated rows is rewritten with the new ones: a reader sees one row an image at
+any time. The next run puts in place what a killed run has left; done twice, it gives the same
+table.
 """
 
 from collections import defaultdict
@@ -18,18 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.storage.paths import (
-    OutPath,
-    files,
-    folders_of_runs,
-    is_store,
-    remove_tree,
-    source,
-    sources,
-)
-from captioner.jobs.table.commit import write_whole
-from captioner.jobs.table.layout import OutFolder
-from captioner.jobs.table.lease import check_lease
+from captioner.jobs.storage.backends.backend import backend_of, open_ahead
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import Status, merged_schema, with_schema
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES
 
@@ -38,32 +29,32 @@ _KEYS = [IMAGE_URI, IMAGE_VERSION, "status"]
 KeptRows = Callable[[pa.Table, int], pa.Array]  # of a row group that begins at a position
 
 
-def put_replacements_in_place(out: OutFolder, scratch: Path) -> None:
-    """Put the rows that runs wrote to replace others into the files that have those.
+def put_replacements_in_place(writer: Writer) -> None:
+    """Move the rows that runs wrote to replace others into the files with the outdated rows.
 
-    A failure does not take the place of a caption of the same version of an image. Columns of a
-    manifest that the new row's source does not have keep their values. Rows for a file that someone
-    has removed go, too: their images are new then. UsageError for rows that do not fit their file.
+    A failure never replaces a caption of the same version of an image. Columns of a manifest that
+    the source of the new row lacks keep their values. Rows for a file that someone has removed are
+    dropped: their images are new then. UsageError for rows that do not fit their file.
     """
-    for folder in folders_of_runs(out.runs, "replacements"):
-        for name, parts in _parts_by_replaced_file(folder).items():
-            if (out.captions / name).exists():
-                with _fitting(folder, out.captions / name):
-                    _replace(out.captions / name, parts, scratch)
-        check_lease(folder)
-        remove_tree(folder)
+    captions = writer.out.captions
+    for folder in writer.storage.folders_below(writer.out.runs, "replacements"):
+        for name, parts in _parts_by_replaced_file(writer, folder).items():
+            if writer.storage.exists(captions / name):
+                with _fitting(folder, captions / name):
+                    _replace(captions / name, parts, writer)
+        writer.remove_tree(folder)
 
 
-def remove_surplus(surplus: Mapping[OutPath, Sequence[int]], scratch: Path) -> None:
-    """Remove the rows of images that have a later row."""
+def remove_surplus(surplus: Mapping[OutPath, Sequence[int]], writer: Writer) -> None:
+    """Remove the rows of images that have a later row, by file and position."""
     for path, positions in surplus.items():
-        _rewrite(path, _all_but_positions(positions), scratch)
+        _rewrite(path, _all_but_positions(positions), writer)
 
 
-def prune(files: Sequence[OutPath], vanished_images: Path, scratch: Path) -> int:
-    """Remove the rows of images that are not listed; the number of these rows.
+def prune(files: Sequence[OutPath], vanished_images: Path, writer: Writer) -> int:
+    """Remove the rows of images that are no longer listed; return the number of these rows.
 
-    An Arrow file has their URIs and the numbers of the `files` that have their rows.
+    The Arrow file `vanished_images` has their URIs, and which of `files` has the row.
     """
     with pa.memory_map(str(vanished_images)) as file:
         vanished = pa.ipc.open_file(file).read_all()
@@ -71,39 +62,39 @@ def prune(files: Sequence[OutPath], vanished_images: Path, scratch: Path) -> int
         together = np.cumsum(counts) // PRUNED_ROWS
         for group in np.unique(together[counts > 0]):
             numbers = pa.array(np.flatnonzero(together == group), pa.int32())
-            _prune_files(files, vanished.filter(pc.field("file").isin(numbers)), scratch)
+            _prune_files(files, vanished.filter(pc.field("file").isin(numbers)), writer)
     return len(vanished)
 
 
-def _prune_files(files: Sequence[OutPath], vanished: pa.Table, scratch: Path) -> None:
+def _prune_files(files: Sequence[OutPath], vanished: pa.Table, writer: Writer) -> None:
     vanished = vanished.sort_by("file")
     numbers, starts = np.unique(vanished["file"], return_index=True)
     for number, start, end in zip(numbers, starts, [*starts[1:], len(vanished)], strict=True):
         uris = vanished[IMAGE_URI].slice(start, end - start).combine_chunks()
-        _rewrite(files[number], _all_but(uris), scratch)
+        _rewrite(files[number], _all_but(uris), writer)
 
 
-def _parts_by_replaced_file(folder: OutPath) -> Mapping[str, list[OutPath]]:
+def _parts_by_replaced_file(writer: Writer, folder: OutPath) -> Mapping[str, list[OutPath]]:
     parts: dict[str, list[OutPath]] = defaultdict(list)
-    for path, opened in sources(files(folder, "*.parquet")):
-        names = pq.read_table(opened(), columns=[REPLACES])[REPLACES]
+    for path, file in open_ahead(writer.storage.files(folder, "*.parquet")):
+        names = pq.read_table(file.result(), columns=[REPLACES])[REPLACES]
         for name in names.unique().to_pylist():
             parts[name].append(path)
     return parts
 
 
-def _replace(path: OutPath, parts: Sequence[OutPath], scratch: Path) -> None:
+def _replace(path: OutPath, parts: Sequence[OutPath], writer: Writer) -> None:
     of_this_file = pc.field(REPLACES) == path.name
     keys, schemas = [], []
-    for _, opened in sources(parts):
-        part = opened()
+    for _, file in open_ahead(parts):
+        part = file.result()
         keys.append(pq.read_table(part, columns=_KEYS, filters=of_this_file))
         schemas.append(pq.read_schema(part))
     uris = _replaced(path, pa.concat_tables(keys))
     wanted = of_this_file & pc.field(IMAGE_URI).isin(uris)
-    new = (pq.read_table(opened(), filters=wanted) for _, opened in sources(parts))
+    new = (pq.read_table(file.result(), filters=wanted) for _, file in open_ahead(parts))
     old = _old_values(path, uris, schemas)
-    _rewrite(path, _all_but(uris), scratch, (_filled(rows, old) for rows in new), schemas)
+    _rewrite(path, _all_but(uris), writer, (_filled(rows, old) for rows in new), schemas)
 
 
 @contextmanager
@@ -112,14 +103,14 @@ def _fitting(folder: OutPath, path: OutPath) -> Iterator[None]:
         yield
     except pa.ArrowTypeError as error:
         raise UsageError(
-            f"the rows in {folder} do not fit {path.name}: {error}; remove that folder, and their "
-            "images are captioned anew"
+            f"the rows in {folder} do not fit {path.name}: {error}; remove that folder, and the "
+            "next run captions their images again"
         ) from error
 
 
 def _old_values(path: OutPath, uris: pa.Array, new: Sequence[pa.Schema]) -> pa.Table:
-    """The columns that some of the new rows do not have, of the images whose rows they replace."""
-    file = source(path)
+    """Read the columns that some of the new rows lack, of the images whose rows they replace."""
+    file = backend_of(path).open(path)
     names = pq.read_schema(file).names
     missing = [name for name in names if not all(name in schema.names for schema in new)]
     return pq.read_table(
@@ -136,11 +127,11 @@ def _filled(rows: pa.Table, old: pa.Table) -> pa.Table:
 
 
 def _replaced(path: OutPath, new: pa.Table) -> pa.Array:
-    """The images whose new row takes the place of the old one."""
-    old = pq.read_table(source(path), columns=_KEYS).to_pandas()
+    """Return the images whose new row replaces the old one."""
+    old = pq.read_table(backend_of(path).open(path), columns=_KEYS).to_pandas()
     pairs = new.to_pandas().merge(old, "left", on=IMAGE_URI, suffixes=("", "_then"))
     version, then = pairs[IMAGE_VERSION], pairs[f"{IMAGE_VERSION}_then"]
-    same_version = version.isna() | (version == then)  # what is not known has not changed
+    same_version = version.isna() | (version == then)  # an unknown version has not changed
     worse = (pairs["status"] != Status.OK) & (pairs["status_then"] == Status.OK) & same_version
     return pa.array(pairs.loc[~worse, IMAGE_URI], pa.string())
 
@@ -158,15 +149,15 @@ def _all_but_positions(positions: Sequence[int]) -> KeptRows:
 def _rewrite(
     path: OutPath,
     kept: KeptRows,
-    scratch: Path,
+    writer: Writer,
     added: Iterable[pa.Table] = (),
     schemas: Sequence[pa.Schema] = (),
 ) -> None:
-    """Write a file of the table anew: what is kept of each row group, then what is added."""
-    with pq.ParquetFile(source(path), pre_buffer=is_store(path)) as file:
-        schema = merged_schema([file.schema_arrow, *schemas])
-        tables = (with_schema(table, schema) for table in chain(_kept(file, kept), added))
-        write_whole(tables, schema, path, scratch)
+    """Rewrite a file of the table: the rows kept of each row group, then those added."""
+    file = writer.storage.open_parquet(writer.storage.open(path))
+    schema = merged_schema([file.schema_arrow, *schemas])
+    tables = (with_schema(table, schema) for table in chain(_kept(file, kept), added))
+    writer.write(tables, schema, path)
 
 
 def _kept(file: pq.ParquetFile, kept: KeptRows) -> Iterator[pa.Table]:

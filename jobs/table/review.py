@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.storage.paths import OutPath, Source, sources
+from captioner.jobs.storage.backends.backend import open_ahead
+from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import readable
 from captioner.schemas.caption_table import REVIEW
@@ -37,20 +38,20 @@ class Threshold:
 
 
 def needs_review(confidence: float | None, threshold: Threshold | None) -> bool | None:
-    """Whether a caption needs review; None if nothing can be said."""
+    """Return whether a caption needs review; None without a confidence or a threshold."""
     if confidence is None or threshold is None:
         return None
     return confidence < threshold.min_confidence
 
 
 def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
-    """Refuse a second threshold in a table: `needs_review` means one thing in all its rows.
+    """Raise UsageError for a second threshold: `needs_review` means one thing in all rows.
 
-    Rows of runs without a threshold do not count: they say null. Raises UsageError.
+    Rows of runs without a threshold do not count: there it is null.
     """
     if threshold is None:
         return
-    others = {_threshold_of(path, opened) for path, opened in sources(out.table_files())}
+    others = {_threshold_of(path, file.result) for path, file in open_ahead(out.table_files())}
     for other in others - {None, threshold.min_confidence}:
         raise UsageError(
             f"{out.captions} is marked for review below a confidence of {other}, not "
@@ -59,11 +60,11 @@ def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
         )
 
 
-def _threshold_of(path: OutPath, opened: Callable[[], Source]) -> float | None:
+def _threshold_of(path: OutPath, opened: Callable[[], pa.NativeFile]) -> float | None:
     return min_confidence(readable(path, lambda: pq.read_schema(opened())))
 
 
 def min_confidence(schema: pa.Schema) -> float | None:
-    """The threshold of a table's file, None if its captions were not judged."""
+    """Return the threshold of a table's file; None if its captions were not judged."""
     threshold = json.loads((schema.metadata or {}).get(REVIEW, b"null"))
     return threshold["min_confidence"] if threshold else None

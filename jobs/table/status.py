@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors
-from captioner.jobs.storage.paths import out_path
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import column_batches, opened_files
 from captioner.jobs.table.review import min_confidence
 
-_MARK = "needs_review"  # which files of the first schema do not have
+_MARK = "needs_review"  # a column that files of the first schema lack
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class TableStatus:
 
 
 def read_status(out: str | Path) -> TableStatus:
-    """Count the rows of the table in OUT; UsageError if there is no table."""
+    """Count the rows of the table in OUT; raise UsageError if there is no table."""
     folder = OutFolder(out_path(out))
     try:
         with job_errors(folder.root):
             return _read_status(folder)
-    except OSError as error:  # of this machine: those of a store are JobErrors by now
+    except OSError as error:
         raise UsageError(f"cannot read {folder.captions}: {error}") from error
 
 
 def _read_status(folder: OutFolder) -> TableStatus:
-    if not folder.captions.is_dir():
+    if not folder.storage.is_folder(folder.captions):
         raise UsageError(f"{folder.root} holds no caption table (no folder {folder.captions})")
     counts: dict[str, Counter[Any]] = {name: Counter() for name in ("status", "captioner", _MARK)}
     thresholds: set[float | None] = set()

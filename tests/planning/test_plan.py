@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.planning.plan import MIN_ROWS, Plan, make_plan, read_partition, vanished_file
+from captioner.jobs.planning.partitions import MIN_ROWS, read_partition
+from captioner.jobs.planning.plan import Plan, make_plan, vanished_file
 from captioner.jobs.sources.source import Source
 from captioner.jobs.table import buckets
 from captioner.jobs.table.keys import Redo

@@ -16,7 +16,8 @@ import pytest
 from pyarrow import csv
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.planning.plan import make_plan, read_partition
+from captioner.jobs.planning.partitions import read_partition
+from captioner.jobs.planning.plan import make_plan
 from captioner.jobs.sources.manifests import formats as manifest_kinds
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.table.keys import Redo

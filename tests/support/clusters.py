@@ -27,7 +27,7 @@ def forkserver() -> None:
             [
                 "captioner.captioner",
                 "distributed",
-                "captioner.jobs.table.compact",
+                "captioner.jobs.table.compaction.compact",
                 "captioner.jobs.execution.worker",
             ]
         )

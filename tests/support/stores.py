@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from captioner.jobs import JobConfig
-from captioner.jobs.storage.paths import OutPath, out_path
-from captioner.jobs.table import lease as lease_module
-from captioner.jobs.table.commit import write_whole
+from captioner.jobs.storage.backends import lease as lease_module
+from captioner.jobs.storage.backends.backend import Lock
+from captioner.jobs.storage.backends.paths import OutPath, out_path
+from captioner.jobs.table.commits.commit import write_whole
 from captioner.jobs.table.layout import OutFolder, RunFolder
 from captioner.schemas.caption_table import CaptionRow, Status, file_metadata, rows_to_table
 from tests.support.clusters import two_workers
@@ -102,6 +104,11 @@ def keys(url: object) -> set[str]:
     return {key for key in below if not key.startswith(("captions/", "runs/.lock/"))}
 
 
+def locked(run: RunFolder) -> AbstractContextManager[Lock]:
+    """Hold the lock of OUT, as a run does."""
+    return run.storage.lock(run.out.lock, run.out.root, run.run_id)
+
+
 def new_run(url: str) -> RunFolder:
     return OutFolder(out_path(url)).new_run()
 
@@ -122,4 +129,4 @@ def put_rows(path: OutPath, uri: str) -> None:
     )
     table = rows_to_table([row], pa.table({"x": [1]}), file_metadata({"me": {}}, None))
     with tempfile.TemporaryDirectory() as scratch:
-        write_whole([table], table.schema, path, Path(scratch))
+        write_whole([table], table.schema, path, Path(scratch), nullcontext())

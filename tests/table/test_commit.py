@@ -7,11 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs.errors import StaleCommit, TemporaryError, UsageError
-from captioner.jobs.table import commit as commit_module
-from captioner.jobs.table.commit import commit
-from captioner.jobs.table.fence import commit_right, revoke, take_fence
+from captioner.jobs.table.commits import commit as commit_module
+from captioner.jobs.table.commits.commit import commit, parts_of
 from captioner.jobs.table.layout import OutFolder, RunFolder
-from captioner.jobs.table.run_lock import run_lock
+from tests.support.stores import locked
 
 TABLE = pa.table({"image_uri": ["a"]})
 
@@ -24,7 +23,7 @@ def run(tmp_path: Path) -> RunFolder:
 def new_run(out: OutFolder) -> RunFolder:
     run = out.new_run()
     run.create()
-    take_fence(run)
+    parts_of(run).begin()
     return run
 
 
@@ -74,7 +73,7 @@ def test_a_worker_of_a_former_run_cannot_commit(run: RunFolder) -> None:
 
 
 def test_a_revoked_part_cannot_be_committed_but_others_can(run: RunFolder) -> None:
-    assert revoke(run, "000000")
+    assert parts_of(run).revoke("000000")
     with pytest.raises(StaleCommit):
         commit(TABLE, run, "000000")
     commit(TABLE, run, "000000-000000-000001")
@@ -82,33 +81,33 @@ def test_a_revoked_part_cannot_be_committed_but_others_can(run: RunFolder) -> No
 
 def test_a_part_that_is_committed_cannot_be_revoked(run: RunFolder) -> None:
     commit(TABLE, run, "000000")
-    assert not revoke(run, "000000")
+    assert not parts_of(run).revoke("000000")
 
 
 def test_the_fence_waits_for_a_commit_that_has_the_right(run: RunFolder) -> None:
     spawn = multiprocessing.get_context("spawn")
-    with commit_right(run, "000000"):
+    with parts_of(run).permission("000000"):
         other = spawn.Process(target=new_run, args=(run.out,))
         other.start()
         other.join(1.0)
         assert other.is_alive()
     other.join(10)
     assert other.exitcode == 0
-    with pytest.raises(StaleCommit), commit_right(run, "000000"):
+    with pytest.raises(StaleCommit), parts_of(run).permission("000000"):
         pass
 
 
 def test_a_second_run_on_the_same_folder_is_refused_and_told_who_has_it(run: RunFolder) -> None:
-    with run_lock(run):
+    with locked(run):
         message = f"in use by run {run.run_id}, process"
-        with pytest.raises(TemporaryError, match=message), run_lock(run.out.new_run()):
+        with pytest.raises(TemporaryError, match=message), locked(run.out.new_run()):
             pass
-    with run_lock(run.out.new_run()):
+    with locked(run.out.new_run()):
         pass
 
 
 def _hold_lock(out: OutFolder) -> None:
-    with run_lock(out.new_run()):
+    with locked(out.new_run()):
         time.sleep(60)
 
 
@@ -117,11 +116,11 @@ def test_the_lock_of_a_killed_run_is_free(run: RunFolder) -> None:
     holder.start()
     while not (run.out.lock.exists() and run.out.lock.read_text()):
         time.sleep(0.01)
-    with pytest.raises(TemporaryError), run_lock(run):
+    with pytest.raises(TemporaryError), locked(run):
         pass
     holder.kill()
     holder.join()
-    with run_lock(run):
+    with locked(run):
         pass
 
 
@@ -129,6 +128,6 @@ def test_an_out_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(UsageError, match="cannot write to"),
-        run_lock(OutFolder(tmp_path / "file").new_run()),
+        locked(OutFolder(tmp_path / "file").new_run()),
     ):
         pass

@@ -27,15 +27,16 @@ import pytest
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
 from captioner.jobs.errors import TemporaryError, UsageError
-from captioner.jobs.table import compact as compact_module
-from captioner.jobs.table import merge_journal as swap_module
-from captioner.jobs.table.compact import compact
-from captioner.jobs.table.exclusive_writer import only_writer
+from captioner.jobs.table.compaction import compact as compact_module
+from captioner.jobs.table.compaction import merge_journal
+from captioner.jobs.table.compaction.compact import compact
+from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder
-from captioner.jobs.table.run_lock import run_lock
+from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import CaptionRow, Status, file_metadata, rows_to_table
 from tests.support.commands import captioner, command, environment
 from tests.support.photographs import photograph, write_photographs
+from tests.support.stores import locked
 from tests.support.tables import image_names
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -49,8 +50,8 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def have_no_twin(out: Path) -> None:
-    """Have the table in a folder that cannot be exchanged for another (twin.py): a link."""
+def have_no_exchange(out: Path) -> None:
+    """Have the table in a folder that cannot be exchanged for another: a link."""
     (out / "captions").rename(out / "elsewhere")
     (out / "captions").symlink_to("elsewhere")
 
@@ -110,7 +111,7 @@ def test_small_files_become_one_with_the_same_rows(out: Path) -> None:
     assert (done.rows, done.superseded, done.files_before, done.files) == (rows, 0, 20, 1)
     assert done.bytes == (out / "captions" / "r-000000.parquet").stat().st_size < done.bytes_before
     assert [path.name for path in (out / "runs").iterdir() if path.is_dir()] == []
-    assert not OutFolder(out).swap_journal.exists()
+    assert not OutFolder(out).merge_journal.exists()
 
 
 def test_duckdb_and_pandas_read_the_result(out: Path) -> None:
@@ -253,13 +254,13 @@ def test_memory_does_not_grow_with_the_files(out: Path, monkeypatch: pytest.Monk
     assert 0 < most < 10 * size  # of 60
 
 
-@pytest.mark.parametrize("has_twin", [True, False])
-def test_a_reader_sees_every_row_once_or_where_there_is_no_twin_seldom_twice(
-    out: Path, has_twin: bool
+@pytest.mark.parametrize("has_exchange", [True, False])
+def test_a_reader_sees_every_row_once_or_without_an_exchange_seldom_twice(
+    out: Path, has_exchange: bool
 ) -> None:
     rows = write_parts(out, 200, rows=5)
-    if not has_twin:
-        have_no_twin(out)
+    if not has_exchange:
+        have_no_exchange(out)
     ended = threading.Event()
 
     def reads() -> list[tuple[int, int]]:
@@ -282,8 +283,8 @@ def test_a_reader_sees_every_row_once_or_where_there_is_no_twin_seldom_twice(
             ended.set()
     seen = Counter(pair for reader in readers for pair in reader.result())
     assert {different for _, different in seen} == {rows}
-    assert seen[rows, rows] > (0 if has_twin else 0.8) * seen.total()
-    assert not has_twin or set(seen) == {(rows, rows)}
+    assert seen[rows, rows] > (0 if has_exchange else 0.8) * seen.total()
+    assert not has_exchange or set(seen) == {(rows, rows)}
 
 
 def test_status_says_to_try_again_if_a_file_is_merged_away_meanwhile(
@@ -300,15 +301,15 @@ def test_the_new_file_is_there_before_the_others_go(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = write_parts(out, 3)
-    have_no_twin(out)
+    have_no_exchange(out)
     seen = []
-    remove = swap_module._remove
+    remove = merge_journal._remove
 
-    def looking(folder: OutFolder, scratch: Path, gone: Sequence[Path]) -> None:
-        seen.append((len(gone), len(read(out)["image_uri"].unique())))
-        remove(folder, scratch, gone)
+    def looking(writer: Writer, names: Sequence[str]) -> None:
+        seen.append((len(names), len(read(out)["image_uri"].unique())))
+        remove(writer, names)
 
-    monkeypatch.setattr(swap_module, "_remove", looking)
+    monkeypatch.setattr(merge_journal, "_remove", looking)
     compact(out, quiet=True)
     assert seen == [(2, rows)]
 
@@ -329,14 +330,14 @@ def _compact_and_die(out: Path, step: int) -> None:
     os._exit(0)
 
 
-@pytest.mark.parametrize("has_twin", [True, False])
+@pytest.mark.parametrize("has_exchange", [True, False])
 def test_killed_before_any_step_every_row_is_there_and_once_after_the_next_command(
-    out: Path, tmp_path: Path, has_twin: bool, forkserver: None
+    out: Path, tmp_path: Path, has_exchange: bool, forkserver: None
 ) -> None:
     rows = write_parts(out, 5, rows=100)
     write_part(out, "s", ["/0/0.jpg"], at=NOON + timedelta(seconds=1), model="b@1")
-    if not has_twin:
-        have_no_twin(out)
+    if not has_exchange:
+        have_no_exchange(out)
     processes = multiprocessing.get_context("forkserver")
     twice = 0
     for step in range(1000):
@@ -350,8 +351,8 @@ def test_killed_before_any_step_every_row_is_there_and_once_after_the_next_comma
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
-        with only_writer(OutFolder(copy).new_run()):  # as a run begins
-            assert not OutFolder(copy).swap_journal.exists()
+        with exclusive_writer(OutFolder(copy).new_run()):  # as a run begins
+            assert not OutFolder(copy).merge_journal.exists()
             assert rows <= len(read(copy)) <= rows + 1, f"killed before step {step}"
         assert compact(copy, 30_000, quiet=True).files == 2
         table = read(copy)
@@ -359,7 +360,7 @@ def test_killed_before_any_step_every_row_is_there_and_once_after_the_next_comma
         assert table["captioner"].to_pylist()[0] == "b@1"
         assert not list(copy.glob("runs/*/scratch"))
     assert step > 25
-    assert not twice if has_twin else twice >= 3
+    assert not twice if has_exchange else twice >= 3
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -392,7 +393,7 @@ def test_a_table_in_use_or_none_at_all_is_refused(tmp_path: Path, out: Path) -> 
     assert main(["compact", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists()
     assert main(["compact", str(out), "--target-bytes", "0"]) == 2
-    with run_lock(OutFolder(out).new_run()):
+    with locked(OutFolder(out).new_run()):
         assert main(["compact", str(out)]) == 75
         with pytest.raises(TemporaryError, match="in use by run"):
             compact(out, quiet=True)

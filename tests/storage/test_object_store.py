@@ -15,16 +15,16 @@ from s3fs.core import S3File
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
-from captioner.jobs.planning.plan import read_partition
-from captioner.jobs.storage import paths as store_module
-from captioner.jobs.storage.failures import job_errors
+from captioner.jobs.planning.partitions import read_partition
+from captioner.jobs.storage.backends import object_store
+from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.filesystems import configure
-from captioner.jobs.storage.paths import files, is_store, out_path, remove_objects, remove_tree
-from captioner.jobs.table.commit import commit, publish
-from captioner.jobs.table.compact import compact
+from captioner.jobs.table.commits.commit import commit, parts_of
+from captioner.jobs.table.compaction.compact import compact
+from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.status import read_status
-from tests.support.stores import SECRET, new_run, put_rows
+from tests.support.stores import SECRET, locked, new_run, put_rows
 
 
 @pytest.fixture
@@ -59,12 +59,13 @@ def test_a_job_keeps_the_url_of_its_table_from_any_working_directory(tmp_path: P
 def test_of_a_large_file_only_the_columns_asked_for_travel(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(object_store, "WHOLE_BYTES", 0)
     run, random = new_run(url), np.random.default_rng(0)
     size = 200_000
     table = pa.table({"status": ["ok"] * size, "captioner": ["c"] * size, "x": random.random(size)})
     commit(table, run, "000000")
-    publish(run, "000000")
+    with locked(run) as lock:
+        parts_of(run).publish("000000", lock)
     fetched = []
     fetch_range = S3File._fetch_range
 
@@ -128,7 +129,7 @@ def test_an_object_that_is_no_parquet_is_told_from_a_store_that_fails(
     put_rows(part, "a")
     assert read_status(url).images == 1
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "WHOLE_BYTES", 0)
+        patch.setattr(object_store, "WHOLE_BYTES", 0)
 
         def fail(*_: object) -> None:
             raise TimeoutError(f"no answer for {SECRET}")
@@ -175,20 +176,21 @@ def test_objects_that_cannot_be_removed_are_an_error(
 ) -> None:
     run_job(job)
     configure(job.storage_options)
-    captions = OutFolder(out_path(url)).captions
-    assert is_store(captions)
+    out = OutFolder(out_path(url))
+    captions, names = out.captions, [path.name for path in out.table_files()]
 
     async def removes_nothing(*_: Any, **__: Any) -> list[str]:
         return []
 
     monkeypatch.setattr(type(captions.fs), "_bulk_delete", removes_nothing)
     with pytest.raises(OSError, match="cannot be removed"):
-        remove_objects(captions, files(captions, "*"))
+        out.storage.remove_files(captions, names, Path())
     with pytest.raises(OSError, match="cannot be removed"):
-        remove_tree(captions)
+        out.storage.remove_tree(captions)
 
 
 def test_a_full_disk_is_not_the_fault_of_the_store(url: str) -> None:
-    with pytest.raises(JobError, match="No space left") as caught, job_errors(out_path(url)):
+    writing = exclusive_writer(new_run(url))
+    with pytest.raises(JobError, match="No space left") as caught, writing:
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.exit_code == ExitCode.FAULT

@@ -1,0 +1,96 @@
+"""The partitions of a run on disk: an Arrow file with a record batch for each."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from captioner.jobs.storage.backends.backend import backend_of
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.table.layout import RunFolder
+from captioner.jobs.table.read import rechunked
+from captioner.schemas.image_record import REPLACES
+
+MIN_PARTITIONS = 16  # if that leaves them
+MIN_ROWS = 64  # each
+NEW, NO_WORK = -1, -2  # actions; to redo an image, the action is the number of its row's file
+Actions = npt.NDArray[np.int32]  # by position in the listing
+Listed: TypeAlias = pa.ipc.RecordBatchFileReader
+PLAN = "plan.arrow"
+COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
+
+
+def plan_file(folder: Path) -> Path:
+    """Return the plan in a folder."""
+    return folder / PLAN
+
+
+def share_plan(run: RunFolder, folder: Path) -> None:
+    """Put the plan where workers of other machines read it."""
+    run.storage.put(plan_file(folder), run.scratch / PLAN)
+
+
+def read_partition(folder: OutPath, partition: int) -> pa.Table:
+    """Read the records of a partition, with the columns that a manifest passes through."""
+    return pa.Table.from_batches([backend_of(folder).read_batch(folder / PLAN, partition)])
+
+
+def write_partitions(
+    path: Path, listing: Path, actions: Actions, files: Sequence[OutPath], size: int
+) -> tuple[list[int], int]:
+    """Write the new images, then those to redo, both in the order of the listing.
+
+    Returns the sizes of the partitions, and the number of the first one to redo.
+    """
+    sizes: list[int] = []
+    with pa.OSFile(str(listing)) as spool:
+        listed = pa.ipc.open_file(spool)
+        schema = listed.schema.append(pa.field(REPLACES, pa.string()))
+        with pa.ipc.new_file(str(path), schema, options=COMPRESSED) as file:
+
+            def write(batches: Iterator[pa.RecordBatch]) -> None:
+                for partition in _partitions(batches, size):
+                    file.write_batch(partition.combine_chunks().to_batches()[0])
+                    sizes.append(partition.num_rows)
+
+            write(_new_images(listed, actions, schema))
+            first_redo = len(sizes)
+            write(_images_to_redo(listed, actions, schema, files))
+    return sizes, first_redo
+
+
+def _with_actions(listed: Listed, actions: Actions) -> Iterator[tuple[pa.RecordBatch, Actions]]:
+    start = 0
+    for number in range(listed.num_record_batches):
+        batch = listed.get_batch(number)
+        yield batch, actions[start : start + batch.num_rows]
+        start += batch.num_rows
+
+
+def _new_images(listed: Listed, actions: Actions, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for batch, action in _with_actions(listed, actions):
+        rows = batch.filter(pa.array(action == NEW))
+        yield pa.record_batch([*rows.columns, pa.nulls(rows.num_rows, pa.string())], schema=schema)
+
+
+def _images_to_redo(
+    listed: Listed, actions: Actions, schema: pa.Schema, files: Sequence[OutPath]
+) -> Iterator[pa.RecordBatch]:
+    names = pa.array([path.name for path in files], pa.string())
+    for batch, action in _with_actions(listed, actions):
+        rows = batch.filter(pa.array(action >= 0))
+        replaces = names.take(pa.array(action[action >= 0]))
+        yield pa.record_batch([*rows.columns, replaces], schema=schema)
+
+
+def _partitions(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """Cut the same rows into partitions of even size."""
+    tables = (pa.Table.from_batches([batch]) for batch in batches)
+    for table in rechunked(tables, MIN_PARTITIONS * size):
+        even = -(-table.num_rows // MIN_PARTITIONS)
+        step = min(size, max(even, MIN_ROWS))
+        for start in range(0, table.num_rows, step):
+            yield table.slice(start, step)

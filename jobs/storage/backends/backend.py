@@ -1,0 +1,124 @@
+"""What OUT asks of the place where it lies, whatever that is."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from itertools import tee
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from captioner.jobs.storage.backends.local_folder import LocalFolder
+from captioner.jobs.storage.backends.object_store import ObjectStore
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.storage.look_ahead import map_ahead
+
+OPEN_AHEAD = 16  # files that are opened before they are read
+
+
+class Lock(Protocol):
+    """The exclusive right to change what is in OUT."""
+
+    def confirm(self) -> None:
+        """Raise TemporaryError if the lock was lost, StoreError if the store cannot say."""
+
+
+class Backend(Protocol):
+    """A folder of this machine, or an object store.
+
+    Every method raises OSError where it fails, and StoreError, which is one, if a store does.
+    Paths are `Any` here because each backend takes its own kind.
+    """
+
+    @property
+    def appends(self) -> bool:
+        """Whether a file can grow where it lies, and other machines see it grow."""
+
+    def make_folder(self, folder: Any) -> None:
+        """Make a folder and its parents, where there are folders."""
+
+    def exists(self, path: Any) -> bool:
+        """Return whether there is a file."""
+
+    def is_folder(self, path: Any) -> bool:
+        """Return whether there is a folder."""
+
+    def files(self, folder: Any, pattern: str) -> Sequence[OutPath]:
+        """List the files of a folder that match, sorted by name; none if it does not exist."""
+
+    def sizes(self, folder: Any, pattern: str) -> list[int]:
+        """List the bytes of the files of a folder that match."""
+
+    def folders_below(self, folder: Any, name: str) -> Sequence[OutPath]:
+        """List `folder/*/name`, sorted; on a store, those that hold objects."""
+
+    def open(self, path: Any) -> pa.NativeFile:
+        """Open a file for reading anywhere in it."""
+
+    def open_parquet(self, file: pa.NativeFile) -> Any:
+        """Open a pyarrow.parquet.ParquetFile, with the reads that suit the backend."""
+
+    def read_batch(self, path: Any, number: int) -> pa.RecordBatch:
+        """Read one record batch of an Arrow file."""
+
+    def read_bytes(self, path: Any) -> bytes:
+        """Read a small file."""
+
+    def create(self, path: Any, content: bytes = b"") -> None:
+        """Write a file that does not exist yet; raise FileExistsError if it does."""
+
+    def put(self, file: Path, path: Any) -> None:
+        """Move or copy a finished local file to `path`, whole, durably, over any other file.
+
+        A local OUT needs it on the same file system.
+        """
+
+    def get(self, path: Any, file: Path) -> None:
+        """Copy a file to this machine."""
+
+    def copy(self, path: Any, to: Any) -> None:
+        """Copy a file within the backend, whole, over any other file."""
+
+    def remove(self, path: Any) -> None:
+        """Remove a file if it exists."""
+
+    def remove_files(self, folder: Any, names: Iterable[str], scratch: Path) -> None:
+        """Remove files of a folder that exist, at once as nearly as can be, durably."""
+
+    def remove_tree(self, folder: Any, *, ignore_errors: bool = False) -> None:
+        """Remove a folder and everything in it; raise OSError if something stays."""
+
+    def remove_empty_folder(self, folder: Any) -> None:
+        """Remove a folder if nothing is in it, where there are folders."""
+
+    def sync(self, folder: Any) -> None:
+        """Make the renames and removals in a folder survive a power failure."""
+
+    def work_folder(self, scratch: Any) -> AbstractContextManager[Path]:
+        """Provide a folder of this machine to prepare files in."""
+
+    def lock(self, path: Any, out: Any, run_id: str) -> AbstractContextManager[Lock]:
+        """Hold the lock at `path` of an OUT for a run; raise TemporaryError if another has it."""
+
+
+def is_store(path: OutPath) -> bool:
+    """Return whether a path is on an object store."""
+    return not isinstance(path, Path)
+
+
+def backend_of(path: OutPath) -> Backend:
+    """Return the backend of a path."""
+    return _OBJECT_STORE if is_store(path) else _LOCAL_FOLDER
+
+
+def open_ahead(paths: Iterable[OutPath]) -> Iterator[tuple[OutPath, "Future[pa.NativeFile]"]]:
+    """Yield each path with its file, which threads open ahead: a store takes its time."""
+    paths, names = tee(paths)
+    with ThreadPoolExecutor(OPEN_AHEAD) as pool:
+        files = map_ahead(pool, lambda path: backend_of(path).open(path), paths, OPEN_AHEAD)
+        yield from zip(names, files, strict=True)
+
+
+_LOCAL_FOLDER: Backend = LocalFolder()
+_OBJECT_STORE: Backend = ObjectStore()

@@ -1,0 +1,163 @@
+"""OUT on an object store, by any URL that fsspec can write."""
+
+import functools
+import io
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from captioner.jobs.storage.backends.lease import Lease, lease
+from captioner.jobs.storage.failures import StoreError, store_errors
+
+WHOLE_BYTES = 4 * 1024 * 1024  # an object of at most this size is read by one request
+
+
+class ObjectStore:
+    """The backend of an OUT on a store; see Backend for its methods.
+
+    A store has no folders, and writes an object whole, by one PUT or one completed multipart
+    upload. No listing is kept for a second look. Nothing can be appended to an object, and no lock
+    is freed when a process dies: a run holds a lease instead (lease.py).
+    """
+
+    appends = False
+
+    def make_folder(self, folder: UPath) -> None:
+        pass
+
+    def exists(self, path: UPath) -> bool:
+        with store_errors():
+            return bool(path.fs.exists(path.path))
+
+    def is_folder(self, path: UPath) -> bool:
+        with store_errors():
+            return bool(path.fs.isdir(path.path))
+
+    def files(self, folder: UPath, pattern: str) -> list[UPath]:
+        names = sorted(name for name, _ in self._listed(folder))
+        return [folder / name for name in names if fnmatchcase(name, pattern)]
+
+    def sizes(self, folder: UPath, pattern: str) -> list[int]:
+        return [size for name, size in self._listed(folder) if fnmatchcase(name, pattern)]
+
+    def _listed(self, folder: UPath) -> list[tuple[str, int]]:
+        """List names and sizes; not by glob, to which a listing that fails is empty."""
+        with suppress(FileNotFoundError), store_errors():
+            found = folder.fs.ls(folder.path, detail=True)
+            return [(info["name"].rpartition("/")[2], info["size"]) for info in found]
+        return []
+
+    def folders_below(self, folder: UPath, name: str) -> list[UPath]:
+        with store_errors():
+            keys = folder.fs.find(folder.path)  # a request for a thousand objects, not one a run
+        below = (key.removeprefix(folder.path).lstrip("/").split("/") for key in keys)
+        found = {parts[0] for parts in below if len(parts) > 2 and parts[1] == name}
+        return [folder / child / name for child in sorted(found)]
+
+    def open(self, path: UPath) -> pa.NativeFile:
+        """Open an object; of a large one, only what is asked for travels."""
+        with store_errors():
+            file = path.fs.open(path.path, "rb", cache_type="none")
+            if file.size <= WHOLE_BYTES:
+                return pa.BufferReader(file.read())
+        return pa.PythonFile(_Reader(file), "r")
+
+    def open_parquet(self, file: pa.NativeFile) -> pq.ParquetFile:
+        return pq.ParquetFile(file, pre_buffer=True)
+
+    def read_batch(self, path: UPath, number: int) -> pa.RecordBatch:
+        return _arrow_file(path).get_batch(number)
+
+    def read_bytes(self, path: UPath) -> bytes:
+        with store_errors():
+            return bytes(path.fs.cat_file(path.path))
+
+    def create(self, path: UPath, content: bytes = b"") -> None:
+        with store_errors():
+            path.fs.pipe_file(path.path, content, mode="create")
+
+    def put(self, file: Path, path: UPath) -> None:
+        with store_errors():
+            path.fs.put_file(str(file), path.path)
+
+    def get(self, path: UPath, file: Path) -> None:
+        with store_errors():
+            path.fs.get_file(path.path, str(file))
+
+    def copy(self, path: UPath, to: UPath) -> None:
+        with store_errors():
+            path.fs.cp_file(path.path, to.path)
+
+    def remove(self, path: UPath) -> None:
+        with suppress(FileNotFoundError), store_errors():
+            path.fs.rm_file(path.path)
+
+    def remove_files(self, folder: UPath, names: Iterable[str], scratch: Path) -> None:
+        """Remove objects, many by a request."""
+        names = set(names)
+        if there := [path.path for path in self.files(folder, "*") if path.name in names]:
+            with store_errors():
+                folder.fs.rm(there)
+            if left := [path for path in self.files(folder, "*") if path.name in names]:
+                raise StoreError(f"{left[0]} cannot be removed")  # s3fs does not report it
+
+    def remove_tree(self, folder: UPath, *, ignore_errors: bool = False) -> None:
+        with suppress(*[OSError] if ignore_errors else [FileNotFoundError]), store_errors():
+            folder.fs.rm(folder.path, recursive=True)
+            if left := folder.fs.find(folder.path):
+                raise StoreError(f"{left[0]} cannot be removed")
+
+    def remove_empty_folder(self, folder: UPath) -> None:
+        pass
+
+    def sync(self, folder: UPath) -> None:
+        pass
+
+    @contextmanager
+    def work_folder(self, scratch: UPath) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
+            yield Path(folder)
+
+    def lock(self, path: UPath, out: UPath, run_id: str) -> AbstractContextManager[Lease]:
+        return lease(path, out, run_id)
+
+
+@functools.lru_cache(maxsize=1)
+def _arrow_file(path: UPath) -> Any:
+    """Open the plan of a run: a process reads its footer once."""
+    return pa.ipc.open_file(ObjectStore().open(path))
+
+
+class _Reader(io.RawIOBase):
+    """A file of fsspec whose reads fail with StoreError."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with store_errors():
+            return bytes(self._file.read(-1 if size is None else size))
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()

@@ -1,0 +1,32 @@
+"""The path of OUT: one of pathlib on this machine, one of universal_pathlib on a store.
+
+Paths only name things. All reading and writing goes through a backend (backend.py).
+"""
+
+from pathlib import Path
+from typing import TypeAlias
+
+from upath import UPath
+
+from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.filesystems import require_packages
+from captioner.jobs.storage.uris import is_http, is_local, local_path, scheme_with_password
+
+OutPath: TypeAlias = Path | UPath
+
+
+def out_path(out: str | Path) -> OutPath:
+    """Return the path of OUT; raise UsageError for a URL that no package here can write to."""
+    url = str(out)
+    if is_local(url):
+        return Path(local_path(url)).absolute()
+    if "::" in url:
+        raise UsageError(f"{url} lies in an archive: give a folder, or a URL as s3://bucket/prefix")
+    if is_http(url):
+        raise UsageError(f"{url} cannot be written to: give a folder, or a URL as s3://...")
+    if any(sign in url for sign in "[]*?"):
+        raise UsageError(f"{url} looks like a glob: give a prefix without any of [ ] * ?")
+    if protocol := scheme_with_password(url):
+        raise UsageError(f"OUT, a {protocol}:// URL, must be without user and password")
+    require_packages(url)
+    return UPath(url, use_listings_cache=False)

@@ -1,0 +1,119 @@
+"""Rows -> one Parquet file of the table, all of it or nothing."""
+
+import os
+import secrets
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captioner.jobs.storage.backends.backend import Lock, backend_of, is_store
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.table.commits.fence import FencedParts
+from captioner.jobs.table.commits.staged_parts import StagedParts
+from captioner.jobs.table.layout import RunFolder
+
+
+class Parts(Protocol):
+    """The parts of a run, and who may still commit them.
+
+    On a local OUT workers write to the table themselves, within a fence. On a store only the driver
+    does, which alone holds the lease: workers stage their parts.
+    """
+
+    def path(self, name: str, *, replaces: bool = False) -> OutPath:
+        """Return the file that a worker writes."""
+
+    def begin(self) -> None:
+        """Let only workers of this run commit from now on."""
+
+    def end(self) -> None:
+        """Let no worker commit from now on, until the next run begins."""
+
+    def revoke(self, name: str, *, replaces: bool = False) -> bool:
+        """Forbid the commit of a part; return False if it is committed already."""
+
+    def permission(self, name: str) -> AbstractContextManager[None]:
+        """Hold the right to commit a part; raise StaleCommit if it was lost."""
+
+    def work_folder(self) -> AbstractContextManager[Path]:
+        """Provide the folder in which a worker prepares its file."""
+
+    def publish(self, name: str, lock: Lock, *, replaces: bool = False) -> None:
+        """Add to the table what a worker has committed: the driver's half, on a store.
+
+        TemporaryError if the run has lost its lock; OSError if the store fails.
+        """
+
+
+def parts_of(run: RunFolder) -> Parts:
+    """Return the parts of a run."""
+    return StagedParts(run) if is_store(run.root) else FencedParts(run)
+
+
+def commit(table: pa.Table, run: RunFolder, name: str, *, replaces: bool = False) -> OutPath:
+    """Write part `name` of a run; the file's existence is the commit, on a store with `publish`.
+
+    Rows that replace others go into the table when the run ends (replace.py), all others at once.
+    A second commit of the same part replaces the first. StaleCommit if the run lost the right to
+    write the part; OSError if the file cannot be written.
+    """
+    parts = parts_of(run)
+    path = parts.path(name, replaces=replaces)
+    with parts.work_folder() as folder:
+        write_whole([table], table.schema, path, folder, parts.permission(name))
+    return path
+
+
+def write_whole(
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    path: OutPath,
+    folder: Path,
+    permission: AbstractContextManager[None],
+) -> int:
+    """Write tables to one file, which appears at `path` at once, over any other, and durably.
+
+    It is prepared in `folder`, and takes its name while `permission` is held. Returns the number of
+    rows; a file without rows is not written, and an existing one is removed.
+    """
+    unfinished = folder / f"{path.stem}.{secrets.token_hex(4)}.unfinished"
+    storage = backend_of(path)
+    try:
+        rows = _write_durably(tables, schema, unfinished)
+        with permission:
+            if rows:
+                storage.put(unfinished, path)
+            else:
+                storage.remove(path)
+                storage.sync(path.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return rows
+
+
+def _write_durably(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> int:
+    rows = 0
+    with path.open("wb") as file:
+        with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=True) as writer:
+            for table in tables:
+                writer.write_table(table)
+                rows += table.num_rows
+        file.flush()
+        os.fsync(file.fileno())
+    return rows
+
+
+def part_bytes(table: pa.Table) -> tuple[int, int]:
+    """Return how many bytes a part would have: those of its rows, and all others."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_statistics=True) as writer:
+        writer.write_table(table)
+    file = sink.getvalue()
+    groups = pq.ParquetFile(pa.BufferReader(file)).metadata
+    columns = range(groups.num_columns)
+    rows = sum(groups.row_group(0).column(number).total_compressed_size for number in columns)
+    return rows, file.size - rows

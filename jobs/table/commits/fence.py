@@ -1,0 +1,78 @@
+"""Which worker may still commit, where workers write to the table themselves.
+
+The fence keeps out workers that outlive their run or their task. When a run is killed, one of its
+workers may still be about to commit; when a worker looks dead to the scheduler, it may only have
+been slow. The fence file names the run that may commit, and the parts that no longer may be
+written. Workers read it under a shared lock and rename within that lock; the driver changes it
+under an exclusive one. So after a change no commit that it forbids can happen any more.
+
+The lock is flock(2), as that of the run (storage/backends/local_folder.py).
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from captioner.jobs.errors import StaleCommit
+from captioner.jobs.storage.backends.backend import Lock
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.table.layout import RunFolder
+
+
+@dataclass(frozen=True)
+class FencedParts:
+    """The parts of a run on a local OUT."""
+
+    run: RunFolder
+
+    def path(self, name: str, *, replaces: bool = False) -> OutPath:
+        return self.run.part(name, replaces=replaces)
+
+    def begin(self) -> None:
+        self._write(self.run.run_id)
+
+    def end(self) -> None:
+        self._write(f"none since {self.run.run_id}")
+
+    def revoke(self, name: str, *, replaces: bool = False) -> bool:
+        with self._locked(fcntl.LOCK_EX) as file:
+            if self.path(name, replaces=replaces).exists():
+                return False
+            _append(file, name)
+            return True
+
+    @contextmanager
+    def permission(self, name: str) -> Iterator[None]:
+        with self._locked(fcntl.LOCK_SH) as file:
+            file.seek(0)
+            holder, *revoked = file.read().splitlines()
+            if holder != self.run.run_id or name in revoked:
+                raise StaleCommit(f"run {self.run.run_id} lost the right to commit part {name}")
+            yield
+
+    def work_folder(self) -> AbstractContextManager[Path]:
+        return self.run.storage.work_folder(self.run.scratch)
+
+    def publish(self, name: str, lock: Lock, *, replaces: bool = False) -> None:
+        """Do nothing: the worker's commit was the whole of it."""
+
+    def _write(self, holder: str) -> None:
+        with self._locked(fcntl.LOCK_EX) as file:
+            file.truncate(0)
+            _append(file, holder)
+
+    @contextmanager
+    def _locked(self, kind: int) -> Iterator[IO[str]]:
+        with self.run.out.fence.open("a+") as file:
+            fcntl.flock(file, kind)
+            yield file
+
+
+def _append(file: IO[str], line: str) -> None:
+    file.write(f"{line}\n")
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,43 @@
+"""Parts on a store: workers stage them, and the driver, which holds the lease, publishes them.
+
+No worker writes to the table there, so no fence is needed: nobody copies what a worker stages that
+has outlived its run or its task.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from captioner.jobs.storage.backends.backend import Lock
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.table.layout import RunFolder
+
+
+@dataclass(frozen=True)
+class StagedParts:
+    """The parts of a run on a store."""
+
+    run: RunFolder
+
+    def path(self, name: str, *, replaces: bool = False) -> OutPath:
+        return self.run.scratch / "parts" / self.run.part(name, replaces=replaces).name
+
+    def begin(self) -> None:
+        """Do nothing: the lease keeps other runs out."""
+
+    def end(self) -> None:
+        """Do nothing: only this process publishes."""
+
+    def revoke(self, name: str, *, replaces: bool = False) -> bool:
+        return not self.run.storage.exists(self.path(name, replaces=replaces))
+
+    def permission(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def work_folder(self) -> AbstractContextManager[Path]:
+        return self.run.storage.work_folder(self.run.scratch)
+
+    def publish(self, name: str, lock: Lock, *, replaces: bool = False) -> None:
+        lock.confirm()
+        part = self.run.part(name, replaces=replaces)
+        self.run.storage.copy(self.path(name, replaces=replaces), part)

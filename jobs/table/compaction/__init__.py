@@ -1,0 +1,1 @@
+"""Many small files of the table -> few large ones, while others read it."""

@@ -1,0 +1,80 @@
+"""The one process that may change a table."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from captioner.jobs.storage.backends.backend import Backend, Lock
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.table.commits.commit import Parts, parts_of, write_whole
+from captioner.jobs.table.layout import OutFolder, RunFolder
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The exclusive writer of an OUT, while its context lasts (`exclusive_writer`).
+
+    `scratch` is a folder of this machine to work in. What changes the table raises TemporaryError
+    if the lock on OUT was lost meanwhile, which can happen on a store, and OSError if it fails.
+    """
+
+    run: RunFolder
+    scratch: Path
+    lock: Lock
+
+    @property
+    def out(self) -> OutFolder:
+        return self.run.out
+
+    @property
+    def storage(self) -> Backend:
+        return self.run.storage
+
+    @property
+    def events(self) -> Path:
+        """The file of this machine that events are appended to; a store gets copies of it."""
+        events = self.run.events
+        return events if isinstance(events, Path) else self.scratch / events.name
+
+    @property
+    def parts(self) -> Parts:
+        return parts_of(self.run)
+
+    @contextmanager
+    def permission(self) -> Iterator[None]:
+        """Hold the right to change OUT."""
+        self.lock.confirm()
+        yield
+
+    def write(self, tables: Iterable[pa.Table], schema: pa.Schema, path: OutPath) -> int:
+        """Write tables to one file of OUT, whole; return its rows. See `write_whole`."""
+        return write_whole(tables, schema, path, self.scratch, self.permission())
+
+    def write_text(self, text: str, path: OutPath) -> None:
+        """Write a small file beside the table, whole and durably; it may replace another."""
+        unfinished = self.scratch / f"{path.name}.unfinished"
+        with unfinished.open("w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        self.storage.put(unfinished, path)
+
+    def publish(self, name: str, *, replaces: bool = False) -> None:
+        """Add a part that a worker has committed to the table, if it is not there by that alone."""
+        self.parts.publish(name, self.lock, replaces=replaces)
+
+    def remove_parts(self) -> None:
+        """Remove all rows that this run has added, and those it has yet to put in place."""
+        with self.permission():
+            for folder in (self.out.captions, self.run.replacements):
+                for part in self.storage.files(folder, f"{self.run.run_id}-*.parquet"):
+                    self.storage.remove(part)
+
+    def remove_tree(self, folder: OutPath) -> None:
+        """Remove a folder of OUT."""
+        with self.permission():
+            self.storage.remove_tree(folder)
