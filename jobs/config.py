@@ -1,4 +1,4 @@
-"""JobConfig: what a job is to do, from flags and a TOML job file."""
+"""JobConfig: a job, from flags and a TOML job file."""
 
 import json
 import re
@@ -27,35 +27,11 @@ _SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
 class JobConfig:
     """A job: caption the images of `source` into the table in `out`.
 
-    The fields are the flags of `captioner run` and the keys of a job file. Relative paths, in a
-    job file too, are relative to the working directory. UsageError for a value that cannot be.
-
-    source: a directory, a glob, an S3 Inventory, or a manifest: .csv, .jsonl, .parquet, .txt, a
-        directory of such; also tar archives, and Parquet files that hold the images; a path, or a
-        URL that fsspec opens.
-    any_extension: the files of a directory or glob and the objects of a bucket are images whatever
-        their names end in; hidden ones are not.
-    out: the folder of the table, or its URL on an object store.
-    checkpoint: the name of a bundled model, or a model directory.
-    max_characters: of a caption, the full stop counted; longer ones are not considered.
-    min_confidence: captions of less than this (0 to 1) are marked for review.
-    target_precision: the same, with the confidence that the calibration has for this share (0 to 1)
-        of acceptable captions among the others.
-    batch_size: images that go through the network at once.
-    partition_size: images of one file of the table.
-    workers: processes of the local cluster; by default one a core, or one a GPU.
-    device: auto, cpu or cuda.
-    scheduler: address of a running Dask scheduler, to use its workers.
-    max_failures: more failed images than this, a count (10) or a share ("5%", 0.05), end a
-        finished run with exit code 3; by default only if every image failed.
-    max_bytes: larger image files are not read.
-    stale: whether captions of another captioner (other weights or settings) are kept, or redone.
-    retry_failed: statuses of failed images to try again; an empty list stands for those that may
-        go away: RETRIABLE.
-    prune: remove the rows of images that the source no longer lists.
-    storage_options: what fsspec's file systems are opened with, a table for each protocol, such as
-        {"s3": {"endpoint_url": "..."}}. No flag has them and nothing writes them: they may be
-        secrets.
+    The fields are the keys of a job file and the flags of `captioner run`, whose help explains
+    them (cli/run.py). Relative paths, in a job file too, are relative to the working directory. An
+    empty `retry_failed` stands for RETRIABLE. `storage_options` has a table for each protocol, such
+    as {"s3": {"endpoint_url": "..."}}, with the options of fsspec's file systems. No flag sets it
+    and nothing writes it: it may hold secrets. UsageError for an impossible value.
     """
 
     source: str | Path
@@ -63,13 +39,13 @@ class JobConfig:
     checkpoint: str | Path = "flickr8k"
     beam_size: int = 3
     max_characters: int = 125
-    min_confidence: float | None = None
-    target_precision: float | None = None
     batch_size: int = 32
     partition_size: int = 500
     workers: int | None = None
     device: str = "auto"
     scheduler: str | None = None
+    min_confidence: float | None = None
+    target_precision: float | None = None
     max_failures: str | int | float | None = None
     max_bytes: int = 256 * 1024 * 1024
     stale: str = "keep"
@@ -125,18 +101,18 @@ class JobConfig:
 
     @property
     def retried(self) -> frozenset[str]:
-        """The statuses of failed images that are tried again."""
+        """The statuses of failed images to try again."""
         if self.retry_failed is None:
             return frozenset()
         return frozenset(self.retry_failed or RETRIABLE)
 
     @property
     def search(self) -> SearchOptions:
-        """How captions are searched."""
+        """The options of the beam search."""
         return SearchOptions(beam_size=self.beam_size, max_characters=self.max_characters)
 
     def failure_limit(self, images: int) -> int | None:
-        """The number of failures of `images` that is still accepted; None: any but all."""
+        """Return how many of `images` may fail; None if any number but all."""
         limit = self.max_failures
         if limit is None:
             return None
@@ -150,7 +126,7 @@ class JobConfig:
         return int(limit)
 
     def resolved(self) -> "JobConfig":
-        """The same job from any working directory: local paths are absolute."""
+        """Return the job with absolute local paths, which hold in any working directory."""
         checkpoint, out = Path(self.checkpoint), str(self.out)
         return replace(
             self,
@@ -160,7 +136,7 @@ class JobConfig:
         )
 
     def to_toml(self) -> str:
-        """The job as a job file; what is not set is left out, and so are the storage options."""
+        """Return the job as a job file, without options that are not set and storage options."""
         names = [each.name for each in fields(self) if each.name != "storage_options"]
         values = {name: getattr(self, name) for name in names}
         lines = [f"{key} = {_toml(value)}\n" for key, value in values.items() if value is not None]
@@ -168,7 +144,7 @@ class JobConfig:
 
 
 def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobConfig:
-    """The job that a file and flags describe; flags win. UsageError names key and file."""
+    """Return the job that a file and flags describe; flags win. UsageError names key and file."""
     known = [each.name for each in fields(JobConfig)]
     values = read_toml(job_file, known) if job_file else {}
     values |= flags
@@ -183,7 +159,7 @@ def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobCo
 
 
 def read_toml(path: Path, known: Collection[str]) -> dict[str, Any]:
-    """The keys and values of a TOML file; UsageError for a key that is not `known`."""
+    """Read the keys and values of a TOML file; UsageError for a key that is not `known`."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -202,7 +178,7 @@ def _is_count(value: object) -> bool:
 
 
 def _is_table_of_tables(value: object) -> bool:
-    """Whether a value is one that JSON, by which workers get it, can hold, too."""
+    """Return whether a value is a table of tables that JSON can carry to the workers."""
     if not isinstance(value, Mapping):
         return False
     try:
@@ -217,7 +193,7 @@ def _is_share(value: object) -> bool:
 
 
 def _toml(value: object) -> str:
-    """A TOML value; a JSON string is one too, but for DEL."""
+    """Format a TOML value; a JSON string is one too, except for DEL."""
     if isinstance(value, str | Path):
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     return json.dumps(value)

@@ -1,4 +1,4 @@
-"""How a job ends, and the errors that end it: each message names the input and the remedy."""
+"""Exit codes, and the errors that end a job: each message names the input and the remedy."""
 
 from enum import IntEnum
 
@@ -25,7 +25,7 @@ class JobError(Exception):
 
 
 class UsageError(JobError):
-    """What the user asked for cannot be done; the message says what to change."""
+    """The job is impossible as given; the message says what to change."""
 
     exit_code = ExitCode.USAGE
 
@@ -37,11 +37,11 @@ class TemporaryError(JobError):
 
 
 class StaleCommit(JobError):
-    """A worker wants to commit what is no longer its own: a later run, or a split, has it."""
+    """The worker lost the right to commit its part: a later run, or a split of it, owns it."""
 
 
 class FetchError(Exception):
-    """The bytes of one image could not be had; `status` says why."""
+    """One image could not be fetched; `status` says why."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -49,11 +49,11 @@ class FetchError(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
+    """The process received SIGTERM."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM stopped a run; `report` tells what it had committed."""
+    """Ctrl-C or SIGTERM stopped a run; its `report` counts what was committed."""
 
     def __init__(self, report: JobReport) -> None:
         super().__init__(f"run {report.run_id} was interrupted")

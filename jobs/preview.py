@@ -1,4 +1,4 @@
-"""`captioner plan`: what a run would do, how long it would take, and how large the table would be.
+"""preview_job: what a run would do, how long it would take, and how large its rows would be.
 
 Nothing is written to OUT, and no lock is taken.
 """
@@ -36,17 +36,17 @@ from captioner.jobs.storage.filesystems import configure
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.review import check_threshold
 
-SAMPLE = 64  # images
-LEAST = 16  # of them for a worker
+SAMPLE = 64  # images to time
+MIN_SHARE = 16  # of them, for each worker
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What some of the images took on the workers of the job, and so what all of them would take.
+    """The cost of a run, extrapolated from some of its images on the workers of the job.
 
-    `stages` has the seconds an image of each step on one worker; those of fetching and decoding
-    are the sum over its reading threads. `limit` is the step that the others wait for. `seconds`
-    are those of the run, without its start.
+    `stages` has the seconds that each step takes for an image on one worker; for fetching and
+    decoding, summed over its reading threads. `limit` is the step that the others wait for.
+    `seconds` is the length of the run, without its start.
     """
 
     images: int
@@ -60,10 +60,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do; the fields of `counts` are as in JobReport.
+    """The work of a run that has not begun; the fields of `counts` are as in JobReport.
 
-    `prune` says whether rows of vanished images are removed. `estimate` is None without work, and
-    if there was a `problem` with the images that were to be timed.
+    `prune` says whether rows of vanished images would be removed. `estimate` is None without work,
+    or if a `problem` prevented it.
     """
 
     source: str
@@ -77,12 +77,12 @@ class Preview:
     problem: str | None = None
 
     def to_json(self) -> str:
-        """The preview as a JSON object."""
+        """Format the preview as a JSON object."""
         return json.dumps(asdict(self), indent=2)
 
 
 def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
-    """What a run of the job would do now, with an estimate from a `sample` of its images (0: none).
+    """Return what a run would do now, with an estimate from a `sample` of its images (0: none).
 
     Raises UsageError and TemporaryError as `run_job` does, and JobError without room to plan in.
     """
@@ -111,11 +111,11 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
 
 @contextmanager
 def _folder(out: OutFolder) -> Iterator[Path]:
-    """Where the plan is made, instead of in OUT."""
+    """Provide a folder for the plan, which is not made in OUT."""
     try:
         with job_errors(out.root), tempfile.TemporaryDirectory(prefix="captioner-") as name:
             yield Path(name)
-    except OSError as error:  # of this machine: those of a store are JobErrors by now
+    except OSError as error:
         remedy = f"; TMPDIR can name another folder than {tempfile.gettempdir()}"
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise JobError(f"cannot plan: {error}{remedy if is_full else ''}") from error
@@ -133,7 +133,7 @@ def _estimate_or_problem(config: JobConfig, plan: Plan, images: pa.Table | None)
 
 
 def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:
-    """Images from all over the plan, at even distances."""
+    """Read images from all over the plan, at even distances."""
     ends = np.cumsum(plan.partition_sizes)
     chosen = np.unique(np.linspace(0, plan.images - 1, images).astype(int))
     partitions = np.searchsorted(ends, chosen, side="right")
@@ -146,9 +146,8 @@ def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:
 
 
 def _estimate(config: JobConfig, plan: Plan, sample: pa.Table) -> Estimate:
-    from captioner.jobs.execution.driver import (
-        time_samples,  # here, because without work there is no need of Dask
-    )
+    # Imported here, because a job without work needs no Dask.
+    from captioner.jobs.execution.driver import time_samples
 
     settings, partitions = worker_settings(config), len(plan.partition_sizes)
     shares = functools.partial(_shares, sample)
@@ -156,7 +155,7 @@ def _estimate(config: JobConfig, plan: Plan, sample: pa.Table) -> Estimate:
 
 
 def _shares(sample: pa.Table, workers: int) -> list[pa.Table]:
-    count = min(workers, max(1, sample.num_rows // LEAST))
+    count = min(workers, max(1, sample.num_rows // MIN_SHARE))
     return [sample.take(pa.array(range(first, sample.num_rows, count))) for first in range(count)]
 
 
@@ -182,10 +181,10 @@ def _extrapolated(plan: Plan, times: Sequence[SampleTimes], workers: int) -> Est
 
 
 def _limit(stages: Mapping[str, float], took: float, readers: int) -> str:
-    """The step that the others wait for.
+    """Return the step that the others wait for.
 
-    Encoding and searching take turns. If they leave most of the time unused, they wait for images;
-    `readers` threads fetch and decode these at the same time.
+    Encoding and searching take turns. If they leave most of the time unused, they wait for images,
+    which `readers` threads fetch and decode at the same time.
     """
     waits = stages["encode"] + stages["search"] < took / 2
     steps = ("fetch", "decode") if waits else ("encode", "search")

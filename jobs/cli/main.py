@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError
 from captioner.jobs.cli.run import add_plan, add_run
@@ -17,7 +17,7 @@ from captioner.jobs.cli.training import add_evaluate, add_train
 from captioner.jobs.errors import ExitCode, JobError, Terminated
 
 if TYPE_CHECKING:
-    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+    from captioner.jobs.cli import Commands
 
 OUT_HELP = (
     "what `captioner run --out` wrote: a folder, or a URL, for which credentials and endpoint come "

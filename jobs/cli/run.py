@@ -2,14 +2,64 @@
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captioner.jobs.config import DEVICES, FAILURES, STALE, JobConfig, load_config
 from captioner.jobs.errors import ExitCode, Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from captioner.jobs.cli.main import Commands
+    from captioner.jobs.cli import Commands
+
+SOURCE_HELP = (
+    "directory, glob, manifest, tar archive, Parquet of images (or a directory of them), or S3 "
+    "Inventory"
+)
+FLAGS: dict[str, dict[str, Any]] = {  # of the fields of JobConfig
+    "checkpoint": {"help": "bundled model or model directory", "metavar": "NAME"},
+    "beam_size": {"help": "beams of the search", "metavar": "N", "type": int},
+    "max_characters": {"help": "longest caption, with its full stop", "metavar": "N", "type": int},
+    "batch_size": {"help": "images at once in the network", "metavar": "N", "type": int},
+    "partition_size": {"help": "most images of one file", "metavar": "N", "type": int},
+    "workers": {"help": "processes (one a core, or one a GPU)", "metavar": "N", "type": int},
+    "device": {"help": "where the network runs", "choices": DEVICES},
+    "scheduler": {"help": "use the workers of a running Dask cluster", "metavar": "ADDRESS"},
+    "min_confidence": {
+        "help": "mark captions below this confidence for review",
+        "metavar": "P",
+        "type": float,
+    },
+    "target_precision": {
+        "help": "mark captions for review so that, by the model's calibration, this share of the "
+        "others is acceptable",
+        "metavar": "P",
+        "type": float,
+    },
+    "max_failures": {
+        "help": "exit 3 above this count or share of failed images, as 10 or 5%% (default: only if "
+        "every image failed)",
+        "metavar": "N",
+    },
+    "max_bytes": {"help": "largest image file to read, in bytes", "metavar": "N", "type": int},
+    "stale": {"help": "captions of another model or other settings", "choices": STALE},
+    "retry_failed": {
+        "help": f"try failed images again: those of these kinds ({', '.join(FAILURES)}), or, with "
+        "none named, all but unreadable and too_large",
+        "metavar": "KIND",
+        "nargs": "*",
+    },
+    "prune": {
+        "help": "remove the rows of images that SOURCE no longer lists",
+        "action": "store_true",
+    },
+    "any_extension": {
+        "help": "take every file and object for an image, whatever its extension",
+        "action": "store_true",
+    },
+    "quiet": {"help": "no progress, no summary", "action": "store_true"},
+}
+OUT_HELP = "folder of the caption table and its runs: a path, or a URL as s3://bucket/prefix"
 
 
 def add_run(commands: "Commands") -> None:
@@ -22,7 +72,6 @@ def add_run(commands: "Commands") -> None:
         argument_default=argparse.SUPPRESS,  # only what is given wins over the job file
     )
     _add_job_options(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
     parser.set_defaults(command=_run)
 
 
@@ -44,36 +93,15 @@ def add_plan(commands: "Commands") -> None:
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "source",
-        metavar="SOURCE",
-        nargs="?",
-        help="directory, glob, manifest, tar archive, Parquet of images (or a directory of them), "
-        "or S3 Inventory",
-    )
-    add("--out", metavar="OUT", help="folder of the caption table and its runs: a path, or "
-        "a URL as s3://bucket/prefix")  # fmt: skip
+    add("source", metavar="SOURCE", nargs="?", help=SOURCE_HELP)
+    add("--out", metavar="OUT", help=OUT_HELP)
     add("--config", metavar="JOB.toml", type=Path, dest="job_file", help="job file; flags win")
-    add("--checkpoint", metavar="NAME", help="bundled model or model directory (flickr8k)")
-    add("--beam-size", metavar="N", type=int, help="beams of the search (3)")
-    add("--max-characters", metavar="N", type=int, help="longest caption, with its full stop (125)")
-    add("--batch-size", metavar="N", type=int, help="images at once in the network (32)")
-    add("--partition-size", metavar="N", type=int, help="images of a table file, at most (500)")
-    add("--workers", metavar="N", type=int, help="processes (one a core, or one a GPU)")
-    add("--device", choices=DEVICES, help="where the network runs (auto)")
-    add("--scheduler", metavar="ADDRESS", help="use a running Dask cluster")
-    add("--min-confidence", metavar="P", type=float, help="mark captions below it for review")
-    add("--target-precision", metavar="P", type=float, help="the same, with the confidence that "
-        "gives the other captions this precision")  # fmt: skip
-    add("--max-failures", metavar="N", help="exit 3 above this count or share, as 10 or 5%% "
-        "(default: only if every image failed)")  # fmt: skip
-    add("--max-bytes", metavar="N", type=int, help="read no larger image files (256 MiB)")
-    add("--stale", choices=STALE, help="captions of another model or other settings (keep)")
-    add("--retry-failed", metavar="KIND", nargs="*", help="try failed images again: those of these "
-        f"kinds ({', '.join(FAILURES)}), or all but unreadable and too_large")  # fmt: skip
-    add("--prune", action="store_true", help="remove rows of images that SOURCE no longer lists")
-    add("--any-extension", action="store_true", help="take files and objects for images whatever "
-        "their names end in")  # fmt: skip
+    for option in fields(JobConfig):
+        if flag := FLAGS.get(option.name):
+            has_default = option.default is not None and option.default is not False
+            default = f" ({option.default})" if has_default else ""
+            name = f"--{option.name.replace('_', '-')}"
+            add(name, **{**flag, "help": flag["help"] + default})
 
 
 def _config(options: dict[str, object]) -> JobConfig:

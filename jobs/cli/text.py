@@ -1,21 +1,21 @@
-"""What a run did, and what a table holds, for people to read."""
+"""Reports, previews and the status of a table, formatted for people."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from captioner.jobs.preview import Estimate, Preview
-from captioner.jobs.table.status import TableStatus
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
 
 if TYPE_CHECKING:
+    from captioner.jobs.preview import Estimate, Preview
     from captioner.jobs.table.compaction.compact import Compaction
+    from captioner.jobs.table.status import TableStatus
 
 
-def status_text(status: TableStatus) -> str:
-    """A table's status in a few lines."""
+def status_text(status: "TableStatus") -> str:
+    """Format the status of a table."""
     lines = {
         "images": f"{status.images:,}",
         **_outcome(status.statuses),
@@ -28,7 +28,7 @@ def status_text(status: TableStatus) -> str:
 
 
 def compaction_text(done: "Compaction") -> str:
-    """What became of a table in a few lines."""
+    """Format the result of a compaction."""
     size, before = (tqdm.format_sizeof(n, "B") for n in (done.bytes, done.bytes_before))
     lines = {
         "files": f"{done.files:,} (before: {done.files_before:,})",
@@ -41,7 +41,7 @@ def compaction_text(done: "Compaction") -> str:
 
 
 def summary(report: JobReport) -> str:
-    """What a run did in a few lines."""
+    """Format the report of a run."""
     others = {
         "changed": report.changed,
         "by another captioner": report.stale,
@@ -76,7 +76,7 @@ def _outcome(statuses: Mapping[str, int], reused: int = 0) -> dict[str, str]:
 
 
 def _review(report: JobReport) -> dict[str, str]:
-    """How many captions need review, where the run had a threshold."""
+    """Format how many captions need review, if the run had a threshold."""
     if report.needs_review is None:
         return {}
     share = report.needs_review / max(report.captioned, 1)
@@ -84,8 +84,8 @@ def _review(report: JobReport) -> dict[str, str]:
     return {"to review": f"{report.needs_review:,} ({reason})"}
 
 
-def _marked(status: TableStatus) -> dict[str, str]:
-    """How many captions need review, where a run had a threshold."""
+def _marked(status: "TableStatus") -> dict[str, str]:
+    """Format how many captions need review, if a run had a threshold."""
     if status.min_confidence is None:
         return {}
     reason = f"of {status.judged:,} judged: confidence below {status.min_confidence}"
@@ -93,18 +93,18 @@ def _marked(status: TableStatus) -> dict[str, str]:
 
 
 def in_brackets(counts: Mapping[str, int]) -> str:
-    """Counts that are not zero, by their names."""
+    """Format the counts that are not zero, in brackets."""
     counted = [f"{count:,} {name}" for name, count in counts.items() if count]
     return f" ({', '.join(counted)})" if counted else ""
 
 
 def aligned(lines: Mapping[str, str]) -> str:
-    """Names and values, a line each."""
+    """Format names and values, one line each."""
     return "\n".join(f"{name:<10} {value}" for name, value in lines.items())
 
 
-def preview_text(preview: Preview) -> str:
-    """A preview in a few lines."""
+def preview_text(preview: "Preview") -> str:
+    """Format a preview."""
     counts = preview.counts
     work = {
         "new": counts.new,
@@ -130,7 +130,7 @@ def preview_text(preview: Preview) -> str:
     return aligned(lines)
 
 
-def _estimate_lines(estimate: Estimate) -> dict[str, str]:
+def _estimate_lines(estimate: "Estimate") -> dict[str, str]:
     speed = f"{estimate.images_per_second:,.1f} images/s with {estimate.workers:,} workers"
     return {
         "time": f"about {_duration(estimate.seconds)} ({speed}, by {estimate.images} images)",

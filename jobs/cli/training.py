@@ -5,7 +5,7 @@ import json
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError
 from captioner.jobs.config import DEVICES, read_toml
@@ -14,7 +14,7 @@ from captioner.training import config
 from captioner.training.config import DATA, SEQUENCES, TrainConfig
 
 if TYPE_CHECKING:
-    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+    from captioner.jobs.cli import Commands
 
 RECIPES = Path(config.__file__).parent / "recipes"
 CAPTION_FORMATS = "JSONL (image, captions), COCO captions_*.json, Karpathy dataset_*.json or .token"

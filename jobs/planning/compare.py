@@ -1,4 +1,4 @@
-"""The listing against the table: what is to become of each listed image, in bounded memory.
+"""Compare the listing with the table, in bounded memory: which images need a new row.
 
 Both are cut into buckets on disk, by a hash of the URI, and compared bucket by bucket: a Grace
 hash join (Kitsuregawa et al. 1983). Within a bucket the URIs themselves are compared.
@@ -13,29 +13,29 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from captioner.jobs.table.buckets import Buckets
+from captioner.jobs.table.buckets import Buckets, buckets_together
 from captioner.jobs.table.keys import (
-    _KEY,
     FILE,
+    KEY,
     POSITION,
     RETRY,
     STALE,
     Redo,
-    _buckets_together,
-    _by_time,
+    by_time,
 )
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
-_LISTED = pa.schema(_KEY)
+_LISTED = pa.schema(KEY)
 
 
 @dataclass
 class Counts:
-    """How many images are what.
+    """The numbers of images by what a run does with them.
 
-    Of the `listed` images, once each, `new` ones have no row; those with a row are `changed` since,
-    or redone because they are `stale` or to be `retried`, or else `already_there`, `kept_stale` of
-    them by another captioner. `vanished` images have a row and are not listed.
+    Each `listed` image counts once. `new` ones have no row. Of those with a row, some have
+    `changed` since, some are redone because their row is `stale` or a failure to be `retried`, and
+    the others are `already_there`, `kept_stale` of them by another captioner. `vanished` images
+    have a row and are not listed.
     """
 
     listed: int = 0
@@ -57,11 +57,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Compared:
-    """What becomes of the images of one bucket.
+    """The result for the images of one bucket.
 
-    `new` are positions in the listing; so are those of `redo`, each with the number of the file
-    that has the row to be replaced. `vanished` are rows by their URI, `surplus` by their position,
-    both with the number of their file.
+    `new` and `redo` are positions in the listing; `redo` adds the number of the file with the
+    outdated row. `vanished` are rows by their URI, `surplus` rows by their position, both with the
+    number of their file.
     """
 
     counts: Counts
@@ -72,7 +72,7 @@ class Compared:
 
 
 class ListedBuckets(Buckets):
-    """Listed images."""
+    """The listed images, in buckets."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _LISTED)
@@ -86,11 +86,8 @@ class ListedBuckets(Buckets):
 def compare(
     listing: Buckets, table: Buckets, redo: Redo, scope: Callable[[str], bool]
 ) -> Iterator[Compared]:
-    """What becomes of the images, bucket by bucket.
-
-    Only rows whose URI is in `scope` can have vanished.
-    """
-    together = _buckets_together(max(listing.rows, table.rows))
+    """Compare listing and table bucket by bucket; only rows with a URI in `scope` can vanish."""
+    together = buckets_together(max(listing.rows, table.rows))
     for listed, rows in zip(listing.read(together), table.read(together), strict=True):
         yield _compare(listed.to_pandas(), rows.to_pandas(), redo, scope)
 
@@ -99,7 +96,7 @@ def _compare(
     listed: pd.DataFrame, rows: pd.DataFrame, redo: Redo, scope: Callable[[str], bool]
 ) -> Compared:
     duplicate = listed.duplicated(IMAGE_URI)
-    rows, surplus = _by_time(rows)
+    rows, surplus = by_time(rows)
     latest = rows[~surplus].rename_axis("row").reset_index()
     pairs = listed[~duplicate].merge(latest, "left", on=IMAGE_URI, suffixes=("", "_then"))
 

@@ -24,7 +24,7 @@ from captioner.jobs.planning.partitions import (
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS
 from captioner.jobs.sources.source import Source
 from captioner.jobs.storage.backends.paths import OutPath
-from captioner.jobs.table.keys import Redo, add_surplus, table_buckets
+from captioner.jobs.table.keys import Redo, Surplus, add_surplus, table_buckets
 from captioner.jobs.table.layout import OutFolder
 from captioner.model_directory import find_checkpoint, fingerprint, identity
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, PLAN_COLUMNS
@@ -45,7 +45,7 @@ class Plan:
     counts: Counts = field(default_factory=Counts)
     partition_sizes: list[int] = field(default_factory=list)
     first_redo: int = 0
-    surplus: dict[OutPath, list[int]] = field(default_factory=dict)
+    surplus: Surplus = field(default_factory=dict)
 
     @property
     def images(self) -> int:

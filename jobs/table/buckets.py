@@ -1,4 +1,4 @@
-"""Rows on disk, by a hash of their URI."""
+"""Rows on disk in buckets, by a hash of their URI."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,13 +9,13 @@ import pyarrow as pa
 
 from captioner.schemas.image_record import IMAGE_URI
 
-BUCKETS = 256  # of 10 million rows, each has about 40,000
-BUCKET_ROWS = 40_000  # of a smaller table, several buckets are compared at once
+BUCKETS = 256  # about 40,000 rows each for 10 million
+BUCKET_ROWS = 40_000  # several buckets of a smaller table are read at once
 SPILL_ROWS = 400_000  # in memory at once
 
 
 class Buckets:
-    """Rows on disk by bucket: an Arrow file with a batch for each bucket in turn."""
+    """Rows by bucket, in an Arrow file with one batch for each bucket in turn."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path, self._schema = path, schema
@@ -44,9 +44,9 @@ class Buckets:
         self._waiting, self._spilled = [], self.rows
 
     def read(self, together: int) -> Iterator[pa.Table]:
-        """The rows of each bucket, in the order they were added, some buckets together.
+        """Yield the rows bucket by bucket, some buckets together, in the order they were added.
 
-        Nothing can be added any more.
+        No rows can be added afterwards.
         """
         self._spill()
         self._writer.close()
@@ -60,6 +60,11 @@ class Buckets:
                     for number in range(bucket, reader.num_record_batches, BUCKETS)
                 ]
                 yield pa.Table.from_batches(batches, self._schema)
+
+
+def buckets_together(rows: int) -> int:
+    """Return how many buckets to read at once, so that they have about BUCKET_ROWS rows."""
+    return max(1, BUCKETS * BUCKET_ROWS // max(rows, BUCKET_ROWS))
 
 
 def _one_batch(rows: pa.Table) -> pa.RecordBatch:

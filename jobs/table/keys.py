@@ -1,6 +1,6 @@
-"""The keys of the table's rows, in buckets; rows of images that have a later one."""
+"""The keys of the table's rows, in buckets, and which rows have a later one."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.storage.backends.paths import OutPath
-from captioner.jobs.table.buckets import BUCKET_ROWS, BUCKETS, Buckets
+from captioner.jobs.table.buckets import Buckets, buckets_together
 from captioner.jobs.table.read import column_batches, opened_files
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
+Surplus = dict[OutPath, list[int]]  # rows that have a later one, by file: their positions
+
 POSITION = "position"  # of an image in the listing, or of a row in its file
 FILE, AT, STALE, RETRY = "file", "at", "stale", "retry"
-_KEY = [(IMAGE_URI, pa.string()), (IMAGE_VERSION, pa.string()), (POSITION, pa.int64())]
+KEY = [(IMAGE_URI, pa.string()), (IMAGE_VERSION, pa.string()), (POSITION, pa.int64())]
 _ROW = pa.schema(
-    [*_KEY, (FILE, pa.int32()), (AT, pa.int64()), (STALE, pa.bool_()), (RETRY, pa.bool_())]
+    [*KEY, (FILE, pa.int32()), (AT, pa.int64()), (STALE, pa.bool_()), (RETRY, pa.bool_())]
 )
 
 _TABLE_COLUMNS = (IMAGE_URI, IMAGE_VERSION, "status", "captioner", "annotated_at")
@@ -26,10 +28,10 @@ _TABLE_COLUMNS = (IMAGE_URI, IMAGE_VERSION, "status", "captioner", "annotated_at
 
 @dataclass(frozen=True)
 class Redo:
-    """Which rows of unchanged images are work again.
+    """The rows of unchanged images that a run redoes.
 
-    `captioner` is the identity of the one that runs now: rows of others are stale, and work if
-    `stale` says so. Rows with one of the statuses `failures` are work in any case.
+    `captioner` is the identity of the one that runs now: rows of others are stale, and are redone
+    if `stale` is true. Rows with one of the statuses `failures` are redone in any case.
     """
 
     captioner: str | None = None
@@ -38,7 +40,7 @@ class Redo:
 
 
 class TableBuckets(Buckets):
-    """Rows of the table; `types` has the types of all columns of its files."""
+    """The rows of the table; `types` has the types of all columns of its files."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _ROW)
@@ -46,7 +48,7 @@ class TableBuckets(Buckets):
 
 
 def table_buckets(files: Iterable[OutPath], redo: Redo, path: Path) -> TableBuckets:
-    """The rows of the table's files. UsageError for a file that is none of a table's."""
+    """Read the keys of the table's rows; raise UsageError for a foreign file."""
     buckets = TableBuckets(path)
     for number, (name, file) in enumerate(opened_files(files)):
         buckets.types |= {column.name: column.type for column in file.schema_arrow}
@@ -70,29 +72,25 @@ def _row_columns(batch: pa.RecordBatch, file: int, start: int, redo: Redo) -> li
     ]
 
 
-def superseded(table: Buckets) -> Iterator[pd.DataFrame]:
-    """The table's rows of images that have a later row: the numbers of their files, and positions.
+def superseded(table: Buckets, files: Sequence[OutPath]) -> Surplus:
+    """Return the rows of images that have a later row."""
+    surplus: Surplus = {}
+    for rows in table.read(buckets_together(table.rows)):
+        in_order, is_surplus = by_time(rows.to_pandas())
+        add_surplus(surplus, files, in_order[is_surplus])
+    return surplus
 
-    Among rows of one time, that of the last file is the latest.
-    """
-    for rows in table.read(_buckets_together(table.rows)):
-        in_order, surplus = _by_time(rows.to_pandas())
-        yield in_order.loc[surplus, [POSITION, FILE]]
 
-
-def add_surplus(
-    surplus: dict[OutPath, list[int]], files: Sequence[OutPath], rows: pd.DataFrame
-) -> None:
-    """Add rows of `superseded`, as positions by file."""
+def add_surplus(surplus: Surplus, files: Sequence[OutPath], rows: pd.DataFrame) -> None:
+    """Add rows, given by the numbers of their files and their positions in them."""
     for file, position in rows[[FILE, POSITION]].itertuples(index=False):
         surplus.setdefault(files[file], []).append(position)
 
 
-def _buckets_together(rows: int) -> int:
-    return max(1, BUCKETS * BUCKET_ROWS // max(rows, BUCKET_ROWS))
+def by_time(rows: pd.DataFrame) -> tuple[pd.DataFrame, "pd.Series[bool]"]:
+    """Return rows in the order of time, and which of them have a later one.
 
-
-def _by_time(rows: pd.DataFrame) -> tuple[pd.DataFrame, "pd.Series[bool]"]:
-    """Rows in the order of time, and which of them have a later one."""
+    Among rows of one time, that of the last file is the latest.
+    """
     in_order = rows.sort_values(AT, kind="stable", ignore_index=True)
     return in_order, in_order.duplicated(IMAGE_URI, keep="last")

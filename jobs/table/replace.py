@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.backends.backend import backend_of, open_ahead
 from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.table.keys import Surplus
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import Status, merged_schema, with_schema
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES
@@ -45,7 +46,7 @@ def put_replacements_in_place(writer: Writer) -> None:
         writer.remove_tree(folder)
 
 
-def remove_surplus(surplus: Mapping[OutPath, Sequence[int]], writer: Writer) -> None:
+def remove_surplus(surplus: Surplus, writer: Writer) -> None:
     """Remove the rows of images that have a later row, by file and position."""
     for path, positions in surplus.items():
         _rewrite(path, _all_but_positions(positions), writer)

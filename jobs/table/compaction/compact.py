@@ -17,7 +17,7 @@ from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.table.compaction.folder_exchange import FolderExchange, folder_exchange
 from captioner.jobs.table.compaction.merge_journal import finish_merge, merge_with_journal
 from captioner.jobs.table.exclusive_writer import exclusive_writer
-from captioner.jobs.table.keys import Redo, add_surplus, superseded, table_buckets
+from captioner.jobs.table.keys import Redo, superseded, table_buckets
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import opened_files, readable, rechunked
 from captioner.jobs.table.replace import remove_surplus
@@ -87,11 +87,9 @@ def _progress(files: Sequence[OutPath], what: str, quiet: bool) -> "tqdm[Any]":
 def _remove_superseded(writer: Writer, quiet: bool) -> tuple[int, int]:
     """Remove rows whose image has a later one; return how many rows stayed, and how many went."""
     files = writer.out.table_files()
-    surplus: dict[OutPath, list[int]] = {}
     keys = writer.scratch / "rows.arrow"
     rows = table_buckets(_progress(files, "reading", quiet), Redo(), keys)
-    for later in superseded(rows):
-        add_surplus(surplus, files, later)
+    surplus = superseded(rows, files)
     keys.unlink()
     remove_surplus(surplus, writer)
     removed = sum(len(positions) for positions in surplus.values())
