@@ -1,7 +1,7 @@
 """Caption a handful of freely licensed photographs: `python -m captioner.jobs.demo FOLDER`.
 
-The photographs come with scikit-image (public domain and CC0) and scikit-learn (CC BY); they are
-written as ordinary files, with a damaged one beside them, and captioned by an ordinary job.
+The photographs come with scikit-image (public domain and CC0). They are written as ordinary files,
+with a damaged one beside them, and captioned by an ordinary job.
 """
 
 import sys
@@ -13,7 +13,7 @@ from captioner.jobs.cli.text import summary
 from captioner.jobs.config import JobConfig
 from captioner.jobs.run import run_job
 
-SAMPLES = ("astronaut", "camera", "chelsea", "coffee")  # of scikit-image
+PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "hubble_deep_field", "rocket")
 PRECISION = 0.75  # three in four
 COLUMNS = """\
 Each file has one row: `confidence` is the probability that people would accept the caption,
@@ -26,29 +26,25 @@ def main() -> int:
     """Write the photographs, run the job, query its table."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
     photos, out = write_photographs(folder / "photos"), folder / "captions-of-photos"
-    print(f"Captioning {photos} (six photographs, one damaged file) into {out}\n", flush=True)
+    print(f"Captioning {photos} (six photographs, one damaged file) into {out}.", flush=True)
+    print("For so few, starting a worker takes longer than the work.\n", flush=True)
     report = run_job(JobConfig(source=photos, out=out, target_precision=PRECISION))
     print(summary(report), COLUMNS, answer(query(out)), sep="\n\n")
     return report.exit_code
 
 
 def write_photographs(folder: Path) -> Path:
-    """Save six photographs as JPEG files, and half of one as a damaged file."""
+    """Save the photographs as JPEG files, and half of one as a damaged file."""
     from skimage import data
-    from sklearn.datasets import load_sample_images
 
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {name: getattr(data, name)() for name in SAMPLES}
-    samples = load_sample_images()
-    names = (Path(file).stem for file in samples.filenames)
-    pictures |= zip(names, samples.images, strict=True)
-    for name, pixels in pictures.items():
-        path = folder / f"{name}.jpg"
+    for name in PHOTOGRAPHS:
+        path = folder / f"{name.split('_')[0]}.jpg"
         if not path.is_file():
-            Image.fromarray(pixels).save(path, quality=95)
+            Image.fromarray(getattr(data, name)()).save(path, quality=95)
+    whole = (folder / "coffee.jpg").read_bytes()
     damaged = folder / "damaged.jpg"
     if not damaged.is_file():
-        whole = (folder / "coffee.jpg").read_bytes()
         damaged.write_bytes(whole[: len(whole) // 2])
     return folder
 
