@@ -11,8 +11,8 @@ demo: $(VENV)/installed-demo
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
-test-fast: $(VENV)/installed-dev  # without those that start a Dask cluster or an S3 server
-	$(BIN)/python -m pytest -m "not cluster and not s3"
+test-fast: $(VENV)/installed-dev  # without whole commands, Dask clusters and S3 servers
+	$(BIN)/python -m pytest -m "not slow and not cluster and not s3"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

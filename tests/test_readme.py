@@ -129,6 +129,13 @@ def headings(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+@pytest.mark.parametrize("package", sorted({p.parent.name for p in ROOT.glob("jobs/*/*.py")}))
+def test_the_readme_of_a_package_lists_its_modules(package: str) -> None:
+    files = (ROOT / "jobs" / package).glob("[a-z]*")
+    modules = {path.stem for path in files if path.suffix == ".py" or path.is_dir()}
+    assert modules <= set(re.findall(r"`(\w+)`", TEXTS[f"jobs/{package}/README.md"]))
+
+
 def test_every_target_of_make_exists() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     used = re.findall(r"^make ([\w-]+)", "\n".join(TEXTS.values()), re.MULTILINE)
