@@ -1,26 +1,40 @@
-# The README's commands; everything they need is installed into .venv first.
+# Everything that a target needs is installed into .venv first: for the demo little, for others all.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-fast check format bench clean
 
-demo: $(VENV)/installed
+demo: $(VENV)/installed-demo
 	@$(BIN)/python -m captioner.jobs.demo demo
 
-test: $(VENV)/installed
+test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
-check: $(VENV)/installed
+test-fast: $(VENV)/installed-dev  # without whole commands, Dask clusters and S3 servers
+	$(BIN)/python -m pytest -m "not slow and not cluster and not s3"
+
+check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-dev  # those that need no photographs; the others are in tests/README.md
+	$(BIN)/python tests/benchmarks/kill_resume.py
+	$(BIN)/python tests/benchmarks/out_of_domain.py
+	$(BIN)/python tests/benchmarks/planning.py
+	$(BIN)/python tests/benchmarks/listing.py --objects 100000
+	$(BIN)/python tests/benchmarks/flat_memory.py
+
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info
 
-$(VENV)/installed: pyproject.toml
-	@echo "Installing into $(VENV): about a minute on a fast network (PyTorch is large)"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@
+# The extra `dev` includes `demo`.
+$(VENV)/installed-demo $(VENV)/installed-dev: $(VENV)/installed-%: pyproject.toml .ci/install.py
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python .ci/install.py $*
+	@touch $(VENV)/installed-demo $@
