@@ -1,7 +1,8 @@
-# Everything that a target needs is installed into .venv first: for the demo little, for others all.
+# Everything that a target needs is installed into .venv first; for the demo, no more than that.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-fast check format bench clean
 
@@ -33,8 +34,10 @@ bench: $(VENV)/installed-dev  # those that need no photographs; the others are i
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info
 
-# The extra `dev` includes `demo`.
-$(VENV)/installed-demo $(VENV)/installed-dev: $(VENV)/installed-%: pyproject.toml .ci/install.py
+# uv takes seconds where pip takes minutes; pip takes over where uv cannot be had, or fails.
+$(VENV)/installed-demo $(VENV)/installed-dev: $(VENV)/installed-%: pyproject.toml
+	@echo "Installing into $(VENV): under a minute on a fast network (PyTorch is large)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python .ci/install.py $*
-	@touch $(VENV)/installed-demo $@
+	@$(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$*]' \
+		|| { echo "Installing with pip instead, which takes minutes"; $(PIP) --editable '.[$*]'; }
+	@touch $(VENV)/installed-demo $@  # the extra `dev` includes `demo`
