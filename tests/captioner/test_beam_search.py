@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captioner.beam_search import Hypotheses, beam_search
-from captioner.constraints import NEVER
+from captioner.constraints import NEG_INF
 from captioner.search_options import SearchOptions
 from captioner.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNKNOWN
 
@@ -108,7 +108,7 @@ def test_a_beam_of_one_is_greedy_search() -> None:
         for _ in range(12):
             state = torch.tanh(state @ model.recurrent + model.embedding[token])
             logits = state @ model.output
-            logits[[PAD, BOS, UNKNOWN]] = NEVER
+            logits[[PAD, BOS, UNKNOWN]] = NEG_INF
             token = int(logits.argmax())
             if token == EOS:
                 break

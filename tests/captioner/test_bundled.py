@@ -9,7 +9,7 @@ from skimage import data
 from captioner import Captioner
 from captioner.calibration import read_calibration
 from captioner.model_directory import find_checkpoint
-from captioner.training.consensus import DEFINITION
+from captioner.training.acceptability import DEFINITION
 
 
 @pytest.fixture(scope="module")

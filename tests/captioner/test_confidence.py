@@ -8,8 +8,8 @@ import torch
 
 from captioner.beam_search import Hypotheses
 from captioner.calibration import SIGNALS, Calibration, OperatingPoint
-from captioner.confidence import signals
 from captioner.errors import CaptionerError
+from captioner.signals import signals
 from captioner.training.calibrate import cross_fitted, describe, fit, operating_points
 from captioner.vocabulary import EOS, PAD
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from captioner.beam_search import beam_search
-from captioner.constraints import DEPICTIONS, OPEN_ENDED, WordRules
+from captioner.constraints import DEPICTIONS, FUNCTION_WORDS, WordRules
 from captioner.search_options import SearchOptions
 from captioner.vocabulary import EOS, SPECIAL_WORDS, Vocabulary, sentence, tokenize
 
@@ -55,7 +55,7 @@ def test_no_caption_is_longer_than_allowed(seed: int, limit: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_caption_ends_in_a_function_word(seed: int) -> None:
     for options in (SearchOptions(), SearchOptions(max_length=4), SearchOptions(max_characters=24)):
-        assert not {words[-1] for words in found(seed, options)} & OPEN_ENDED
+        assert not {words[-1] for words in found(seed, options)} & FUNCTION_WORDS
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -79,7 +79,7 @@ def test_a_wide_beam_finds_the_best_caption_that_keeps_the_rules() -> None:
 def keeps_the_rules(words: tuple[str, ...], limit: int) -> bool:
     pairs = list(itertools.pairwise(words))
     return (
-        words[-1] not in OPEN_ENDED
+        words[-1] not in FUNCTION_WORDS
         and room_taken(words) + len(".") <= limit
         and not any(first in DEPICTIONS and second == "of" for first, second in pairs)
         and len(pairs) == len(set(pairs))
@@ -98,7 +98,7 @@ def reserves_room(words: tuple[str, ...], limit: int) -> bool:
     return all(
         room_taken(words[: place + 1]) + len(" .") + longest <= limit
         for place, word in enumerate(words)
-        if word in OPEN_ENDED
+        if word in FUNCTION_WORDS
     )
 
 

@@ -18,7 +18,7 @@ def decoder() -> Decoder:
 
 def step_by_step(decoder: Decoder, grid: Tensor, tokens: Tensor) -> Tensor:
     """Language states of one sequence [T] over one image's grid [L, C], as search computes them."""
-    memory = decoder.remember(grid[None])
+    memory = decoder.init_memory(grid[None])
     state = decoder.init_state(memory, 1)
     states = []
     for token in tokens:
@@ -58,7 +58,7 @@ def test_the_order_of_grid_cells_does_not_matter(decoder: Decoder) -> None:
 
 
 def test_selected_states_follow_their_hypotheses(decoder: Decoder) -> None:
-    memory = decoder.remember(torch.randn(2, 9, CHANNELS))
+    memory = decoder.init_memory(torch.randn(2, 9, CHANNELS))
     state = decoder.step(
         torch.tensor([[4, 5, 6], [7, 8, 9]]), decoder.init_state(memory, 3), memory
     )

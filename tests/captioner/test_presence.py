@@ -8,10 +8,10 @@ import torch
 
 from captioner.checkpoint import load_checkpoint
 from captioner.decoder import Decoder
-from captioner.model import Preferences, WordPredictor
+from captioner.model import LogitBias, WordPredictor
 from captioner.presence import WordPresence
 from captioner.training.fit_presence import fit_presence, fit_to_images, word_shares
-from captioner.training.inputs import References
+from captioner.training.tensors import References
 from captioner.vocabulary import BOS
 
 WORDS = 8
@@ -25,7 +25,7 @@ def test_untrained_it_favours_no_word() -> None:
 
 def test_gain_favours_what_the_image_makes_likelier_and_content_words_only() -> None:
     presence = WordPresence(3, WORDS)
-    presence.usual.fill_(math.log(0.1))
+    presence.log_prior.fill_(math.log(0.1))
     likely = torch.full((1, WORDS), 0.1)
     likely[0, 4:6] = 0.8
     gain = presence.gain(likely.log(), CONTENT)[0]
@@ -60,7 +60,7 @@ def test_fitted_it_tells_images_by_what_people_say_of_them() -> None:
     shares = presence(grids).exp()
     assert ((shares[:, 6] > shares[:, 5]).numpy() == (kinds == 1)).mean() > 0.9
     assert (shares[:, 4] > 0.95).all() and (shares[:, 7] < 0.05).all()
-    torch.testing.assert_close(presence.usual[5:7].exp().sum(), torch.tensor(1.0))
+    torch.testing.assert_close(presence.log_prior[5:7].exp().sum(), torch.tensor(1.0))
 
 
 def test_a_fit_to_images_is_the_same_whatever_came_before(tiny_checkpoint: Path) -> None:
@@ -83,29 +83,29 @@ def make_decoder() -> Decoder:
 
 
 def test_a_search_sees_the_favour_of_each_image_when_others_leave_the_batch() -> None:
-    decoder, favour = make_decoder(), torch.randn(3, WORDS)
-    favour[:, BOS] = 0
-    preferences = Preferences(favour, torch.zeros(WORDS))
-    predictor = WordPredictor(decoder, torch.randn(3, 4, 3), preferences)
+    decoder, unsaid = make_decoder(), torch.randn(3, WORDS)
+    unsaid[:, BOS] = 0
+    logit_bias = LogitBias(unsaid, torch.zeros(WORDS))
+    predictor = WordPredictor(decoder, torch.randn(3, 4, 3), logit_bias)
     recall = predictor.reorder(predictor.start(), torch.zeros(2, 1).long(), torch.tensor([0, 2]))
     log_probs, _ = predictor.step(torch.full((2, 1), BOS), recall)
-    none = Preferences(torch.zeros(2, WORDS), torch.zeros(WORDS))
+    none = LogitBias(torch.zeros(2, WORDS), torch.zeros(WORDS))
     plain = WordPredictor(decoder, predictor.grid[[0, 2]], none)
     unfavoured, _ = plain.step(torch.full((2, 1), BOS), plain.start())
-    expected = (unfavoured[:, 0] + favour[[0, 2]]).log_softmax(-1)
+    expected = (unfavoured[:, 0] + unsaid[[0, 2]]).log_softmax(-1)
     torch.testing.assert_close(log_probs[:, 0], expected)
 
 
 def test_each_hypothesis_remembers_what_it_has_said() -> None:
-    decoder, favour = make_decoder(), torch.zeros(1, WORDS)
-    favour[0, 5:7] = 3.0
+    decoder, unsaid = make_decoder(), torch.zeros(1, WORDS)
+    unsaid[0, 5:7] = 3.0
     predictor = WordPredictor(
-        decoder, torch.randn(1, 4, 3), Preferences(favour, torch.full((WORDS,), -2.0))
+        decoder, torch.randn(1, 4, 3), LogitBias(unsaid, torch.full((WORDS,), -2.0))
     )
     _, recall = predictor.step(torch.full((1, 1), BOS), predictor.start())
     recall = predictor.reorder(recall, torch.zeros(1, 2).long(), None)
     _, recall = predictor.step(torch.tensor([[5, 6]]), recall)
-    assert recall.favour[0, :, 5].tolist() == [-2, 3]
-    assert recall.favour[0, :, 6].tolist() == [3, -2]
+    assert recall.unsaid[0, :, 5].tolist() == [-2, 3]
+    assert recall.unsaid[0, :, 6].tolist() == [3, -2]
     swapped = predictor.reorder(recall, torch.tensor([[1, 1]]), None)
-    assert swapped.favour[0, :, 5].tolist() == [3, 3]
+    assert swapped.unsaid[0, :, 5].tolist() == [3, 3]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from captioner.training.consensus import consensus, is_acceptable
+from captioner.training.acceptability import consensus, is_acceptable
 
 DOG = ["A brown dog runs on grass.", "A dog running.", "A puppy plays.", "Dogs run.", "A dog."]
 CHILD = ["A girl sits.", "A small child sitting.", "A girl on a chair.", "A girl.", "Someone sits."]

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import photograph
 
 from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CaptionerError
 from captioner.model import CaptionModel, ModelConfig
 from captioner.training.dataset import Split, load_split
 from captioner.training.distill import KEPT_WORDS, SoftTargets, cached_soft_targets
-from captioner.training.inputs import References, cached_pixels
-from captioner.training.objectives import CrossEntropy
+from captioner.training.losses import CrossEntropy
+from captioner.training.tensors import References, cached_pixels
 from captioner.vocabulary import PAD, SPECIAL_WORDS, Vocabulary
-from tests.conftest import photograph
 
 CPU = torch.device("cpu")
 VOCABULARY = Vocabulary((*SPECIAL_WORDS, *(f"w{number}" for number in range(8))))

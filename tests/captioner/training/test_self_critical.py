@@ -4,16 +4,21 @@ import torch
 from torch.nn import functional
 
 from captioner.decoder import Decoder
-from captioner.model import Preferences, WordPredictor
+from captioner.model import LogitBias, WordPredictor
 from captioner.training.cider import CiderD
-from captioner.training.inputs import References
-from captioner.training.objectives import CrossEntropy
-from captioner.training.self_critical import SelfCritical, _favoured, above_the_others, sample
+from captioner.training.losses import CrossEntropy
+from captioner.training.self_critical import (
+    SelfCritical,
+    _favoured,
+    leave_one_out_advantage,
+    sample,
+)
+from captioner.training.tensors import References
 from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
 
 WORDS = 10
 GRID = torch.zeros(2, 4, 8)
-NONE = Preferences(torch.zeros(2, WORDS), torch.zeros(WORDS))
+NONE = LogitBias(torch.zeros(2, WORDS), torch.zeros(WORDS))
 
 
 def make_decoder() -> Decoder:
@@ -21,15 +26,15 @@ def make_decoder() -> Decoder:
     return Decoder(8, WORDS, hidden=16, heads=2, dropout=0.0)
 
 
-def of_one(preferences: Preferences) -> Preferences:
-    return preferences._replace(favour=preferences.favour[:1])
+def of_one(logit_bias: LogitBias) -> LogitBias:
+    return logit_bias._replace(unsaid=logit_bias.unsaid[:1])
 
 
 def test_samples_are_drawn_with_the_decoders_probabilities() -> None:
     decoder = make_decoder()
     torch.manual_seed(1)
     said = sample(decoder, GRID[:1], 20_000, 1, of_one(NONE))[0]  # [B, T]
-    memory = decoder.remember(GRID[:1])
+    memory = decoder.init_memory(GRID[:1])
     state = decoder.step(torch.tensor([[BOS]]), decoder.init_state(memory, 1), memory)
     logits = decoder.predict(state.language_hidden)[0, 0].detach()
     logits[[PAD, BOS, UNKNOWN]] = -torch.inf
@@ -39,10 +44,10 @@ def test_samples_are_drawn_with_the_decoders_probabilities() -> None:
 
 def test_favoured_words_are_drawn_as_if_their_logits_were_higher() -> None:
     decoder = make_decoder()
-    favour = torch.zeros(2, WORDS)
-    favour[1, 7] = 20
+    unsaid = torch.zeros(2, WORDS)
+    unsaid[1, 7] = 20
     torch.manual_seed(1)
-    said = sample(decoder, GRID, 50, 4, Preferences(favour, torch.full((WORDS,), -20.0)))
+    said = sample(decoder, GRID, 50, 4, LogitBias(unsaid, torch.full((WORDS,), -20.0)))
     assert (said[1, :, 0] == 7).all() and not (said[0, :, 0] == 7).all()
     for word in range(EOS + 1, WORDS):
         assert ((said == word).sum(2) <= 1).all()  # what was said is avoided
@@ -51,15 +56,15 @@ def test_favoured_words_are_drawn_as_if_their_logits_were_higher() -> None:
 def test_the_policy_gives_samples_the_probabilities_they_were_drawn_with() -> None:
     torch.manual_seed(4)
     decoder, grid = make_decoder(), torch.randn(2, 4, 8)
-    content = torch.arange(WORDS) > EOS  # there are preferences for no others
-    preferences = Preferences(torch.randn(2, WORDS) * content, -torch.rand(WORDS) * content)
+    content = torch.arange(WORDS) > EOS  # there are logit_bias for no others
+    logit_bias = LogitBias(torch.randn(2, WORDS) * content, -torch.rand(WORDS) * content)
     said = torch.tensor([[[5, 6, 5, EOS]], [[7, EOS, PAD, PAD]]])
     words = said != PAD
     read = functional.pad(said, (1, 0), value=BOS)[:, :, :-1].masked_fill(~words, PAD)
-    added = _favoured(preferences, read, words)
+    added = _favoured(logit_bias, read, words)
     logits = decoder.predict(decoder(grid, read)[words]) + added
     at_once = logits.log_softmax(-1).gather(1, said[words].unsqueeze(1)).squeeze(1)
-    predictor, stepwise = WordPredictor(decoder, grid, preferences), []
+    predictor, stepwise = WordPredictor(decoder, grid, logit_bias), []
     recall = predictor.start()
     for t in range(4):
         log_probs, recall = predictor.step(read[:, :, t], recall)
@@ -79,7 +84,7 @@ def test_samples_end_once_and_stand_in_order_of_length() -> None:
 
 
 def test_a_sample_is_compared_with_the_others_of_its_image() -> None:
-    advantage = above_the_others(torch.tensor([[1.0, 3.0], [2.0, 2.0]]))
+    advantage = leave_one_out_advantage(torch.tensor([[1.0, 3.0], [2.0, 2.0]]))
     assert advantage.tolist() == [[-2.0, 2.0], [0.0, 0.0]]
 
 
@@ -90,7 +95,7 @@ def test_training_on_the_reward_alone_finds_what_is_rewarded() -> None:
     reward = CiderD(ended)
     other = CrossEntropy(references, 0.0)
     objective = SelfCritical(
-        reward, other, samples=16, max_length=4, rewarded=1.0, preferences=lambda _: NONE
+        reward, other, samples=16, max_length=4, rewarded=1.0, logit_bias=lambda _: NONE
     )
     grid = torch.randn(2, 4, 8)
     optimizer = torch.optim.Adam(decoder.parameters(), 0.01)

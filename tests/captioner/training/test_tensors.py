@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from conftest import photograph
 
 from captioner.encoder import Encoder
 from captioner.training.dataset import load_split
-from captioner.training.inputs import cached_features, cached_pixels
-from tests.conftest import photograph
+from captioner.training.tensors import cached_features, cached_pixels
 
 
 def test_an_image_that_is_replaced_is_read_again(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from captioner import Captioner
 from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CaptionerError
 from captioner.training.config import TrainConfig
-from captioner.training.inputs import References, augment
+from captioner.training.tensors import References, augment
 from captioner.training.train import train
 from captioner.vocabulary import BOS, EOS, PAD, Vocabulary
 
