@@ -1,4 +1,4 @@
-"""Whatever the model prefers, a caption keeps the rules, and the best one that keeps them wins."""
+"""Whatever the model prefers, captions obey the constraints, and the best such caption wins."""
 
 import itertools
 
@@ -36,7 +36,7 @@ class Bigrams:
 
 
 def found(seed: int, options: SearchOptions) -> list[list[str]]:
-    """The words of every hypothesis."""
+    """Return the words of every hypothesis."""
     hypotheses = beam_search(Bigrams(seed), IMAGES, options, rules=RULES)
     assert (hypotheses.scores[:, 0] > -torch.inf).all()
     existing = hypotheses.tokens[hypotheses.scores > -torch.inf].tolist()
@@ -59,13 +59,13 @@ def test_no_caption_ends_in_a_function_word(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_caption_opens_by_saying_that_it_is_a_picture(seed: int) -> None:
+def test_no_caption_opens_with_a_picture_of(seed: int) -> None:
     for words in found(seed, SearchOptions(min_length=5)):
         opening = list(itertools.pairwise(words))[:4]
         assert not any(first in DEPICTIONS and second == "of" for first, second in opening)
 
 
-def test_a_wide_beam_finds_the_best_caption_that_keeps_the_rules() -> None:
+def test_a_wide_beam_finds_the_best_caption_that_obeys_the_constraints() -> None:
     model = Bigrams(seed=9)
     options = SearchOptions(2000, 1, 3, max_characters=22, length_penalty=0.7, block_ngram=2)
     hypotheses = beam_search(model, IMAGES, options, rules=RULES)
@@ -88,12 +88,12 @@ def keeps_the_rules(words: tuple[str, ...], limit: int) -> bool:
 
 
 def room_taken(words: tuple[str, ...]) -> int:
-    """Characters at most: "a" may become "an" in the sentence."""
+    """Return the most characters the words can take: "a" may become "an"."""
     return len(" ".join("an" if word == "a" else word for word in words))
 
 
 def reserves_room(words: tuple[str, ...], limit: int) -> bool:
-    """The search only says "a" where the longest word would still fit behind it."""
+    """Return whether the longest word would still fit after each function word."""
     longest = len("extraordinarily")
     return all(
         room_taken(words[: place + 1]) + len(" .") + longest <= limit
