@@ -74,10 +74,7 @@ class Calibration:
         if good:
             return max(good, key=lambda point: point.coverage)
         if not self.operating_points:
-            raise CaptionerError(
-                "the calibration was fitted on too few images to have operating points: "
-                "give a confidence instead of a precision"
-            )
+            raise CaptionerError("the calibration has no operating points: give a confidence")
         best = max(self.operating_points, key=lambda point: point.precision)
         raise CaptionerError(
             f"no confidence reaches a precision of {precision:g}: the best known is "

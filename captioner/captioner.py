@@ -156,7 +156,7 @@ class Captioner:
             length = tokens[n][0].index(EOS) + 1
             texts: dict[str, Alternative] = {}  # hypotheses may differ in "a" and "an" only
             for ids, log_prob, score in zip(tokens[n], log_probs[n], scores[n], strict=True):
-                text = self._sentence(ids)
+                text = sentence(self.vocabulary.decode(ids))
                 if score > NEG_INF:
                     texts.setdefault(text, Alternative(text, log_prob))
             yield Caption(
@@ -166,9 +166,6 @@ class Captioner:
                 token_log_probs=tuple(token_log_probs[n][0][:length]),
                 alternatives=tuple(texts.values())[1:],
             )
-
-    def _sentence(self, ids: list[int]) -> str:
-        return sentence(self.vocabulary.decode(ids))
 
     def _pixels(self, image: str | Path | bytes | Pixels) -> Pixels:
         """Convert any accepted image to uint8 RGB [image_size, image_size, 3]."""

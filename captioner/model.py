@@ -42,11 +42,7 @@ class CaptionModel(nn.Module):
         )
         channels = self.encoder.channels()
         self.decoder = Decoder(
-            channels,
-            words,
-            hidden=config.hidden,
-            heads=config.heads,
-            dropout=config.dropout,
+            channels, words, hidden=config.hidden, heads=config.heads, dropout=config.dropout
         )
         self.presence = WordPresence(channels, words)
 

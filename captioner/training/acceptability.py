@@ -68,12 +68,18 @@ def consensus(
     stems = _Stems()
     stemmed = [[stems.of(text) for text in of_image] for of_image in references]
     frequency = Counter(stem for of_image in stemmed for stem in set().union(*of_image))
-    return np.array(
-        [
-            _support(stems.of(caption), of_image, stems, frequency, len(references))
-            for caption, of_image in zip(captions, stemmed, strict=True)
-        ]
-    )
+
+    def support(caption: str, of_image: list[set[str]]) -> float:
+        supported = total = 0.0
+        for stem in stems.of(caption):
+            same = {stem} | stems.supported_by.get(stem, set())
+            share = sum(bool(same & reference) for reference in of_image) / len(of_image)
+            rarity = math.log((1 + len(references)) / max(1, frequency[stem]))
+            total += rarity
+            supported += rarity * min(1.0, share / FULL_SUPPORT)
+        return supported / total if total else 0.0
+
+    return np.array([support(*pair) for pair in zip(captions, stemmed, strict=True)])
 
 
 def is_acceptable(
@@ -88,33 +94,14 @@ class _Stems:
 
     def __init__(self) -> None:
         require_stemmer()
-        self._stem = snowballstemmer.stemmer("english").stemWords
+        self._stemmer = snowballstemmer.stemmer("english")
         self.supported_by = {
-            self._one(word): self._all(others.split()) for word, others in SUPPORTED_BY.items()
+            self._stemmer.stemWord(word): self._all(others.split())
+            for word, others in SUPPORTED_BY.items()
         }
 
     def of(self, text: str) -> set[str]:
         return self._all(word for word in tokenize(text) if word not in FUNCTION_WORDS)
 
-    def _one(self, word: str) -> str:
-        return str(self._stem([word])[0])
-
     def _all(self, words: Iterable[str]) -> set[str]:
-        return set(self._stem(list(words)))
-
-
-def _support(
-    caption: set[str],
-    references: list[set[str]],
-    stems: _Stems,
-    frequency: Counter[str],
-    images: int,
-) -> float:
-    supported = total = 0.0
-    for stem in caption:
-        same = {stem} | stems.supported_by.get(stem, set())
-        share = sum(bool(same & reference) for reference in references) / len(references)
-        rarity = math.log((1 + images) / max(1, frequency[stem]))
-        total += rarity
-        supported += rarity * min(1.0, share / FULL_SUPPORT)
-    return supported / total if total else 0.0
+        return set(self._stemmer.stemWords(list(words)))

@@ -112,8 +112,7 @@ def _from_coco(document: dict[str, Any], path: Path) -> Iterator[CaptionedImage]
         of_image = captions.pop(str(image["id"]), [])
         yield _captioned(image["file_name"], of_image, f"{path}, image {image['id']}")
     if captions:
-        unknown = next(iter(captions))
-        raise DatasetError(f"{path}: 'annotations' of image {unknown}, which 'images' lacks")
+        raise DatasetError(f"{path}: annotations of image {next(iter(captions))}, not in 'images'")
 
 
 def _from_karpathy(

@@ -26,14 +26,7 @@ OF_STAGES = (
         "samples",
     ),
 )
-RATES = (
-    "learning_rate",
-    "finetune_learning_rate",
-    "encoder_learning_rate",
-    "self_critical_learning_rate",
-    "self_critical_encoder_learning_rate",
-    "weight_decay",
-)
+RATES = (*(name for names in OF_STAGES for name in names if name.endswith("rate")), "weight_decay")
 
 
 @dataclass(frozen=True)

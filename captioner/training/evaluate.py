@@ -125,11 +125,10 @@ def caption_features(
     model: CaptionModel,
     vocabulary: Vocabulary,
     features: npt.NDArray[np.float16],
-    options: SearchOptions,
     device: torch.device,
 ) -> list[str]:
-    """Return the best caption of each image as words joined by spaces."""
-    rules = WordRules.of_vocabulary(vocabulary, device)
+    """Return the best caption of each image, by default options, as words joined by spaces."""
+    rules, options = WordRules.of_vocabulary(vocabulary, device), SearchOptions()
     captions = []
     for start in range(0, len(features), SEARCH_BATCH):
         grid = torch.from_numpy(np.array(features[start : start + SEARCH_BATCH])).float().to(device)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import cross_entropy
 
 from captioner.decoder import Decoder
 from captioner.training.distill import SoftTargets
@@ -37,9 +37,7 @@ class CrossEntropy:
         words = targets != PAD
         hidden = decoder(grid, inputs)  # [N, B, T, H]
         logits = decoder.predict(hidden[words]).float()  # [words, V]
-        loss = functional.cross_entropy(
-            logits, targets[words], label_smoothing=self.label_smoothing
-        )
+        loss = cross_entropy(logits, targets[words], label_smoothing=self.label_smoothing)
         if self.soft_targets is None:
             return loss
         soft = self.soft_targets.of(images, targets)

@@ -45,7 +45,7 @@ def _reliability(axes: Any, result: Reliability) -> None:
         errors,
         fmt="o",
         capsize=3,
-        label=f"captions, in {len(captions)} bins",
+        label=f"captions, {len(captions)} bins",
     )
     ece = f"ECE {result.ece:.3f} (by chance {result.ece_by_chance:.3f})"
     axes.set(title=f"Reliability: {ece}", xlabel="confidence", xlim=(0, 1))

@@ -5,7 +5,7 @@ Rennie et al. 2017 (arXiv:1612.00563), with the mean of an image's other samples
 proper ends of sentences.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +39,7 @@ class SelfCritical:
             bias = self.logit_bias(grid)
         targets = sample(decoder, grid.detach(), self.samples, self.max_length, bias)
         rewards = [
-            [self.reward.score(image, _words(ids)) for ids in of_image]
+            [self.reward.score(image, [word for word in ids if word != PAD]) for ids in of_image]
             for image, of_image in zip(images, targets.tolist(), strict=True)
         ]
         advantage = leave_one_out_advantage(torch.tensor(rewards, device=grid.device))  # [N, B]
@@ -94,7 +94,3 @@ def sample(
     captions = torch.stack(steps, dim=2)
     order = (captions != PAD).sum(2).argsort(1)
     return captions.gather(1, order.unsqueeze(2).expand_as(captions))
-
-
-def _words(ids: Sequence[int]) -> list[int]:
-    return [index for index in ids if index != PAD]

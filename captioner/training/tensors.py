@@ -145,7 +145,7 @@ def augment(pixels: Tensor, mirrorable: list[bool]) -> Tensor:
     return torch.stack(varied).permute(0, 2, 3, 1).contiguous()
 
 
-def shuffled_batches(images: int, size: int) -> Iterator[list[int]]:
+def random_batches(images: int, size: int) -> Iterator[list[int]]:
     """Yield the indices of all images in random order, `size` at a time, without the remainder."""
     order = torch.randperm(images).tolist()
     for start in range(0, images - size + 1, size):

@@ -64,11 +64,9 @@ def train(config: TrainConfig) -> Path:
     model = build_model(config, len(data.vocabulary))
     _require_grid(model)
     trainer = Trainer(config, data, model)
-    resumed = trainer.resume()
-    if config.start and not resumed:
+    if not trainer.resume() and config.start:
         trainer.keep_start()
-    stages = build_stages(config, data, trainer.model)
-    for index, stage in enumerate(stages):
+    for index, stage in enumerate(build_stages(config, data, trainer.model)):
         trainer.run(index, stage)
     finish(config, data)
     return Path(config.out)
@@ -94,36 +92,31 @@ def finish(config: TrainConfig, data: TrainingData) -> None:
 
 def build_stages(config: TrainConfig, data: TrainingData, model: CaptionModel) -> tuple[Stage, ...]:
     """Return the stages in order; those without epochs do nothing."""
-    cross_entropy = CrossEntropy(
+    supervised = CrossEntropy(
         data.references, config.label_smoothing, data.soft_targets, config.distillation
     )
     ended = [[[*ids, EOS] for ids in texts] for texts in data.references.ids]
     content = WordRules.of_vocabulary(data.vocabulary, choose_device(config.device)).content
 
-    def logit_bias(grid: Tensor) -> LogitBias:
+    def bias(grid: Tensor) -> LogitBias:
         return model.logit_bias(model.presence(grid), content, SearchOptions())
 
-    self_critical = SelfCritical(
-        CiderD(ended),
-        cross_entropy,
-        config.samples,
-        config.max_length,
-        config.reward_share,
-        logit_bias,
+    reward = SelfCritical(
+        CiderD(ended), supervised, config.samples, config.max_length, config.reward_share, bias
     )
     return (
-        Stage("decoder", config.decoder_epochs, cross_entropy, config.learning_rate),
+        Stage("decoder", config.decoder_epochs, supervised, config.learning_rate),
         Stage(
             "finetune",
             config.finetune_epochs,
-            cross_entropy,
+            supervised,
             config.finetune_learning_rate,
             config.encoder_learning_rate,
         ),
         Stage(
             "self_critical",
             config.self_critical_epochs,
-            self_critical,
+            reward,
             config.self_critical_learning_rate,
             config.self_critical_encoder_learning_rate,
             sampling=True,

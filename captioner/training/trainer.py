@@ -16,7 +16,6 @@ from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.device import choose_device, mixed_precision, prepare_training
 from captioner.errors import CaptionerError
 from captioner.model import CaptionModel
-from captioner.search_options import SearchOptions
 from captioner.training.config import TrainConfig
 from captioner.training.distill import SoftTargets
 from captioner.training.evaluate import caption_features
@@ -24,13 +23,7 @@ from captioner.training.fit_presence import fit_to_images
 from captioner.training.losses import Loss
 from captioner.training.metrics import cider
 from captioner.training.optimization import Optimization, moving_average
-from captioner.training.tensors import (
-    References,
-    augment,
-    cached_features,
-    encode,
-    shuffled_batches,
-)
+from captioner.training.tensors import References, augment, cached_features, encode, random_batches
 from captioner.vocabulary import Vocabulary
 
 STATE = "training_state.pt"
@@ -145,7 +138,7 @@ class Trainer:
         self.model.encoder.eval()  # BatchNorm keeps its published statistics
         seed = self.config.seed + 1000 * self.progress.stage + self.progress.epoch
         torch.manual_seed(seed)  # a resumed training repeats what an uninterrupted one does
-        batches = list(shuffled_batches(len(inputs), self.config.batch_size))
+        batches = list(random_batches(len(inputs), self.config.batch_size))
         total = 0.0
         epoch = f"epoch {self.progress.epoch + 1}"
         with tqdm(batches, desc=epoch, unit="step", disable=None) as bar:
@@ -189,9 +182,7 @@ class Trainer:
             features = self._cached_features(pixels)
         else:
             features = encode(pixels, model.encoder, self.device)
-        captions = caption_features(
-            model, self.data.vocabulary, features, SearchOptions(), self.device
-        )
+        captions = caption_features(model, self.data.vocabulary, features, self.device)
         return float(cider(captions, self.data.val_captions).mean())
 
     def _begin_from_best(self, stage: Stage) -> None:
