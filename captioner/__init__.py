@@ -10,7 +10,7 @@ __all__ = ["Caption", "Captioner", "SearchOptions"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when a name that needs it is used: `captioner --help` does not."""
+    """Import torch only when it is needed, so that `captioner --help` starts fast."""
     if name == "SearchOptions":
         from captioner.search_options import SearchOptions
 

@@ -2,10 +2,9 @@
 
 One tensor program serves the whole batch: N images, B beams, V words, no loop over images or
 beams. Each step keeps the B best unfinished hypotheses of an image; a hypothesis whose end of
-sentence ranks among the B best continuations moves to the finished ones. An image is done when B
-of its hypotheses have finished: they are frozen, and the image leaves the batch with the next ones
-that do. Finished hypotheses are ranked by log-probability over the length penalty of Wu et al. 2016
-(arXiv:1609.08144, equation 14).
+sentence ranks among the B best continuations joins the finished ones. An image is done when B of
+its hypotheses have finished; done images leave the batch several at a time. Finished hypotheses are
+ranked by log-probability over the length penalty of Wu et al. 2016 (arXiv:1609.08144, equation 14).
 """
 
 from typing import NamedTuple, Protocol, TypeVar
@@ -13,35 +12,35 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from captioner.constraints import NEVER, WordRules, constrain
+from captioner.constraints import NEG_INF, WordRules, constrain
 from captioner.search_options import SearchOptions
 from captioner.vocabulary import BOS, EOS, PAD
 
 S = TypeVar("S")
-GPU_CHECK_INTERVAL = 4  # steps between two looks at which images are done: each waits for the GPU
-SHRINK_BELOW = 0.75  # the share of images still searched, below which the others leave the batch
+GPU_CHECK_INTERVAL = 4  # steps between two checks for done images: each waits for the GPU
+SHRINK_BELOW = 0.75  # done images leave the batch once at most this share of it remains
 
 
 class Stepper(Protocol[S]):
-    """The two operations through which the search meets a model, and what they start from."""
+    """A model as the search sees it: an initial state and two operations."""
 
     def start(self) -> S:
-        """The state before the first word: one hypothesis, still empty, for each image."""
+        """Return the state before the first word: one empty hypothesis for each image."""
 
     def step(self, tokens: Tensor, state: S) -> tuple[Tensor, S]:
         """Previous tokens [N, B] -> log-probabilities of the next ones [N, B, V]."""
 
     def reorder(self, state: S, beams: Tensor, images: Tensor | None) -> S:
-        """The state in which hypothesis b of image n is the former hypothesis `beams[n, b]`.
+        """Return the state whose hypothesis b of image n is the former `beams[n, b]`.
 
         With `images` [N'], image n is the former image `images[n]`; the others are done.
         """
 
 
 class Hypotheses(NamedTuple):
-    """Finished hypotheses, the best first; K = `beam_size`, T = `max_length` + 1.
+    """Finished hypotheses, best first; K = `beam_size`, T = `max_length` + 1.
 
-    A hypothesis that does not exist (fewer than K finished) has the score -inf.
+    Where fewer than K have finished, the missing ones have the score -inf.
     """
 
     tokens: Tensor  # [N, K, T] int64, EOS at the end, then PAD
@@ -58,10 +57,10 @@ def beam_search(
     device: torch.device | str = "cpu",
     rules: WordRules | None = None,
 ) -> Hypotheses:
-    """Search the captions of `images` images at once; `rules` are those of the words' text."""
+    """Search captions for `images` images at once; `rules` constrain the text of the words."""
     found = _no_hypotheses(images, options.beam_size, options.max_length, device)
     live = _no_hypotheses(images, 1, options.max_length, device)
-    live.log_probs.zero_()  # one empty hypothesis an image
+    live.log_probs.zero_()  # one empty hypothesis for each image
     batch = _Batch(torch.arange(images, device=device), live, found)
     tokens = torch.full((images, 1), BOS, device=device)
     state = stepper.start()
@@ -85,13 +84,14 @@ def beam_search(
 
 
 class _Batch(NamedTuple):
-    """The images that are still searched: their places among all, and their hypotheses."""
+    """The images still being searched: their indices among all images, and their hypotheses."""
 
     places: Tensor  # [N]
-    live: Hypotheses  # up to B unfinished ones, the best first
+    live: Hypotheses  # up to B unfinished ones, best first
     finished: Hypotheses
 
     def only(self, images: Tensor) -> "_Batch":
+        """Return the batch reduced to `images`."""
         live, finished = (Hypotheses(*(part[images] for part in parts)) for parts in self[1:])
         return _Batch(self.places[images], live, finished)
 
@@ -99,7 +99,7 @@ class _Batch(NamedTuple):
 def _advance(
     batch: _Batch, log_probs: Tensor, t: int, options: SearchOptions
 ) -> tuple[_Batch, Tensor]:
-    """One word more; also which of the former hypotheses [N, B] each live one goes on from."""
+    """Add one word; also return the former hypothesis [N, B] that each live one continues."""
     grown, parents = _grow(batch.live, log_probs, t, options.beam_size)
     finished = _finish(batch.finished, grown, t, options)
     live, kept = _continue(grown, t, options.beam_size)
@@ -107,13 +107,13 @@ def _advance(
 
 
 def _remaining(batch: _Batch) -> Tensor | None:
-    """The images that are not done, if they are so few that the others should leave the batch."""
+    """Return the images that are not done, or None if done ones need not leave the batch yet."""
     remaining = (~_done(batch.finished)).view(-1).nonzero().view(-1)
     return remaining if len(remaining) <= SHRINK_BELOW * len(batch.places) else None
 
 
 def _store(batch: _Batch, found: Hypotheses) -> None:
-    """Write what is finished of the batch to its places among all."""
+    """Write the finished hypotheses of the batch to `found`, which holds those of all images."""
     for target, part in zip(found, batch.finished, strict=True):
         target[batch.places] = part
 
@@ -125,15 +125,15 @@ def _no_hypotheses(
     return Hypotheses(
         torch.full(shape, PAD, device=device),
         torch.zeros(shape, device=device),
-        torch.full(shape[:2], NEVER, device=device),
-        torch.full(shape[:2], NEVER, device=device),
+        torch.full(shape[:2], NEG_INF, device=device),
+        torch.full(shape[:2], NEG_INF, device=device),
     )
 
 
 def _grow(live: Hypotheses, log_probs: Tensor, t: int, beams: int) -> tuple[Hypotheses, Tensor]:
-    """The 2B best continuations of each image's hypotheses, best first, and their parents [N, 2B].
+    """Return the 2B best continuations of each image, best first, and their parents [N, 2B].
 
-    2B, so that B unfinished ones remain whatever number of them ends here.
+    Since at most B of them end here, at least B unfinished ones remain.
     """
     n, _, words = log_probs.shape
     totals = (live.log_probs.unsqueeze(2) + log_probs).view(n, -1)  # [N, B * V]
@@ -146,11 +146,11 @@ def _grow(live: Hypotheses, log_probs: Tensor, t: int, beams: int) -> tuple[Hypo
 
 
 def _finish(finished: Hypotheses, grown: Hypotheses, t: int, options: SearchOptions) -> Hypotheses:
-    """Add the hypotheses that end at step t, among the B best, to images that are not done."""
+    """Add those of the B best hypotheses that end at step t, for images that are not done."""
     beams = options.beam_size
     ended = (grown.tokens[:, :beams, t] == EOS) & ~_done(finished)
     penalty = ((5 + t + 1) / 6) ** options.length_penalty
-    scores = (grown.log_probs[:, :beams] / penalty).masked_fill(~ended, NEVER)
+    scores = (grown.log_probs[:, :beams] / penalty).masked_fill(~ended, NEG_INF)
     ending = Hypotheses(*(part[:, :beams] for part in grown))._replace(scores=scores)
     pool = Hypotheses(*(torch.cat(parts, dim=1) for parts in zip(finished, ending, strict=True)))
     best = pool.scores.topk(beams).indices
@@ -158,14 +158,14 @@ def _finish(finished: Hypotheses, grown: Hypotheses, t: int, options: SearchOpti
 
 
 def _continue(grown: Hypotheses, t: int, beams: int) -> tuple[Hypotheses, Tensor]:
-    """The B best hypotheses that do not end at step t, and their places [N, B] in `grown`."""
-    unfinished = grown.log_probs.masked_fill(grown.tokens[:, :, t] == EOS, NEVER)
+    """Return the B best hypotheses that do not end at step t, and their indices [N, B]."""
+    unfinished = grown.log_probs.masked_fill(grown.tokens[:, :, t] == EOS, NEG_INF)
     log_probs, kept = unfinished.topk(min(beams, unfinished.shape[1]))
     return _take(grown, kept)._replace(log_probs=log_probs), kept
 
 
 def _take(hypotheses: Hypotheses, places: Tensor) -> Hypotheses:
-    """Hypotheses `places` [N, K] of each image."""
+    """Return the hypotheses with the indices `places` [N, K] of each image."""
     sequences = places.unsqueeze(2).expand(-1, -1, hypotheses.tokens.shape[2])
     return Hypotheses(
         hypotheses.tokens.gather(1, sequences),
@@ -176,5 +176,5 @@ def _take(hypotheses: Hypotheses, places: Tensor) -> Hypotheses:
 
 
 def _done(finished: Hypotheses) -> Tensor:
-    """Which images have all their hypotheses finished: [N, 1] bool."""
-    return (finished.scores > NEVER).all(1, keepdim=True)
+    """Return which images have all their hypotheses finished: bool [N, 1]."""
+    return (finished.scores > NEG_INF).all(1, keepdim=True)

@@ -1,8 +1,8 @@
 """Calibration: signals of a caption -> the probability that it is acceptable.
 
-What "acceptable" means, and on which images the calibration was fitted, is part of
-`Calibration` and so of `calibration.json`. The map is a logistic regression over standardised
-signals (Platt 1999). Importing it does not import torch.
+`Calibration`, and so `calibration.json`, records what "acceptable" means and on which images the
+calibration was fitted. The map is a logistic regression over standardised signals (Platt 1999).
+Importing this module does not import torch.
 """
 
 import json
@@ -30,19 +30,19 @@ SIGNALS = (
 
 
 class OperatingPoint(NamedTuple):
-    """What it means to accept the captions of at least some confidence, on images not fitted on."""
+    """A threshold of confidence and its effect, measured on images not used for fitting."""
 
     confidence: float
-    coverage: float  # their share of all captions
-    precision: float  # the share of them that is acceptable
+    coverage: float  # the share of captions with at least this confidence
+    precision: float  # the share of those that are acceptable
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic regression from signals to a probability, and what that probability is of."""
+    """A logistic regression from signals to a probability, and the meaning of that probability."""
 
     acceptable: str  # the definition, in words
-    data: str  # what it was fitted on
+    data: str  # the images it was fitted on, in words
     signals: list[str]
     mean: list[float]
     scale: list[float]
@@ -54,39 +54,36 @@ class Calibration:
         if tuple(self.signals) != SIGNALS:
             raise ValueError(f"signals must be {', '.join(SIGNALS)}")
         if not len(self.mean) == len(self.scale) == len(self.weights) == len(SIGNALS):
-            raise ValueError("mean, scale and weights need a value for each signal")
+            raise ValueError("mean, scale and weights must have one value for each signal")
         numbers = [*self.mean, *self.scale, *self.weights, self.bias]
         if not np.isfinite(numbers).all() or 0 in self.scale:
-            raise ValueError("values must be finite, and those of scale not 0")
+            raise ValueError("all values must be finite, and those of scale must not be 0")
 
     def confidence(self, values: Floats) -> Floats:
-        """Probabilities [N] in [0, 1] for signals [N, len(SIGNALS)]."""
+        """Return probabilities [N] in [0, 1] for signals [N, len(SIGNALS)]."""
         standardised = (values - self.mean) / self.scale
         logits = standardised @ np.asarray(self.weights) + self.bias
         return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
 
     def for_precision(self, precision: float) -> OperatingPoint:
-        """The operating point of greatest coverage that has at least this precision.
+        """Return the operating point of greatest coverage with at least this precision.
 
-        Raises CaptionerError, naming the best there is, where none has.
+        Raises CaptionerError, naming the best precision, if none reaches it.
         """
         good = [point for point in self.operating_points if point.precision >= precision]
         if good:
             return max(good, key=lambda point: point.coverage)
         if not self.operating_points:
-            raise CaptionerError(
-                "the calibration has no operating points, from too few images: "
-                "give the confidence itself"
-            )
+            raise CaptionerError("the calibration has no operating points: give a confidence")
         best = max(self.operating_points, key=lambda point: point.precision)
         raise CaptionerError(
-            f"no confidence gives a precision of {precision:g}: the best known is "
+            f"no confidence reaches a precision of {precision:g}: the best known is "
             f"{best.precision:.3f}, at confidence {best.confidence:.3f}"
         )
 
 
 def read_calibration(directory: Path) -> Calibration | None:
-    """The calibration of a model directory, None if it has none; CheckpointError if damaged."""
+    """Read the calibration of a model directory, if it has one; CheckpointError if damaged."""
     path = directory / CALIBRATION
     if not path.is_file():
         return None
@@ -99,4 +96,5 @@ def read_calibration(directory: Path) -> Calibration | None:
 
 
 def save_calibration(directory: Path, calibration: Calibration) -> None:
+    """Write the calibration of a model directory."""
     (directory / CALIBRATION).write_text(json.dumps(asdict(calibration), indent=2) + "\n")

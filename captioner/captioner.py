@@ -1,4 +1,4 @@
-"""Captioner: photographs -> captions. The one public call of the library."""
+"""Captioner: photographs -> captions. The public interface of the library."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,23 +14,23 @@ from torch import Tensor
 from captioner.beam_search import Hypotheses, beam_search
 from captioner.calibration import Floats
 from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.confidence import signals
-from captioner.constraints import NEVER, WordRules
+from captioner.constraints import NEG_INF, WordRules
 from captioner.device import choose_device, compute_dtype
 from captioner.errors import ImageError, UnreadableImage
 from captioner.image import decode_image
 from captioner.model import WordPredictor
 from captioner.model_directory import identity
 from captioner.search_options import SearchOptions
+from captioner.signals import compute_signals
 from captioner.vocabulary import EOS, sentence
 
-CPU_TILE = 16  # images through the CNN at once: of more, the layers take memory and leave the cache
+CPU_TILE = 16  # images through the CNN at once: activations of more would not fit into the cache
 
 Pixels = npt.NDArray[np.uint8]
 
 
-class Findings(NamedTuple):
-    """What a search found of N images, on the CPU."""
+class SearchResult(NamedTuple):
+    """The result of a search over N images, on the CPU."""
 
     hypotheses: Hypotheses
     log_presence: Tensor  # float32 [N, V], see WordPresence
@@ -46,12 +46,12 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Caption:
-    """What the captioner says of an image, and how sure it is.
+    """A caption of an image, with its confidence.
 
     `confidence` is a calibrated probability (None if the checkpoint has no calibration);
-    `token_log_probs` are natural logarithms of what the search goes by (decoder and preferences), a
-    value for each word and one for the end of the sentence; `log_prob` is their sum. `alternatives`
-    are the next best hypotheses that say something else.
+    `token_log_probs` are the natural log-probabilities under which the search ranks (of the decoder
+    with its logit bias), one for each word and one for the end of the sentence; `log_prob` is their
+    sum. `alternatives` are the next best hypotheses with a different text.
     """
 
     text: str
@@ -88,28 +88,28 @@ class Captioner:
         device: str = "auto",
         search: SearchOptions | None = None,
     ) -> "Captioner":
-        """Load a bundled checkpoint by name, or a model directory, onto "auto", "cpu" or "cuda".
+        """Load a bundled checkpoint by name, or a model directory; `device`: auto, cpu or cuda.
 
-        Raises CheckpointError if there is none or it is damaged, CaptionerError without the device.
+        Raises CheckpointError if it is missing or damaged, CaptionerError if the device is missing.
         """
         checkpoint = load_checkpoint(name_or_directory)
         return cls(checkpoint, choose_device(device), search or SearchOptions())
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square that `encode` takes."""
+        """The side in pixels of the square images that `encode` takes."""
         return self.model.config.image_size
 
     @property
     def settings(self) -> dict[str, object]:
-        """What a table of captions should say of their origin, as JSON has it."""
+        """The search options and the calibration as JSON values, to record with captions."""
         calibration = asdict(self.calibration) if self.calibration else None
         return {"search": asdict(self.options), "calibration": calibration}
 
     def caption(
         self, images: Sequence[str | Path | bytes | Pixels], batch_size: int = 32
     ) -> list[Caption]:
-        """A caption for each image: a path, the bytes of an image file, or uint8 RGB [H, W, 3].
+        """Caption images: each a path, the bytes of an image file, or uint8 RGB [H, W, 3].
 
         Raises ImageError for the first image that cannot be read.
         """
@@ -129,49 +129,46 @@ class Captioner:
     @torch.inference_mode()
     def search(self, features: Tensor) -> list[Caption]:
         """Grid features [N, L, C] -> a caption for each image."""
-        return list(self.captions(self.find(features)))
+        return list(self.captions(self.find_hypotheses(features)))
 
     @torch.inference_mode()
-    def find(self, features: Tensor) -> Findings:
-        """Grid features [N, L, C] -> what beam search found."""
+    def find_hypotheses(self, features: Tensor) -> SearchResult:
+        """Grid features [N, L, C] -> the hypotheses of a beam search."""
         log_presence = self.model.presence(features)
         content = self.rules.content
-        preferences = self.model.preferences(log_presence, content, self.options)
-        predictor = WordPredictor(self.model.decoder, features, preferences)
+        bias = self.model.logit_bias(log_presence, content, self.options)
+        predictor = WordPredictor(self.model.decoder, features, bias)
         found = beam_search(predictor, len(features), self.options, self.device, self.rules)
-        return Findings(Hypotheses(*(part.cpu() for part in found)), log_presence.cpu())
+        return SearchResult(Hypotheses(*(part.cpu() for part in found)), log_presence.cpu())
 
-    def signals(self, found: Findings) -> Floats:
-        """What the confidence is computed from: float64 [N, len(SIGNALS)]."""
-        weights = -self.model.presence.usual * self.rules.content
-        return signals(*found, weights.cpu())
+    def signals(self, found: SearchResult) -> Floats:
+        """Return the signals from which confidence is computed: float64 [N, len(SIGNALS)]."""
+        weights = -self.model.presence.log_prior * self.rules.content
+        return compute_signals(*found, weights.cpu())
 
-    def captions(self, found: Findings) -> Iterator[Caption]:
-        """Findings -> a caption for each image."""
+    def captions(self, found: SearchResult) -> Iterator[Caption]:
+        """Yield a caption for each image of a search."""
         confidence = None
         if self.calibration:
             confidence = self.calibration.confidence(self.signals(found)).tolist()
         tokens, token_log_probs, log_probs, scores = (part.tolist() for part in found.hypotheses)
         for n in range(len(tokens)):
             length = tokens[n][0].index(EOS) + 1
-            said: dict[str, Alternative] = {}  # hypotheses may differ in "a" and "an" only
+            texts: dict[str, Alternative] = {}  # hypotheses may differ in "a" and "an" only
             for ids, log_prob, score in zip(tokens[n], log_probs[n], scores[n], strict=True):
-                text = self._sentence(ids)
-                if score > NEVER:
-                    said.setdefault(text, Alternative(text, log_prob))
+                text = sentence(self.vocabulary.decode(ids))
+                if score > NEG_INF:
+                    texts.setdefault(text, Alternative(text, log_prob))
             yield Caption(
-                text=next(iter(said)),
+                text=next(iter(texts)),
                 confidence=confidence[n] if confidence else None,
                 log_prob=log_probs[n][0],
                 token_log_probs=tuple(token_log_probs[n][0][:length]),
-                alternatives=tuple(said.values())[1:],
+                alternatives=tuple(texts.values())[1:],
             )
 
-    def _sentence(self, ids: list[int]) -> str:
-        return sentence(self.vocabulary.decode(ids))
-
     def _pixels(self, image: str | Path | bytes | Pixels) -> Pixels:
-        """Any accepted image as uint8 RGB [image_size, image_size, 3]."""
+        """Convert any accepted image to uint8 RGB [image_size, image_size, 3]."""
         if isinstance(image, np.ndarray):
             picture = Image.fromarray(image).convert("RGB")
             return np.asarray(picture.resize((self.image_size, self.image_size)))

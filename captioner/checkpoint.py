@@ -1,8 +1,8 @@
 """Load and save a model directory.
 
-A model directory holds `config.json` (a `ModelConfig`), `vocabulary.txt` (a word a line),
-`model.safetensors` (the weights), and where they are known `calibration.json` (a `Calibration`)
-and `MODEL_CARD.md`. Nothing in it is executed on loading: pickled weights are refused.
+A model directory holds `config.json` (a `ModelConfig`), `vocabulary.txt` (one word per line),
+`model.safetensors` (the weights), and optionally `calibration.json` (a `Calibration`) and
+`MODEL_CARD.md`. Loading never executes code from it: pickled weights are refused.
 """
 
 import json
@@ -30,7 +30,7 @@ from captioner.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model in float32 on the CPU, in evaluation mode, with all that came with it."""
+    """The content of a model directory; the model is in float32, on the CPU, in evaluation mode."""
 
     name: str
     model: CaptionModel
@@ -40,7 +40,7 @@ class Checkpoint:
 
 
 def load_checkpoint(name_or_directory: str | Path) -> Checkpoint:
-    """Read and verify a model directory; raises CheckpointError naming the file at fault."""
+    """Read and verify a model directory; CheckpointError names the file at fault."""
     directory = find_checkpoint(name_or_directory)
     config = _read_config(directory / CONFIG)
     vocabulary = _read_vocabulary(directory / VOCABULARY)
@@ -61,8 +61,8 @@ def load_checkpoint(name_or_directory: str | Path) -> Checkpoint:
 def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary) -> None:
     """Write configuration, vocabulary and weights, in float16.
 
-    The weights are replaced last and at once, so that a reader never meets half of them. A
-    calibration is removed: it was that of other weights.
+    The weights are replaced last and atomically, so a reader never sees half of them. An existing
+    calibration is removed, because it belongs to other weights.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n")
@@ -72,7 +72,7 @@ def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary
         for key, value in model.state_dict().items()
     }
     partial = directory / f".{WEIGHTS}.partial"
-    partial.write_bytes(save(weights))  # save_file would deny it to all other users
+    partial.write_bytes(save(weights))  # save_file would make it unreadable for other users
     (directory / CALIBRATION).unlink(missing_ok=True)
     partial.replace(directory / WEIGHTS)
 
@@ -103,7 +103,7 @@ def _load_weights(model: CaptionModel, path: Path) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()  # of a line for each weight
+        first = str(error).splitlines()[1].strip()  # the message has a line for each weight
         raise CheckpointError(f"{path}: does not fit {path.with_name(CONFIG)}: {first}") from error
     broken = [name for name, value in weights.items() if not value.isfinite().all()]
     if broken:

@@ -1,7 +1,7 @@
-"""What a caption may not be: the words that each hypothesis of a search may not go on with.
+"""Constraints on captions: the words that must not come next in each hypothesis of a search.
 
-Every rule leaves a way to a complete caption: a word after which no sentence could end is forbidden
-where no room is left for another, so no hypothesis dies of the rules.
+Every hypothesis can still be completed: a word that cannot end a caption is forbidden where no room
+would be left for one that can.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from torch import Tensor
 from captioner.search_options import SearchOptions
 from captioner.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNKNOWN, Vocabulary, tokenize
 
-NEVER = float("-inf")
+NEG_INF = float("-inf")
 
-# Function words; not those that end sentences in their own right ("outside", "away", "it").
-OPEN_ENDED = frozenset(
+# Without those that can end a sentence ("outside", "away", "it").
+FUNCTION_WORDS = frozenset(
     tokenize(
         """
         a an the this these every no some his her its their my our your 's
@@ -31,17 +31,17 @@ OPEN_ENDED = frozenset(
 DEPICTIONS = frozenset(
     tokenize("image images photo photos photograph photographs picture pictures shot")
 )
-LAST_OPENING = 3  # the last place, from 0, at which a word still belongs to the opening
+LAST_OPENING = 3  # the last position, from 0, in the opening of a caption
 
 
 @dataclass(frozen=True)
 class WordRules:
-    """What the constraints know of each word of a vocabulary; V words."""
+    """Properties of the V words of a vocabulary that the constraints need."""
 
-    lengths: Tensor  # int64 [V], characters that it adds at most: a space or full stop too
+    lengths: Tensor  # int64 [V], the most characters it adds, with a space or full stop
     closing: Tensor  # bool [V], whether it may end a caption
-    content: Tensor  # bool [V], whether it is a word with a meaning of its own
-    depicting: Tensor  # bool [V], whether "... of" may not open a caption after it
+    content: Tensor  # bool [V], whether it is a content word
+    depicting: Tensor  # bool [V], whether "of" must not follow it in an opening
     of: int  # the id of "of"; PAD if there is none
     longest: int  # characters of the longest word that may end a caption
 
@@ -50,7 +50,7 @@ class WordRules:
         words = [word.lower() for word in vocabulary.words[len(SPECIAL_WORDS) :]]
         special = [False] * len(SPECIAL_WORDS)
         lengths = [len("an " if word == "a" else f"{word} ") for word in words]
-        closing = [word not in OPEN_ENDED for word in words]
+        closing = [word not in FUNCTION_WORDS for word in words]
         depicting = [word in DEPICTIONS for word in words]
         return cls(
             lengths=torch.tensor([*(0 for _ in special), *lengths], device=device),
@@ -65,56 +65,56 @@ class WordRules:
 def constrain(
     log_probs: Tensor, tokens: Tensor, options: SearchOptions, rules: WordRules | None
 ) -> Tensor:
-    """Log-probabilities [N, B, V] after `tokens` [N, B, t], with what may not follow at -inf.
+    """Return `log_probs` [N, B, V] with the words that must not follow `tokens` [N, B, t] at -inf.
 
-    Without rules, which need a vocabulary, no caption is too long in characters, ends or opens in
-    the wrong way.
+    Without `rules`, neither the number of characters nor the opening and ending are constrained.
     """
     t = tokens.shape[2]
     allowed = log_probs.clone()
-    allowed[..., [PAD, BOS, UNKNOWN]] = NEVER
+    allowed[..., [PAD, BOS, UNKNOWN]] = NEG_INF
     if t == options.max_length:
-        allowed[..., :EOS] = NEVER
-        allowed[..., EOS + 1 :] = NEVER
+        allowed[..., :EOS] = NEG_INF
+        allowed[..., EOS + 1 :] = NEG_INF
         return allowed
     if rules is not None:
-        _keep_short(allowed, tokens, options, rules)
+        _limit_characters(allowed, tokens, options, rules)
         if t:
-            _open_and_close_well(allowed, tokens, rules)
+            _constrain_opening_and_ending(allowed, tokens, rules)
     if options.block_ngram:
         _block_ngrams(allowed, tokens, options.block_ngram)
     if t < options.min_length:
-        goes_on = (allowed[..., EOS + 1 :] > NEVER).any(-1)  # [N, B]
-        allowed[..., EOS].masked_fill_(goes_on, NEVER)
+        can_continue = (allowed[..., EOS + 1 :] > NEG_INF).any(-1)  # [N, B]
+        allowed[..., EOS].masked_fill_(can_continue, NEG_INF)
     return allowed
 
 
-def _keep_short(
+def _limit_characters(
     log_probs: Tensor, tokens: Tensor, options: SearchOptions, rules: WordRules
 ) -> None:
-    """Forbid, in place, words that leave no room for themselves and an end."""
+    """Forbid, in place, words too long to fit together with a word to end on."""
     room = options.max_characters - rules.lengths[tokens].sum(-1)  # [N, B]
     needed = rules.lengths + rules.longest * ~rules.closing  # [V]
     forbidden = needed > room.unsqueeze(2)  # [N, B, V]
     if tokens.shape[2] == options.max_length - 1:
         forbidden |= ~rules.closing
-    log_probs.masked_fill_(forbidden, NEVER)
+    log_probs.masked_fill_(forbidden, NEG_INF)
 
 
-def _open_and_close_well(log_probs: Tensor, tokens: Tensor, rules: WordRules) -> None:
+def _constrain_opening_and_ending(log_probs: Tensor, tokens: Tensor, rules: WordRules) -> None:
+    """Forbid, in place, openings like "a photo of" and endings in a function word."""
     last = tokens[:, :, -1]  # [N, B]
-    log_probs[..., EOS].masked_fill_(~rules.closing[last], NEVER)
+    log_probs[..., EOS].masked_fill_(~rules.closing[last], NEG_INF)
     if tokens.shape[2] <= LAST_OPENING + 1:
-        log_probs[..., rules.of].masked_fill_(rules.depicting[last], NEVER)
+        log_probs[..., rules.of].masked_fill_(rules.depicting[last], NEG_INF)
 
 
 def _block_ngrams(log_probs: Tensor, tokens: Tensor, n: int) -> None:
-    """Forbid, in place, the words that would complete an n-gram of `tokens` [N, B, t] again."""
+    """Forbid, in place, words that would repeat an n-gram of `tokens` [N, B, t]."""
     t = tokens.shape[2]
     if t < n:
         return
     windows = tokens.unfold(2, n, 1)  # [N, B, t - n + 1, n]
     context = tokens[:, :, t - n + 1 :].unsqueeze(2)  # [N, B, 1, n - 1]
     repeated = (windows[..., :-1] == context).all(-1)  # [N, B, t - n + 1]
-    penalty = torch.zeros_like(repeated, dtype=log_probs.dtype).masked_fill(repeated, NEVER)
+    penalty = torch.zeros_like(repeated, dtype=log_probs.dtype).masked_fill(repeated, NEG_INF)
     log_probs.scatter_add_(2, windows[..., -1], penalty)

@@ -2,8 +2,8 @@
 
 Two LSTM layers around an attention over the grid, as in Up-Down (Anderson et al. 2018,
 arXiv:1707.07998), with multi-head scaled dot-product attention (Vaswani et al. 2017,
-arXiv:1706.03762) in the place of the additive one: the hypotheses of an image are the queries of
-one matrix product, so they share the projected features without a copy. Input and output words
+arXiv:1706.03762) instead of additive attention: the hypotheses of an image are the queries of one
+matrix product, so they share the projected features without a copy. Input and output words
 share one embedding (Press and Wolf 2017, arXiv:1608.05859).
 
 N images, B sequences for each (beams in search, references in training), L grid cells,
@@ -21,7 +21,7 @@ from captioner.vocabulary import PAD
 
 
 class Memory(NamedTuple):
-    """What the decoder knows of the images: computed once, shared by all their sequences."""
+    """The projected grid of the images: computed once, shared by all their sequences."""
 
     image: Tensor  # [N, 1, H], the mean of the grid
     keys: Tensor  # [N, heads, L, H / heads]
@@ -29,7 +29,7 @@ class Memory(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the decoder remembers of each sequence; each tensor [N, B, H]."""
+    """The states of both LSTM layers for each sequence; each tensor [N, B, H]."""
 
     attention_hidden: Tensor
     attention_cell: Tensor
@@ -37,7 +37,7 @@ class State(NamedTuple):
     language_cell: Tensor
 
     def select(self, sequences: Tensor, images: Tensor | None = None) -> "State":
-        """The states of `sequences` [N', B'] (indices along B) of the images, or of `images`."""
+        """Return the states of `sequences` [N', B'] (indices along B) of all images or `images`."""
         n, b, h = self.language_hidden.shape
         if images is None:
             images = torch.arange(n, device=sequences.device)
@@ -69,8 +69,8 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(hidden))
 
-    def remember(self, grid: Tensor) -> Memory:
-        """Project grid features [N, L, C] once for all steps and sequences."""
+    def init_memory(self, grid: Tensor) -> Memory:
+        """Project grid features [N, L, C], once for all steps and sequences."""
         cells = self.dropout(self.grid_norm(self.project_grid(grid)))  # [N, L, H]
         n, length, hidden = cells.shape
         memory = self.project_memory(cells).view(n, length, 2, self.heads, hidden // self.heads)
@@ -78,14 +78,14 @@ class Decoder(nn.Module):
         return Memory(self.project_image(cells.mean(1, keepdim=True)), keys, values)
 
     def init_state(self, memory: Memory, sequences: int) -> State:
-        """Zero state for B = `sequences` of each image."""
+        """Return the zero state of B = `sequences` sequences for each image."""
         n, _, hidden = memory.image.shape
         zeros = memory.image.new_zeros(n, sequences, hidden)
         return State(zeros, zeros, zeros, zeros)
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> State:
-        """Read the previous token of each sequence [N, B]; `predict` says the next."""
-        # Output needs the shared embedding small, input needs it as large as the image's vector.
+        """Read the previous token of each sequence [N, B]; `predict` gives the next."""
+        # The shared embedding is small for the output; here it must match the image's vector.
         words = self.embedding(tokens) * self.embedding_scale  # [N, B, H]
         words = self.dropout(words) + memory.image
         attention = torch.cat([words, state.language_hidden], dim=-1)  # [N, B, 2H]
@@ -106,10 +106,10 @@ class Decoder(nn.Module):
     def forward(self, grid: Tensor, tokens: Tensor) -> Tensor:
         """Teacher forcing: grid [N, L, C], tokens [N, B, T] -> language states [N, B, T, H].
 
-        Tokens start with BOS. A column of B is not computed once all its sequences have ended (its
-        states are zero): order the references of each image by length, the shortest first.
+        Tokens start with BOS. A column of B is skipped (its states are zero) once all its sequences
+        have ended, so sort the references of each image by length, shortest first.
         """
-        memory = self.remember(grid)
+        memory = self.init_memory(grid)
         state = self.init_state(memory, tokens.shape[1])
         lengths = (tokens != PAD).sum(-1).amax(0).tolist()  # the longest of each column of B
         hidden = []
@@ -130,7 +130,7 @@ class Decoder(nn.Module):
 
 
 def _cell(cell: nn.LSTMCell, inputs: Tensor, hidden: Tensor, memory: Tensor) -> tuple[Tensor, ...]:
-    """An LSTM cell over [N, B, ...]."""
+    """Apply an LSTM cell to [N, B, ...]."""
     n, b = inputs.shape[:2]
     states = cell(inputs.flatten(0, 1), (hidden.flatten(0, 1), memory.flatten(0, 1)))
     return tuple(state.view(n, b, -1) for state in states)

@@ -3,8 +3,8 @@
 Source: Tan and Le 2019 (arXiv:1905.11946); the Lite variant drops squeeze-excitation and uses
 ReLU6, as in TensorFlow's ``tpu/models/official/efficientnet/lite``. The published weights have
 BatchNorm folded into the convolutions, and so does this module: it trains and runs in that form.
-They were trained with TensorFlow's asymmetric padding; here it is symmetric, which spares a copy of
-the largest tensors, and which training soon makes up for.
+They were trained with TensorFlow's asymmetric padding. Here padding is symmetric, which avoids a
+copy of the largest tensors; training soon makes up for the difference.
 """
 
 from functools import partial
@@ -25,13 +25,13 @@ STAGES = (
 )
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
-MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # of the published weights' inputs
+MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # for which the weights were published
 
 _convolution = partial(Conv2dNormActivation, norm_layer=None, activation_layer=nn.ReLU6)
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; the input is added where the shapes agree."""
+    """Expansion, depthwise filter, projection; the input is added where the shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def import_published_weights(model: EfficientNetLite, published: dict[str, Tenso
     """Copy weights under timm's ``tf_efficientnet_lite0`` key names, folding the BatchNorms.
 
     Convolutions and BatchNorms alternate in the published order, which is also this module's.
-    Raises ValueError where a shape does not fit.
+    Raises ValueError if a shape does not fit.
     """
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     kernels = [value for value in published.values() if value.ndim == 4]

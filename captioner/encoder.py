@@ -15,9 +15,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Encoder(nn.Module):
     """uint8 RGB pixels [N, S, S, 3] -> grid features [N, L, C], one vector for each grid cell.
 
-    `name` is a torchvision classification CNN or ``efficientnet_lite0``; after a slash it may
-    name the layer whose output is the grid, as in ``resnet50/layer3``. `weights` is None (random,
-    to be loaded later) or what torchvision's `get_model` takes, such as "DEFAULT".
+    `name` is a torchvision classification CNN or ``efficientnet_lite0``, optionally followed by a
+    slash and the layer whose output is the grid, as in ``resnet50/layer3``. `weights` is None
+    (random) or any value that torchvision's `get_model` takes, such as "DEFAULT".
     """
 
     mean: Tensor
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def channels(self) -> int:
-        """C, found by running one blank image."""
+        """Return C, found by running one blank image."""
         training, device = self.training, self.mean.device
         self.eval()
         channels = self(torch.zeros(1, 224, 224, 3, dtype=torch.uint8, device=device)).shape[2]
@@ -54,15 +54,15 @@ class Encoder(nn.Module):
 
 
 def build_trunk(name: str, weights: str | None = None) -> nn.Module:
-    """The CNN `name` without its global pooling and classifier, or up to the layer after a slash.
+    """Build the CNN `name` without pooling and classifier, or up to the layer after the slash.
 
-    Raises CaptionerError if torchvision has no such model, or it is not a CNN or has no such layer.
+    Raises CaptionerError if torchvision has no such CNN, or the CNN no such layer or weights.
     """
     if name == "efficientnet_lite0":
         return EfficientNetLite()
     name, _, layer = name.partition("/")
     if name not in list_models(module=torchvision.models):
-        raise CaptionerError(f"unknown encoder {name!r}: name a torchvision classification CNN")
+        raise CaptionerError(f"unknown encoder {name!r}: choose a torchvision classification CNN")
     inception = name in ("googlenet", "inception_v3") and not weights
     options = {"aux_logits": False, "init_weights": True} if inception else {}
     try:
@@ -82,10 +82,10 @@ def build_trunk(name: str, weights: str | None = None) -> nn.Module:
 
 
 def trunk_of(model: nn.Module) -> nn.Sequential:
-    """The children of a torchvision CNN that come before its pooling and classifier.
+    """Return the children of a torchvision CNN that precede its pooling and classifier.
 
-    The auxiliary classifiers of the Inception family only serve training from scratch. Its
-    published weights expect `mean` and `std` of 0.5: torchvision's own rescaling is not a child.
+    The Inception family's auxiliary classifiers, which only serve training from scratch, are left
+    out. Its published weights expect `mean` and `std` of 0.5: torchvision rescales outside of them.
     """
     trunk = nn.Sequential()
     for key, child in model.named_children():
@@ -97,9 +97,9 @@ def trunk_of(model: nn.Module) -> nn.Sequential:
 
 
 def up_to(trunk: nn.Module, layer: str) -> nn.Sequential:
-    """The beginning of a trunk, its last layer `layer`: a path as in ``features.7.0``.
+    """Return a trunk up to and including `layer`, a path such as ``features.7.0``.
 
-    Raises CaptionerError if there is no such layer, or if it is not one of a plain sequence.
+    Raises CaptionerError if there is no such layer, or if it is not part of a plain sequence.
     """
     first, _, rest = layer.partition(".")
     names = [name for name, _ in trunk.named_children()]

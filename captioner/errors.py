@@ -2,28 +2,28 @@
 
 
 class CaptionerError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of every error that this package raises on purpose."""
 
 
 class ImageError(CaptionerError):
-    """One image cannot be captioned; the others can."""
+    """An image that cannot be captioned; the others can."""
 
 
 class UnreadableImage(ImageError):
-    """The bytes are no image, or a damaged one."""
+    """Bytes that are not an image, or a damaged one."""
 
 
 class ImageTooLarge(ImageError):
-    """The image has more pixels than the limits allow."""
+    """An image with more pixels than the limits allow."""
 
 
 class CheckpointError(CaptionerError):
-    """A model directory is missing, incomplete or inconsistent."""
+    """A model directory that is missing, incomplete or inconsistent."""
 
 
 class DatasetError(CaptionerError):
-    """Captions or images for training are missing or malformed."""
+    """Captions or images for training that are missing or malformed."""
 
 
 class MissingExtraError(CaptionerError):
-    """A package of an optional extra is not installed."""
+    """A missing package of an optional extra."""

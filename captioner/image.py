@@ -1,6 +1,6 @@
-"""Image bytes to pixels: any common format and mode to one upright RGB square of 8 bits.
+"""Image bytes -> pixels: any common format and mode to an upright 8-bit RGB square.
 
-The whole photograph is squeezed to the square, not cropped: captions speak of the whole picture.
+The whole photograph is squeezed into the square, not cropped: captions describe all of it.
 """
 
 import io
@@ -14,12 +14,12 @@ from PIL import ExifTags, Image, ImageFile
 
 from captioner.errors import ImageTooLarge, UnreadableImage
 
-# Formats of photographs. The others Pillow knows are left out because nobody keeps photographs in
-# them and they widen what hostile bytes can reach (opening an EPS file starts Ghostscript).
-# HEIF is read where a plugin such as pillow-heif has registered itself.
+# Formats of photographs. Pillow's other formats are left out: nobody keeps photographs in them, and
+# they widen the attack surface (opening an EPS file starts Ghostscript).
+# HEIF is read if a plugin such as pillow-heif has registered itself.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000", "PPM")
 
-# What Pillow and its codecs raise on damaged files: they check little before they parse.
+# Raised by Pillow and its codecs on damaged files: they check little before they parse.
 DAMAGED = (
     OSError,
     EOFError,
@@ -48,16 +48,16 @@ _UPRIGHT = {
 }
 _SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
 
-# Scaled JPEG decoding and the box filter ahead of the bicubic one stop at this many times the size
-# asked for: what remains for the bicubic filter is enough to hide them.
+# Scaled JPEG decoding and the box filter stop at this multiple of the target size: the bicubic
+# filter that follows then hides their traces.
 _GAP = 2
 
-Image.init()  # once, here: the plugins' own lazy registration is not made for threads
+Image.init()  # here, because the lazy registration of plugins is not thread-safe
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """The largest picture to decode, in pixels (width times height)."""
+    """Limits on the pictures to decode; `max_pixels` is width times height."""
 
     max_pixels: int = 178_956_970
 
@@ -66,8 +66,8 @@ class ImageLimits:
 class DecodedImage:
     """An image ready for the encoder.
 
-    `pixels` is uint8 [size, size, 3], RGB; `width` and `height` are those of the file's picture
-    as displayed; `format` is Pillow's name, such as "JPEG".
+    `pixels` is uint8 RGB [size, size, 3]; `width` and `height` are those of the original picture as
+    displayed; `format` is Pillow's name, such as "JPEG".
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -80,12 +80,12 @@ _DEFAULT_LIMITS = ImageLimits()
 
 
 def decode_image(data: bytes, size: int, limits: ImageLimits = _DEFAULT_LIMITS) -> DecodedImage:
-    """Decode an image file to `size` x `size` pixels; the first frame of an animated one.
+    """Decode an image file, or the first frame of an animated one, to `size` x `size` pixels.
 
-    A picture that has this size already is not resampled. May be called in many threads.
+    A picture of that size is not resampled. Thread-safe.
 
-    Raises UnreadableImage if the bytes are no image or a damaged one, and ImageTooLarge, before
-    any pixel is decoded, if it exceeds the limits.
+    Raises UnreadableImage if the bytes are not an image or a damaged one, and ImageTooLarge, before
+    any pixel is decoded, if the picture exceeds the limits.
     """
     if not data:
         raise UnreadableImage("empty file")
@@ -94,7 +94,7 @@ def decode_image(data: bytes, size: int, limits: ImageLimits = _DEFAULT_LIMITS) 
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(str(error)) from error
     except DAMAGED as error:
-        raise UnreadableImage(_what_is_wrong(error)) from error
+        raise UnreadableImage(_describe(error)) from error
 
 
 def _decode(data: bytes, size: int, limits: ImageLimits) -> DecodedImage:
@@ -102,7 +102,7 @@ def _decode(data: bytes, size: int, limits: ImageLimits) -> DecodedImage:
     width, height = picture.size
     if width * height > limits.max_pixels:
         raise ImageTooLarge(
-            f"{width} x {height} pixels, more than the limit of {limits.max_pixels} in all"
+            f"{width} x {height} pixels, more than the limit of {limits.max_pixels} in total"
         )
     picture.draft(None, (_GAP * size, _GAP * size))
     picture.load()
@@ -116,13 +116,13 @@ def _decode(data: bytes, size: int, limits: ImageLimits) -> DecodedImage:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """Read the header. Unlike Image.open, which warns of large pictures, this leaves limits alone.
+    """Read the header. Unlike Image.open, this does not warn about large pictures.
 
-    A warning could only be silenced for the whole process.
+    The warning could only be silenced for the whole process.
     """
     for name in FORMATS:
         factory, accepts = Image.OPEN.get(name, (None, None))
-        # A plugin without its codec answers with a text.
+        # A plugin without its codec returns a message.
         if factory and accepts and accepts(data[:16]) is True:
             return factory(io.BytesIO(data), "")
     if data[4:8] == b"ftyp":
@@ -134,7 +134,7 @@ def _turn_upright(picture: Image.Image) -> Image.Transpose | None:
     try:
         return _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except DAMAGED:
-        return None  # damaged EXIF data do not make the picture unreadable
+        return None  # the picture is readable without its EXIF data
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -156,9 +156,9 @@ def _to_8_bits(picture: Image.Image) -> Image.Image:
 
 
 def _value_range(values: npt.NDArray[np.float32], mode: str) -> tuple[float, float]:
-    """Return the values of black and white: a customary range if the values fit in, or their own.
+    """Return the values of black and white: a customary range if the values fit it, else their own.
 
-    The modes "I" and "F" do not tell the range; "I;16" is known to have 16 bits.
+    The modes "I" and "F" do not define a range; "I;16" has 16 bits.
     """
     if mode.startswith("I;16"):
         return 0.0, 65535.0
@@ -170,7 +170,7 @@ def _value_range(values: npt.NDArray[np.float32], mode: str) -> tuple[float, flo
     return low, high
 
 
-def _what_is_wrong(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     text = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
     ended_early = (EOFError, IndexError, struct.error)
     truncated = (

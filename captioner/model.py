@@ -14,10 +14,10 @@ from captioner.search_options import SearchOptions
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that is needed to build the model before its weights are loaded.
+    """The architecture of a model and the preprocessing of its images.
 
-    `image_size` is the side of the square, in pixels, that photographs are squeezed to; `mean`
-    and `std` are per channel, for pixels from 0 to 1.
+    `image_size` is the side in pixels of the square that images are resized to; `mean` and `std`
+    are per channel, for pixel values from 0 to 1.
     """
 
     encoder: str = "efficientnet_lite0"
@@ -42,11 +42,7 @@ class CaptionModel(nn.Module):
         )
         channels = self.encoder.channels()
         self.decoder = Decoder(
-            channels,
-            words,
-            hidden=config.hidden,
-            heads=config.heads,
-            dropout=config.dropout,
+            channels, words, hidden=config.hidden, heads=config.heads, dropout=config.dropout
         )
         self.presence = WordPresence(channels, words)
 
@@ -54,62 +50,63 @@ class CaptionModel(nn.Module):
         """uint8 pixels [N, S, S, 3] and tokens [N, B, T] -> language states [N, B, T, H]."""
         return self.decoder(self.encoder(pixels), tokens)
 
-    def preferences(
+    def logit_bias(
         self, log_presence: Tensor, content: Tensor, options: SearchOptions
-    ) -> "Preferences":
-        """For N images with `log_presence` [N, V]; `content` bool [V] says which words are such."""
-        favour = options.presence_weight * self.presence.gain(log_presence, content)
-        return Preferences(favour, -options.repeat_penalty * content)
+    ) -> "LogitBias":
+        """Return the bias for `log_presence` [N, V]; `content` bool [V] marks the content words."""
+        unsaid = options.presence_weight * self.presence.gain(log_presence, content)
+        return LogitBias(unsaid, -options.repeat_penalty * content)
 
 
-class Preferences(NamedTuple):
-    """What a search adds to the logits of the words.
+class LogitBias(NamedTuple):
+    """Terms added to the logits: a gain for words the image supports, a penalty for repeating them.
 
-    A word that has been said is favoured no more, and content words are not said twice lightly
-    (Keskar et al. 2019, arXiv:1909.05858, penalise it too).
+    The penalty replaces the gain once a hypothesis contains the word (compare Keskar et al. 2019,
+    arXiv:1909.05858).
     """
 
-    favour: Tensor  # [N, V], for words not said yet
-    said: Tensor  # [V], for those that have been
+    unsaid: Tensor  # [N, V], for words the hypothesis does not contain yet
+    repeated: Tensor  # [V], for words it contains
 
-    def after(self, favour: Tensor, tokens: Tensor) -> Tensor:
-        """What is added [..., V], once these tokens [..., T] have been said too."""
-        return favour.scatter(-1, tokens, self.said[tokens])
+    def after(self, bias: Tensor, tokens: Tensor) -> Tensor:
+        """Return `bias` [..., V] with `tokens` [..., T] now counted as repeated."""
+        return bias.scatter(-1, tokens, self.repeated[tokens])
 
 
-class Recall(NamedTuple):
-    """Between two steps of a search: what is known of the images and of their hypotheses."""
+class SearchState(NamedTuple):
+    """The state of a search between two steps, for the images and their hypotheses."""
 
     memory: Memory
-    favour: Tensor  # [N, B, V]
-    state: State
+    bias: Tensor  # [N, B, V], added to the logits of each hypothesis
+    decoder: State
 
 
 class WordPredictor:
     """The decoder as beam search sees it, for a batch of grid features [N, L, C]."""
 
-    def __init__(self, decoder: Decoder, grid: Tensor, preferences: Preferences) -> None:
+    def __init__(self, decoder: Decoder, grid: Tensor, logit_bias: LogitBias) -> None:
         self.decoder = decoder
         self.grid = grid
-        self.preferences = preferences
+        self.logit_bias = logit_bias
 
-    def start(self) -> Recall:
-        memory = self.decoder.remember(self.grid)
-        favour = self.preferences.favour.unsqueeze(1)
-        return Recall(memory, favour, self.decoder.init_state(memory, sequences=1))
+    def start(self) -> SearchState:
+        memory = self.decoder.init_memory(self.grid)
+        bias = self.logit_bias.unsaid.unsqueeze(1)
+        return SearchState(memory, bias, self.decoder.init_state(memory, sequences=1))
 
-    def step(self, tokens: Tensor, recall: Recall) -> tuple[Tensor, Recall]:
+    def step(self, tokens: Tensor, state: SearchState) -> tuple[Tensor, SearchState]:
         """Previous tokens [N, B] -> log-probabilities of the next [N, B, V] in float32."""
-        state = self.decoder.step(tokens, recall.state, recall.memory)
-        favour = self.preferences.after(recall.favour, tokens.unsqueeze(2))
-        logits = self.decoder.predict(state.language_hidden).float() + favour
-        return logits.log_softmax(-1), Recall(recall.memory, favour, state)
+        memory, bias, decoder_state = state
+        decoder_state = self.decoder.step(tokens, decoder_state, memory)
+        bias = self.logit_bias.after(bias, tokens.unsqueeze(2))
+        logits = self.decoder.predict(decoder_state.language_hidden).float() + bias
+        return logits.log_softmax(-1), SearchState(memory, bias, decoder_state)
 
-    def reorder(self, recall: Recall, beams: Tensor, images: Tensor | None) -> Recall:
-        memory = recall.memory
+    def reorder(self, state: SearchState, beams: Tensor, images: Tensor | None) -> SearchState:
+        memory, bias, decoder_state = state
         if images is None:
             images = torch.arange(len(beams), device=beams.device)
         else:
             memory = Memory(*(part[images] for part in memory))
-        favour = recall.favour[images[:, None], beams]
-        return Recall(memory, favour, recall.state.select(beams, images))
+        bias = bias[images[:, None], beams]
+        return SearchState(memory, bias, decoder_state.select(beams, images))

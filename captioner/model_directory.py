@@ -1,4 +1,4 @@
-"""Where models are, and what their files are called. Importing it does not import torch."""
+"""Model directories: their place, file names and identity. Importing this does not import torch."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ CALIBRATION = "calibration.json"
 
 
 def find_checkpoint(name_or_directory: str | Path) -> Path:
-    """The model directory: a path, or the name of a bundled checkpoint.
+    """Return the model directory at a path, or of a bundled checkpoint's name.
 
-    Raises CheckpointError, naming the bundled ones, where there is none.
+    Raises CheckpointError, naming the bundled checkpoints, if there is none.
     """
     for directory in (Path(name_or_directory), BUNDLED / name_or_directory):
         if (directory / CONFIG).is_file():
@@ -29,7 +29,7 @@ def find_checkpoint(name_or_directory: str | Path) -> Path:
 
 
 def fingerprint(directory: Path) -> str:
-    """64 hexadecimal digits over configuration, vocabulary, weights and calibration."""
+    """Return a hash of configuration, vocabulary, weights and calibration, 64 hex digits."""
     digest = hashlib.sha256()
     for name in (CONFIG, VOCABULARY, WEIGHTS, CALIBRATION):
         path = directory / name
@@ -39,13 +39,13 @@ def fingerprint(directory: Path) -> str:
 
 
 def identity(name: str, fingerprint: str, search: SearchOptions) -> str:
-    """What tells a captioner from others: "<name>@<12 digits>" over its model and its search."""
+    """Return "<name>@<12 hex digits>", which identifies a model with its search options."""
     settings = json.dumps(asdict(search), sort_keys=True)
     return f"{name}@{hashlib.sha256((fingerprint + settings).encode()).hexdigest()[:12]}"
 
 
 def read_text(path: Path) -> str:
-    """The text of a model's file; raises CheckpointError naming it."""
+    """Read a text file of a model; raises CheckpointError naming the file."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Word presence: which words people would use of an image, in whatever sentence."""
+"""Word presence: how likely people are to use a word about an image, in any sentence."""
 
 import math
 
@@ -6,20 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LEAST = math.log(1e-5)  # log-probabilities below are one: too rare to be told apart
+LOG_FLOOR = math.log(1e-5)  # smaller log-probabilities are raised to it: such words are too rare
 
 
 class WordPresence(nn.Module):
-    """For each word, the share of people in whose captions of an image it would be.
+    """A predictor of the share of an image's captions that contain each word.
 
     Logistic regression on the mean of the grid, after the word detectors of Fang et al. 2015
-    (arXiv:1411.4952). It reads the image without the sentence, so it is wrong in other ways than
-    the decoder: where both agree on a word, the word can be trusted.
+    (arXiv:1411.4952). It reads the image without the sentence, so it errs differently from the
+    decoder: a word on which both agree can be trusted.
 
-    N images, L grid cells, C channels, V words. Untrained, it expects of every image the usual.
+    N images, L grid cells, C channels, V words. Before training it predicts the prior for every
+    image.
     """
 
-    usual: Tensor  # [V], natural logarithms of each word's share of the training captions
+    usual: Tensor  # [V], the log prior under its name in checkpoints
 
     def __init__(self, channels: int, words: int) -> None:
         super().__init__()
@@ -28,19 +29,24 @@ class WordPresence(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("usual", torch.full((words,), -math.log(2)))
 
+    @property
+    def log_prior(self) -> Tensor:
+        """The natural logarithm of each word's share of the training captions [V]."""
+        return self.usual
+
     def forward(self, grid: Tensor) -> Tensor:
         """Grid features [N, L, C] -> natural logarithms of the shares, float32 [N, V]."""
         logits: Tensor = self.linear(grid.mean(1, dtype=self.linear.weight.dtype))
-        return functional.logsigmoid(logits.float()).clamp(min=LEAST)
+        return functional.logsigmoid(logits.float()).clamp(min=LOG_FLOOR)
 
     def gain(self, log_presence: Tensor, content: Tensor) -> Tensor:
-        """How far the image raises each content word above the usual: float32 [N, V].
+        """Return how far the image raises each content word above its prior: float32 [N, V].
 
-        `content` [V] says which words these are; the others stay as they are. The gain of an
-        image's content words is centred on zero, so that it favours some over others and not
+        `content` bool [V] marks the content words; the gain of all others is zero. The gains of an
+        image are centred on zero, so that they favour some content words over others, but not
         content words over function words or the end of the sentence.
         """
-        gain = log_presence - self.usual.float().clamp(min=LEAST)
+        gain = log_presence - self.log_prior.float().clamp(min=LOG_FLOOR)
         mass = log_presence.exp() * content
         centre = (gain * mass).sum(1, keepdim=True) / mass.sum(1, keepdim=True)
         return (gain - centre).where(content, 0.0)

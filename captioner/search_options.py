@@ -1,4 +1,4 @@
-"""SearchOptions: how captions are searched. Importing it does not import torch."""
+"""SearchOptions: the settings of beam search. Importing this module does not import torch."""
 
 import math
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How captions are searched; lengths are in words, `max_characters` in characters.
+    """Settings of beam search; lengths are in words, `max_characters` in characters.
 
-    `length_penalty` is Wu et al.'s alpha: 0 ranks by log-probability alone, greater values
-    favour longer captions. No `block_ngram` words are said twice in a caption (0: no blocking).
-    `max_characters` counts the full stop; a caption that would be longer is not considered.
-    `presence_weight` is how much words are favoured that the image makes likelier than usual
-    (0: not at all, and the decoder alone decides); `repeat_penalty` is what a content word that
-    the caption has already loses of its logit.
+    `length_penalty` is alpha of Wu et al. 2016: 0 ranks by log-probability alone, greater values
+    favour longer captions. No n-gram of `block_ngram` words occurs twice in a caption (0 allows
+    repetition). `max_characters` includes the full stop; longer captions are never considered.
+    `presence_weight` scales the gain of words that the image makes likelier than the prior (at 0
+    the decoder alone decides). `repeat_penalty` is subtracted from the logit of a content word that
+    the caption already contains.
     """
 
     beam_size: int = 3

@@ -13,8 +13,8 @@ SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 _POSSESSIVE = re.compile(r"\s*'s\b", re.IGNORECASE)
 _WORD = re.compile(r"'s|[^\W_]+(?:[-'][^\W_]+)*", re.IGNORECASE)  # letters and digits of any script
-# What "an" goes before, as it is spoken: "an hour", "an SUV", but "a unicycle", "a UFO".
-_SPELT_OUT = re.compile(r"[A-Z](?:[A-Z]*|-.*)")  # letter by letter
+# "an" precedes a vowel sound: "an hour", "an SUV", but "a unicycle", "a UFO".
+_SPELT_OUT = re.compile(r"[A-Z](?:[A-Z]*|-.*)")  # spoken letter by letter
 _VOWEL_NAMES = frozenset("AEFHILMNORSX")
 _VOWEL = re.compile(
     r"(?!one|once|uni(?![dmn])|u[kt][aeiu]|us[aeu]|ub|e[uw])[aeiou]|hour|heir|hono|8|1[18](?!\d)"
@@ -22,7 +22,7 @@ _VOWEL = re.compile(
 
 
 def tokenize(text: str) -> list[str]:
-    """Lower-case words without punctuation; the possessive 's is a word of its own."""
+    """Split text into lower-case words without punctuation; the possessive 's is one of them."""
     return _as_written(text.lower())
 
 
@@ -32,14 +32,14 @@ def _as_written(text: str) -> list[str]:
 
 
 def sentence(words: Sequence[str]) -> str:
-    """Words as a sentence: a capital, a full stop; the empty string for no words."""
-    heard = [_article(word, after) for word, after in pairwise([*words, ""])]
-    text = " ".join(heard).replace(" 's", "'s")
+    """Join words to a sentence with a capital and a full stop; no words give an empty string."""
+    corrected = [_article(word, after) for word, after in pairwise([*words, ""])]
+    text = " ".join(corrected).replace(" 's", "'s")
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _article(word: str, after: str) -> str:
-    """The word, or the other form of "a" and "an" if that goes before the next."""
+    """Return the word; as an article, in the form, "a" or "an", that the next word requires."""
     if word not in ("a", "an") or not after:
         return word
     if _SPELT_OUT.fullmatch(after):
@@ -49,10 +49,9 @@ def _article(word: str, after: str) -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words a model can say; a word's id is its place, the special tokens first.
+    """The words of a model; a word's id is its index, the special tokens come first.
 
-    Words are as one writes them within a sentence ("dog", "TV", "American"); in captions that are
-    encoded, case does not count.
+    Words are spelt as within a sentence ("dog", "TV", "American"); encoding ignores case.
     """
 
     words: tuple[str, ...]
@@ -61,21 +60,21 @@ class Vocabulary:
         if self.words[: len(SPECIAL_WORDS)] != SPECIAL_WORDS:
             raise ValueError(f"a vocabulary starts with {' '.join(SPECIAL_WORDS)}")
         if len({word.lower() for word in self.words}) != len(self.words):
-            raise ValueError("a vocabulary names each word once")
+            raise ValueError("a vocabulary contains each word once")
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int) -> "Vocabulary":
-        """Words seen at least `min_count` times, as mostly written, the most frequent first."""
+        """Collect words seen at least `min_count` times in their usual spelling, by frequency."""
         counts: Counter[str] = Counter()
         forms: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for caption in captions:
             written = _as_written(caption)
             counts.update(word.lower() for word in written)
-            for word in written[1:]:  # the first has a capital anyway
+            for word in written[1:]:  # the first one always has a capital
                 forms[word.lower()][word] += 1
         kept = [word for word, count in counts.items() if count >= min_count]
         ordered = sorted(kept, key=lambda word: (-counts[word], word))
-        return cls(SPECIAL_WORDS + tuple(_usual(forms[word]) or word for word in ordered))
+        return cls(SPECIAL_WORDS + tuple(_usual_form(forms[word]) or word for word in ordered))
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -85,15 +84,15 @@ class Vocabulary:
         return len(self.words)
 
     def has_same_words(self, other: "Vocabulary") -> bool:
-        """Whether both give the same ids to the same words, however these are written."""
+        """Return whether both give the same ids to the same words, ignoring case."""
         return self._ids == other._ids
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the words of a caption, without BOS and EOS; unseen words are UNKNOWN."""
+        """Return the ids of a caption's words, without BOS and EOS; unknown words are UNKNOWN."""
         return [self._ids.get(word, UNKNOWN) for word in tokenize(text)]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """Words up to the first EOS, special tokens left out."""
+        """Return the words up to the first EOS, without special tokens."""
         words = []
         for index in ids:
             if index == EOS:
@@ -103,6 +102,6 @@ class Vocabulary:
         return words
 
 
-def _usual(forms: Counter[str]) -> str:
-    """The most frequent form of a word, lower case before others; empty if there is none."""
+def _usual_form(forms: Counter[str]) -> str:
+    """Return the most frequent form, preferring lower case; an empty string if there is none."""
     return max(forms, key=lambda form: (forms[form], form.islower()), default="")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from captioner.calibration import SIGNALS, Calibration, Floats, OperatingPoint
 from captioner.captioner import Captioner
-from captioner.training.consensus import DEFINITION, is_acceptable
+from captioner.training.acceptability import DEFINITION, is_acceptable
 from captioner.training.evaluate import search_pixels
 from captioner.training.reliability import reliability
 
@@ -22,17 +22,17 @@ def calibrate(
     pixels: npt.NDArray[np.uint8],
     references: Sequence[Sequence[str]],
 ) -> Calibration:
-    """Caption images [N, S, S, 3] whose references are known and fit their acceptability."""
+    """Caption images [N, S, S, 3] and fit a calibration to whether their references accept them."""
     texts, values = [], []
-    for found in search_pixels(captioner, pixels):
-        texts += [caption.text for caption in captioner.captions(found)]
-        values.append(captioner.signals(found))
+    for result in search_pixels(captioner, pixels):
+        texts += [caption.text for caption in captioner.captions(result)]
+        values.append(captioner.signals(result))
     acceptable = is_acceptable(texts, references)
     return describe(np.concatenate(values), acceptable)
 
 
 def describe(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
-    """The calibration on all images, with what cross-fitting says of images it has not seen."""
+    """Fit a calibration on all images and add its out-of-sample measures from cross-fitting."""
     calibration = fit(values, acceptable)
     if len(values) < 2 * FOLDS:
         return calibration
@@ -49,9 +49,9 @@ def describe(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
 
 
 def operating_points(confidence: Floats, acceptable: npt.NDArray[np.bool_]) -> list[OperatingPoint]:
-    """One for each further hundredth of the captions, from the most confident 5% to all.
+    """Return a point for every percentage of the captions, from the most confident 5% to all.
 
-    Captions of the same confidence, cut to four digits, are accepted together.
+    Captions of equal confidence, truncated to four digits, are accepted together.
     """
     cut = np.floor(confidence * 1e4) / 1e4
     ordered = np.sort(cut)[::-1]
@@ -67,7 +67,7 @@ def operating_points(confidence: Floats, acceptable: npt.NDArray[np.bool_]) -> l
 
 
 def cross_fitted(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Floats:
-    """Confidences [N], each by a calibration that was fitted without its image."""
+    """Return confidences [N], each from a calibration fitted without its image."""
     confidence = np.zeros(len(values))
     for fold in range(FOLDS):
         held = np.arange(len(values)) % FOLDS == fold
@@ -76,7 +76,7 @@ def cross_fitted(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Floats:
 
 
 def fit(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
-    """Logistic regression of `acceptable` [N] on signals [N, len(SIGNALS)], by Newton's method."""
+    """Regress `acceptable` [N] on signals [N, len(SIGNALS)] logistically, by Newton's method."""
     mean, scale = values.mean(0), values.std(0)
     scale[scale == 0] = 1
     inputs = np.column_stack([(values - mean) / scale, np.ones(len(values))])

@@ -16,10 +16,10 @@ Vectors: TypeAlias = list[dict[tuple[int, ...], float]]  # for each n, the TF-ID
 
 
 class CiderD:
-    """Scores captions of images whose references are known; document frequencies are theirs."""
+    """A scorer of captions against references, from which it takes the document frequencies."""
 
     def __init__(self, references: Sequence[Sequence[Words]]) -> None:
-        """`references[image]` are token ids; they may end with an id for the end."""
+        """`references[image]` holds token ids, which may include the end of the sentence."""
         frequency: Counter[tuple[int, ...]] = Counter()
         for texts in references:
             frequency.update({ngram for text in texts for ngram in _ngrams(text)})
@@ -29,7 +29,7 @@ class CiderD:
         self._references = [[self._describe(text) for text in texts] for texts in references]
 
     def score(self, image: int, caption: Words) -> float:
-        """CIDEr-D of a caption against the references of an image: 0 to 10."""
+        """Return the CIDEr-D, 0 to 10, of a caption against the references of an image."""
         vectors, norms, length = self._describe(caption)
         total = 0.0
         for others, other_norms, other_length in self._references[image]:
@@ -43,7 +43,7 @@ class CiderD:
         return 10 * total / len(self._references[image])
 
     def _describe(self, text: Words) -> tuple[Vectors, list[float], int]:
-        """TF-IDF vectors, their norms, and the length of a text."""
+        """Return the TF-IDF vectors of a text, their norms, and its length."""
         vectors: Vectors = [{} for _ in range(NGRAM)]
         for ngram, count in Counter(_ngrams(text)).items():
             vectors[len(ngram) - 1][ngram] = count * self._idf.get(ngram, self._unseen)

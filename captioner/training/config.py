@@ -1,6 +1,7 @@
-"""TrainConfig: what a training is to do. Importing it does not import torch."""
+"""TrainConfig: the settings of a training. Importing this module does not import torch."""
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ OPTIONAL_TEXTS = ("split", "val_split", "encoder_weights")
 COUNTS = ("batch_size", "image_size", "hidden", "heads", "min_count", "max_length", "samples")
 COUNTS_FROM_0 = ("decoder_epochs", "finetune_epochs", "self_critical_epochs", "patience", "seed")
 SHARES = ("dropout", "distillation", "reward_share", "label_smoothing", "ema_decay")
-# What may change between two runs of one training: where files are, and how it is run.
+# May change between two runs of one training: they do not change its steps.
 FREE = (*SEQUENCES, *OPTIONAL_TEXTS, "out", "device", "patience")
 OF_STAGES = (
     ("decoder_epochs", "learning_rate"),
@@ -25,49 +26,42 @@ OF_STAGES = (
         "samples",
     ),
 )
-RATES = (
-    "learning_rate",
-    "finetune_learning_rate",
-    "encoder_learning_rate",
-    "self_critical_learning_rate",
-    "self_critical_encoder_learning_rate",
-    "weight_decay",
-)
+RATES = (*(name for names in OF_STAGES for name in names if name.endswith("rate")), "weight_decay")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """A training, from captioned images to a model directory.
 
-    The fields are the keys of a recipe (a TOML file); the first block are flags of
-    `captioner train` too. CaptionerError for a value that cannot be.
+    The fields are the keys of a recipe (a TOML file); those of the first block are also flags of
+    `captioner train`. Raises CaptionerError for an invalid value.
 
     images, captions: directories or tars of images, and a caption file for each.
     val_images, val_captions: the same, for choosing the best epoch.
-    split, val_split: the splits to take of Karpathy files that hold several.
-    start: a model directory, or the name of a bundled checkpoint, to go on from; of several that
-        have a training in common, the mean of their weights. Vocabulary and architecture are kept:
-        `encoder` to `heads` and `min_count` then say nothing.
+    split, val_split: the split to read, if a Karpathy file holds several.
+    start: the model directory or bundled checkpoint to start from; if several with a common
+        ancestor are given, the mean of their weights. Vocabulary and architecture are kept:
+        `encoder` to `heads` and `min_count` are ignored.
     encoder: a torchvision classification CNN (and /layer to end with), or efficientnet_lite0.
     encoder_weights: DEFAULT (torchvision's, over the network), or a file of weights.
-    decoder_epochs: epochs with the encoder as it is, on cached features.
+    decoder_epochs: epochs with a frozen encoder, on cached features.
     finetune_epochs: epochs of encoder and decoder together, on augmented images.
-    self_critical_epochs: the same, with captions that the model samples rewarded by their CIDEr-D.
-    teachers: model directories whose averaged predictions are learned beside the references.
+    self_critical_epochs: the same, with sampled captions rewarded by their CIDEr-D.
+    teachers: model directories whose averaged predictions are distilled into the model.
 
     image_size: side in pixels of the square that images are squeezed to; by default that of the
         model to start from, or else 224.
-    mean, std: of each channel for pixels from 0 to 1; by default those the encoder's published
-        weights expect.
-    min_count: rarer words of the captions are left out of the vocabulary.
-    max_length: captions are cut after so many words.
-    learning rates: AdamW's at the peak of the schedule: of the decoder in each stage, and of the
-        encoder in those that train it.
-    distillation: the teachers' part of the cross-entropy, from 0 to 1.
-    reward_share: the reward's part of the self-critical loss; the rest is cross-entropy.
-    samples: captions sampled of an image at a time.
+    mean, std: of each channel, for pixel values from 0 to 1; by default those that the encoder's
+        published weights expect.
+    min_count: the fewest occurrences of a word of the vocabulary.
+    max_length: the number of words after which captions are truncated.
+    learning rates: AdamW's at the peak of the schedule, of the decoder in each stage and of the
+        encoder in the stages that train it.
+    distillation: weight of the teachers in the cross-entropy, from 0 to 1.
+    reward_share: weight of the reward in the self-critical loss; the rest is cross-entropy.
+    samples: number of captions sampled for each image in a step.
     ema_decay: of the exponential moving average of the weights.
-    patience: epochs without a better CIDEr that are borne before a stage ends.
+    patience: epochs without a better CIDEr after which a stage ends.
     """
 
     images: tuple[str, ...]
@@ -150,19 +144,29 @@ class TrainConfig:
             raise CaptionerError(f"{name} must be {expected}, not {getattr(self, name)!r}")
 
     def settings(self, stage: int) -> dict[str, object]:
-        """What the steps of the stages up to this one (from 0) depend on, files left out."""
+        """Return the settings, except files, on which the stages up to this one (from 0) depend."""
         later = {name for names in OF_STAGES[stage + 1 :] for name in names}
         return {name: value for name, value in asdict(self).items() if name not in {*FREE, *later}}
 
     @property
     def epochs(self) -> int:
-        """Those of all stages together."""
+        """The number of epochs of all stages together."""
         return self.decoder_epochs + self.finetune_epochs + self.self_critical_epochs
 
     @property
     def cache(self) -> Path:
-        """Folder of decoded images and features; it can be removed after the training."""
+        """The folder of decoded images and features; it can be removed after the training."""
         return Path(self.out) / "cache"
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder if it does not exist; CaptionerError if that fails or it is not writable."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CaptionerError(f"{folder}: cannot create this folder ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise CaptionerError(f"{folder}: this folder is not writable")
 
 
 def _is_count(value: object, least: int) -> bool:
@@ -170,14 +174,14 @@ def _is_count(value: object, least: int) -> bool:
 
 
 def _is_number(value: object, most: float = math.inf) -> bool:
-    """Whether a value is a finite number from 0."""
+    """Return whether a value is a finite number from 0 to `most`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value) and 0 <= value <= most
 
 
 def _are_channels(values: object) -> bool:
-    """Whether values are None, or a number for each of three channels."""
+    """Return whether values are None, or a number for each of three channels."""
     if values is None:
         return True
     return isinstance(values, tuple) and len(values) == 3 and all(map(_is_number, values))

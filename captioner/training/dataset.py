@@ -1,13 +1,11 @@
-"""Captioned photographs for training and evaluation: caption files, image stores, splits."""
+"""Captioned photographs for training and evaluation: image stores, and splits of a data set."""
 
-import json
 import tarfile
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,157 +13,18 @@ from tqdm import tqdm
 
 from captioner.errors import DatasetError, ImageError
 from captioner.image import decode_image
-from captioner.vocabulary import tokenize
-
-
-@dataclass(frozen=True)
-class CaptionedImage:
-    """An image's name in its store, and what people wrote about it: at least one word."""
-
-    name: str
-    captions: tuple[str, ...]
-
-
-def read_captions(path: Path, split: str | None = None) -> list[CaptionedImage]:
-    """Read a caption file, in the file's order; its format is found from its content.
-
-    Formats: JSON lines (`{"image": name, "captions": [...]}`), COCO `captions_*.json`, Karpathy
-    `dataset_*.json` and Flickr `.token` files. `split` selects the images of one split of a
-    Karpathy file ("train" includes "restval"); without it, all are read.
-
-    Raises DatasetError if the file is missing or malformed, or has no such split.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot read the captions ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 text; save the captions as UTF-8") from error
-    if not text.strip():
-        raise DatasetError(f"{path}: the file has no captions")
-
-    document = _first_json_value(text, path) if text.lstrip().startswith("{") else None
-    if document is not None and "images" in document and "annotations" not in document:
-        return list(_from_karpathy(document, path, split))
-    if split is not None:
-        raise DatasetError(
-            f"{path}: this format has no splits, so {split!r} cannot be selected; "
-            "leave the split out and give the file of that split"
-        )
-    if document is None:
-        return list(_from_tokens(text, path))
-    if "images" in document:
-        return list(_from_coco(document, path))
-    return list(_from_json_lines(text, path))
-
-
-def _first_json_value(text: str, path: Path) -> dict[str, Any]:
-    try:
-        # The start is stripped because raw_decode, unlike loads, accepts no white space there.
-        value, _ = json.JSONDecoder().raw_decode(text.lstrip())
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
-    assert isinstance(value, dict)  # the text starts with a brace
-    return value
-
-
-def _captioned(name: object, captions: object, where: str) -> CaptionedImage:
-    if not isinstance(name, str) or not name:
-        raise DatasetError(f"{where}: the image's name is missing or not a string")
-    if not isinstance(captions, list) or not all(isinstance(one, str) for one in captions):
-        raise DatasetError(f"{where}: the captions of {name} are not a list of strings")
-    stripped = tuple(one.strip() for one in captions if tokenize(one))
-    if not stripped:
-        raise DatasetError(f"{where}: {name} has no caption; add one or remove the entry")
-    return CaptionedImage(name, stripped)
-
-
-def _from_json_lines(text: str, path: Path) -> Iterator[CaptionedImage]:
-    # Not splitlines: it also breaks at characters that JSON allows inside strings.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DatasetError(f"{where}: not valid JSON ({error.msg})") from error
-        if not isinstance(entry, dict) or not {"image", "captions"} <= entry.keys():
-            raise DatasetError(f'{where}: expected {{"image": name, "captions": [...]}}')
-        yield _captioned(entry["image"], entry["captions"], where)
-
-
-def _from_tokens(text: str, path: Path) -> Iterator[CaptionedImage]:
-    captions: defaultdict[str, list[str]] = defaultdict(list)
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        key, tab, caption = line.partition("\t")
-        name, hash_sign, _ = key.rpartition("#")
-        if not (tab and hash_sign):
-            raise DatasetError(
-                f"{path}, line {number}: neither JSON nor a line like 'name.jpg#0<TAB>caption'"
-            )
-        captions[name].append(caption)
-    for name, of_image in captions.items():
-        yield _captioned(name, of_image, str(path))
-
-
-def _from_coco(document: dict[str, Any], path: Path) -> Iterator[CaptionedImage]:
-    captions: defaultdict[str, list[Any]] = defaultdict(list)
-    for annotation in _entries(document, "annotations", {"image_id", "caption"}, path):
-        captions[str(annotation["image_id"])].append(annotation["caption"])
-    for image in _entries(document, "images", {"id", "file_name"}, path):
-        of_image = captions.pop(str(image["id"]), [])
-        yield _captioned(image["file_name"], of_image, f"{path}, image {image['id']}")
-    if captions:
-        raise DatasetError(f"{path}: annotations of image {next(iter(captions))}, not in images")
-
-
-def _from_karpathy(
-    document: dict[str, Any], path: Path, split: str | None
-) -> Iterator[CaptionedImage]:
-    entries = list(_entries(document, "images", {"filename", "sentences"}, path))
-    splits = Counter(str(entry.get("split")) for entry in entries)
-    wanted = {"train", "restval"} if split == "train" else {split}
-    if split is not None and not wanted & splits.keys():
-        raise DatasetError(f"{path}: no split {split!r}; it has {', '.join(sorted(splits))}")
-    for position, entry in enumerate(entries):
-        if split is not None and str(entry.get("split")) not in wanted:
-            continue
-        where = f"{path}, images[{position}]"
-        try:
-            name = str(PurePosixPath(entry.get("filepath", ""), entry["filename"]))
-            captions = [sentence["raw"] for sentence in entry["sentences"]]
-        except (TypeError, KeyError) as error:
-            raise DatasetError(
-                f"{where}: expected a filename and sentences with a 'raw' text"
-            ) from error
-        yield _captioned(name, captions, where)
-
-
-def _entries(
-    document: dict[str, Any], key: str, fields: set[str], path: Path
-) -> Iterator[dict[str, Any]]:
-    entries = document[key]
-    if not isinstance(entries, list):
-        raise DatasetError(f"{path}: '{key}' is not a list")
-    for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not fields <= entry.keys():
-            needed = ", ".join(sorted(fields))
-            raise DatasetError(f"{path}, {key}[{position}]: expected an object with {needed}")
-        yield entry
+from captioner.training.caption_files import CaptionedImage, read_captions
 
 
 class ImageStore:
     """The image files of a directory or of an uncompressed tar, by name.
 
-    A name is a path inside the store; if there is none such, its last part is looked for. Every
-    read opens the file anew, so a store can be used in any thread and sent to any process.
+    A name is a path inside the store; if that path does not exist, the last part of the name is
+    used. Each read opens the file itself, so a store can be shared by threads and pickled.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open `path` and index the members of a tar; raises DatasetError if it is neither."""
+        """Open `path`, indexing a tar; raises DatasetError if it is neither directory nor tar."""
         self.path = path
         self._members = None if path.is_dir() else _index_tar(path)
 
@@ -173,25 +32,25 @@ class ImageStore:
         return self._find(name) is not None
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of an image file; raises DatasetError if it is not there."""
+        """Return the bytes of an image file; raises DatasetError if it does not exist."""
         path, offset, size = self._place(name)
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(size)
 
-    def written(self, name: str) -> tuple[str, int, int]:
-        """File and offset of an image, and when that file was last written, in nanoseconds."""
+    def version(self, name: str) -> tuple[str, int, int]:
+        """Return an image's file and offset, and the file's modification time in nanoseconds."""
         path, offset, _ = self._place(name)
         return str(path), offset, path.stat().st_mtime_ns
 
     def _place(self, name: str) -> tuple[Path, int, int]:
-        found = self._find(name)
-        if found is None:
+        place = self._find(name)
+        if place is None:
             raise DatasetError(f"{self.path}: no image {name}")
-        return found
+        return place
 
     def _find(self, name: str) -> tuple[Path, int, int] | None:
-        """Return where the image lies: file, offset and size in bytes (-1: to the end)."""
+        """Return an image's file, and its offset and size in bytes (-1: to the end of the file)."""
         for candidate in (str(PurePosixPath(name)), PurePosixPath(name).name):
             if self._members is not None and candidate in self._members:
                 return self.path, *self._members[candidate]
@@ -201,7 +60,7 @@ class ImageStore:
 
 
 def _index_tar(path: Path) -> dict[str, tuple[int, int]]:
-    """Return offset and size of each regular file, by its name and by its name's last part."""
+    """Return the offset and size of each regular file by its name, and by the last part of it."""
     try:
         with tarfile.open(path, "r:") as tar:
             files = [member for member in tar if member.isreg()]
@@ -210,7 +69,7 @@ def _index_tar(path: Path) -> dict[str, tuple[int, int]]:
             f"{path}: neither a directory nor an uncompressed tar ({error})"
         ) from error
     places = {str(PurePosixPath(file.name)): (file.offset_data, file.size) for file in files}
-    # A last part that several files share would give the wrong picture: leave it out.
+    # A last part shared by several files is ambiguous: leave it out.
     shared = Counter(PurePosixPath(name).name for name in places)
     last_parts = {
         PurePosixPath(name).name: place
@@ -242,9 +101,9 @@ class Split:
 
 
 def load_split(images: Sequence[Path], captions: Sequence[Path], split: str | None) -> Split:
-    """Pair image stores (directories or tars) with caption files, one to one, and check them.
+    """Pair image stores (directories or tars) one to one with caption files, and check them.
 
-    Raises DatasetError if a captioned image is in no store, or a file is malformed.
+    Raises DatasetError if a captioned image is missing from its store, or a file is malformed.
     """
     if len(images) != len(captions) or not images:
         raise DatasetError(
@@ -264,13 +123,13 @@ def _require_images(store: ImageStore, captioned: Iterable[CaptionedImage], path
     missing = [image.name for image in captioned if image.name not in store]
     if missing:
         raise DatasetError(
-            f"{store.path}: {len(missing)} images captioned in {path} are not there "
+            f"{store.path}: {len(missing)} images captioned in {path} are missing "
             f"(such as {', '.join(missing[:3])}); add the files or remove their captions"
         )
 
 
 def decode_split(split: Split, size: int, threads: int) -> npt.NDArray[np.uint8]:
-    """Decode every image of a split: uint8 [N, size, size, 3], RGB, in the order of `items`.
+    """Decode the images of a split to uint8 RGB [N, size, size, 3], in the order of `items`.
 
     Raises DatasetError, naming the image, if one cannot be decoded.
     """

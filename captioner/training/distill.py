@@ -1,8 +1,8 @@
-"""Soft targets: what an ensemble of trained captioners would say in the references' places.
+"""Soft targets: the averaged predictions of an ensemble of teachers, for distillation.
 
-The word distributions of the teachers are averaged at every word of every reference, once, on the
-unvaried images; the student then learns from them under whatever augmentation it sees. Only the
-most probable words are kept, so that a training set's targets fit into a small file.
+The teachers' word distributions are averaged at every word of every reference, once, on the
+original images; the student learns from them on augmented ones. Only the most probable words are
+kept, so that the targets of a training set fit into a small file.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.device import mixed_precision
 from captioner.errors import CaptionerError
 from captioner.training.dataset import Split
-from captioner.training.inputs import (
+from captioner.training.tensors import (
     References,
     cached_features,
     cached_pixels,
@@ -29,21 +29,21 @@ from captioner.training.inputs import (
 )
 from captioner.vocabulary import PAD, Vocabulary
 
-KEPT_WORDS = 16  # of each distribution: almost all of its probability
+KEPT_WORDS = 16  # of each distribution; they hold almost all of its mass
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """Distributions for R references of T places in all, the K most probable words of each."""
+    """The K most probable words at each of the T positions of R references."""
 
     ids: npt.NDArray[np.uint16]  # [R, T, K]
-    probabilities: npt.NDArray[np.float16]  # [R, T, K], they add up to at most 1
-    first: list[int]  # the row of each image's first reference; one more at the end
+    probabilities: npt.NDArray[np.float16]  # [R, T, K], with sums of at most 1
+    first: list[int]  # the row of each image's first reference, then the number of rows
 
-    def of(self, images: Sequence[int], said: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids int64 and probabilities float32 [N, B, T, K], laid out like `said` [N, B, T]."""
-        beams, length = said.shape[1:]
+    def of(self, images: Sequence[int], targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ids int64 and probabilities float32 [N, B, T, K] for `targets` [N, B, T]."""
+        beams, length = targets.shape[1:]
         shape = (len(images), beams, length, self.ids.shape[2])
         ids, probabilities = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
         for n, image in enumerate(images):
@@ -62,9 +62,9 @@ def cached_soft_targets(
     cache: Path,
     device: torch.device,
 ) -> SoftTargets:
-    """Soft targets of model directories for a training split, from a file written once.
+    """Return the soft targets of model directories for a training split, cached in a file.
 
-    Raises CaptionerError if a teacher has another vocabulary than the student.
+    Raises CaptionerError if the vocabulary of a teacher differs from the student's.
     """
     checkpoints = [load_checkpoint(teacher) for teacher in teachers]
     for teacher, checkpoint in zip(teachers, checkpoints, strict=True):
@@ -81,43 +81,43 @@ def cached_soft_targets(
             pixels = cached_pixels(split, checkpoint.model.config.image_size, cache)
             encoder = checkpoint.model.to(device).encoder
             features.append(cached_features(pixels, encoder, cache, device))
-        save_array(path, _ask(checkpoints, features, references, device))
+        save_array(path, _teacher_distributions(checkpoints, features, references, device))
     packed = np.load(path, mmap_mode="r")  # [2, R, T, K]
     counts = [len(texts) for texts in references.ids]
     return SoftTargets(packed[0], packed[1].view(np.float16), [0, *np.cumsum(counts).tolist()])
 
 
 @torch.inference_mode()
-def _ask(
+def _teacher_distributions(
     teachers: list[Checkpoint],
     features: list[npt.NDArray[np.float16]],
     references: References,
     device: torch.device,
 ) -> npt.NDArray[np.uint16]:
-    """Ids, and probabilities in float16 seen as uint16: [2, R, T, K]."""
+    """Return ids, and the float16 bits of probabilities: uint16 [2, R, T, K]."""
     longest = 1 + max(len(ids) for texts in references.ids for ids in texts)
     rows = sum(len(texts) for texts in references.ids)
     kept = min(KEPT_WORDS, len(teachers[0].vocabulary))
-    found = np.zeros((2, rows, longest, kept), np.uint16)
+    result = np.zeros((2, rows, longest, kept), np.uint16)
     row = 0
     starts = range(0, len(references.ids), BATCH)
     for start in tqdm(starts, desc="teachers", unit="batch", disable=None, leave=False):
         images = range(start, min(start + BATCH, len(references.ids)))
-        read, said = (tokens.to(device) for tokens in references.tokens(images))
-        words = said != PAD
+        inputs, targets = (tokens.to(device) for tokens in references.tokens(images))
+        words = targets != PAD
         mean = torch.zeros(())
         for teacher, grids in zip(teachers, features, strict=True):
             grid = torch.from_numpy(np.array(grids[start : images.stop])).float().to(device)
             with mixed_precision(device):
-                hidden = teacher.model.decoder(grid, read)[words]
+                hidden = teacher.model.decoder(grid, inputs)[words]
                 logits = teacher.model.decoder.predict(hidden)  # [words, V]
             mean = mean + logits.float().softmax(-1) / len(teachers)
         best = mean.topk(kept)
-        said_there = words.cpu().numpy()
-        packed = np.zeros((2, *said.shape, kept), np.uint16)  # [2, N, B, T, K]
-        packed[0][said_there] = best.indices.cpu().numpy()
-        packed[1][said_there] = best.values.half().cpu().numpy().view(np.uint16)
-        real = said_there[:, :, 0]  # [N, B], without the places of missing references
-        found[:, row : row + real.sum(), : said.shape[2]] = packed[:, real]
+        mask = words.cpu().numpy()
+        packed = np.zeros((2, *targets.shape, kept), np.uint16)  # [2, N, B, T, K]
+        packed[0][mask] = best.indices.cpu().numpy()
+        packed[1][mask] = best.values.half().cpu().numpy().view(np.uint16)
+        real = mask[:, :, 0]  # [N, B], false for the padding of images with fewer references
+        result[:, row : row + real.sum(), : targets.shape[2]] = packed[:, real]
         row += real.sum()
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""Caption images that people have captioned, and compare."""
+"""Evaluation: caption images and score the captions against references."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,19 +11,13 @@ import torch
 from tqdm import tqdm
 
 from captioner.beam_search import beam_search
-from captioner.captioner import Caption, Captioner, Findings
+from captioner.captioner import Caption, Captioner, SearchResult
 from captioner.constraints import WordRules
 from captioner.model import CaptionModel, WordPredictor
 from captioner.search_options import SearchOptions
-from captioner.training.consensus import is_acceptable, require_consensus
+from captioner.training.acceptability import is_acceptable, require_stemmer
 from captioner.training.dataset import Split, decode_split
-from captioner.training.metrics import (
-    Diversity,
-    Scores,
-    diversity,
-    require_metrics,
-    score,
-)
+from captioner.training.metrics import Diversity, Scores, diversity, require_metrics, score
 from captioner.training.reliability import Reliability, reliability
 from captioner.vocabulary import Vocabulary
 
@@ -32,9 +26,9 @@ SEARCH_BATCH = 50
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good the captions of `images` images are, and how fast they came.
+    """The quality of the captions of `images` images, and the speed of captioning.
 
-    `images_per_second` is of decoding, encoder and beam search together, in one process.
+    `images_per_second` covers decoding, encoder and beam search together, in one process.
     """
 
     captioner: str
@@ -82,7 +76,7 @@ def _reliability_rows(result: Reliability) -> dict[str, str]:
 def evaluate(captioner: Captioner, split: Split, batch_size: int = 32) -> Evaluation:
     """Caption every image of a split and score the captions against its references."""
     require_metrics()
-    require_consensus()
+    require_stemmer()
     start = time.perf_counter()
     pixels = decode_split(split, captioner.image_size, threads=torch.get_num_threads())
     captions = caption_pixels(captioner, pixels, batch_size)
@@ -111,19 +105,19 @@ def _reliability(
 def caption_pixels(
     captioner: Captioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
 ) -> list[Caption]:
-    """Captions of decoded images, uint8 [N, S, S, 3]."""
-    found = search_pixels(captioner, pixels, batch_size)
-    return [caption for part in found for caption in captioner.captions(part)]
+    """Caption decoded images, uint8 [N, S, S, 3]."""
+    results = search_pixels(captioner, pixels, batch_size)
+    return [caption for result in results for caption in captioner.captions(result)]
 
 
 def search_pixels(
     captioner: Captioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
-) -> Iterator[Findings]:
-    """What the search finds of decoded images, uint8 [N, S, S, 3], a batch at a time."""
+) -> Iterator[SearchResult]:
+    """Yield the search results of decoded images, uint8 [N, S, S, 3], batch by batch."""
     starts = range(0, len(pixels), batch_size)
     for start in tqdm(starts, desc="caption", unit="batch", disable=None, leave=False):
         batch = np.array(pixels[start : start + batch_size])  # may be memory-mapped
-        yield captioner.find(captioner.encode(batch))
+        yield captioner.find_hypotheses(captioner.encode(batch))
 
 
 @torch.inference_mode()
@@ -131,16 +125,15 @@ def caption_features(
     model: CaptionModel,
     vocabulary: Vocabulary,
     features: npt.NDArray[np.float16],
-    options: SearchOptions,
     device: torch.device,
 ) -> list[str]:
-    """The best caption of each image, its words with spaces between them."""
-    rules = WordRules.of_vocabulary(vocabulary, device)
+    """Return the best caption of each image, by default options, as words joined by spaces."""
+    rules, options = WordRules.of_vocabulary(vocabulary, device), SearchOptions()
     captions = []
     for start in range(0, len(features), SEARCH_BATCH):
         grid = torch.from_numpy(np.array(features[start : start + SEARCH_BATCH])).float().to(device)
-        preferences = model.preferences(model.presence(grid), rules.content, options)
-        predictor = WordPredictor(model.decoder, grid, preferences)
+        bias = model.logit_bias(model.presence(grid), rules.content, options)
+        predictor = WordPredictor(model.decoder, grid, bias)
         found = beam_search(predictor, len(grid), options, device, rules)
         captions += [" ".join(vocabulary.decode(ids)) for ids in found.tokens[:, 0].tolist()]
     return captions

@@ -11,15 +11,15 @@ from torch.nn import functional
 from torch.optim import AdamW
 
 from captioner.model import CaptionModel
-from captioner.presence import LEAST, WordPresence
-from captioner.training.inputs import References, mean_features
+from captioner.presence import LOG_FLOOR, WordPresence
+from captioner.training.tensors import References, mean_features
 
 EPOCHS = 12
-LEAST_STEPS = 1500  # however few the images
+MIN_STEPS = 1500  # also for few images
 BATCH = 64
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 0.01
-DROPOUT = 0.5  # of the features: there are many, and few images
+DROPOUT = 0.5  # of the features, which are many for the number of images
 
 
 def fit_to_images(
@@ -30,58 +30,58 @@ def fit_to_images(
 ) -> None:
     """Fit a model's word presence to training images [N, S, S, 3], in place.
 
-    Each is seen as it is and augmented: the encoder knows the training images themselves too well.
+    Each image is used as it is and augmented, because the encoder has overfitted the original.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(0)  # whatever came before, the same images give the same fit
+        torch.manual_seed(0)  # the same images always give the same fit
         plain = mean_features(pixels, model.encoder, device)
-        varied = mean_features(pixels, model.encoder, device, references.mirrorable)
-        fit_presence(model.presence, torch.cat([plain, varied]), references.ids * 2)
+        augmented = mean_features(pixels, model.encoder, device, references.mirrorable)
+        fit_presence(model.presence, torch.cat([plain, augmented]), references.ids * 2)
 
 
 def fit_presence(
     presence: WordPresence, means: Tensor, references: Sequence[Sequence[Sequence[int]]]
 ) -> None:
-    """Fit to the mean features [N, C] and the encoded references of each image, in place.
+    """Fit word presence to mean features [N, C] and the encoded references of N images, in place.
 
-    The logistic regression sees standardised features; its weights then take the scaling in.
+    The regression runs on standardised features; the scaling is then folded into its weights.
     """
-    device, words = presence.usual.device, len(presence.usual)
+    device, words = presence.log_prior.device, len(presence.log_prior)
     centre, scale = means.mean(0), means.std(0, correction=0) + 1e-6
     inputs = ((means - centre) / scale).to(device)
-    usual = _usual(references, words).to(device)
-    linear = _regress(inputs, references, usual)
+    prior = _prior(references, words).to(device)
+    linear = _regress(inputs, references, prior)
     with torch.no_grad():
         weight = linear.weight / scale.to(device)
         presence.linear.weight.copy_(weight)
         presence.linear.bias.copy_(linear.bias - weight @ centre.to(device))
-        presence.usual.copy_(usual.log())
+        presence.log_prior.copy_(prior.log())
 
 
 def _regress(
-    inputs: Tensor, references: Sequence[Sequence[Sequence[int]]], usual: Tensor
+    inputs: Tensor, references: Sequence[Sequence[Sequence[int]]], prior: Tensor
 ) -> torch.nn.Linear:
-    """The logits of the word shares from standardised inputs [N, C]."""
-    words = len(usual)
+    """Fit a layer from standardised inputs [N, C] to the logits of the word shares."""
+    words = len(prior)
     linear = torch.nn.Linear(inputs.shape[1], words, device=inputs.device)
     torch.nn.init.zeros_(linear.weight)
-    linear.bias.data = usual.logit()
+    linear.bias.data = prior.logit()
     optimizer = AdamW(linear.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    steps = math.ceil(len(inputs) / BATCH)  # of an epoch
-    for _ in range(max(EPOCHS, math.ceil(LEAST_STEPS / steps))):
+    steps = math.ceil(len(inputs) / BATCH)  # in an epoch
+    for _ in range(max(EPOCHS, math.ceil(MIN_STEPS / steps))):
         for batch in torch.split(torch.randperm(len(inputs)), BATCH):
             shares = word_shares([references[image] for image in batch.tolist()], words)
             logits = linear(functional.dropout(inputs[batch], DROPOUT))
             loss = functional.binary_cross_entropy_with_logits(logits, shares.to(inputs.device))
             optimizer.zero_grad()
-            # The mean over so many words alone would have gradients of the size of AdamW's epsilon.
+            # Averaged over all words, gradients would be as small as AdamW's epsilon.
             (loss * words).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return linear
 
 
 def word_shares(references: Sequence[Sequence[Sequence[int]]], words: int) -> Tensor:
-    """The share of each image's references that say a word: float32 [N, V]."""
+    """Return the share of each image's references that contain a word: float32 [N, V]."""
     shares = torch.zeros(len(references), words)
     for row, of_image in zip(shares, references, strict=True):
         for ids in of_image:
@@ -89,9 +89,9 @@ def word_shares(references: Sequence[Sequence[Sequence[int]]], words: int) -> Te
     return shares
 
 
-def _usual(references: Sequence[Sequence[Sequence[int]]], words: int) -> Tensor:
-    """The mean of the images' word shares, float32 [V], a part of the images at a time."""
+def _prior(references: Sequence[Sequence[Sequence[int]]], words: int) -> Tensor:
+    """Return the mean of the images' word shares, float32 [V], computed batch by batch."""
     total = torch.zeros(words)
     for start in range(0, len(references), BATCH):
         total += word_shares(references[start : start + BATCH], words).sum(0)
-    return (total / len(references)).clamp(math.exp(LEAST), 1 - math.exp(LEAST))
+    return (total / len(references)).clamp(math.exp(LOG_FLOOR), 1 - math.exp(LOG_FLOOR))

@@ -1,4 +1,4 @@
-"""Metrics of captions, as the field computes them (pycocoevalcap), and how varied captions are."""
+"""Metrics of captions, computed by pycocoevalcap as in the literature, and their diversity."""
 
 import importlib
 import shutil
@@ -13,16 +13,16 @@ import numpy.typing as npt
 from captioner.errors import CaptionerError, MissingExtraError
 from captioner.vocabulary import tokenize
 
-# What pycocoevalcap takes: an image's number to its tokenised sentences.
+# The input of pycocoevalcap: the tokenised sentences of each image, by its index.
 Sentences = dict[int, list[str]]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Corpus scores: all in [0, 1] but CIDEr, in [0, 10] (1.0 is often printed as "100").
+    """Corpus scores in [0, 1], except CIDEr in [0, 10] (1.0 is often printed as "100").
 
-    `meteor` is None where there is no Java; `tokenizer` is "ptb", or "simple" without Java, and
-    scores of one are not to be compared with those of the other.
+    Without Java, `meteor` is None and `tokenizer` is "simple", else "ptb"; scores with different
+    tokenizers are not comparable.
     """
 
     bleu1: float
@@ -37,10 +37,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Diversity:
-    """How varied captions are: two shares of the captions in [0, 1], and a number of words."""
+    """The diversity of captions: two shares of them in [0, 1], and a number of words."""
 
-    unique: float  # different captions among all
-    most_frequent: float  # the most frequent caption
+    unique: float  # distinct captions
+    most_frequent: float  # occurrences of the most frequent caption
     distinct_words: int
 
 
@@ -50,10 +50,10 @@ def require_metrics() -> None:
 
 
 def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
-    """Score one caption an image against the captions that people gave it.
+    """Score one caption per image against its references.
 
-    The document frequencies of CIDEr are those of `references`. Raises MissingExtraError without
-    pycocoevalcap, and CaptionerError if Java is there and fails.
+    CIDEr takes its document frequencies from `references`. Raises MissingExtraError without
+    pycocoevalcap, and CaptionerError if Java is installed but fails.
     """
     _require_aligned(hypotheses, references)
     java = shutil.which("java") is not None
@@ -78,7 +78,7 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Sco
 def cider(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]]
 ) -> npt.NDArray[np.float64]:
-    """CIDEr of each image, float64 [N], with the simple tokenizer: fast, and without Java.
+    """Return the CIDEr of each image, float64 [N], with the simple tokenizer: fast, without Java.
 
     Raises MissingExtraError without pycocoevalcap.
     """
@@ -90,7 +90,7 @@ def cider(
 
 
 def diversity(captions: Sequence[str]) -> Diversity:
-    """Tell how varied captions are, whatever their case and punctuation."""
+    """Measure how varied captions are, ignoring case and punctuation."""
     if not captions:
         raise ValueError("no captions to compare")
     words = [tuple(tokenize(caption)) for caption in captions]
@@ -120,7 +120,7 @@ def _extra(module: str, name: str) -> Any:
 
 
 def _split(sentences: Sentences, count: int) -> tuple[Sentences, Sentences]:
-    """Part the first `count` images' sentences from the rest; both are numbered from 0."""
+    """Split the sentences after the first `count` images; number both parts from 0."""
     first = {index: sentences[index] for index in range(count)}
     return first, {index: sentences[count + index] for index in range(len(sentences) - count)}
 
@@ -133,9 +133,9 @@ def _simple_tokens(captions: Sequence[Sequence[str]]) -> Sentences:
 
 
 def _ptb_tokens(captions: Sequence[Sequence[str]]) -> Sentences:
-    """Tokenize in one call: a call starts a Java machine."""
+    """Tokenize in one call, because each call starts a Java virtual machine."""
     entries = {
-        # One line a caption: a line break of any kind would shift all that follow.
+        # One line per caption: a line break of any kind would shift all captions after it.
         index: [{"caption": " ".join(caption.split())} for caption in of_image]
         for index, of_image in enumerate(captions)
     }
@@ -151,13 +151,13 @@ def _ptb_tokens(captions: Sequence[Sequence[str]]) -> Sentences:
 def _meteor(references: Sentences, hypotheses: Sentences) -> float:
     scorer = _extra("meteor.meteor", "Meteor")()
     try:
-        with scorer.meteor_p:  # closes its pipes and waits for it
+        with scorer.meteor_p:  # closes its pipes and waits until it exits
             return float(scorer.compute_score(references, hypotheses)[0])
     except (OSError, ValueError) as error:
         raise CaptionerError(
-            "METEOR failed: repair java, or take it off the PATH to score without"
+            "METEOR failed: repair java, or take it off the PATH to score without METEOR"
         ) from error
     finally:
-        # After a failure the scorer still holds its lock and would wait for it when deleted.
+        # After a failure the scorer still holds its lock and would deadlock when deleted.
         if scorer.lock.locked():
             scorer.lock.release()

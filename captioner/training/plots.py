@@ -1,22 +1,22 @@
-"""Draw how far a confidence can be trusted."""
+"""Diagrams of the reliability of a confidence."""
 
 import importlib
 from pathlib import Path
 from typing import Any
 
 from captioner.errors import MissingExtraError
-from captioner.training.folders import make_folder
+from captioner.training.config import make_folder
 from captioner.training.reliability import COVERAGES, Reliability
 
 
 def require_plots(folder: Path) -> None:
-    """Make the folder; raises CaptionerError now if nothing could be drawn there later."""
+    """Create the folder; raises CaptionerError now if plots could not be written there later."""
     _matplotlib()
     make_folder(folder)
 
 
 def draw(result: Reliability, folder: Path) -> tuple[Path, ...]:
-    """Write reliability.png and risk_coverage.png into a folder that is there; returns their paths.
+    """Write reliability.png and risk_coverage.png into an existing folder; return their paths.
 
     Raises MissingExtraError without matplotlib.
     """
@@ -32,30 +32,30 @@ def draw(result: Reliability, folder: Path) -> tuple[Path, ...]:
 
 
 def _reliability(axes: Any, result: Reliability) -> None:
-    """Confidence against outcome, with two standard errors of each bin."""
+    """Plot the acceptable share of each bin over its confidence, with two standard errors."""
     confidence, acceptable, captions = zip(*result.bins, strict=True)
     errors = [
         2 * (share * (1 - share) / count) ** 0.5
         for share, count in zip(acceptable, captions, strict=True)
     ]
-    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="as it should be")
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfect calibration")
     axes.errorbar(
         confidence,
         acceptable,
         errors,
         fmt="o",
         capsize=3,
-        label=f"captions, in {len(captions)} bins",
+        label=f"captions, {len(captions)} bins",
     )
     ece = f"ECE {result.ece:.3f} (by chance {result.ece_by_chance:.3f})"
     axes.set(title=f"Reliability: {ece}", xlabel="confidence", xlim=(0, 1))
 
 
 def _risk_coverage(axes: Any, result: Reliability) -> None:
-    """The acceptable share of the captions kept, when the least confident are left out."""
+    """Plot the acceptable share of the captions that remain without the least confident."""
     auroc = "" if result.auroc is None else f": AUROC {result.auroc:.3f}"
-    axes.axhline(result.acceptable, color="0.6", linestyle="--", label="of all captions")
-    axes.plot(COVERAGES, result.acceptable_at, marker="o", label="of the most confident")
+    axes.axhline(result.acceptable, color="0.6", linestyle="--", label="all captions")
+    axes.plot(COVERAGES, result.acceptable_at, marker="o", label="most confident captions")
     label = "coverage (share of captions kept)"
     axes.set(title=f"Risk and coverage{auroc}", xlabel=label, xlim=(0, 1.02))
 

@@ -1,4 +1,4 @@
-"""How far a confidence can be trusted: calibration error, ranking, risk and coverage."""
+"""The reliability of a confidence: calibration error, ranking, risk and coverage."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from captioner.calibration import Floats
+
 Booleans = npt.NDArray[np.bool_]
 
 BINS = 15
@@ -15,23 +16,23 @@ DRAWS = 200
 
 
 class Bin(NamedTuple):
-    """Captions of about the same confidence."""
+    """Captions of similar confidence."""
 
-    confidence: float  # the mean
-    acceptable: float  # the share
+    confidence: float  # their mean
+    acceptable: float  # their share
     captions: int
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Of confidences whose captions are known to be acceptable or not.
+    """Measures of how well confidences predict which captions are acceptable.
 
     `ece` is the expected calibration error over 15 bins of equal mass (Naeini et al. 2015, with the
-    bins of Nguyen and O'Connor 2015); `ece_by_chance` is what it would be on average of so many
-    captions if each confidence were exactly right. `brier` is the mean squared error, `auroc` the
-    probability that an acceptable caption has the higher confidence (None where all captions are of
-    one kind). `acceptable_at` is the acceptable share among the most confident 10%, 20% ... 100%:
-    the risk-coverage curve, the other way up.
+    bins of Nguyen and O'Connor 2015); `ece_by_chance` is its mean for perfectly calibrated
+    confidences, given the number of captions. `brier` is the mean squared error, `auroc` the
+    probability that an acceptable caption has a higher confidence than another (None if all or none
+    are acceptable). `acceptable_at` is the acceptable share among the most confident 10%, 20% ...
+    100%: one minus the risk of the risk-coverage curve.
     """
 
     acceptable: float
@@ -44,7 +45,7 @@ class Reliability:
 
 
 def reliability(confidence: Floats, acceptable: Booleans) -> Reliability:
-    """Compare confidences [N] in [0, 1] with what turned out [N]."""
+    """Compare confidences [N] in [0, 1] with outcomes [N]."""
     if not len(confidence) or confidence.shape != acceptable.shape:
         raise ValueError(f"{len(confidence)} confidences and {len(acceptable)} outcomes")
     order = np.argsort(-confidence, kind="stable")
@@ -65,27 +66,27 @@ def reliability(confidence: Floats, acceptable: Booleans) -> Reliability:
 
 
 def _equal_mass(confidence: Floats) -> list[npt.NDArray[np.intp]]:
-    """The indices of the captions in each of BINS bins, by confidence."""
+    """Return the indices of the captions in each of BINS bins, by confidence."""
     order = np.argsort(confidence, kind="stable")
     return np.array_split(order, min(BINS, len(order)))
 
 
 def _calibration_error(confidence: Floats, acceptable: Booleans) -> float:
-    """Mean distance of confidence and outcome over bins of equal mass, weighted by their mass."""
+    """Return the mean gap between confidence and outcome over bins, weighted by their mass."""
     excess = confidence - acceptable
     gaps = [abs(excess[part].sum()) for part in _equal_mass(confidence)]
     return float(sum(gaps) / len(confidence))
 
 
 def _error_by_chance(confidence: Floats) -> float:
-    """The mean calibration error of outcomes drawn with the confidences as probabilities."""
+    """Return the mean calibration error of outcomes drawn with the confidences as probabilities."""
     random = np.random.default_rng(0)
     draws = (random.random(len(confidence)) < confidence for _ in range(DRAWS))
     return float(np.mean([_calibration_error(confidence, draw) for draw in draws]))
 
 
 def auroc(confidence: Floats, acceptable: Booleans) -> float | None:
-    """Area under the ROC curve, by ranks (Mann and Whitney); ties count half."""
+    """Return the area under the ROC curve, by ranks (Mann and Whitney); ties count half."""
     positives = int(acceptable.sum())
     negatives = len(acceptable) - positives
     if not positives or not negatives:

@@ -1,11 +1,11 @@
-"""Self-critical training: captions that the model samples are rewarded by their CIDEr-D.
+"""Self-critical training: a policy gradient with the CIDEr-D of sampled captions as reward.
 
 Rennie et al. 2017 (arXiv:1612.00563), with the mean of an image's other samples as the baseline
-(Luo 2020, arXiv:2003.09971). It is mixed with cross-entropy: on its own it forgets rare words and
-how sentences end.
+(Luo 2020, arXiv:2003.09971). It is mixed with cross-entropy: on its own it loses rare words and
+proper ends of sentences.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,89 +13,84 @@ from torch import Tensor
 from torch.nn import functional
 
 from captioner.decoder import Decoder
-from captioner.model import Preferences
+from captioner.model import LogitBias
 from captioner.training.cider import CiderD
-from captioner.training.objectives import Objective
+from captioner.training.losses import Loss
 from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
 
 
 @dataclass(frozen=True)
 class SelfCritical:
-    """Policy gradient on `samples` captions an image, `rewarded` of the loss; the rest is `other`.
+    """A policy gradient on `samples` captions per image, mixed with `cross_entropy`.
 
-    The words' end is a word to the reward, so that it tells how captions should end. `preferences`
-    are those with which captions of grid features will be searched: they are sampled so too.
+    `reward` counts EOS as a word, so that it also rewards proper endings. `logit_bias` returns the
+    bias that a search over the grid features would use; sampling uses it too.
     """
 
     reward: CiderD
-    other: Objective
+    cross_entropy: Loss
     samples: int
     max_length: int
-    rewarded: float
-    preferences: Callable[[Tensor], Preferences]
+    reward_weight: float  # the share of the policy gradient in the loss
+    logit_bias: Callable[[Tensor], LogitBias]
 
     def __call__(self, decoder: Decoder, grid: Tensor, images: list[int]) -> Tensor:
         with torch.no_grad():
-            preferences = self.preferences(grid)
-        said = sample(decoder, grid.detach(), self.samples, self.max_length, preferences)
-        scores = [
-            [self.reward.score(image, _words(ids)) for ids in of_image]
-            for image, of_image in zip(images, said.tolist(), strict=True)
+            bias = self.logit_bias(grid)
+        targets = sample(decoder, grid.detach(), self.samples, self.max_length, bias)
+        rewards = [
+            [self.reward.score(image, [word for word in ids if word != PAD]) for ids in of_image]
+            for image, of_image in zip(images, targets.tolist(), strict=True)
         ]
-        advantage = above_the_others(torch.tensor(scores, device=grid.device))  # [N, B]
-        words = said != PAD  # [N, B, T]
-        read = functional.pad(said, (1, 0), value=BOS)[:, :, :-1]
-        read = read.masked_fill(~words, PAD)
-        hidden = decoder(grid, read)  # [N, B, T, H]
-        logits = decoder.predict(hidden[words]).float() + _favoured(preferences, read, words)
+        advantage = leave_one_out_advantage(torch.tensor(rewards, device=grid.device))  # [N, B]
+        words = targets != PAD  # [N, B, T]
+        inputs = functional.pad(targets, (1, 0), value=BOS)[:, :, :-1].masked_fill(~words, PAD)
+        hidden = decoder(grid, inputs)  # [N, B, T, H]
+        logits = decoder.predict(hidden[words]).float() + _bias_at(words, inputs, bias)
         log_probs = logits.log_softmax(-1)  # [words, V]
-        chosen = log_probs.gather(1, said[words].unsqueeze(1)).squeeze(1)
-        weights = advantage.unsqueeze(2).expand(said.shape)[words]
-        policy = -(weights * chosen).mean()
-        return self.rewarded * policy + (1 - self.rewarded) * self.other(decoder, grid, images)
+        chosen = log_probs.gather(1, targets[words].unsqueeze(1)).squeeze(1)
+        policy_loss = -(advantage.unsqueeze(2).expand(targets.shape)[words] * chosen).mean()
+        supervised = self.cross_entropy(decoder, grid, images)
+        return self.reward_weight * policy_loss + (1 - self.reward_weight) * supervised
 
 
-def _favoured(preferences: Preferences, read: Tensor, words: Tensor) -> Tensor:
-    """What is added to the logits [words, V] after the tokens read so far, of `read` [N, B, T]."""
+def _bias_at(words: Tensor, inputs: Tensor, logit_bias: LogitBias) -> Tensor:
+    """Return the bias [words, V] at each position in `words` [N, B, T], after its inputs so far."""
     n, b, t = words.nonzero(as_tuple=True)
-    later = torch.arange(read.shape[2], device=read.device) > t.unsqueeze(1)
-    return preferences.after(preferences.favour[n], read[n, b].masked_fill(later, PAD))
+    later = torch.arange(inputs.shape[2], device=inputs.device) > t.unsqueeze(1)
+    return logit_bias.after(logit_bias.unsaid[n], inputs[n, b].masked_fill(later, PAD))
 
 
-def above_the_others(scores: Tensor) -> Tensor:
-    """How far each score [N, B] lies above the mean of the other B - 1."""
-    b = scores.shape[1]
-    return (scores - scores.mean(1, keepdim=True)) * (b / (b - 1))
+def leave_one_out_advantage(rewards: Tensor) -> Tensor:
+    """Return how far each reward [N, B] lies above the mean of the other B - 1."""
+    b = rewards.shape[1]
+    return (rewards - rewards.mean(1, keepdim=True)) * (b / (b - 1))
 
 
 @torch.no_grad()
 def sample(
-    decoder: Decoder, grid: Tensor, samples: int, max_length: int, preferences: Preferences
+    decoder: Decoder, grid: Tensor, samples: int, max_length: int, logit_bias: LogitBias
 ) -> Tensor:
-    """Captions drawn from the decoder, int64 [N, samples, T], with EOS if it came, then PAD.
+    """Sample captions from the decoder: int64 [N, samples, T], up to EOS if drawn, then PAD.
 
-    They are ordered by length, the shortest first, as the decoder likes them.
+    They are sorted by length, shortest first, for efficient teacher forcing.
     """
-    memory = decoder.remember(grid)
+    memory = decoder.init_memory(grid)
     state = decoder.init_state(memory, samples)
     tokens = torch.full((len(grid), samples), BOS, device=grid.device)
-    favour = preferences.favour.unsqueeze(1).expand(-1, samples, -1)  # [N, B, V]
-    said = []
+    bias = logit_bias.unsaid.unsqueeze(1).expand(-1, samples, -1)  # [N, B, V]
+    steps = []
     for _ in range(max_length + 1):
         state = decoder.step(tokens, state, memory)
-        favour = preferences.after(favour, tokens.unsqueeze(2))
-        logits = decoder.predict(state.language_hidden).float() + favour
+        bias = logit_bias.after(bias, tokens.unsqueeze(2))
+        logits = decoder.predict(state.language_hidden).float() + bias
         logits[..., [PAD, BOS, UNKNOWN]] = -torch.inf
         drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view(tokens.shape)
         ended = (tokens == EOS) | (tokens == PAD)
         tokens = drawn.masked_fill(ended, PAD)
         if bool((tokens == PAD).all()):
             break
-        said.append(tokens)
-    found = torch.stack(said, dim=2)
-    order = (found != PAD).sum(2).argsort(1)
-    return found.gather(1, order.unsqueeze(2).expand_as(found))
-
-
-def _words(ids: Sequence[int]) -> list[int]:
-    return [index for index in ids if index != PAD]
+        steps.append(tokens)
+    captions = torch.stack(steps, dim=2)
+    order = (captions != PAD).sum(2).argsort(1)
+    return captions.gather(1, order.unsqueeze(2).expand_as(captions))

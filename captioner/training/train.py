@@ -1,12 +1,12 @@
-"""Train a captioning model: decoder first, on cached features, then encoder and decoder together.
+"""Train a captioning model: first the decoder on cached features, then encoder and decoder.
 
-Cross-entropy with label smoothing on all references of an image at once, and on what teachers
-predict where there are any; in the end, if asked for, self-critical training. AdamW with a cosine
-schedule after a short warm-up; an exponential moving average of the weights is what is evaluated
-and kept. Each epoch ends with the CIDEr of beam search on the validation images: the best model so
-far is in the output folder, and a stage ends early when it no longer rises. An interrupted
-training goes on after its last complete epoch. At the end word presence is fitted to the training
-images, and the confidence is calibrated on the validation images.
+The loss is cross-entropy with label smoothing on all references of an image at once, with
+distillation if there are teachers; a last, optional stage is self-critical. AdamW follows a cosine
+schedule after a short warm-up; an exponential moving average of the weights is evaluated and saved.
+Each epoch ends with the CIDEr of beam search on the validation images: the output folder holds the
+best model so far, and a stage ends early when CIDEr stops rising. An interrupted training resumes
+after its last complete epoch. Finally, word presence is fitted on the training images and the
+confidence is calibrated on the validation images.
 """
 
 from collections.abc import Sequence
@@ -19,39 +19,39 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from captioner.allocator import keep_freed_memory
 from captioner.calibration import save_calibration
 from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.constraints import WordRules
-from captioner.device import choose_device, keep_freed_memory
+from captioner.device import choose_device
 from captioner.efficientnet_lite import MEAN, STD, EfficientNetLite, import_published_weights
 from captioner.encoder import IMAGENET_MEAN, IMAGENET_STD
 from captioner.errors import CaptionerError
-from captioner.model import CaptionModel, ModelConfig, Preferences
+from captioner.model import CaptionModel, LogitBias, ModelConfig
 from captioner.search_options import SearchOptions
+from captioner.training.acceptability import require_stemmer
 from captioner.training.calibrate import calibrate
 from captioner.training.cider import CiderD
-from captioner.training.config import TrainConfig
-from captioner.training.consensus import require_consensus
+from captioner.training.config import TrainConfig, make_folder
 from captioner.training.dataset import load_split
 from captioner.training.distill import cached_soft_targets
 from captioner.training.fit_presence import fit_to_images
-from captioner.training.folders import make_folder
-from captioner.training.inputs import References, cached_pixels
+from captioner.training.losses import CrossEntropy
 from captioner.training.metrics import require_metrics
-from captioner.training.objectives import CrossEntropy
 from captioner.training.self_critical import SelfCritical
+from captioner.training.tensors import References, cached_pixels
 from captioner.training.trainer import Stage, Trainer, TrainingData
 from captioner.vocabulary import EOS, SPECIAL_WORDS, Vocabulary
 
 
 def train(config: TrainConfig) -> Path:
-    """Run the training, or what is left of it; returns the model directory.
+    """Run a training, or resume it; return the model directory.
 
-    Raises CaptionerError (DatasetError for the data) if what is asked for does not fit together.
+    Raises CaptionerError (DatasetError for the data) if the settings do not fit together.
     """
     require_metrics()
-    require_consensus()
+    require_stemmer()
     keep_freed_memory()
     torch.manual_seed(config.seed)
     make_folder(Path(config.out))
@@ -64,25 +64,23 @@ def train(config: TrainConfig) -> Path:
     model = build_model(config, len(data.vocabulary))
     _require_grid(model)
     trainer = Trainer(config, data, model)
-    resumed = trainer.resume()
-    if config.start and not resumed:
+    if not trainer.resume() and config.start:
         trainer.keep_start()
-    stages = build_stages(config, data, trainer.model)
-    for index, stage in enumerate(stages):
+    for index, stage in enumerate(build_stages(config, data, trainer.model)):
         trainer.run(index, stage)
     finish(config, data)
     return Path(config.out)
 
 
 def image_size(config: TrainConfig) -> int:
-    """The side of the pictures: as given, else that of the model to start from, else 224."""
+    """Return the side of the images: as configured, else that of the initial model, else 224."""
     if config.image_size is None and config.start:
         return load_checkpoint(config.start[0]).model.config.image_size
     return config.image_size or ModelConfig.image_size
 
 
 def finish(config: TrainConfig, data: TrainingData) -> None:
-    """Fit what stands on the best model: word presence, then the confidence."""
+    """Fit word presence and then the calibration to the best model."""
     device = choose_device(config.device)
     model = load_checkpoint(config.out).model.to(device)
     fit_to_images(model, data.pixels, data.references, device)
@@ -93,32 +91,32 @@ def finish(config: TrainConfig, data: TrainingData) -> None:
 
 
 def build_stages(config: TrainConfig, data: TrainingData, model: CaptionModel) -> tuple[Stage, ...]:
-    """The stages in their order; those without epochs do nothing."""
-    words = CrossEntropy(
+    """Return the stages in order; those without epochs do nothing."""
+    supervised = CrossEntropy(
         data.references, config.label_smoothing, data.soft_targets, config.distillation
     )
     ended = [[[*ids, EOS] for ids in texts] for texts in data.references.ids]
     content = WordRules.of_vocabulary(data.vocabulary, choose_device(config.device)).content
 
-    def preferences(grid: Tensor) -> Preferences:
-        return model.preferences(model.presence(grid), content, SearchOptions())
+    def bias(grid: Tensor) -> LogitBias:
+        return model.logit_bias(model.presence(grid), content, SearchOptions())
 
-    rewarded = SelfCritical(
-        CiderD(ended), words, config.samples, config.max_length, config.reward_share, preferences
+    reward = SelfCritical(
+        CiderD(ended), supervised, config.samples, config.max_length, config.reward_share, bias
     )
     return (
-        Stage("decoder", config.decoder_epochs, words, config.learning_rate),
+        Stage("decoder", config.decoder_epochs, supervised, config.learning_rate),
         Stage(
             "finetune",
             config.finetune_epochs,
-            words,
+            supervised,
             config.finetune_learning_rate,
             config.encoder_learning_rate,
         ),
         Stage(
             "self_critical",
             config.self_critical_epochs,
-            rewarded,
+            reward,
             config.self_critical_learning_rate,
             config.self_critical_encoder_learning_rate,
             sampling=True,
@@ -127,7 +125,7 @@ def build_stages(config: TrainConfig, data: TrainingData, model: CaptionModel) -
 
 
 def load_data(config: TrainConfig) -> TrainingData:
-    """Read captions and images, decode them into the cache, and choose the vocabulary."""
+    """Read captions and images, decode images into the cache, and choose the vocabulary."""
     training = load_split(_paths(config.images), _paths(config.captions), config.split)
     validation = load_split(
         _paths(config.val_images), _paths(config.val_captions), config.val_split
@@ -139,7 +137,7 @@ def load_data(config: TrainConfig) -> TrainingData:
         vocabulary = Vocabulary.build(texts, config.min_count)
     if len(vocabulary) == len(SPECIAL_WORDS):
         raise CaptionerError(
-            f"no word is said {config.min_count} times in the training captions: "
+            f"no word occurs {config.min_count} times in the training captions: "
             "choose a smaller min_count"
         )
     references = References.of(training.captions, vocabulary, config.max_length)
@@ -169,7 +167,7 @@ def _paths(names: tuple[str, ...]) -> list[Path]:
 
 
 def build_model(config: TrainConfig, words: int) -> CaptionModel:
-    """The model before its first step: `config.start`, or new with the encoder's weights."""
+    """Return the initial model: that of `config.start`, or a new one with encoder weights."""
     if config.start:
         model = average_checkpoints(config.start)
         model.config = replace(model.config, image_size=image_size(config))
@@ -198,7 +196,7 @@ def build_model(config: TrainConfig, words: int) -> CaptionModel:
 
 
 def _require_grid(model: CaptionModel) -> None:
-    """Raise CaptionerError if pictures are too small for the encoder."""
+    """Raise CaptionerError if the images are too small for the encoder."""
     size = model.config.image_size
     try:
         with torch.no_grad():
@@ -210,10 +208,10 @@ def _require_grid(model: CaptionModel) -> None:
 
 
 def average_checkpoints(names: Sequence[str]) -> CaptionModel:
-    """The model whose weights are the mean of those of checkpoints (Wortsman et al. 2022).
+    """Return a model with the mean of the weights of checkpoints.
 
-    It is as good as they are if they went on from one model (arXiv:2203.05482). Raises
-    CaptionerError if they have different words or layers.
+    It only works if they were trained from a common model (Wortsman et al. 2022, arXiv:2203.05482).
+    Raises CaptionerError if they have different words or layers.
     """
     checkpoints = [load_checkpoint(name) for name in names]
     first = checkpoints[0]
@@ -232,7 +230,7 @@ def _shapes(model: CaptionModel) -> dict[str, torch.Size]:
 
 
 def _load_encoder_weights(model: CaptionModel, path: Path) -> None:
-    """Published EfficientNet-Lite0 weights, or a torchvision model's state without classifier."""
+    """Load published EfficientNet-Lite0 weights, or a torchvision state; extra keys are ignored."""
     trunk = model.encoder.trunk
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)

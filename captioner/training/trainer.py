@@ -1,8 +1,7 @@
-"""The training loop of all stages, its progress, and how it resumes."""
+"""The training loop: epochs of a stage, their evaluation, and resumption."""
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,29 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.device import choose_device, mixed_precision, prepare_training
 from captioner.errors import CaptionerError
 from captioner.model import CaptionModel
-from captioner.search_options import SearchOptions
 from captioner.training.config import TrainConfig
 from captioner.training.distill import SoftTargets
 from captioner.training.evaluate import caption_features
 from captioner.training.fit_presence import fit_to_images
-from captioner.training.inputs import (
-    References,
-    augment,
-    cached_features,
-    encode,
-    shuffled_batches,
-)
+from captioner.training.losses import Loss
 from captioner.training.metrics import cider
-from captioner.training.objectives import Objective
+from captioner.training.optimization import Optimization, moving_average
+from captioner.training.tensors import References, augment, cached_features, encode, random_batches
 from captioner.vocabulary import Vocabulary
 
 STATE = "training_state.pt"
@@ -42,7 +32,7 @@ LOG = "training_log.jsonl"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Pixels are uint8 [N, S, S, 3]; references and captions are in the same order."""
+    """Training and validation images, uint8 [N, S, S, 3], with their captions in the same order."""
 
     vocabulary: Vocabulary
     references: References
@@ -54,14 +44,14 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of a training; without an encoder learning rate the encoder stays as it is."""
+    """A part of a training; an encoder learning rate of 0 freezes the encoder."""
 
     name: str
     epochs: int
-    objective: Objective
+    loss: Loss
     learning_rate: float
     encoder_learning_rate: float = 0.0
-    sampling: bool = False  # whether the model says captions of its own, with word presence
+    sampling: bool = False  # whether the loss samples captions, which needs word presence
 
     @property
     def frozen(self) -> bool:
@@ -70,16 +60,16 @@ class Stage:
 
 @dataclass
 class Progress:
-    """Where a training stands; saved after each epoch."""
+    """The progress of a training, saved after each epoch."""
 
     stage: int = 0
-    epoch: int = 0  # complete ones of this stage
-    best: float = -1.0  # CIDEr is never below 0: the first epoch is saved, however bad
+    epoch: int = 0  # complete epochs of this stage
+    best: float = -1.0  # below any CIDEr, so that the first epoch is always saved
     since_best: int = 0
 
 
 class Trainer:
-    """The model, its moving average, and the progress."""
+    """The model in training, its moving average, and the progress."""
 
     def __init__(self, config: TrainConfig, data: TrainingData, model: CaptionModel) -> None:
         self.config = config
@@ -88,22 +78,21 @@ class Trainer:
         self.device = choose_device(config.device)
         self.model = model.to(self.device)
         prepare_training(self.model, self.device)
-        update = _moving_average(config.ema_decay)
-        self.averaging = AveragedModel(self.model, multi_avg_fn=update)
+        self.averaging = moving_average(self.model, config.ema_decay)
         self.progress = Progress()
         self.optimizer_state: dict[str, Any] | None = None
 
     @property
     def average(self) -> CaptionModel:
-        """The model that is evaluated and kept."""
+        """The averaged model, which is evaluated and saved."""
         return cast(CaptionModel, self.averaging.module)
 
     def keep_start(self) -> None:
-        """Save the model as it is, for a training without any epoch."""
+        """Save the initial model, for a training without epochs."""
         save_checkpoint(self.out, self.average, self.data.vocabulary)
 
     def run(self, index: int, stage: Stage) -> None:
-        """Train one stage, from its first epoch that is not done."""
+        """Train one stage from its first incomplete epoch on."""
         if index < self.progress.stage:
             return
         if index > self.progress.stage:
@@ -115,81 +104,68 @@ class Trainer:
             self._begin_from_best(stage)
         pixels = self.data.pixels
         inputs = self._cached_features(pixels) if stage.frozen else pixels
-        optimizer, schedule = self._optimizer(stage, len(inputs))
-        while self._goes_on(stage):
-            loss = self._epoch(inputs, stage.objective, optimizer, schedule)
+        optimization = self._optimization(stage, len(inputs))
+        while self._should_continue(stage):
+            loss = self._epoch(inputs, stage.loss, optimization)
             self.progress.epoch += 1
-            self._judge(stage, loss)
-            self.optimizer_state = {
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-            }
+            self._evaluate_epoch(stage, loss)
+            self.optimizer_state = optimization.state_dict()
             self._save_state()
 
-    def _goes_on(self, stage: Stage) -> bool:
+    def _should_continue(self, stage: Stage) -> bool:
         patient = self.progress.since_best <= self.config.patience
         return self.progress.epoch < stage.epochs and patient
 
-    def _optimizer(self, stage: Stage, images: int) -> tuple[Optimizer, LRScheduler]:
-        """AdamW and its schedule over all steps of the stage, where they were if it resumes."""
-        decoder, encoder = self.model.decoder.parameters(), self.model.encoder.parameters()
-        groups: list[dict[str, Any]] = [{"params": decoder, "lr": stage.learning_rate}]
-        if not stage.frozen:
-            groups.append({"params": encoder, "lr": stage.encoder_learning_rate})
-        optimizer = AdamW(groups, betas=(0.9, 0.98), weight_decay=self.config.weight_decay)
-        schedule = _schedule(optimizer, stage.epochs * (images // self.config.batch_size))
+    def _optimization(self, stage: Stage, images: int) -> Optimization:
+        """Return the optimization of a stage, in its saved state if the stage resumes."""
+        optimization = Optimization(
+            self.model,
+            stage.learning_rate,
+            stage.encoder_learning_rate,
+            self.config.weight_decay,
+            steps=stage.epochs * (images // self.config.batch_size),
+        )
         if self.optimizer_state:
-            optimizer.load_state_dict(self.optimizer_state["optimizer"])
-            schedule.load_state_dict(self.optimizer_state["schedule"])
-        return optimizer, schedule
+            optimization.load_state_dict(self.optimizer_state)
+        return optimization
 
-    def _epoch(
-        self,
-        inputs: npt.NDArray[Any],
-        objective: Objective,
-        optimizer: Optimizer,
-        schedule: LRScheduler,
-    ) -> float:
-        """One pass over the training images; returns the mean loss in nats a word.
+    def _epoch(self, inputs: npt.NDArray[Any], loss_of: Loss, optimization: Optimization) -> float:
+        """Train on every image once; return the mean loss in nats per word.
 
-        Raises CaptionerError if the training has diverged.
+        Raises CaptionerError if the training diverges.
         """
         self.model.train()
-        self.model.encoder.eval()  # BatchNorm keeps the statistics it was published with
+        self.model.encoder.eval()  # BatchNorm keeps its published statistics
         seed = self.config.seed + 1000 * self.progress.stage + self.progress.epoch
-        torch.manual_seed(seed)  # a resumed training goes on as it would have
-        batches = list(shuffled_batches(len(inputs), self.config.batch_size))
+        torch.manual_seed(seed)  # a resumed training repeats what an uninterrupted one does
+        batches = list(random_batches(len(inputs), self.config.batch_size))
         total = 0.0
         epoch = f"epoch {self.progress.epoch + 1}"
         with tqdm(batches, desc=epoch, unit="step", disable=None) as bar:
             for batch in bar:
                 with mixed_precision(self.device):
                     grid = self._grid(torch.from_numpy(inputs[batch]), batch)
-                    loss = objective(self.model.decoder, grid, batch)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
+                    loss = loss_of(self.model.decoder, grid, batch)
+                optimization.step(loss)
                 self.averaging.update_parameters(self.model)
                 total += loss.item()
                 bar.set_postfix(loss=f"{loss.item():.2f}")
         if not math.isfinite(total):
             raise CaptionerError(
-                f"the loss is {total} in {epoch}: choose smaller learning rates, "
+                f"the loss is {total} in {epoch}: choose smaller learning rates "
                 "and another output folder"
             )
         return total / max(1, len(batches))
 
     def _grid(self, inputs: Tensor, images: list[int]) -> Tensor:
-        """Grid features of cached ones [N, L, C], or of pixels [N, S, S, 3]."""
+        """Return grid features from cached ones [N, L, C], or from pixels [N, S, S, 3]."""
         if inputs.is_floating_point():
             return inputs.to(self.device).float()
         mirrorable = [self.data.references.mirrorable[image] for image in images]
         return self.model.encoder(augment(inputs, mirrorable).to(self.device))
 
-    def _judge(self, stage: Stage, loss: float) -> None:
-        """Log the epoch, and save the model if it is the best."""
+    def _evaluate_epoch(self, stage: Stage, loss: float) -> None:
+        """Evaluate and log an epoch; save the model if it is the best so far."""
         score = self._score(stage)
         self._log({"stage": stage.name, "epoch": self.progress.epoch, "loss": loss, "cider": score})
         if score > self.progress.best:
@@ -199,20 +175,18 @@ class Trainer:
             self.progress.since_best += 1
 
     def _score(self, stage: Stage) -> float:
-        """The CIDEr of the captions of the validation images."""
+        """Return the CIDEr of the averaged model on the validation images."""
         model = self.average.eval()
         pixels = self.data.val_pixels
         if stage.frozen:
             features = self._cached_features(pixels)
         else:
             features = encode(pixels, model.encoder, self.device)
-        captions = caption_features(
-            model, self.data.vocabulary, features, SearchOptions(), self.device
-        )
+        captions = caption_features(model, self.data.vocabulary, features, self.device)
         return float(cider(captions, self.data.val_captions).mean())
 
     def _begin_from_best(self, stage: Stage) -> None:
-        """Go on from the best model so far, with word presence, and judge it by what it says so."""
+        """Restart from the best model so far; fit its word presence, which changes its CIDEr."""
         if self.progress.best >= 0:
             best = load_checkpoint(self.out).model.to(self.device)
             self.model.load_state_dict(best.state_dict())
@@ -244,10 +218,9 @@ class Trainer:
         partial.replace(self.out / STATE)
 
     def resume(self) -> bool:
-        """Go on after the last complete epoch of an earlier training into the same folder.
+        """Resume an earlier training in the same folder; return whether there was one.
 
-        Returns whether there was one.
-        Raises CaptionerError if that was a training of another model, or with other settings.
+        Raises CaptionerError if that training had another model or other settings.
         """
         path = self.out / STATE
         if not path.is_file():
@@ -255,7 +228,7 @@ class Trainer:
         state = torch.load(path, map_location=self.device, weights_only=True)
         try:
             if state["words"] != self.data.vocabulary.words:
-                raise ValueError("other words")
+                raise ValueError("different words")
             self.model.load_state_dict(state["model"])
             self.averaging.load_state_dict(state["averaging"])
         except (RuntimeError, ValueError) as error:
@@ -276,23 +249,5 @@ class Trainer:
         if changed:
             raise CaptionerError(
                 f"{self.out / STATE}: an earlier training with {', '.join(changed)}; "
-                "give the same to go on with it, or choose another output folder"
+                "give the same settings to resume it, or choose another output folder"
             )
-
-
-def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """An exponential moving average that forgets the random start: short at first, then longer."""
-
-    def update(averaged: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
-        n = int(updates)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
-
-
-def _schedule(optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Warm up over the first twentieth of the steps, then fall to zero along a cosine."""
-    warm = max(1, steps // 20)
-    rise = LinearLR(optimizer, 0.05, total_iters=warm)
-    fall = CosineAnnealingLR(optimizer, max(1, steps - warm))
-    return SequentialLR(optimizer, [rise, fall], [warm])

@@ -103,7 +103,7 @@ def _positive(text: str) -> int:
 
 def _evaluate(options: dict[str, Any]) -> int:
     from captioner import Captioner, SearchOptions
-    from captioner.device import keep_freed_memory
+    from captioner.allocator import keep_freed_memory
     from captioner.training.dataset import load_split
     from captioner.training.evaluate import evaluate
     from captioner.training.plots import draw, require_plots

@@ -130,8 +130,8 @@ def _configure(storage_options: str, _run_id: str) -> None:
 @functools.lru_cache(maxsize=1)
 def _load_captioner(settings: WorkerSettings, _run_id: str) -> "Captioner":
     """The captioner of a run, once a process; the next run may find other weights there."""
+    from captioner.allocator import keep_freed_memory
     from captioner.captioner import Captioner
-    from captioner.device import keep_freed_memory
 
     keep_freed_memory()
     return Captioner.load(settings.checkpoint, device=settings.device, search=settings.search)

@@ -1,10 +1,10 @@
-"""Confidence for images unlike anything the model was trained on.
+"""Confidence for images unlike any that the model was trained on.
 
     python tests/benchmarks/out_of_domain.py [--checkpoint NAME] [--images DIR]
 
-A line for each kind: how many there are, and the median and greatest confidence. Noise, flat
-colours, pages of text and drawings are made here; the photographs and scans are those of
-scikit-image. `--images` adds a folder to compare with, such as photographs of the training's kind.
+Prints a line for each kind of image: their number, and their median and greatest confidence. Noise,
+flat colours, pages of text and drawings are generated; photographs and scans come from
+scikit-image. `--images` adds a folder for comparison, such as photographs like the training's.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def write_images(folder: Path) -> None:
-    """A folder for each kind of image."""
+    """Write a folder for each kind of image."""
     for draw in DRAWN:
         random = np.random.default_rng(0)
         for number in range(COUNT):

@@ -21,7 +21,7 @@ def copy(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
 
 
-def test_what_is_saved_is_what_is_loaded(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_survives_a_round_trip(tiny_checkpoint: Path, tmp_path: Path) -> None:
     first = load_checkpoint(tiny_checkpoint)
     save_checkpoint(tmp_path / "again", first.model, first.vocabulary)
     second = load_checkpoint(tmp_path / "again")
@@ -32,7 +32,7 @@ def test_what_is_saved_is_what_is_loaded(tiny_checkpoint: Path, tmp_path: Path) 
     assert second.fingerprint == first.fingerprint
 
 
-def test_a_calibration_comes_back_and_changes_the_fingerprint(copy: Path) -> None:
+def test_a_saved_calibration_is_loaded_and_changes_the_fingerprint(copy: Path) -> None:
     before = load_checkpoint(copy)
     ones = [1.0] * len(SIGNALS)
     calibration = Calibration("good", "here", list(SIGNALS), ones, ones, ones, 0.5)
@@ -42,7 +42,7 @@ def test_a_calibration_comes_back_and_changes_the_fingerprint(copy: Path) -> Non
     assert after.fingerprint != before.fingerprint
 
 
-def test_another_weight_is_another_fingerprint(copy: Path) -> None:
+def test_a_changed_weight_changes_the_fingerprint(copy: Path) -> None:
     before = load_checkpoint(copy)
     with torch.no_grad():
         before.model.decoder.output_bias[0] += 1
@@ -50,7 +50,7 @@ def test_another_weight_is_another_fingerprint(copy: Path) -> None:
     assert load_checkpoint(copy).fingerprint != before.fingerprint
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+def test_the_error_for_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(CheckpointError, match=r"nothing-here.*flickr8k"):
         find_checkpoint("nothing-here")
 
@@ -109,7 +109,7 @@ def no_vocabulary(directory: Path) -> None:
         (no_vocabulary, "vocabulary.txt"),
     ],
 )
-def test_a_damaged_model_directory_is_refused_by_file(
+def test_the_error_for_a_damaged_model_directory_names_the_file(
     copy: Path, damage: Callable[[Path], None], named: str
 ) -> None:
     damage(copy)

@@ -47,11 +47,11 @@ def test_words_make_a_sentence() -> None:
         ("such a", "Such a."),
     ],
 )
-def test_the_article_goes_before_the_word_as_it_is_spoken(words: str, text: str) -> None:
+def test_the_article_fits_the_sound_of_the_next_word(words: str, text: str) -> None:
     assert sentence(words.split()) == text
 
 
-def test_words_are_written_as_the_captions_mostly_write_them_within() -> None:
+def test_words_have_their_usual_spelling_within_captions() -> None:
     captions = ["The man watches TV", "A TV", "a tv", "the american", "An American", "an American"]
     vocabulary = Vocabulary.build(captions, min_count=1)
     assert {"TV", "American", "the", "man"} <= set(vocabulary.words)
@@ -59,7 +59,7 @@ def test_words_are_written_as_the_captions_mostly_write_them_within() -> None:
     assert sentence(vocabulary.decode(vocabulary.encode("the tv"))) == "The TV."
 
 
-def test_a_vocabulary_keeps_frequent_words_the_most_frequent_first() -> None:
+def test_a_vocabulary_keeps_frequent_words_in_order_of_frequency() -> None:
     vocabulary = Vocabulary.build(["a dog", "a cat and a dog", "the end"], min_count=2)
     assert vocabulary.words == (*SPECIAL_WORDS, "a", "dog")
 
@@ -73,7 +73,7 @@ def test_encoding_and_decoding_are_inverse_for_known_words() -> None:
     assert vocabulary.decode([PAD, UNKNOWN]) == []
 
 
-def test_a_vocabulary_without_special_words_or_with_a_word_twice_is_refused() -> None:
+def test_a_vocabulary_without_special_words_or_with_a_duplicate_is_refused() -> None:
     with pytest.raises(ValueError, match="starts with"):
         Vocabulary(("a", "dog"))
     with pytest.raises(ValueError, match="once"):

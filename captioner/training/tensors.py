@@ -21,7 +21,7 @@ ENCODE_BATCH = 32
 
 
 def cached_pixels(split: Split, size: int, cache: Path) -> npt.NDArray[np.uint8]:
-    """Decoded images, uint8 [N, size, size, 3], memory-mapped from a file written once."""
+    """Return decoded images, uint8 [N, size, size, 3], memory-mapped from a cached file."""
     key = hashlib.sha256(f"{size}\n{images_key(split)}".encode()).hexdigest()[:16]
     path = cache / f"pixels-{key}.npy"
     if not path.is_file():
@@ -30,16 +30,16 @@ def cached_pixels(split: Split, size: int, cache: Path) -> npt.NDArray[np.uint8]
 
 
 def images_key(split: Split) -> str:
-    """What tells these images from others: where each lies, and when that file was written."""
-    places = (f"{split.stores[store].written(image.name)}" for store, image in split.items)
-    return "\n".join(places)
+    """Return a text that identifies the images: file, offset and modification time of each."""
+    versions = (f"{split.stores[store].version(image.name)}" for store, image in split.items)
+    return "\n".join(versions)
 
 
 def cached_features(
     pixels: npt.NDArray[np.uint8], encoder: Encoder, cache: Path, device: torch.device
 ) -> npt.NDArray[np.float16]:
-    """Grid features, float16 [N, L, C], of the encoder as it is; memory-mapped."""
-    middle_rows = pixels[:, pixels.shape[1] // 2]  # all pixels would take long to read
+    """Return grid features, float16 [N, L, C], of the encoder's present weights; memory-mapped."""
+    middle_rows = pixels[:, pixels.shape[1] // 2]  # reading all pixels would take too long
     key = hashlib.sha256(str(pixels.shape).encode() + middle_rows.tobytes())
     for name, value in encoder.state_dict().items():
         key.update(name.encode() + value.cpu().numpy().tobytes())
@@ -63,7 +63,7 @@ def _grids(
     device: torch.device,
     mirrorable: list[bool] | None = None,
 ) -> Iterator[Tensor]:
-    """Grid features of a batch at a time; of augmented images if `mirrorable` is given."""
+    """Yield grid features batch by batch; of augmented images if `mirrorable` is given."""
     encoder.eval()
     starts = range(0, len(pixels), ENCODE_BATCH)
     for start in tqdm(starts, desc="encode", unit="batch", disable=None, leave=False):
@@ -84,13 +84,14 @@ def mean_features(
 ) -> Tensor:
     """uint8 [N, S, S, 3] -> the mean of each image's grid features, float32 [N, C].
 
-    They are those of augmented images if it is told which of them may be mirrored.
+    If `mirrorable` is given, the images are augmented first.
     """
     grids = _grids(pixels, encoder, device, mirrorable)
     return torch.cat([grid.float().mean(1) for grid in grids])
 
 
 def save_array(path: Path, array: npt.NDArray[np.generic]) -> None:
+    """Write an array to a .npy file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npy")
     np.save(partial, array)
@@ -99,16 +100,16 @@ def save_array(path: Path, array: npt.NDArray[np.generic]) -> None:
 
 @dataclass(frozen=True)
 class References:
-    """The references of each image, encoded; the shortest first, as the decoder likes them."""
+    """The encoded references of each image, shortest first for efficient teacher forcing."""
 
     ids: list[list[list[int]]]
-    mirrorable: list[bool]  # no reference speaks of left or right
+    mirrorable: list[bool]  # whether no reference mentions left or right
 
     @classmethod
     def of(
         cls, captions: Sequence[Sequence[str]], vocabulary: Vocabulary, max_length: int
     ) -> "References":
-        """Encode captions, cut after `max_length` words."""
+        """Encode captions, truncated after `max_length` words."""
         encoded = [
             sorted((vocabulary.encode(text)[:max_length] for text in texts), key=len)
             for texts in captions
@@ -118,21 +119,21 @@ class References:
         return cls(encoded, mirrorable)
 
     def tokens(self, images: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """What the decoder reads and what it should say: int64 [N, B, T] each, PAD at the ends."""
+        """Return inputs and targets for teacher forcing: int64 [N, B, T] each, padded with PAD."""
         texts = [self.ids[image] for image in images]
         beams = max(len(of_image) for of_image in texts)
         length = 1 + max(len(ids) for of_image in texts for ids in of_image)
-        read = torch.full((len(images), beams, length), PAD)
-        said = torch.full((len(images), beams, length), PAD)
+        inputs = torch.full((len(images), beams, length), PAD)
+        targets = torch.full((len(images), beams, length), PAD)
         for n, of_image in enumerate(texts):
             for b, ids in enumerate(of_image, start=beams - len(of_image)):
-                read[n, b, : len(ids) + 1] = torch.tensor([BOS, *ids])
-                said[n, b, : len(ids) + 1] = torch.tensor([*ids, EOS])
-        return read, said
+                inputs[n, b, : len(ids) + 1] = torch.tensor([BOS, *ids])
+                targets[n, b, : len(ids) + 1] = torch.tensor([*ids, EOS])
+        return inputs, targets
 
 
 def augment(pixels: Tensor, mirrorable: list[bool]) -> Tensor:
-    """Vary uint8 pixels [N, S, S, 3] as photographs vary: crop and zoom a little, light, mirror."""
+    """Crop, zoom, light and mirror uint8 pixels [N, S, S, 3] at random."""
     size = pixels.shape[1]
     images = pixels.permute(0, 3, 1, 2)
     crop = v2.RandomResizedCrop(size, scale=(0.75, 1.0), ratio=(0.85, 1.18), antialias=False)
@@ -144,8 +145,8 @@ def augment(pixels: Tensor, mirrorable: list[bool]) -> Tensor:
     return torch.stack(varied).permute(0, 2, 3, 1).contiguous()
 
 
-def shuffled_batches(images: int, size: int) -> Iterator[list[int]]:
-    """Indices of all images in random order, `size` at a time; the rest is left for next time."""
+def random_batches(images: int, size: int) -> Iterator[list[int]]:
+    """Yield the indices of all images in random order, `size` at a time, without the remainder."""
     order = torch.randperm(images).tolist()
     for start in range(0, images - size + 1, size):
         yield order[start : start + size]

@@ -1,32 +1,32 @@
-"""What is acceptable: a reader's judgement by proxy."""
+"""Acceptability: a proxy for a reader's judgement."""
 
 import pytest
 
-from captioner.training.consensus import consensus, is_acceptable
+from captioner.training.acceptability import consensus, is_acceptable
 
 DOG = ["A brown dog runs on grass.", "A dog running.", "A puppy plays.", "Dogs run.", "A dog."]
 CHILD = ["A girl sits.", "A small child sitting.", "A girl on a chair.", "A girl.", "Someone sits."]
 
 
-def test_words_count_fully_when_two_of_five_people_say_them_whatever_their_endings() -> None:
+def test_words_in_two_of_five_references_count_fully_whatever_their_endings() -> None:
     assert consensus(["A dog is running."], [DOG])[0] == pytest.approx(1)
     assert consensus(["The dogs ran."], [DOG])[0] < 1  # "ran" shares no stem with "run"
 
 
-def test_what_one_of_five_says_counts_half_and_what_none_says_nothing() -> None:
+def test_words_in_one_of_five_references_count_half_and_in_none_nothing() -> None:
     assert consensus(["A puppy."], [DOG])[0] == pytest.approx(0.5)
     assert consensus(["A skateboard."], [DOG])[0] == 0
 
 
 @pytest.mark.parametrize("others", ["A person", "A rider", "A cyclist"])
-def test_words_that_leave_it_open_bear_out_men_and_women_alike(others: str) -> None:
+def test_general_words_support_men_and_women_alike(others: str) -> None:
     references = [[others] * 5, ["A dog"] * 5]
     assert consensus(["A man", "A dog"], references).tolist() == [1, 1]
     assert consensus(["A woman", "A dog"], references).tolist() == [1, 1]
     assert consensus(["A boy", "A girl"], [CHILD, CHILD])[0] < 1
 
 
-def test_words_that_tell_more_bear_out_those_that_tell_less() -> None:
+def test_specific_words_support_general_ones() -> None:
     assert consensus(["A person."], [CHILD])[0] == pytest.approx(1)
     assert consensus(["A woman."], [["A man."] * 5])[0] == 0
     assert consensus(["A lady."], [["A person."] * 5])[0] == 0
@@ -46,6 +46,6 @@ def test_function_words_do_not_count() -> None:
     assert consensus(["In the"], [DOG])[0] == 0
 
 
-def test_acceptable_is_a_matter_of_the_threshold() -> None:
+def test_captions_are_acceptable_from_the_threshold_on() -> None:
     captions = ["A dog runs.", "A cat on a skateboard."]
     assert is_acceptable(captions, [DOG, DOG]).tolist() == [True, False]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captioner.beam_search import Hypotheses, beam_search
-from captioner.constraints import NEVER
+from captioner.constraints import NEG_INF
 from captioner.search_options import SearchOptions
 from captioner.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNKNOWN
 
@@ -43,7 +43,7 @@ class ToyModel:
         return alone
 
     def log_prob(self, image: int, words: tuple[int, ...]) -> float:
-        """Of the words and the end of the sentence, the plain way."""
+        """Return the log-probability of the words and the end of the sentence, step by step."""
         state, total = self.images[image], 0.0
         for token, following in itertools.pairwise((BOS, *words, EOS)):
             state = torch.tanh(state @ self.recurrent + self.embedding[token])
@@ -108,7 +108,7 @@ def test_a_beam_of_one_is_greedy_search() -> None:
         for _ in range(12):
             state = torch.tanh(state @ model.recurrent + model.embedding[token])
             logits = state @ model.output
-            logits[[PAD, BOS, UNKNOWN]] = NEVER
+            logits[[PAD, BOS, UNKNOWN]] = NEG_INF
             token = int(logits.argmax())
             if token == EOS:
                 break
@@ -146,7 +146,7 @@ def test_hypotheses_are_distinct_and_ranked() -> None:
         assert len({words_of(found, image, rank) for rank in range(5)}) == 5
 
 
-def test_lengths_hold_even_where_the_model_never_ends_or_ends_at_once() -> None:
+def test_length_limits_hold_even_if_the_model_never_ends_or_ends_at_once() -> None:
     model = ToyModel(images=4)
     endless, hasty = torch.zeros(16, VOCABULARY), torch.zeros(16, VOCABULARY)
     endless[:, EOS], hasty[:, EOS] = -100, 100
@@ -162,7 +162,7 @@ def test_lengths_hold_even_where_the_model_never_ends_or_ends_at_once() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_no_ngram_is_said_twice(n: int) -> None:
+def test_no_ngram_occurs_twice(n: int) -> None:
     model = ToyModel(images=32, seed=6)
     options = SearchOptions(beam_size=3, min_length=0, max_length=12, block_ngram=n)
     found = beam_search(model, 32, options)
@@ -172,7 +172,7 @@ def test_no_ngram_is_said_twice(n: int) -> None:
         assert len(ngrams) == len(set(ngrams))
 
 
-def test_special_tokens_are_never_said() -> None:
+def test_special_tokens_never_occur() -> None:
     found = beam_search(ToyModel(images=32, seed=7), 32, SearchOptions(3, 0, 12))
     assert all(set(words_of(found, image)) <= set(WORDS) for image in range(32))
 
@@ -190,6 +190,6 @@ def test_special_tokens_are_never_said() -> None:
         {"presence_weight": math.inf},
     ],
 )
-def test_impossible_options_are_refused_by_name(options: dict[str, float]) -> None:
+def test_invalid_options_are_refused_by_name(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="|".join(options)):
         SearchOptions(**options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Whatever the model prefers, a caption keeps the rules, and the best one that keeps them wins."""
+"""Whatever the model prefers, captions obey the constraints, and the best such caption wins."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from captioner.beam_search import beam_search
-from captioner.constraints import DEPICTIONS, OPEN_ENDED, WordRules
+from captioner.constraints import DEPICTIONS, FUNCTION_WORDS, WordRules
 from captioner.search_options import SearchOptions
 from captioner.vocabulary import EOS, SPECIAL_WORDS, Vocabulary, sentence, tokenize
 
@@ -36,7 +36,7 @@ class Bigrams:
 
 
 def found(seed: int, options: SearchOptions) -> list[list[str]]:
-    """The words of every hypothesis."""
+    """Return the words of every hypothesis."""
     hypotheses = beam_search(Bigrams(seed), IMAGES, options, rules=RULES)
     assert (hypotheses.scores[:, 0] > -torch.inf).all()
     existing = hypotheses.tokens[hypotheses.scores > -torch.inf].tolist()
@@ -55,17 +55,17 @@ def test_no_caption_is_longer_than_allowed(seed: int, limit: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_caption_ends_in_a_function_word(seed: int) -> None:
     for options in (SearchOptions(), SearchOptions(max_length=4), SearchOptions(max_characters=24)):
-        assert not {words[-1] for words in found(seed, options)} & OPEN_ENDED
+        assert not {words[-1] for words in found(seed, options)} & FUNCTION_WORDS
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_caption_opens_by_saying_that_it_is_a_picture(seed: int) -> None:
+def test_no_caption_opens_with_a_picture_of(seed: int) -> None:
     for words in found(seed, SearchOptions(min_length=5)):
         opening = list(itertools.pairwise(words))[:4]
         assert not any(first in DEPICTIONS and second == "of" for first, second in opening)
 
 
-def test_a_wide_beam_finds_the_best_caption_that_keeps_the_rules() -> None:
+def test_a_wide_beam_finds_the_best_caption_that_obeys_the_constraints() -> None:
     model = Bigrams(seed=9)
     options = SearchOptions(2000, 1, 3, max_characters=22, length_penalty=0.7, block_ngram=2)
     hypotheses = beam_search(model, IMAGES, options, rules=RULES)
@@ -79,7 +79,7 @@ def test_a_wide_beam_finds_the_best_caption_that_keeps_the_rules() -> None:
 def keeps_the_rules(words: tuple[str, ...], limit: int) -> bool:
     pairs = list(itertools.pairwise(words))
     return (
-        words[-1] not in OPEN_ENDED
+        words[-1] not in FUNCTION_WORDS
         and room_taken(words) + len(".") <= limit
         and not any(first in DEPICTIONS and second == "of" for first, second in pairs)
         and len(pairs) == len(set(pairs))
@@ -88,17 +88,17 @@ def keeps_the_rules(words: tuple[str, ...], limit: int) -> bool:
 
 
 def room_taken(words: tuple[str, ...]) -> int:
-    """Characters at most: "a" may become "an" in the sentence."""
+    """Return the most characters the words can take: "a" may become "an"."""
     return len(" ".join("an" if word == "a" else word for word in words))
 
 
 def reserves_room(words: tuple[str, ...], limit: int) -> bool:
-    """The search only says "a" where the longest word would still fit behind it."""
+    """Return whether the longest word would still fit after each function word."""
     longest = len("extraordinarily")
     return all(
         room_taken(words[: place + 1]) + len(" .") + longest <= limit
         for place, word in enumerate(words)
-        if word in OPEN_ENDED
+        if word in FUNCTION_WORDS
     )
 
 

@@ -1,4 +1,4 @@
-"""Training learns, resumes where it stopped, and leaves a captioner that works."""
+"""Training learns, resumes where it stopped, and writes a working captioner."""
 
 import json
 from dataclasses import replace
@@ -13,15 +13,13 @@ from captioner import Captioner
 from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CaptionerError
 from captioner.training.config import TrainConfig
-from captioner.training.inputs import References, augment
 from captioner.training.train import train
-from captioner.vocabulary import BOS, EOS, PAD, Vocabulary
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 
 
 def write_dataset(folder: Path, images: int) -> None:
-    """Pictures of one colour, and captions that name it."""
+    """Write pictures of one colour each, with captions that name it."""
     folder.mkdir()
     random = np.random.default_rng(images)
     lines = []
@@ -65,8 +63,8 @@ def trained(config: TrainConfig) -> Path:
     return train(config)
 
 
-def test_training_learns_to_tell_colours(config: TrainConfig, trained: Path) -> None:
-    assert colours_told(trained, config) >= 11
+def test_training_learns_to_name_colours(config: TrainConfig, trained: Path) -> None:
+    assert count_named_colours(trained, config) >= 11
 
 
 def test_a_trained_model_has_a_calibrated_confidence(config: TrainConfig, trained: Path) -> None:
@@ -74,7 +72,7 @@ def test_a_trained_model_has_a_calibrated_confidence(config: TrainConfig, traine
     assert captions[0].confidence is not None
 
 
-def test_a_trained_model_knows_of_each_image_which_words_speak_for_it(
+def test_a_trained_model_predicts_the_words_of_each_image(
     config: TrainConfig, trained: Path
 ) -> None:
     captioner = Captioner.load(trained, device="cpu")
@@ -87,8 +85,8 @@ def test_a_trained_model_knows_of_each_image_which_words_speak_for_it(
     assert (likeliest == torch.arange(12) % 3).sum() >= 11
 
 
-def colours_told(model: Path, config: TrainConfig) -> int:
-    """How many of the 12 validation images the model names the colour of."""
+def count_named_colours(model: Path, config: TrainConfig) -> int:
+    """Return how many captions of the 12 validation images name the colour."""
     val = Path(config.val_images[0])
     captions = Captioner.load(model, device="cpu").caption([val / f"{n}.jpg" for n in range(12)])
     return sum(list(COLOURS)[n % 3] in caption.text for n, caption in enumerate(captions))
@@ -105,7 +103,7 @@ def test_fine_tuning_changes_the_encoder(config: TrainConfig, trained: Path) -> 
     )
 
 
-def test_an_interrupted_training_ends_like_one_that_ran_through(
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     config: TrainConfig, tmp_path: Path
 ) -> None:
     short = replace(config, decoder_epochs=2, finetune_epochs=2, self_critical_epochs=1)
@@ -126,7 +124,7 @@ def test_an_interrupted_training_ends_like_one_that_ran_through(
 
 
 def stop_after(epochs: int, config: TrainConfig) -> None:
-    """Train until so many epochs are complete, then stop as Ctrl-C does."""
+    """Train until `epochs` epochs are complete, then stop as Ctrl-C does."""
     from captioner.training import trainer
 
     save, saved = trainer.Trainer._save_state, []
@@ -164,9 +162,9 @@ def test_captions_that_leave_no_vocabulary_are_refused(config: TrainConfig, tmp_
         train(replace(config, out=str(tmp_path), min_count=1000))
 
 
-def test_an_out_that_cannot_be_a_folder_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+def test_an_out_that_is_a_file_is_refused(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CaptionerError, match="file: cannot be made a folder"):
+    with pytest.raises(CaptionerError, match="file: cannot create this folder"):
         train(replace(config, out=str(tmp_path / "file")))
 
 
@@ -176,7 +174,7 @@ def test_lite0_weights_come_from_a_file(config: TrainConfig, tmp_path: Path) -> 
         train(replace(lite, out=str(tmp_path)))
 
 
-def test_weights_of_another_encoder_are_refused_by_file(
+def test_the_error_for_weights_of_another_encoder_names_the_file(
     config: TrainConfig, tmp_path: Path
 ) -> None:
     weights = tmp_path / "weights.pt"
@@ -185,9 +183,7 @@ def test_weights_of_another_encoder_are_refused_by_file(
         train(replace(config, out=str(tmp_path / "out"), encoder_weights=str(weights)))
 
 
-def test_a_file_that_holds_no_weights_is_refused_by_name(
-    config: TrainConfig, tmp_path: Path
-) -> None:
+def test_the_error_for_a_file_without_weights_names_it(config: TrainConfig, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pt"
     weights.write_bytes(b"text")
     with pytest.raises(CaptionerError, match=r"weights\.pt"):
@@ -196,33 +192,7 @@ def test_a_file_that_holds_no_weights_is_refused_by_name(
         train(replace(config, out=str(tmp_path / "out"), encoder_weights="mistyped.pt"))
 
 
-def test_references_become_what_is_read_and_what_is_said() -> None:
-    vocabulary = Vocabulary.build(["a dog runs fast"], min_count=1)
-    references = References.of([["a dog runs", "a dog"], ["a dog runs fast"]], vocabulary, 3)
-    read, said = references.tokens([1, 0])
-    a, dog, runs = vocabulary.encode("a dog runs")
-    assert read.tolist() == [
-        [[PAD, PAD, PAD, PAD], [BOS, a, dog, runs]],
-        [[BOS, a, dog, PAD], [BOS, a, dog, runs]],
-    ]
-    assert said.tolist() == [
-        [[PAD, PAD, PAD, PAD], [a, dog, runs, EOS]],
-        [[a, dog, EOS, PAD], [a, dog, runs, EOS]],
-    ]
-
-
-def test_images_whose_captions_speak_of_sides_are_not_mirrored() -> None:
-    captions = [["a dog on the left"], ["a dog"]]
-    references = References.of(captions, Vocabulary.build([], 1), 20)
-    assert references.mirrorable == [False, True]
-    torch.manual_seed(0)
-    ramp = torch.linspace(0, 255, 32).to(torch.uint8).expand(64, 3, 32, 32)
-    varied = augment(ramp.permute(0, 2, 3, 1), [False] * 32 + [True] * 32)
-    falls = (varied[:, 0, 0, 0].int() > varied[:, 0, -1, 0].int()).tolist()
-    assert not any(falls[:32]) and 8 < sum(falls[32:]) < 24
-
-
-def test_a_trained_model_goes_on_with_a_teacher_and_with_rewards(
+def test_a_trained_model_can_be_trained_further_by_a_teacher_and_rewards(
     config: TrainConfig, trained: Path, tmp_path: Path
 ) -> None:
     further = replace(
@@ -241,11 +211,11 @@ def test_a_trained_model_goes_on_with_a_teacher_and_with_rewards(
     train(further)
     log = [json.loads(line) for line in (tmp_path / "training_log.jsonl").open()]
     assert [entry["stage"] for entry in log] == ["finetune", "self_critical"]
-    assert colours_told(tmp_path, config) >= 11  # two epochs from scratch tell none
+    assert count_named_colours(tmp_path, config) >= 11  # two epochs from scratch learn none
     assert load_checkpoint(tmp_path).vocabulary == load_checkpoint(trained).vocabulary
 
 
-def test_several_models_to_start_from_are_averaged(
+def test_several_initial_models_are_averaged(
     config: TrainConfig, trained: Path, tmp_path: Path
 ) -> None:
     checkpoint = load_checkpoint(trained)
@@ -261,7 +231,7 @@ def test_several_models_to_start_from_are_averaged(
     )
     model = load_checkpoint(train(averaged)).model
     for key, value in load_checkpoint(trained).model.state_dict().items():
-        if not key.startswith("presence"):  # fitted anew
+        if not key.startswith("presence"):  # fitted again
             shift = 1.0 if key == "decoder.output_bias" else 0.0
             torch.testing.assert_close(model.state_dict()[key], value + shift, atol=2e-3, rtol=0)
     one = replace(averaged, start=(str(trained),))  # into the same folder
@@ -271,7 +241,7 @@ def test_several_models_to_start_from_are_averaged(
         train(replace(averaged, start=(str(trained), "flickr8k"), out=str(tmp_path / "none")))
 
 
-def test_settings_of_steps_that_are_done_cannot_change(config: TrainConfig, trained: Path) -> None:
+def test_settings_of_completed_steps_cannot_change(config: TrainConfig, trained: Path) -> None:
     for changed in ({"finetune_epochs": 3}, {"decoder_epochs": 30}, {"batch_size": 4}):
         name = next(iter(changed))
         expected = f"earlier training with {name} {getattr(config, name)};"
@@ -279,7 +249,7 @@ def test_settings_of_steps_that_are_done_cannot_change(config: TrainConfig, trai
             train(replace(config, **changed))
 
 
-def test_a_stage_that_has_not_begun_can_be_added(config: TrainConfig, tmp_path: Path) -> None:
+def test_a_stage_can_be_added_before_it_begins(config: TrainConfig, tmp_path: Path) -> None:
     short = replace(config, out=str(tmp_path), decoder_epochs=1, finetune_epochs=0)
     train(short)
     train(replace(short, finetune_epochs=1, finetune_learning_rate=1e-4, patience=5))
@@ -287,7 +257,7 @@ def test_a_stage_that_has_not_begun_can_be_added(config: TrainConfig, tmp_path: 
     assert [entry["stage"] for entry in log] == ["decoder", "finetune"]
 
 
-def test_a_training_that_diverges_is_told_and_leaves_no_model(
+def test_a_diverging_training_is_an_error_and_writes_no_model(
     config: TrainConfig, tmp_path: Path
 ) -> None:
     steep = replace(config, out=str(tmp_path), learning_rate=1e20, decoder_epochs=2)
@@ -296,7 +266,7 @@ def test_a_training_that_diverges_is_told_and_leaves_no_model(
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_a_model_goes_on_with_pictures_of_the_size_it_is_used_to(
+def test_the_image_size_is_by_default_that_of_the_initial_model(
     config: TrainConfig, trained: Path, tmp_path: Path
 ) -> None:
     further = replace(config, out=str(tmp_path), start=(str(trained),), image_size=None)

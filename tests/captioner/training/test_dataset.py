@@ -1,3 +1,5 @@
+"""Caption files in every format, image stores, and splits of both."""
+
 import io
 import json
 import pickle
@@ -12,13 +14,8 @@ from PIL import Image
 
 from captioner.errors import DatasetError
 from captioner.image import decode_image
-from captioner.training.dataset import (
-    CaptionedImage,
-    ImageStore,
-    decode_split,
-    load_split,
-    read_captions,
-)
+from captioner.training.caption_files import CaptionedImage, read_captions
+from captioner.training.dataset import ImageStore, decode_split, load_split
 
 IMAGES = [
     CaptionedImage("zebra.jpg", ("A zebra grazes .", "Stripes \u00e0 la carte\u2028on grass")),
@@ -137,14 +134,16 @@ def test_a_split_of_a_format_without_splits_is_refused(name: str, tmp_path: Path
         ('{"images": [{"filename": 3, "sentences": []}]}', r"images\[0\]: expected a filename"),
     ],
 )
-def test_malformed_captions_are_named(text: str, message: str, tmp_path: Path) -> None:
+def test_the_error_for_malformed_captions_names_the_place(
+    text: str, message: str, tmp_path: Path
+) -> None:
     path = written(tmp_path / "captions", text)
     with pytest.raises(DatasetError, match=message) as caught:
         read_captions(path)
     assert str(caught.value).startswith(str(path))
 
 
-def test_captions_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_the_error_for_unreadable_captions_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"absent\.jsonl: cannot read the captions"):
         read_captions(tmp_path / "absent.jsonl")
     (tmp_path / "latin1.jsonl").write_bytes(b'{"image": "\xe9"}')
@@ -191,7 +190,7 @@ def test_a_store_finds_a_file_by_the_last_part_of_its_name(store: ImageStore) ->
     assert store.read("val2014/ant.jpg") == b"ant"
 
 
-def test_a_store_refuses_what_it_does_not_have(store: ImageStore) -> None:
+def test_a_missing_image_of_a_store_is_an_error(store: ImageStore) -> None:
     assert "absent.jpg" not in store
     assert "dir" not in store
     with pytest.raises(DatasetError, match=r"images.*: no image absent\.jpg"):
@@ -205,14 +204,14 @@ def test_a_store_can_be_read_in_threads_and_sent_to_a_process(store: ImageStore)
         assert list(pool.map(sent.read, names)) == [FILES[name] for name in names]
 
 
-def test_a_tar_with_two_files_of_one_name_gives_neither_by_it(tmp_path: Path) -> None:
+def test_an_ambiguous_last_part_of_a_name_finds_no_file_of_a_tar(tmp_path: Path) -> None:
     store = ImageStore(as_tar(tmp_path / "a.tar", {"x/a.jpg": b"1", "y/a.jpg": b"2"}))
     assert "a.jpg" not in store
     assert store.read("y/a.jpg") == b"2"
 
 
 @pytest.mark.parametrize("name", ["absent", "compressed.tar", "text.txt"])
-def test_what_is_no_store_is_refused(name: str, tmp_path: Path) -> None:
+def test_neither_directory_nor_tar_is_an_error(name: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("no tar")
     with tarfile.open(tmp_path / "compressed.tar", "w:gz") as tar:
         tar.add(tmp_path / "text.txt", "a.jpg")
@@ -256,7 +255,7 @@ def test_a_split_is_read_from_a_karpathy_file(tmp_path: Path) -> None:
     ]
 
 
-def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
+def test_the_error_for_missing_images_counts_and_names_them(tmp_path: Path) -> None:
     images = as_directory(tmp_path / "images", {"ant.jpg": b""})
     captions = written(tmp_path / "captions.jsonl", as_json_lines(IMAGES))
     with pytest.raises(DatasetError, match=r"2 images .*zebra\.jpg, moon\.jpg.*add the files or"):
@@ -278,7 +277,7 @@ def test_a_split_is_decoded_in_its_order(tmp_path: Path) -> None:
     assert (pixels == np.stack(expected)).all()
 
 
-def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+def test_the_error_for_an_undecodable_image_names_it(tmp_path: Path) -> None:
     images = as_directory(tmp_path / "images", PICTURES | {"moon.jpg": b"no image"})
     captions = written(tmp_path / "captions.jsonl", as_json_lines(IMAGES))
     with pytest.raises(DatasetError, match=r"moon\.jpg: not an image .* replace the file"):

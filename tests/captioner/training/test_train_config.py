@@ -1,4 +1,4 @@
-"""A training that cannot be is refused before it starts, by the name of the value at fault."""
+"""Invalid settings are refused before the training starts, with the name of the value."""
 
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ PATHS = dict.fromkeys(("images", "captions", "val_images", "val_captions"), ("da
     ],
     ids=str,
 )
-def test_a_value_that_cannot_be_is_refused_by_name(values: dict[str, Any]) -> None:
+def test_the_error_for_an_invalid_value_names_it(values: dict[str, Any]) -> None:
     with pytest.raises(CaptionerError, match=f"^{next(iter(values))} must be "):
         TrainConfig(**({"out": "model"} | PATHS | values))
 
@@ -63,11 +63,11 @@ def test_values_that_do_not_fit_together_are_refused(values: dict[str, Any], exp
         TrainConfig(**({"out": "model"} | PATHS | values))
 
 
-def test_a_model_to_start_from_needs_no_epoch() -> None:
+def test_an_initial_model_needs_no_epoch() -> None:
     TrainConfig(**PATHS, out="model", start=("flickr8k",), decoder_epochs=0, finetune_epochs=0)
 
 
-def test_a_wrong_value_of_a_recipe_is_one_line_and_exit_code_2(
+def test_an_invalid_value_in_a_recipe_prints_one_line_and_exits_with_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "recipe.toml"

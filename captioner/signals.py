@@ -1,4 +1,4 @@
-"""What the confidence of a caption is computed from: signals of its image's hypotheses."""
+"""Signals: the features of a caption from which its confidence is computed."""
 
 import torch
 from torch import Tensor
@@ -8,13 +8,12 @@ from captioner.calibration import Floats
 from captioner.vocabulary import PAD
 
 
-def signals(hypotheses: Hypotheses, log_presence: Tensor, weights: Tensor) -> Floats:
-    """The signals of each image's best hypothesis: [N, len(SIGNALS)], see calibration.py.
+def compute_signals(hypotheses: Hypotheses, log_presence: Tensor, weights: Tensor) -> Floats:
+    """Return the SIGNALS of each image's best hypothesis: float64 [N, len(SIGNALS)].
 
     Mean, sum and minimum are over the natural log-probabilities of its tokens, EOS included. The
-    last three are means over its content words, weighted by how much each says: `weights` [V],
-    zero for words that are none. Of `log_presence` [N, V] they take the words said, as shares and
-    as logarithms.
+    last three are means over its content words, weighted by `weights` [V] (zero for all other
+    words): of their log-probabilities, and of `log_presence` [N, V] as shares and as logarithms.
     """
     log_probs, tokens = hypotheses.token_log_probs[:, 0].double(), hypotheses.tokens[:, 0]  # [N, T]
     length = (tokens != PAD).sum(1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""The reward of self-critical training is the field's CIDEr-D."""
+"""The reward of self-critical training is CIDEr-D as pycocoevalcap computes it."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_one_word_scores_without_error() -> None:
     assert scorer.score(1, [5]) == scorer.score(1, []) == 0
 
 
-def test_the_end_counts_when_it_is_a_word() -> None:
+def test_the_end_of_a_sentence_counts_if_it_has_an_id() -> None:
     end = 2
     scorer = CiderD([[[5, 6, end]], [[7, 8, end]]])
     assert scorer.score(0, [5, 6, end]) == pytest.approx(10 * 3 / 4)  # it has no 4-gram

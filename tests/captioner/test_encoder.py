@@ -30,7 +30,7 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_trunk_computes_what_the_whole_model_computes_before_pooling(name: str) -> None:
+def test_the_trunk_computes_the_features_before_pooling(name: str) -> None:
     inception = name in ("googlenet", "inception_v3")
     options = {"aux_logits": False, "init_weights": True} if inception else {}
     model = get_model(name, weights=None, **options).eval()
@@ -54,7 +54,7 @@ def test_an_encoder_gives_a_vector_for_each_cell_of_the_grid() -> None:
     assert encoder.channels() == 512
 
 
-def test_default_weights_are_those_torchvision_publishes(
+def test_default_weights_are_those_that_torchvision_publishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -76,7 +76,7 @@ def test_pixels_are_normalised_channel_by_channel() -> None:
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "resnet19", "fcn_resnet50"])
-def test_what_is_not_a_classification_cnn_is_refused_by_name(name: str) -> None:
+def test_the_error_for_anything_but_a_classification_cnn_names_it(name: str) -> None:
     with pytest.raises(CaptionerError, match=name):
         build_trunk(name)
 
@@ -131,6 +131,6 @@ def test_an_encoder_may_end_at_a_layer() -> None:
         torch.testing.assert_close(part.eval()(images), expected)
 
 
-def test_a_layer_that_does_not_exist_is_refused_with_those_that_do() -> None:
+def test_the_error_for_an_unknown_layer_lists_the_known_ones() -> None:
     with pytest.raises(CaptionerError, match=r"layer9.*layer1"):
         build_trunk("resnet18/layer9")

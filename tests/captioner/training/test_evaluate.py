@@ -22,7 +22,7 @@ from tests.support.photographs import write_photographs
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve photographs and what people said of them."""
+    """Twelve photographs with captions."""
     folder = write_photographs(tmp_path_factory.mktemp("data") / "images", 12)
     names = sorted(path.name for path in folder.iterdir())
     lines = [
@@ -54,7 +54,7 @@ def test_evaluate_as_json_is_one_object(dataset: Path, tiny_checkpoint: Path) ->
     assert result["captioner"].startswith("tiny@")
 
 
-def test_evaluate_says_and_draws_how_far_the_confidence_can_be_trusted(
+def test_evaluate_reports_and_plots_the_reliability_of_the_confidence(
     dataset: Path, tmp_path: Path
 ) -> None:
     done = captioner(
@@ -69,7 +69,7 @@ def test_evaluate_says_and_draws_how_far_the_confidence_can_be_trusted(
             assert len(image.convert("RGB").getcolors(1_000_000)) > 10  # not empty
 
 
-def test_train_takes_a_recipe_and_flags_win(dataset: Path, tmp_path: Path) -> None:
+def test_train_reads_a_recipe_which_flags_override(dataset: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     data, captions = str(dataset / "images"), str(dataset / "captions.jsonl")
     recipe.write_text(
@@ -88,7 +88,7 @@ def test_train_takes_a_recipe_and_flags_win(dataset: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_recipe_of_the_package_is_one(path: Path) -> None:
+def test_every_recipe_of_the_package_is_valid(path: Path) -> None:
     values = read_toml(path, [field.name for field in fields(TrainConfig)])
     assert TrainConfig(**values).self_critical_epochs > 0
     assert find_recipe(path.stem) == path
@@ -136,13 +136,13 @@ def test_the_coco_recipe_runs_on_data_in_its_layout(tmp_path: Path) -> None:
         (("evaluate", "--images", "nowhere", "--captions", "nowhere.json"), "nowhere"),
     ],
 )
-def test_what_is_missing_is_named(arguments: tuple[str, ...], named: str) -> None:
+def test_the_error_for_a_missing_input_names_it(arguments: tuple[str, ...], named: str) -> None:
     done = captioner(*arguments)
     assert done.returncode == 2
     assert named in done.stderr and "Traceback" not in done.stderr
 
 
-def test_an_unknown_key_of_a_recipe_is_named(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_key_of_a_recipe_names_it(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("learning_rat = 0.1\n")
     done = captioner("train", "--config", recipe)
@@ -150,17 +150,17 @@ def test_an_unknown_key_of_a_recipe_is_named(tmp_path: Path) -> None:
     assert "learning_rat" in done.stderr and "learning_rate" in done.stderr
 
 
-def test_a_folder_for_plots_that_cannot_be_is_refused_before_the_work(
+def test_an_impossible_folder_for_plots_is_refused_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
     paths = ("--images", "nowhere", "--captions", "nowhere.json", "--plots", str(tmp_path / "file"))
     assert main(["evaluate", *paths]) == 2
-    assert "file: cannot be made a folder" in capsys.readouterr().err
+    assert "file: cannot create this folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "many", "2.5"])
-def test_a_number_that_cannot_be_is_refused_in_plain_words(
+def test_the_error_for_an_invalid_number_is_in_plain_words(
     number: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):

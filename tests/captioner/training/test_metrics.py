@@ -1,3 +1,5 @@
+"""Metrics against values computed by hand, with and without Java; diversity."""
+
 import math
 import shutil
 import sys
@@ -42,7 +44,7 @@ def test_scores_equal_those_computed_by_hand(no_java: None) -> None:
     assert score(["a dog runs fast"], [["a dog sleeps"]]).rouge_l == pytest.approx(expected)
 
 
-def test_cider_equals_that_computed_by_hand() -> None:
+def test_cider_equals_the_value_computed_by_hand() -> None:
     # A word alone has one of the four orders of n-grams: 10 / 4 for a perfect match.
     assert cider(["Dog.", "bird"], [["dog"], ["cat"]]).tolist() == pytest.approx([2.5, 0])
 
@@ -74,7 +76,7 @@ def test_without_java_the_simple_tokenizer_scores_without_meteor(no_java: None) 
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="needs java")
-def test_with_java_the_tokenizer_is_ptb_and_meteor_is_there(
+def test_with_java_the_tokenizer_is_ptb_and_meteor_is_computed(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     started = []
@@ -100,7 +102,7 @@ TOKENIZER_WORKS_METEOR_DIES = '#!/bin/sh\nif [ "$1" = -cp ]; then cat "$6"; else
     "script, message",
     [("#!/bin/sh\nexit 1\n", "tokenizer"), (TOKENIZER_WORKS_METEOR_DIES, "METEOR failed")],
 )
-def test_a_java_that_fails_is_an_error_and_no_hang(
+def test_a_failing_java_is_an_error_and_does_not_hang(
     script: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     java = tmp_path / "java"
@@ -121,7 +123,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     "captions, references", [([], []), (BEST[:2], REFERENCES), (["a", "b"], [["a"], []])]
 )
 @pytest.mark.parametrize("metric", [score, cider])
-def test_captions_without_their_references_are_refused(
+def test_captions_without_references_are_refused(
     metric: Any, captions: list[str], references: list[list[str]]
 ) -> None:
     with pytest.raises(ValueError, match="each image"):

@@ -1,3 +1,5 @@
+"""Decoding: every common format and mode, hostile bytes, and the limits."""
+
 import io
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -76,7 +78,7 @@ def test_small_pictures_are_enlarged() -> None:
 
 
 @pytest.mark.parametrize("width, height", [(2000, 1500), (900, 70), (65, 4000)])
-def test_scaled_jpeg_decoding_equals_full_decoding(width: int, height: int) -> None:
+def test_scaled_jpeg_decoding_nearly_equals_full_decoding(width: int, height: int) -> None:
     data = encoded(scene(width, height), "JPEG", quality=95)
     with Image.open(io.BytesIO(data)) as picture:
         in_full = picture.resize((64, 64), Image.Resampling.BICUBIC)
@@ -102,13 +104,13 @@ def test_exif_orientation_is_applied(file_format: str, orientation: int) -> None
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"x"])
-def test_damaged_exif_data_do_not_spoil_the_picture(exif: bytes) -> None:
+def test_damaged_exif_data_does_not_matter(exif: bytes) -> None:
     decoded = decode_image(encoded(scene(), "JPEG", exif=exif), 32)
     assert difference(decoded.pixels, squeezed(scene())) < 2
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
-def test_cmyk_comes_back_in_its_colours(file_format: str) -> None:
+def test_cmyk_pictures_keep_their_colours(file_format: str) -> None:
     data = encoded(Image.fromarray(scene()).convert("CMYK"), file_format)
     assert difference(decode_image(data, 32).pixels, squeezed(scene())) < 3
 
@@ -128,13 +130,13 @@ def test_one_bit_pictures_are_black_and_white() -> None:
     assert (decode_image(data, 32).pixels == halves[..., None]).all()
 
 
-def test_palette_pictures_have_their_colours() -> None:
+def test_palette_pictures_keep_their_colours() -> None:
     data = encoded(Image.fromarray(scene()).quantize(256), "PNG")
     assert difference(decode_image(data, 32).pixels, squeezed(scene())) < 5
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF"])
-def test_transparent_pixels_are_seen_on_white(file_format: str) -> None:
+def test_transparent_pixels_are_shown_on_white(file_format: str) -> None:
     pixels = np.zeros((32, 32, 4), dtype=np.uint8)
     pixels[:16] = (200, 0, 0, 255)
     pixels[16:24] = (0, 0, 0, 0)
@@ -147,7 +149,7 @@ def test_transparent_pixels_are_seen_on_white(file_format: str) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "GIF"])
-def test_a_transparent_palette_entry_is_seen_on_white(file_format: str) -> None:
+def test_a_transparent_palette_entry_is_shown_on_white(file_format: str) -> None:
     indices = np.zeros((32, 32), dtype=np.uint8)
     indices[:16] = 1
     picture = Image.fromarray(indices)
@@ -157,7 +159,7 @@ def test_a_transparent_palette_entry_is_seen_on_white(file_format: str) -> None:
     assert (decoded[28, 4] == 255).all()
 
 
-def test_a_transparent_colour_without_alpha_channel_is_seen_on_white() -> None:
+def test_a_transparent_colour_without_alpha_channel_is_shown_on_white() -> None:
     pixels = np.zeros((32, 32, 3), dtype=np.uint8)
     pixels[:16] = (9, 8, 7)
     decoded = decode_image(encoded(pixels, "PNG", transparency=(9, 8, 7)), 32).pixels
@@ -188,7 +190,7 @@ def test_a_dark_sixteen_bit_picture_stays_dark() -> None:
     assert decode_image(data, 32).pixels.max() <= 1
 
 
-def test_values_that_are_no_numbers_are_black_and_infinite_ones_white() -> None:
+def test_nan_is_black_and_infinity_white() -> None:
     values = np.full((32, 32), 0.5, dtype=np.float32)
     values[0, 0], values[0, 1], values[0, 2] = np.nan, np.inf, -np.inf
     pixels = decode_image(encoded(Image.fromarray(values), "TIFF"), 32).pixels
@@ -254,7 +256,7 @@ def test_a_large_picture_within_the_limits_raises_no_warning() -> None:
         (encoded(scene(), "PNG").replace(b"IDAT", b"IDxT"), "^damaged: "),
     ],
 )
-def test_the_error_says_what_is_wrong_with_the_file(data: bytes, message: str) -> None:
+def test_the_error_describes_the_damage(data: bytes, message: str) -> None:
     with pytest.raises(UnreadableImage, match=message) as caught:
         decode_image(data, 32)
     assert "\n" not in str(caught.value)
@@ -299,7 +301,7 @@ def test_damaged_files_give_an_image_or_an_image_error(name: str) -> None:
     assert isinstance(outcome(data[: len(data) // 20]), UnreadableImage)
 
 
-def test_threads_get_what_one_thread_gets() -> None:
+def test_many_threads_decode_the_same_pixels_as_one() -> None:
     files = [encoded(scene(300 + 7 * number, 200), "JPEG") for number in range(24)]
     alone = [decode_image(data, 32).pixels for data in files]
     with ThreadPoolExecutor(8) as pool:

@@ -17,8 +17,8 @@ def decoder() -> Decoder:
 
 
 def step_by_step(decoder: Decoder, grid: Tensor, tokens: Tensor) -> Tensor:
-    """Language states of one sequence [T] over one image's grid [L, C], as search computes them."""
-    memory = decoder.remember(grid[None])
+    """Return the language states of one sequence [T] over a grid [L, C], computed as in search."""
+    memory = decoder.init_memory(grid[None])
     state = decoder.init_state(memory, 1)
     states = []
     for token in tokens:
@@ -27,7 +27,7 @@ def step_by_step(decoder: Decoder, grid: Tensor, tokens: Tensor) -> Tensor:
     return torch.stack(states)
 
 
-def test_teacher_forcing_computes_what_single_steps_compute(decoder: Decoder) -> None:
+def test_teacher_forcing_agrees_with_single_steps(decoder: Decoder) -> None:
     grid = torch.randn(3, 9, CHANNELS)
     tokens = torch.randint(4, WORDS, (3, 2, 7))
     tokens[:, :, 0] = BOS
@@ -43,7 +43,7 @@ def test_teacher_forcing_computes_what_single_steps_compute(decoder: Decoder) ->
                 torch.testing.assert_close(together[image, b, :length], alone)
 
 
-def test_each_image_is_described_by_its_own_features(decoder: Decoder) -> None:
+def test_an_image_depends_only_on_its_own_features(decoder: Decoder) -> None:
     tokens = torch.full((2, 1, 1), BOS)
     grid = torch.randn(2, 9, CHANNELS, requires_grad=True)
     decoder(grid, tokens)[0].sum().backward()
@@ -58,7 +58,7 @@ def test_the_order_of_grid_cells_does_not_matter(decoder: Decoder) -> None:
 
 
 def test_selected_states_follow_their_hypotheses(decoder: Decoder) -> None:
-    memory = decoder.remember(torch.randn(2, 9, CHANNELS))
+    memory = decoder.init_memory(torch.randn(2, 9, CHANNELS))
     state = decoder.step(
         torch.tensor([[4, 5, 6], [7, 8, 9]]), decoder.init_state(memory, 3), memory
     )
@@ -68,6 +68,6 @@ def test_selected_states_follow_their_hypotheses(decoder: Decoder) -> None:
         assert torch.equal(after[1], before[1, [1, 1, 2]])
 
 
-def test_heads_must_divide_hidden_units() -> None:
+def test_heads_must_divide_the_hidden_units() -> None:
     with pytest.raises(ValueError, match="multiple"):
         Decoder(CHANNELS, WORDS, hidden=10, heads=4)

@@ -16,7 +16,7 @@ def test_ranking_and_squared_error_agree_with_scikit_learn() -> None:
     assert result.brier == pytest.approx(brier_score_loss(acceptable, confidence))
 
 
-def test_a_true_probability_has_little_calibration_error_and_a_proud_one_much() -> None:
+def test_true_probabilities_have_a_small_calibration_error_and_inflated_ones_a_large_one() -> None:
     random = np.random.default_rng(1)
     confidence = random.random(30_000) * 0.5
     acceptable = random.random(30_000) < confidence
@@ -24,7 +24,7 @@ def test_a_true_probability_has_little_calibration_error_and_a_proud_one_much() 
     assert reliability(confidence + 0.3, acceptable).ece == pytest.approx(0.3, abs=0.01)
 
 
-def test_the_error_by_chance_is_that_of_confidences_that_are_exactly_right() -> None:
+def test_the_error_by_chance_is_that_of_true_probabilities() -> None:
     random = np.random.default_rng(2)
     confidence = random.random(1000)
     errors = []

@@ -1,0 +1,107 @@
+"""Acceptability of captions: whether people who saw the image used the same words.
+
+A proxy for a reader's judgement, computed from references: each content word of the caption is
+supported by the share of the image's references that contain it, fully from two of five on. A word
+for people is also supported by more general or more specific ones ("man" by "rider", "person" by
+"woman"), and words are compared by their stems ("runs", "running"). Rare words weigh more, by
+inverse document frequency as in CIDEr (arXiv:1411.5726).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from captioner.constraints import FUNCTION_WORDS
+from captioner.errors import MissingExtraError
+from captioner.vocabulary import tokenize
+
+try:
+    import snowballstemmer
+except ImportError:
+    snowballstemmer = None
+
+ACCEPTABLE_CONSENSUS = 0.55
+FULL_SUPPORT = 0.4  # the share of references from which on a word is fully supported
+DEFINITION = (
+    f"a consensus of at least {ACCEPTABLE_CONSENSUS} with the image's references: the mean over "
+    "the caption's content words, weighted by inverse document frequency, of the share of "
+    f"references that say the word, fully from {FULL_SUPPORT} on; a proxy for a reader's judgement"
+)
+
+ROLES = "player rider biker cyclist skier snowboarder skateboarder surfer climber hiker runner"
+ADULTS = "man men woman women guy lady gentleman male female"
+CHILDREN = "child children kid toddler baby"
+# Words for people, and the words that support them.
+SUPPORTED_BY = {
+    "person": f"people {ADULTS} {CHILDREN} boy girl {ROLES}",
+    "people": f"person {ADULTS} {CHILDREN} boy girl {ROLES}",
+    "man": f"men guy gentleman male person {ROLES}",
+    "men": f"man guy gentleman male people {ROLES}",
+    "woman": f"women lady female person {ROLES}",
+    "women": f"woman lady female people {ROLES}",
+    "child": f"{CHILDREN} boy girl",
+    "children": f"{CHILDREN} boy girl",
+    "boy": f"{CHILDREN} male",
+    "girl": f"{CHILDREN} female",
+}
+
+
+def require_stemmer() -> None:
+    """Raise MissingExtraError now if acceptability could not be computed later."""
+    if snowballstemmer is None:
+        raise MissingExtraError(
+            "acceptability needs snowballstemmer: pip install 'captioner[train]'"
+        )
+
+
+def consensus(
+    captions: Sequence[str], references: Sequence[Sequence[str]]
+) -> npt.NDArray[np.float64]:
+    """Return how far the references of each image support its caption, float64 [N] in [0, 1].
+
+    Document frequencies are those of `references`. Raises MissingExtraError without
+    snowballstemmer.
+    """
+    stems = _Stems()
+    stemmed = [[stems.of(text) for text in of_image] for of_image in references]
+    frequency = Counter(stem for of_image in stemmed for stem in set().union(*of_image))
+
+    def support(caption: str, of_image: list[set[str]]) -> float:
+        supported = total = 0.0
+        for stem in stems.of(caption):
+            same = {stem} | stems.supported_by.get(stem, set())
+            share = sum(bool(same & reference) for reference in of_image) / len(of_image)
+            rarity = math.log((1 + len(references)) / max(1, frequency[stem]))
+            total += rarity
+            supported += rarity * min(1.0, share / FULL_SUPPORT)
+        return supported / total if total else 0.0
+
+    return np.array([support(*pair) for pair in zip(captions, stemmed, strict=True)])
+
+
+def is_acceptable(
+    captions: Sequence[str], references: Sequence[Sequence[str]]
+) -> npt.NDArray[np.bool_]:
+    """Return which captions [N] reach ACCEPTABLE_CONSENSUS."""
+    return consensus(captions, references) >= ACCEPTABLE_CONSENSUS
+
+
+class _Stems:
+    """A stemmer of captions to sets of content words, and the stems that support each stem."""
+
+    def __init__(self) -> None:
+        require_stemmer()
+        self._stemmer = snowballstemmer.stemmer("english")
+        self.supported_by = {
+            self._stemmer.stemWord(word): self._all(others.split())
+            for word, others in SUPPORTED_BY.items()
+        }
+
+    def of(self, text: str) -> set[str]:
+        return self._all(word for word in tokenize(text) if word not in FUNCTION_WORDS)
+
+    def _all(self, words: Iterable[str]) -> set[str]:
+        return set(self._stemmer.stemWords(list(words)))

@@ -1,0 +1,48 @@
+"""The supervised loss: cross-entropy with the references, and distillation from teachers."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from captioner.decoder import Decoder
+from captioner.training.distill import SoftTargets
+from captioner.training.tensors import References
+from captioner.vocabulary import PAD
+
+
+class Loss(Protocol):
+    """A loss of the decoder over a batch of images, in nats per word."""
+
+    def __call__(self, decoder: Decoder, grid: Tensor, images: list[int]) -> Tensor:
+        """Return the loss for the grid features [N, L, C] of the images with these indices."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy under teacher forcing, with all references of an image at once.
+
+    `distillation_weight` is the share of the loss in which the teachers' distributions replace the
+    words of the references as targets (Hinton et al. 2015, arXiv:1503.02531).
+    """
+
+    references: References
+    label_smoothing: float
+    soft_targets: SoftTargets | None = None
+    distillation_weight: float = 0.0
+
+    def __call__(self, decoder: Decoder, grid: Tensor, images: list[int]) -> Tensor:
+        inputs, targets = (tokens.to(grid.device) for tokens in self.references.tokens(images))
+        words = targets != PAD
+        hidden = decoder(grid, inputs)  # [N, B, T, H]
+        logits = decoder.predict(hidden[words]).float()  # [words, V]
+        loss = cross_entropy(logits, targets[words], label_smoothing=self.label_smoothing)
+        if self.soft_targets is None:
+            return loss
+        soft = self.soft_targets.of(images, targets)
+        ids, probabilities = (part.to(grid.device)[words] for part in soft)
+        log_probs = logits.log_softmax(-1).gather(1, ids)  # [words, K]
+        distillation = -(probabilities * log_probs).sum(-1).mean()
+        weight = self.distillation_weight
+        return (1 - weight) * loss + weight * distillation

@@ -1,0 +1,46 @@
+"""The bundled checkpoint: what its users rely on, in both precisions of compute_dtype."""
+
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from captioner import Captioner
+from captioner.calibration import read_calibration
+from captioner.model_directory import find_checkpoint
+from captioner.training.acceptability import DEFINITION
+
+RANDOM = np.random.default_rng(0)
+NOISE = [RANDOM.integers(0, 256, (300, 400, 3), dtype=np.uint8) for _ in range(8)]
+FLAT = [np.full((300, 400, 3), RANDOM.integers(0, 256, 3), np.uint8) for _ in range(8)]
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
+def captioner(request: pytest.FixtureRequest) -> Captioner:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("captioner.captioner.compute_dtype", lambda device: request.param)
+        return Captioner.load("flickr8k", device="cpu")
+
+
+def test_its_calibration_has_the_current_definition_and_reaches_a_precision() -> None:
+    calibration = read_calibration(find_checkpoint("flickr8k"))
+    assert calibration is not None and calibration.acceptable == DEFINITION
+    few, many = (calibration.for_precision(precision) for precision in (0.8, 0.5))
+    assert few.confidence > many.confidence and few.coverage < many.coverage
+
+
+def test_its_confidence_is_low_for_images_that_show_nothing(captioner: Captioner) -> None:
+    for images in (NOISE, FLAT):
+        confidences = [caption.confidence or 0 for caption in captioner.caption(images)]
+        assert statistics.median(confidences) < 0.1
+
+
+def test_it_recognises_a_cat_and_writes_sentences(captioner: Captioner) -> None:
+    cat, *others = captioner.caption([data.chelsea(), data.astronaut(), *NOISE])
+    assert "cat" in cat.text.split()
+    assert (cat.confidence or 0) > max(caption.confidence or 0 for caption in others[1:])
+    for caption in (cat, *others):
+        assert caption.text[0].isupper() and caption.text.endswith(".")
+        assert len(caption.text) <= 125

@@ -1,0 +1,49 @@
+"""Fitting word presence to the references of images."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from captioner.checkpoint import load_checkpoint
+from captioner.presence import WordPresence
+from captioner.training.fit_presence import fit_presence, fit_to_images, word_shares
+from captioner.training.tensors import References
+
+WORDS = 8
+
+
+def test_word_shares_count_references_not_repetitions() -> None:
+    shares = word_shares([[[5, 5, 6], [5]], [[7]]], WORDS)
+    assert shares[0].tolist() == [0, 0, 0, 0, 0, 1, 0.5, 0]
+    assert shares[1].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_fitted_presence_predicts_the_words_of_the_references() -> None:
+    random = np.random.default_rng(0)
+    kinds = random.integers(0, 2, 400)
+    features = random.normal(size=(400, 4, 6)) * 0.5 + 3
+    features[:, :, 0] += kinds[:, None]
+    references = [[[4, 5 + kind]] for kind in kinds.tolist()]
+    torch.manual_seed(0)
+    presence = WordPresence(6, WORDS)
+    grids = torch.from_numpy(features).float()
+    fit_presence(presence, grids.mean(1), references)
+    shares = presence(grids).exp()
+    assert ((shares[:, 6] > shares[:, 5]).numpy() == (kinds == 1)).mean() > 0.9
+    assert (shares[:, 4] > 0.95).all() and (shares[:, 7] < 0.05).all()
+    torch.testing.assert_close(presence.log_prior[5:7].exp().sum(), torch.tensor(1.0))
+
+
+def test_a_fit_to_images_does_not_depend_on_the_random_state(tiny_checkpoint: Path) -> None:
+    model = load_checkpoint(tiny_checkpoint).model
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    references = References([[[4]], [[5]], [[4]], [[5]]], [True, True, False, False])
+    fits = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        fit_to_images(model, pixels, references, torch.device("cpu"))
+        assert torch.equal(torch.get_rng_state(), before)
+        fits.append(model.presence.linear.weight.clone())
+    torch.testing.assert_close(*fits)

@@ -1,0 +1,66 @@
+"""Cached pixels and features follow the images; references become inputs and targets."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from captioner.encoder import Encoder
+from captioner.training.dataset import load_split
+from captioner.training.tensors import References, augment, cached_features, cached_pixels
+from captioner.vocabulary import BOS, EOS, PAD, Vocabulary
+from tests.support.photographs import photograph
+
+
+def test_a_replaced_image_is_read_again(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.jpg").write_bytes(photograph(number))
+    captions = tmp_path / "captions.jsonl"
+    lines = (json.dumps({"image": f"{number}.jpg", "captions": ["x"]}) for number in range(2))
+    captions.write_text("\n".join(lines))
+    split = load_split([tmp_path], [captions], None)
+    before = np.array(cached_pixels(split, 32, tmp_path / "cache"))
+    assert (cached_pixels(split, 32, tmp_path / "cache") == before).all()
+    (tmp_path / "1.jpg").write_bytes(photograph(2))
+    after = cached_pixels(split, 32, tmp_path / "cache")
+    assert (after[0] == before[0]).all() and (after[1] != before[1]).any()
+
+
+def test_features_change_with_the_pixels_of_any_image(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder("squeezenet1_1")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+    changed = pixels.copy()
+    changed[3] = 0
+    cpu = torch.device("cpu")
+    before = np.array(cached_features(pixels, encoder, tmp_path, cpu))
+    after = cached_features(changed, encoder, tmp_path, cpu)
+    np.testing.assert_allclose(after[2], before[2], rtol=0.02, atol=0.02)
+    assert np.abs(after[3].astype(float) - before[3]).max() > 0.1
+
+
+def test_references_become_inputs_and_targets() -> None:
+    vocabulary = Vocabulary.build(["a dog runs fast"], min_count=1)
+    references = References.of([["a dog runs", "a dog"], ["a dog runs fast"]], vocabulary, 3)
+    inputs, targets = references.tokens([1, 0])
+    a, dog, runs = vocabulary.encode("a dog runs")
+    assert inputs.tolist() == [
+        [[PAD, PAD, PAD, PAD], [BOS, a, dog, runs]],
+        [[BOS, a, dog, PAD], [BOS, a, dog, runs]],
+    ]
+    assert targets.tolist() == [
+        [[PAD, PAD, PAD, PAD], [a, dog, runs, EOS]],
+        [[a, dog, EOS, PAD], [a, dog, runs, EOS]],
+    ]
+
+
+def test_images_whose_captions_mention_sides_are_not_mirrored() -> None:
+    captions = [["a dog on the left"], ["a dog"]]
+    references = References.of(captions, Vocabulary.build([], 1), 20)
+    assert references.mirrorable == [False, True]
+    torch.manual_seed(0)
+    ramp = torch.linspace(0, 255, 32).to(torch.uint8).expand(64, 3, 32, 32)
+    varied = augment(ramp.permute(0, 2, 3, 1), [False] * 32 + [True] * 32)
+    falls = (varied[:, 0, 0, 0].int() > varied[:, 0, -1, 0].int()).tolist()
+    assert not any(falls[:32]) and 8 < sum(falls[32:]) < 24
