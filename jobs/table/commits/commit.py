@@ -5,52 +5,22 @@ import secrets
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.jobs.storage.backends.backend import Lock, backend_of, is_store
+from captioner.jobs.storage.backends.backend import backend_of, is_store
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.commits.fence import FencedParts
 from captioner.jobs.table.commits.staged_parts import StagedParts
 from captioner.jobs.table.layout import RunFolder
 
-
-class Parts(Protocol):
-    """The parts of a run, and who may still commit them.
-
-    On a local OUT workers write to the table themselves, within a fence. On a store only the driver
-    does, which alone holds the lease: workers stage their parts.
-    """
-
-    def path(self, name: str, *, replaces: bool = False) -> OutPath:
-        """Return the file that a worker writes."""
-
-    def begin(self) -> None:
-        """Let only workers of this run commit from now on."""
-
-    def end(self) -> None:
-        """Let no worker commit from now on, until the next run begins."""
-
-    def revoke(self, name: str, *, replaces: bool = False) -> bool:
-        """Forbid the commit of a part; return False if it is committed already."""
-
-    def permission(self, name: str) -> AbstractContextManager[None]:
-        """Hold the right to commit a part; raise StaleCommit if it was lost."""
-
-    def work_folder(self) -> AbstractContextManager[Path]:
-        """Provide the folder in which a worker prepares its file."""
-
-    def publish(self, name: str, lock: Lock, *, replaces: bool = False) -> None:
-        """Add to the table what a worker has committed: the driver's half, on a store.
-
-        TemporaryError if the run has lost its lock; OSError if the store fails.
-        """
+Parts: TypeAlias = FencedParts | StagedParts  # alike to the driver and to workers
 
 
 def parts_of(run: RunFolder) -> Parts:
-    """Return the parts of a run."""
+    """Return the parts of a run, and who may still commit them."""
     return StagedParts(run) if is_store(run.root) else FencedParts(run)
 
 
@@ -63,7 +33,7 @@ def commit(table: pa.Table, run: RunFolder, name: str, *, replaces: bool = False
     """
     parts = parts_of(run)
     path = parts.path(name, replaces=replaces)
-    with parts.work_folder() as folder:
+    with run.storage.work_folder(run.scratch) as folder:
         write_whole([table], table.schema, path, folder, parts.permission(name))
     return path
 

@@ -12,9 +12,8 @@ The lock is flock(2), as that of the run (storage/backends/local_folder.py).
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from captioner.jobs.errors import StaleCommit
@@ -25,20 +24,24 @@ from captioner.jobs.table.layout import RunFolder
 
 @dataclass(frozen=True)
 class FencedParts:
-    """The parts of a run on a local OUT."""
+    """The parts of a run on a local OUT, where workers write to the table themselves."""
 
     run: RunFolder
 
     def path(self, name: str, *, replaces: bool = False) -> OutPath:
+        """Return the file that a worker writes."""
         return self.run.part(name, replaces=replaces)
 
     def begin(self) -> None:
+        """Let only workers of this run commit from now on."""
         self._write(self.run.run_id)
 
     def end(self) -> None:
+        """Let no worker commit from now on, until the next run begins."""
         self._write(f"none since {self.run.run_id}")
 
     def revoke(self, name: str, *, replaces: bool = False) -> bool:
+        """Forbid the commit of a part; return False if it is committed already."""
         with self._locked(fcntl.LOCK_EX) as file:
             if self.path(name, replaces=replaces).exists():
                 return False
@@ -47,15 +50,13 @@ class FencedParts:
 
     @contextmanager
     def permission(self, name: str) -> Iterator[None]:
+        """Hold the right to commit a part; raise StaleCommit if it was lost."""
         with self._locked(fcntl.LOCK_SH) as file:
             file.seek(0)
             holder, *revoked = file.read().splitlines()
             if holder != self.run.run_id or name in revoked:
                 raise StaleCommit(f"run {self.run.run_id} lost the right to commit part {name}")
             yield
-
-    def work_folder(self) -> AbstractContextManager[Path]:
-        return self.run.storage.work_folder(self.run.scratch)
 
     def publish(self, name: str, lock: Lock, *, replaces: bool = False) -> None:
         """Do nothing: the worker's commit was the whole of it."""

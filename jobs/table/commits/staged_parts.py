@@ -6,7 +6,6 @@ has outlived its run or its task.
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 from captioner.jobs.storage.backends.backend import Lock
 from captioner.jobs.storage.backends.paths import OutPath
@@ -15,7 +14,7 @@ from captioner.jobs.table.layout import RunFolder
 
 @dataclass(frozen=True)
 class StagedParts:
-    """The parts of a run on a store."""
+    """The parts of a run on a store; see FencedParts for its methods."""
 
     run: RunFolder
 
@@ -33,9 +32,6 @@ class StagedParts:
 
     def permission(self, name: str) -> AbstractContextManager[None]:
         return nullcontext()
-
-    def work_folder(self) -> AbstractContextManager[Path]:
-        return self.run.storage.work_folder(self.run.scratch)
 
     def publish(self, name: str, lock: Lock, *, replaces: bool = False) -> None:
         lock.confirm()
