@@ -17,7 +17,7 @@ from captioner.jobs.sources.manifests.manifest import as_one_table, one_kind, ow
 from captioner.jobs.sources.manifests.streams import Batches, conform
 from captioner.jobs.storage.containers import BUFFER, container_version, open_parquet
 from captioner.jobs.storage.failures import check_final
-from captioner.jobs.storage.file_types import _image_column, _is_binary, is_parquet
+from captioner.jobs.storage.file_types import image_column, is_binary, is_parquet
 from captioner.jobs.storage.uris import image_uri
 from captioner.schemas.caption_table import passthrough_names
 from captioner.schemas.image_record import IMAGE_URI, MEMBER_TYPE, member_schema
@@ -34,7 +34,7 @@ def holds_images(file: str) -> bool:
     if not is_parquet(file):
         return False
     schema = readable(file, lambda: _arrow_schema(file))
-    return IMAGE_URI not in schema.names and _image_column(file, schema) is not None
+    return IMAGE_URI not in schema.names and image_column(file, schema) is not None
 
 
 def parquet_image_records(files: Sequence[str], folder: str) -> tuple[pa.Schema, Batches]:
@@ -88,7 +88,7 @@ def _arrow_schema(file: str) -> pa.Schema:
 
 def _listed_schema(file: str) -> pa.Schema:
     schema = _arrow_schema(file)
-    if (image := _image_column(file, schema)) is None:
+    if (image := image_column(file, schema)) is None:
         found = ", ".join(schema.names)
         raise UsageError(f"{file} has no column of images; its columns are: {found}")
     listed = _listed_fields(schema, image)
@@ -110,7 +110,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _holds_bytes(kind.value_type)
     parts = (kind.field(number).type for number in range(kind.num_fields))
-    return _is_binary(kind) or pa.types.is_binary_view(kind) or any(map(_holds_bytes, parts))
+    return is_binary(kind) or pa.types.is_binary_view(kind) or any(map(_holds_bytes, parts))
 
 
 def _has_path(kind: pa.DataType) -> bool:
@@ -120,7 +120,7 @@ def _has_path(kind: pa.DataType) -> bool:
 def _listed_batches(file: str, schema: pa.Schema) -> Batches:
     own = _listed_schema(file)
     with open_parquet(file, BUFFER, LISTED_AHEAD) as opened:
-        image = _image_column(file, opened.schema_arrow)
+        image = image_column(file, opened.schema_arrow)
         names = [field.name for field in _listed_fields(opened.schema_arrow, str(image))]
         with_path = len(own) > len(names) + 1
         leaves = [*names, f"{image}.path"] if with_path else names

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from fsspec.archive import AbstractArchiveFileSystem
 
 from captioner.jobs.errors import FetchError
-from captioner.jobs.storage.file_types import _GZIPPED
+from captioner.jobs.storage.file_types import GZIPPED_SUFFIXES
 from captioner.jobs.storage.filesystems import file_info, filesystem, open_copy
-from captioner.jobs.storage.retry import attempted, retried
+from captioner.jobs.storage.retry import retried, with_retries
 from captioner.jobs.storage.uris import (
     file_name,
     file_version,
@@ -38,7 +38,7 @@ def open_container(container: str, read_ahead: int = READ_AHEAD) -> Iterator[IO[
         with open(local_path(container), "rb", buffering=BUFFER) as file:  # noqa: PTH123
             yield file
     else:
-        with attempted(container, partial(_open_remote, container, read_ahead)) as file:
+        with with_retries(container, partial(_open_remote, container, read_ahead)) as file:
             yield file
 
 
@@ -46,7 +46,7 @@ def open_container(container: str, read_ahead: int = READ_AHEAD) -> Iterator[IO[
 def open_archive(archive: str) -> Iterator[IO[bytes]]:
     """The bytes of a tar archive, unpacked if it is compressed: then to be read forwards only."""
     with open_container(archive) as file:
-        if file_name(archive).lower().endswith(_GZIPPED):
+        if file_name(archive).lower().endswith(GZIPPED_SUFFIXES):
             with gzip.GzipFile(fileobj=file) as unpacked:
                 yield unpacked  # type: ignore[misc]  # a GzipFile is no IO to typeshed
         else:
@@ -74,7 +74,7 @@ def container_version(container: str) -> str | None:
 
     Of a local file time and size, of a remote one its ETag, or time and size.
     """
-    return attempted(container, partial(_version, container))
+    return with_retries(container, partial(_version, container))
 
 
 def _open_remote(container: str, read_ahead: int) -> IO[bytes]:

@@ -39,7 +39,7 @@ _MAY_PASS = (408, 425, 429)  # of the HTTP statuses that blame the request
 
 
 @contextmanager
-def _store_errors(url: str) -> Iterator[None]:
+def store_errors(url: str) -> Iterator[None]:
     """Stores have errors of their own; those that read files know OSError."""
     try:
         yield
@@ -183,10 +183,10 @@ def _raised_in(error: Exception) -> str:
 _DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, pa.ArrowException)
 
 
-def fetched(read: Callable[[], T]) -> T:
+def as_fetch_error(read: Callable[[], T]) -> T:
     """What `read` gives; its errors become FetchErrors, those of damaged files unreadable."""
     try:
-        return _undamaged(read)
+        return undamaged(read)
     except FetchError:
         raise
     except Exception as error:
@@ -203,7 +203,7 @@ def check_final(container: str, error: Exception) -> None:
         raise TemporaryError(f"cannot read {container}: {fetch_error(error)}") from error
 
 
-def _undamaged(read: Callable[[], T]) -> T:
+def undamaged(read: Callable[[], T]) -> T:
     """What `read` gives; FetchError for a damaged file, which another attempt would not mend."""
     try:
         return read()
@@ -220,7 +220,7 @@ def fetch_error(error: Exception) -> FetchError:
     return FetchError(failure_status(error), text)
 
 
-_FINAL = (Status.NOT_FOUND, Status.DENIED)
+FINAL = (Status.NOT_FOUND, Status.DENIED)
 
 
 @contextmanager
@@ -231,5 +231,5 @@ def listing_errors(url: str, verb: str = "list") -> Iterator[None]:
     except JobError:
         raise
     except Exception as error:
-        kind = UsageError if failure_status(error) in _FINAL else TemporaryError
+        kind = UsageError if failure_status(error) in FINAL else TemporaryError
         raise kind(f"cannot {verb} {url}: {reason(error)}") from error

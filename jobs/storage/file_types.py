@@ -6,8 +6,8 @@ from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.uris import file_name
 
 _PLAIN = (".tar",)
-_GZIPPED = (".tar.gz", ".tgz")
-ARCHIVE_SUFFIXES = (*_PLAIN, *_GZIPPED)
+GZIPPED_SUFFIXES = (".tar.gz", ".tgz")
+ARCHIVE_SUFFIXES = (*_PLAIN, *GZIPPED_SUFFIXES)
 
 
 def is_archive(name: str) -> bool:
@@ -47,10 +47,10 @@ def _last(name: str) -> str:
 IMAGE = "image"  # the column's name that decides between several
 
 
-def _image_column(file: str, schema: pa.Schema) -> str | None:
+def image_column(file: str, schema: pa.Schema) -> str | None:
     """The column of the images; None without one, UsageError if it might be several."""
-    structs = [field.name for field in schema if _is_image_struct(field.type)]
-    binaries = [field.name for field in schema if _is_binary(field.type)]
+    structs = [field.name for field in schema if is_image_struct(field.type)]
+    binaries = [field.name for field in schema if is_binary(field.type)]
     candidates = structs + binaries
     if IMAGE in candidates:
         return IMAGE
@@ -60,11 +60,11 @@ def _image_column(file: str, schema: pa.Schema) -> str | None:
     raise UsageError(f"{file} has several columns of bytes: {names}; name that of images {IMAGE}")
 
 
-def _is_image_struct(kind: pa.DataType) -> bool:
+def is_image_struct(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
-    return _is_binary(kind.field("bytes").type)
+    return is_binary(kind.field("bytes").type)
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

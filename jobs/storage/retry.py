@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from captioner.jobs.errors import FetchError, UsageError
-from captioner.jobs.storage.failures import _undamaged, fetch_error, fetched, may_pass
+from captioner.jobs.storage.failures import as_fetch_error, fetch_error, may_pass, undamaged
 from captioner.jobs.storage.uris import is_local
 
 T = TypeVar("T")
@@ -32,9 +32,9 @@ def retried(read: Callable[[float], T]) -> T:
     raise AssertionError("the last delay is beyond the end")
 
 
-def attempted(container: str, read: Callable[[], T]) -> T:
+def with_retries(container: str, read: Callable[[], T]) -> T:
     """What `read` gives of a container; its errors become FetchErrors.
 
     A remote store is asked again after faults that may pass.
     """
-    return fetched(read) if is_local(container) else retried(lambda _: _undamaged(read))
+    return as_fetch_error(read) if is_local(container) else retried(lambda _: undamaged(read))

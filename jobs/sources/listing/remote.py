@@ -17,7 +17,7 @@ from fsspec.archive import AbstractArchiveFileSystem
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS, Selection
 from captioner.jobs.sources.listing.local import Records
 from captioner.jobs.sources.listing.s3 import s3_pages
-from captioner.jobs.storage.failures import _FINAL, failure_status, listing_errors
+from captioner.jobs.storage.failures import FINAL, failure_status, listing_errors
 from captioner.jobs.storage.filesystems import archives_lock, filesystem
 from captioner.jobs.storage.uris import below, info_version, is_chain
 
@@ -63,7 +63,7 @@ def _folder_page(fs: Any, root: str, folder: str, selection: Selection) -> Page:
     try:
         entries = fs.ls(path, detail=True)
     except Exception as error:
-        if not folder or failure_status(error) not in _FINAL:
+        if not folder or failure_status(error) not in FINAL:
             raise
         selection.skipped[UNREADABLE_FOLDERS] += 1
         return []
