@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 from fsspec.archive import AbstractArchiveFileSystem
 
 from captioner.jobs.errors import FetchError
-from captioner.jobs.storage.file_types import GZIPPED_SUFFIXES
+from captioner.jobs.storage.file_types import is_gzipped_archive
 from captioner.jobs.storage.filesystems import file_info, filesystem, open_copy
 from captioner.jobs.storage.retry import retried, with_retries
 from captioner.jobs.storage.uris import (
-    file_name,
     file_version,
     info_version,
     is_http,
@@ -46,7 +45,7 @@ def open_container(container: str, read_ahead: int = READ_AHEAD) -> Iterator[IO[
 def open_archive(archive: str) -> Iterator[IO[bytes]]:
     """The bytes of a tar archive, unpacked if it is compressed: then to be read forwards only."""
     with open_container(archive) as file:
-        if file_name(archive).lower().endswith(GZIPPED_SUFFIXES):
+        if is_gzipped_archive(archive):
             with gzip.GzipFile(fileobj=file) as unpacked:
                 yield unpacked  # type: ignore[misc]  # a GzipFile is no IO to typeshed
         else:

@@ -17,7 +17,13 @@ from pyarrow import csv
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.planning.plan import make_plan, read_partition
-from captioner.jobs.sources.manifests import formats as manifest_kinds
+from captioner.jobs.sources.manifests import (
+    csv_files,
+    jsonl_files,
+    parquet_files,
+    streams,
+    text_files,
+)
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.table.keys import Redo
 from captioner.jobs.table.layout import OutFolder
@@ -138,6 +144,13 @@ def test_a_text_file_without_lines_lists_nothing(tmp_path: Path) -> None:
 # Damage, and memory
 
 
+def limit(monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> None:
+    """Set a limit in all modules that use it."""
+    for module in (csv_files, jsonl_files, parquet_files, streams, text_files):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, value)
+
+
 @pytest.mark.parametrize("suffix", [".csv.gz", ".jsonl.gz", ".txt.gz"])
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
 def test_a_truncated_gzip_file_is_an_error_that_names_it(
@@ -190,8 +203,8 @@ def damaged_parquet(path: Path) -> None:
 def test_rows_arrive_before_the_rest_of_the_file_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: Callable[[Path], None]
 ) -> None:
-    monkeypatch.setattr(manifest_kinds, "MAX_LINE", 1000)
-    monkeypatch.setattr(manifest_kinds, "BATCH_ROWS", 100)
+    limit(monkeypatch, "MAX_LINE", 1000)
+    limit(monkeypatch, "BATCH_ROWS", 100)
     damage(tmp_path / name)
     batches = open_source(tmp_path / name).batches
     assert next(batches).num_rows > 0
@@ -202,7 +215,7 @@ def test_rows_arrive_before_the_rest_of_the_file_is_read(
 def test_a_long_jsonl_file_is_never_in_memory_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifest_kinds, "BATCH_ROWS", 100)
+    limit(monkeypatch, "BATCH_ROWS", 100)
     line = json.dumps({"image_uri": "a.jpg", "text": "x" * 1000}) + "\n"
     path = write(tmp_path, {"list.jsonl.gz": line * 10_000}) / "list.jsonl.gz"
     tracemalloc.start()
@@ -217,7 +230,7 @@ def test_a_long_jsonl_file_is_never_in_memory_as_a_whole(
 def test_a_line_without_end_is_an_error_and_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(manifest_kinds, "MAX_LINE", 1000)
+    limit(monkeypatch, "MAX_LINE", 1000)
     write(tmp_path, {name: '{"image_uri": "a.jpg"}\n' + " " * 10_000})
     with pytest.raises(UsageError, match=rf"{name}: line 2 is too long; the limit is 1000 bytes"):
         rows(tmp_path / name)

@@ -14,7 +14,6 @@ import pytest
 
 from captioner.jobs.errors import FetchError, UsageError
 from captioner.jobs.fetching.container_reader import image_reads
-from captioner.jobs.sources import parquet_images
 from captioner.jobs.sources.open_source import open_source
 from captioner.schemas.image_record import records_of
 from tests.support.photographs import photograph
@@ -246,7 +245,7 @@ def test_only_the_row_groups_of_the_rows_asked_for_are_read(
         read_groups.append((groups, columns))
         return iterate(self, size, groups, columns)
 
-    monkeypatch.setattr(parquet_images.pq.ParquetFile, "iter_batches", counting)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counting)
     with image_reads(records_of(plan.slice(2, 2)), 10**6) as reads:
         assert [read() for read in reads] == PHOTOS[2:4]
     assert read_groups == [([2], ["image.bytes"]), ([3], ["image.bytes"])]
