@@ -230,6 +230,17 @@ def test_names_that_no_url_can_hold_are_counted(tmp_path: Path) -> None:
     assert source.skipped == {"names that no URL can hold": 1}
 
 
+@pytest.mark.parametrize("few_folders", [20, 0])
+def test_folders_in_a_bucket_may_have_no_name(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, few_folders: int
+) -> None:
+    monkeypatch.setattr(s3_listing, "PAGE_KEYS", 2)
+    monkeypatch.setattr(s3_listing, "FEW_FOLDERS", few_folders)
+    names = ["//.h/3.jpg", "//a.jpg", "/b//c.jpg", "d.jpg"]
+    bucket = s3.bucket(dict.fromkeys(names, b"x"))
+    assert uris(bucket) == [f"{bucket}/{name}" for name in names[1:]]
+
+
 # Streams
 
 

@@ -107,13 +107,14 @@ class _FolderFilter:
 
     def __init__(self, folder: str, selection: Selection) -> None:
         self._selection = selection
-        self._entered, self._refused = folder, "/"  # no name begins with "/"
+        self._entered = folder
+        self._refused: str | None = None
 
     def keeps(self, name: str) -> bool:
         folder = name[: name.rfind("/") + 1]
         if folder == self._entered:
             return True
-        if folder.startswith(self._refused):
+        if self._refused and folder.startswith(self._refused):
             return False
         for new in (path for path in _folders(folder) if not self._entered.startswith(path)):
             if not self._selection.enters(new.rstrip("/")):
