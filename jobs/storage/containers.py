@@ -1,4 +1,4 @@
-"""Files that hold many images: which they are, opening them, and their version."""
+"""Files that hold many images: opening them, and their versions."""
 
 import gzip
 import io
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @contextmanager
 def open_container(container: str, read_ahead: int = READ_AHEAD) -> Iterator[IO[bytes]]:
-    """The file at a path or URL, which may seek, and reads ahead. FetchError if it cannot be."""
+    """Open the file at a path or URL, to read ahead and to seek; FetchError if that fails."""
     if is_local(container):
         with open(local_path(container), "rb", buffering=BUFFER) as file:  # noqa: PTH123
             yield file
@@ -43,7 +43,7 @@ def open_container(container: str, read_ahead: int = READ_AHEAD) -> Iterator[IO[
 
 @contextmanager
 def open_archive(archive: str) -> Iterator[IO[bytes]]:
-    """The bytes of a tar archive, unpacked if it is compressed: then to be read forwards only."""
+    """Open a tar archive; one that has to be decompressed can only be read forwards."""
     with open_container(archive) as file:
         if is_gzipped_archive(archive):
             with gzip.GzipFile(fileobj=file) as unpacked:
@@ -56,7 +56,7 @@ def open_archive(archive: str) -> Iterator[IO[bytes]]:
 def open_parquet(
     file: str, buffer: int = 0, read_ahead: int = READ_AHEAD
 ) -> Iterator[pq.ParquetFile]:
-    """A Parquet file. With a `buffer`, in bytes, columns are read by and by, not as a whole."""
+    """Open a Parquet file; with a `buffer`, in bytes, columns are streamed, not read as a whole."""
     if is_local(file):
         with pq.ParquetFile(local_path(file), buffer_size=buffer) as opened:
             yield opened
@@ -69,15 +69,16 @@ def open_parquet(
 
 
 def container_version(container: str) -> str | None:
-    """Changes whenever the file does; None where a store does not tell. FetchError if it is gone.
+    """Return a version that changes whenever the file does; FetchError if the file is gone.
 
-    Of a local file time and size, of a remote one its ETag, or time and size.
+    Modification time and size of a local file; the ETag, or time and size, of a remote one; None
+    if the store reports neither.
     """
     return with_retries(container, partial(_version, container))
 
 
 def _open_remote(container: str, read_ahead: int) -> IO[bytes]:
-    """A file that reads ahead, or a copy where only the whole file can be had."""
+    """Open a remote file that reads ahead, or a copy if the store only gives whole files."""
     fs, path = filesystem(container)
     if isinstance(fs, AbstractArchiveFileSystem):
         return open_copy(container)
@@ -85,11 +86,11 @@ def _open_remote(container: str, read_ahead: int) -> IO[bytes]:
     if is_http(container) and not _gives_ranges(file):
         file.close()
         return open_copy(container)
-    return _Patient(file)  # type: ignore[return-value]  # no IO to typeshed
+    return RetryingFile(file)  # type: ignore[return-value]  # no IO to typeshed
 
 
 def _gives_ranges(file: Any) -> bool:
-    """Whether an HTTP server gives a part of a file, which one need not do, nor say."""
+    """Return whether an HTTP server gives parts of a file, by asking for one."""
     from fsspec.implementations.http import HTTPFile
 
     if not isinstance(file, HTTPFile):
@@ -101,8 +102,8 @@ def _gives_ranges(file: Any) -> bool:
     return True
 
 
-class _Patient(io.RawIOBase):
-    """A remote file whose reads are retried where they failed, unseen by who unpacks it."""
+class RetryingFile(io.RawIOBase):
+    """A remote file that retries failed reads, so that gzip and pyarrow never see them fail."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
