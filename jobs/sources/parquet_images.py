@@ -5,24 +5,19 @@ Rows count from 0 in each file. Listing reads the other columns only, and the st
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioner.jobs.errors import FetchError, UsageError
-from captioner.jobs.sources.manifests.manifest import (
-    as_one_table,
-    one_format,
-    own_columns,
-    read_or_refuse,
-)
+from captioner.jobs.errors import UsageError
+from captioner.jobs.sources.manifests.manifest import as_one_table, one_format, own_columns
 from captioner.jobs.sources.manifests.parquet_files import ParquetFormat
-from captioner.jobs.sources.manifests.streams import conform
+from captioner.jobs.sources.manifests.streams import conform, read_or_refuse
 from captioner.jobs.sources.source import Batches, Scope, Source
 from captioner.jobs.storage.containers import BUFFER, container_version, open_parquet
-from captioner.jobs.storage.failures import check_final
 from captioner.jobs.storage.file_types import container_of, image_column, is_binary, is_parquet
 from captioner.jobs.storage.uris import image_uri
 from captioner.schemas.caption_table import passthrough_names
@@ -57,21 +52,13 @@ def parquet_image_source(files: Sequence[str], folder: str, covers: Scope) -> So
     def batches() -> Batches:
         for file, parts in groupby(rows, itemgetter(0)):
             container = image_uri(file)
-            version = _version(container)
+            version = read_or_refuse(container, partial(container_version, container))
             first = 0
             for _, batch in parts:
                 yield _with_members(batch, container, version, first, target)
                 first += batch.num_rows
 
     return Source(target, batches(), scope=lambda uri: covers(container_of(uri)))
-
-
-def _version(container: str) -> str | None:
-    try:
-        return container_version(container)
-    except FetchError as error:
-        check_final(container, error)
-        raise UsageError(f"cannot read {container}: {error}") from error
 
 
 def _with_members(

@@ -38,8 +38,8 @@ Row = tuple[str, str | None, dict[str, Any], str | None, str | None]  # of ARCHI
 class _Entry:
     """An image in an archive, or a sidecar, which has `json`.
 
-    Without a key it is the archive itself. Its `error` then says where reading stopped; an archive
-    that cannot be opened has none, because the worker that tries again finds out why.
+    Without a key it is the archive itself, whose `error` says where reading stopped. An archive
+    that cannot be opened has no error: the worker that tries again finds out why.
     """
 
     key: str | None = None
@@ -109,12 +109,8 @@ def _rows(archive: str, skipped: Counter[str], damaged: set[str], is_only: bool)
 
 def _row(archive: str, version: str | None, image: _Entry, json: str | None) -> Row:
     uri = archive if image.key is None else f"tar://{_text(image.name)}::{archive}"
-    member = {
-        "container": archive,
-        "offset": image.offset,
-        "size": image.size,
-        "error": image.error,
-    }
+    place = {"container": archive, "offset": image.offset, "size": image.size}
+    member = place | {"error": image.error}
     return uri, version, member, image.key and _text(image.key), json
 
 

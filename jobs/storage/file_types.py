@@ -13,11 +13,8 @@ IMAGE_SUFFIXES = (
 _GZIPPED_ARCHIVES = (".tar.gz", ".tgz")
 ARCHIVE_SUFFIXES = (".tar", *_GZIPPED_ARCHIVES)
 _GZIPPABLE_MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
-MANIFEST_SUFFIXES = (
-    *_GZIPPABLE_MANIFESTS,
-    *(f"{suffix}.gz" for suffix in _GZIPPABLE_MANIFESTS),
-    ".parquet",
-)
+_GZIPPED_MANIFESTS = tuple(f"{suffix}.gz" for suffix in _GZIPPABLE_MANIFESTS)
+MANIFEST_SUFFIXES = (*_GZIPPABLE_MANIFESTS, *_GZIPPED_MANIFESTS, ".parquet")
 IMAGE = "image"  # the column name that decides between several columns of bytes
 
 
@@ -43,10 +40,7 @@ def is_parquet(name: str) -> bool:
 
 
 def manifest_suffix(name: str) -> str | None:
-    """Return the suffix that makes a file name a manifest's, in lower case and without ".gz".
-
-    None for other names.
-    """
+    """Return the suffix of a manifest's name, lower case, without ".gz"; None for other names."""
     name = name.lower()
     suffix = next((suffix for suffix in MANIFEST_SUFFIXES if name.endswith(suffix)), None)
     return suffix and suffix.removesuffix(".gz")
@@ -63,10 +57,7 @@ def is_text(name: str) -> bool:
 
 
 def is_named_like_a_file(name: str) -> bool:
-    """Return whether a name ends like an image's, an archive's or a manifest's.
-
-    It answers for stores and links that do not say whether a name is a folder's.
-    """
+    """Return whether a name ends like that of an image, an archive or a manifest, not a folder."""
     return is_image_name(name) or is_archive(name) or is_manifest(name)
 
 

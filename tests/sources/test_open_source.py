@@ -343,11 +343,11 @@ def test_text_that_lies_in_a_directory_is_a_manifest_only_if_it_looks_like_one(
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("list.csv", "", "cannot read the manifest"),
+        ("list.csv", "", "cannot read"),
         ("list.csv", "path,id\na.jpg,1\n", "has no column image_uri; its columns are: path, id"),
         ("list.csv", "image_uri,id,id\na.jpg,1,2\n", "several columns named id"),
         ("list.csv", "image_uri,id\na.jpg,1\n,2\n", "row 2 has no image_uri"),
-        ("list.csv", "image_uri,id\na.jpg,1\nb.jpg\n", "cannot read the manifest"),
+        ("list.csv", "image_uri,id\na.jpg,1\nb.jpg\n", "cannot read"),
         ("list.jsonl", '{"image_uri": "a.jpg"}\n{', "line 2 is not JSON"),
         ("list.jsonl", '["a.jpg"]\n', "line 1 is not a JSON object"),
         ("list.jsonl", '{"image_uri": "a.jpg"}\n{"id": 1}\n', "row 2 has no image_uri"),
@@ -355,7 +355,7 @@ def test_text_that_lies_in_a_directory_is_a_manifest_only_if_it_looks_like_one(
         ("list.jsonl", '{"image_uri": "a.jpg", "id": 1, "id": 2}\n', "line 1 has several .* 'id'"),
         ("list.jsonl", "", "has no column image_uri"),
         ("list.tsv", "image_uri\tid\na.jpg\t1\n\t2\n", "row 2 has no image_uri"),
-        ("list.parquet", "text", "cannot read the manifest"),
+        ("list.parquet", "text", "cannot read"),
     ],
 )
 def test_a_broken_manifest_is_an_error_that_says_where(
@@ -367,7 +367,7 @@ def test_a_broken_manifest_is_an_error_that_says_where(
 
 def test_a_manifest_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(b'image_uri\n"\xff.jpg"\n')
-    with pytest.raises(UsageError, match=r"cannot read the manifest .*list\.csv: .*UTF8"):
+    with pytest.raises(UsageError, match=r"cannot read .*list\.csv: .*UTF8"):
         rows(tmp_path / "list.csv")
     for name, line in (("list.jsonl", b'{"image_uri": "%s.jpg"}\n'), ("list.txt", b"%s.jpg\r\n")):
         (tmp_path / name).write_bytes(line % b"a" + b"\n" + line % b"\xff")

@@ -91,7 +91,7 @@ def test_a_damaged_remote_manifest_is_an_error_that_says_where(s3: S3Server) -> 
     damaged = gzip.compress(b"image_uri\na.jpg\n")[:-9]
     bucket = s3.bucket({"a.csv.gz": damaged, "b.csv.gz": b"", "c.parquet": b"PAR1"})
     for name in ("a.csv.gz", "b.csv.gz", "c.parquet"):
-        with pytest.raises(UsageError, match=rf"cannot read the manifest {bucket}/{name}"):
+        with pytest.raises(UsageError, match=rf"cannot read {bucket}/{name}"):
             uris(f"{bucket}/{name}")
 
 

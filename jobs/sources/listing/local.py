@@ -6,7 +6,7 @@ import os
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS, Selection
 from captioner.jobs.sources.source import Records
 from captioner.jobs.storage.file_types import is_named_like_a_file
-from captioner.jobs.storage.uris import file_version, image_uri
+from captioner.jobs.storage.uris import image_uri, image_version
 
 Identity = tuple[int, int]  # of a folder: device and inode
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR)
@@ -40,7 +40,7 @@ def _walk(
         path = os.path.join(folder, name)  # noqa: PTH118
         if child == name:
             if selection.accepts(prefix + name):
-                yield image_uri(path), _version(path)
+                yield image_uri(path), image_version(path)
         elif selection.enters(prefix + name):
             identity = _folder_identity(path)
             if identity is None:
@@ -77,13 +77,6 @@ def _folder_identity(path: str) -> Identity | None:
     try:
         return _identity(os.stat(path))  # noqa: PTH116
     except OSError:
-        return None
-
-
-def _version(path: str) -> str | None:
-    try:
-        return file_version(os.stat(path))  # noqa: PTH116
-    except OSError:  # a broken link; the row will say not_found
         return None
 
 

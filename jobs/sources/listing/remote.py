@@ -7,7 +7,7 @@ that memory does not grow with the number of images.
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import accumulate, islice
 from operator import itemgetter
 from typing import Any
 
@@ -116,9 +116,9 @@ class _FolderFilter:
             return True
         if self._refused and folder.startswith(self._refused):
             return False
-        for new in (path for path in _folders(folder) if not self._entered.startswith(path)):
-            if not self._selection.enters(new.rstrip("/")):
-                self._refused = new
+        for path in accumulate(f"{part}/" for part in folder.split("/")[:-1]):
+            if not self._entered.startswith(path) and not self._selection.enters(path.rstrip("/")):
+                self._refused = path
                 return False
         self._entered = folder
         return True
@@ -147,11 +147,3 @@ def _files(pages: Pages, selection: Selection, listers: int) -> Iterator[File]:
         yield from files("", prefetch(""))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _folders(path: str) -> Iterator[str]:
-    """Yield the folders on the way to "a/b/": "a/" and "a/b/"."""
-    end = path.find("/")
-    while end >= 0:
-        yield path[: end + 1]
-        end = path.find("/", end + 1)

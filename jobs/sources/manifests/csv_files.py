@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pyarrow.csv import ConvertOptions, CSVStreamingReader, ParseOptions, ReadOptions, open_csv
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.sources.manifests.streams import MAX_LINE, byte_stream
+from captioner.jobs.sources.manifests.streams import MAX_LINE, open_file
 from captioner.jobs.sources.source import Batches
 from captioner.jobs.storage.uris import file_name
 
@@ -46,10 +46,7 @@ class CsvFormat:
 
 @contextmanager
 def _closed_quotes(path: str) -> Iterator[None]:
-    """Check the quotation marks of a file that pyarrow cannot read.
-
-    To pyarrow, all that follows an open one is a single value, which may be too long.
-    """
+    """Check the quotation marks of a file that pyarrow cannot read: one may never be closed."""
     try:
         yield
     except pa.ArrowInvalid:
@@ -70,16 +67,14 @@ def _check_quotes(path: str) -> None:
     """
     csv.field_size_limit(MAX_LINE)
     start = 1
-    with io.TextIOWrapper(
-        io.BufferedReader(byte_stream(path)), errors="replace", newline=""
-    ) as text:
+    with io.TextIOWrapper(io.BufferedReader(open_file(path)), errors="replace", newline="") as text:
         rows = csv.reader(text, delimiter=_delimiter(path), strict=True)
         try:
             for _ in rows:
                 start = rows.line_num + 1
         except csv.Error as error:
             raise UsageError(
-                f"cannot read the manifest {path}: the row in line {start} has a quotation mark "
+                f"cannot read {path}: the row in line {start} has a quotation mark "
                 f"that is not closed, or one too many ({error}): double each quotation mark "
                 "within a quoted value"
             ) from error
@@ -87,7 +82,7 @@ def _check_quotes(path: str) -> None:
 
 def _open_csv(path: str, convert: ConvertOptions, use_threads: bool = True) -> CSVStreamingReader:
     return open_csv(
-        byte_stream(path),
+        open_file(path),
         read_options=ReadOptions(use_threads=use_threads, block_size=MAX_LINE),
         parse_options=ParseOptions(delimiter=_delimiter(path), newlines_in_values=True),
         convert_options=convert,

@@ -5,19 +5,18 @@ a file lacks is null there, a column without any value is text, and a column who
 gets the type that its format unifies them to. Folders named `key=value` add a column of text.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from captioner.jobs.errors import FetchError, UsageError
+from captioner.jobs.errors import UsageError
 from captioner.jobs.sources.manifests.formats import TEXT, ManifestFormat, format_of
+from captioner.jobs.sources.manifests.streams import read_or_refuse
 from captioner.jobs.sources.source import Batches, Source
-from captioner.jobs.storage.failures import check_final
 from captioner.jobs.storage.file_types import is_image_name
 from captioner.jobs.storage.uris import (
     PASSWORD,
@@ -32,7 +31,6 @@ from captioner.schemas.caption_table import passthrough_names
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, plan_schema
 
 LOOKED_AT = 100  # lines of a text file that may be notes
-T = TypeVar("T")
 
 
 def manifest_source(files: Sequence[str], folder: str) -> Source:
@@ -53,7 +51,7 @@ def manifest_source(files: Sequence[str], folder: str) -> Source:
 def lists_images(file: str, folder: str) -> bool:
     """Return whether each of a text file's first lines names an image, or a file that exists.
 
-    It tells manifests from notes, whose sentences would be paths, too.
+    Otherwise notes would be manifests: a sentence is a path, too.
     """
     batch = read_or_refuse(file, lambda: next(TEXT.batches(file, TEXT.schema(file)), None))
     lines = batch.column(IMAGE_URI)[:LOOKED_AT].to_pylist() if batch else []
@@ -194,17 +192,3 @@ def _check_uris(path: str, uris: pa.Array, first_row: int) -> None:
                 f"{path}: the {IMAGE_URI} in row {first_row + row} has a password, which would be "
                 f"written to OUT: it belongs in a job file's table [storage_options.{protocol}]"
             )
-
-
-def read_or_refuse(path: str, read: Callable[[], T]) -> T:
-    """Return what `read()` does; UsageError that names the file if it cannot be read.
-
-    TemporaryError for faults of a remote store that may pass.
-    """
-    try:
-        return read()
-    except (OSError, FetchError, pa.ArrowException, UnicodeError) as error:
-        if isinstance(error, FetchError):
-            check_final(path, error)
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"cannot read the manifest {path}: {reason}") from error

@@ -3,13 +3,11 @@
 import gzip
 import hashlib
 import tempfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -18,19 +16,19 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.sources.manifests.streams import read_or_refuse
 from captioner.jobs.sources.source import BATCH_ROWS, Batches
 from captioner.jobs.storage.failures import listing_errors
 from captioner.jobs.storage.filesystems import filesystem
 from captioner.jobs.storage.uris import is_local
 
-T = TypeVar("T")
 _CSV_BLOCK = 4 * 1024 * 1024  # bytes parsed at once
 _FLAGS = ("is_latest", "is_delete_marker")
 _COLUMNS = ("bucket", "key", *_FLAGS, "size", "last_modified_date", "e_tag")  # the ones to read
 
 
 def data_rows(url: str, md5: str, is_csv: bool, names: Sequence[str]) -> Batches:
-    """Yield the rows of a data file with columns `names`, of which only those needed are kept.
+    """Yield the rows of a data file with columns `names`, without the columns that are not needed.
 
     Keys are as in the bucket. UsageError before the first row if the MD5 differs.
     """
@@ -39,7 +37,7 @@ def data_rows(url: str, md5: str, is_csv: bool, names: Sequence[str]) -> Batches
         with path.open("rb") as file:
             check_md5(url, file, md5)
         batches = _csv_rows(path, names, columns) if is_csv else _parquet_rows(path, columns)
-        while (batch := _read_or_refuse(url, lambda: next(batches, None))) is not None:
+        while (batch := read_or_refuse(url, lambda: next(batches, None))) is not None:
             yield batch
 
 
@@ -86,15 +84,6 @@ def _parquet_rows(path: Path, columns: list[str]) -> Batches:
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             yield batch.select(columns)
-
-
-def _read_or_refuse(url: str, read: Callable[[], T]) -> T:
-    """Return what `read()` does; UsageError that names `url` if it cannot be read."""
-    try:
-        return read()
-    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UsageError(f"cannot read {url}: {reason}") from error
 
 
 def check_md5(url: str, file: BufferedReader | BytesIO, expected: str) -> None:
