@@ -39,7 +39,7 @@ _MAY_PASS = (408, 425, 429)  # of the HTTP statuses that blame the request
 
 
 @contextmanager
-def store_errors(url: str) -> Iterator[None]:
+def reading_errors(url: str) -> Iterator[None]:
     """Stores have errors of their own; those that read files know OSError."""
     try:
         yield
@@ -220,7 +220,7 @@ def fetch_error(error: Exception) -> FetchError:
     return FetchError(failure_status(error), text)
 
 
-FINAL = (Status.NOT_FOUND, Status.DENIED)
+_FINAL = (Status.NOT_FOUND, Status.DENIED)
 
 
 @contextmanager
@@ -231,5 +231,5 @@ def listing_errors(url: str, verb: str = "list") -> Iterator[None]:
     except JobError:
         raise
     except Exception as error:
-        kind = UsageError if failure_status(error) in FINAL else TemporaryError
+        kind = UsageError if failure_status(error) in _FINAL else TemporaryError
         raise kind(f"cannot {verb} {url}: {reason(error)}") from error

@@ -19,7 +19,7 @@ from fsspec.config import conf
 from fsspec.core import url_to_fs
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.storage.failures import store_errors
+from captioner.jobs.storage.failures import reading_errors
 from captioner.jobs.storage.uris import is_http, is_local, local_path, scheme, split_chain
 
 StorageOptions = Mapping[str, Mapping[str, Any]]  # by protocol
@@ -120,7 +120,7 @@ def open_stream(url: str) -> io.BufferedReader:
 
     OSError if that fails, TemporaryError for faults that may pass.
     """
-    with store_errors(url):
+    with reading_errors(url):
         fs, path = filesystem(url)
         # Not every HTTP server knows range requests.
         file = fs.open(path, "rb", **({"block_size": 0} if is_http(url) else {}))
@@ -147,7 +147,7 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with store_errors(self.url):
+        with reading_errors(self.url):
             data = self.file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

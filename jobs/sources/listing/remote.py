@@ -16,10 +16,11 @@ from fsspec.archive import AbstractArchiveFileSystem
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS, Selection
 from captioner.jobs.sources.listing.s3 import Entry, Page, s3_pages
 from captioner.jobs.sources.source import Records
-from captioner.jobs.storage.failures import FINAL, failure_status, listing_errors
+from captioner.jobs.storage.failures import failure_status, listing_errors
 from captioner.jobs.storage.filesystems import archives_lock, filesystem
 from captioner.jobs.storage.look_ahead import take_ahead
 from captioner.jobs.storage.uris import below, info_version, is_chain
+from captioner.schemas.caption_table import Status
 
 LISTERS = 8  # more would only wait for this process, which has to parse what they get
 PAGES_AHEAD = 16
@@ -64,7 +65,7 @@ def _folder_page(fs: Any, root: str, folder: str, selection: Selection) -> Page:
     try:
         entries = fs.ls(path, detail=True)
     except Exception as error:
-        if not folder or failure_status(error) not in FINAL:
+        if not folder or failure_status(error) not in (Status.NOT_FOUND, Status.DENIED):
             raise
         selection.skipped[UNREADABLE_FOLDERS] += 1
         return []
