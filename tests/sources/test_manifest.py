@@ -1,4 +1,4 @@
-"""Manifests of each kind, alone and several in a folder; test_source.py has their columns."""
+"""Manifests of each format, one and several in a folder; test_open_source.py tests columns."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ def uris(source: Path) -> list[str]:
 
 
 def names(source: Path, folder: Path) -> list[str]:
-    """The images relative to a folder."""
+    """Return the names of the images relative to a folder."""
     return [str(Path(uri).relative_to(folder)) for uri in uris(source)]
 
 
@@ -66,7 +66,7 @@ def with_gzip_command(path: Path, text: str) -> None:
 
 
 def two_members(path: Path, text: str) -> None:
-    """As `cat a.gz b.gz` and parallel compressors write them."""
+    """Write gzip in two members, as `cat a.gz b.gz` and parallel compressors do."""
     half = len(text) // 2
     path.write_bytes(gzip.compress(text[:half].encode()) + gzip.compress(text[half:].encode()))
 
@@ -166,7 +166,7 @@ def test_a_truncated_gzip_file_is_an_error_that_names_it(
         rows(path)
 
 
-def test_what_only_claims_to_be_gzip_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_gz_file_that_is_not_gzip_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "list.csv.gz").write_text("image_uri\na.jpg\n")
     with pytest.raises(UsageError, match=r"cannot read .*list\.csv\.gz"):
         rows(tmp_path / "list.csv.gz")
@@ -225,7 +225,7 @@ def test_a_long_jsonl_file_is_never_in_memory_as_a_whole(
 
 
 @pytest.mark.parametrize("name", ["list.txt", "list.jsonl.gz"])
-def test_a_line_without_end_is_an_error_and_is_not_read(
+def test_an_endless_line_is_an_error_and_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     limit(monkeypatch, "MAX_LINE", 1000)
@@ -242,9 +242,7 @@ def test_a_line_without_end_is_an_error_and_is_not_read(
     [('"open', ""), ('"open', '/3.jpg,"quoted"\n'), ('"open', "/3.jpg,x\n" * 2_000_000)],
     ids=["to-the-end", "to-another-value", "to-the-end-of-much"],
 )
-def test_a_quotation_mark_that_is_not_closed_loses_no_image(
-    tmp_path: Path, value: str, after: str
-) -> None:
+def test_an_unclosed_quotation_mark_loses_no_image(tmp_path: Path, value: str, after: str) -> None:
     for end in ("\n", "\r\n", "\r"):
         text = f"image_uri,alt\n/1.jpg,{value}\n/2.jpg,x\n{after}".replace("\n", end)
         (tmp_path / "a.csv").write_text(text, newline="")
@@ -306,7 +304,7 @@ def test_types_are_unified_over_the_files(tmp_path: Path) -> None:
     assert table["y"].to_pylist() == ["1", "text", None]
 
 
-def test_types_that_contradict_each_other_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_contradicting_types_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     one, two = (pa.table({"image_uri": ["a"], "id": [value]}) for value in (1, "1"))
     write(tmp_path, {"1.parquet": one, "2.parquet": two})
     with pytest.raises(
@@ -360,7 +358,7 @@ def test_manifests_in_other_folders_are_skipped_and_counted(tmp_path: Path) -> N
         open_source(tmp_path)
 
 
-def test_text_beside_manifests_is_taken_for_notes(tmp_path: Path) -> None:
+def test_text_beside_manifests_counts_as_notes(tmp_path: Path) -> None:
     write(tmp_path, {"a.csv": "image_uri\na.jpg\n", "README.txt": "where the list is from"})
     batches = [batch.to_pylist() for batch in open_source(tmp_path).batches]
     assert [row["image_uri"] for rows in batches for row in rows] == [str(tmp_path / "a.jpg")]
@@ -380,9 +378,7 @@ def test_manifests_of_several_kinds_are_an_error_that_names_two(tmp_path: Path) 
         ("image_uri,id\na,1\n,2\n", r"2\.csv: row 2 has no image_uri"),
     ],
 )
-def test_a_fault_in_one_of_several_files_is_told_by_its_name(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_an_error_in_one_of_several_files_names_it(tmp_path: Path, text: str, message: str) -> None:
     write(tmp_path, {"1.csv": "image_uri,id\na,1\n", "2.csv": text})
     with pytest.raises(UsageError, match=message):
         rows(tmp_path)
