@@ -42,8 +42,8 @@ def parquet_image_source(files: Sequence[str], folder: str, covers: Scope) -> So
     """Return the images in the rows of Parquet files, as one table.
 
     As in a manifest, columns and types are unified over the files, and the `key=value` folders
-    below `folder` add columns. `covers` is the scope of the files. UsageError for a file that
-    cannot be read or has no images.
+    below `folder` add columns. `covers(file)` returns whether the source includes a file.
+    UsageError for a file that cannot be read or has no images.
     """
     one_format(files, folder)
     schema, rows = as_one_table(files, folder, _RowsFormat())

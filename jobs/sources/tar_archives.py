@@ -51,12 +51,12 @@ class _Entry:
 
 
 def archive_source(archives: Sequence[str], covers: Scope) -> Source:
-    """Return the images in archives, which are absolute paths or URLs; `covers` is their scope.
+    """Return the images in archives, given by absolute paths or URLs.
 
-    An archive that cannot be read to its end gives the images before the damage, and a record of
-    its own whose error says where that is. One that cannot be opened gives a record to be tried.
-    UsageError if nothing can be read from the only one, TemporaryError for faults of a remote
-    store that may pass.
+    `covers(archive)` returns whether the source includes an archive. One that cannot be read to
+    its end gives the images before the damage, and a record of its own whose error says where that
+    is; one that cannot be opened gives a record for a worker to try. UsageError if nothing can be
+    read from the only archive, TemporaryError for faults of a remote store that may pass.
     """
     skipped: Counter[str] = Counter()
     damaged: set[str] = set()  # their members beyond the damage are not listed, but not gone

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import pyarrow.parquet as pq
 from fsspec.archive import AbstractArchiveFileSystem
@@ -16,18 +16,11 @@ from captioner.jobs.errors import FetchError
 from captioner.jobs.storage.file_types import is_gzipped_archive
 from captioner.jobs.storage.filesystems import file_info, filesystem, open_copy
 from captioner.jobs.storage.retry import retried, with_retries
-from captioner.jobs.storage.uris import (
-    file_version,
-    info_version,
-    is_http,
-    is_local,
-    local_path,
-)
+from captioner.jobs.storage.uris import file_version, info_version, is_http, is_local, local_path
 from captioner.schemas.caption_table import Status
 
 READ_AHEAD = 8 * 1024 * 1024  # bytes, of a remote container
 BUFFER = 1024 * 1024  # bytes, of a local one
-T = TypeVar("T")
 
 
 @contextmanager
@@ -47,7 +40,7 @@ def open_archive(archive: str) -> Iterator[IO[bytes]]:
     with open_container(archive) as file:
         if is_gzipped_archive(archive):
             with gzip.GzipFile(fileobj=file) as unpacked:
-                yield unpacked  # type: ignore[misc]  # a GzipFile is no IO to typeshed
+                yield unpacked  # type: ignore[misc]  # typeshed does not count a GzipFile as IO
         else:
             yield file
 
@@ -86,7 +79,7 @@ def _open_remote(container: str, read_ahead: int) -> IO[bytes]:
     if is_http(container) and not _gives_ranges(file):
         file.close()
         return open_copy(container)
-    return RetryingFile(file)  # type: ignore[return-value]  # no IO to typeshed
+    return RetryingFile(file)  # type: ignore[return-value]  # typeshed does not count it as IO
 
 
 def _gives_ranges(file: Any) -> bool:
@@ -138,6 +131,6 @@ def _version(container: str) -> str | None:
     if not is_local(container):
         return info_version(file_info(container))
     status = os.stat(local_path(container))  # noqa: PTH116
-    if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
+    if not stat.S_ISREG(status.st_mode):  # a pipe would block forever
         raise FetchError(Status.FETCH_FAILED, "not a regular file")
     return file_version(status)

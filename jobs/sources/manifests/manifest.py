@@ -36,11 +36,10 @@ LOOKED_AT = 100  # lines of a text file that may be notes
 def manifest_source(files: Sequence[str], folder: str) -> Source:
     """Return the images that the files of a manifest list.
 
-    `folder` is what relative paths in the files are relative to, and the top of the `key=value`
-    folders they are in. Paths become absolute; the versions of local files are looked up where
-    there is no column `image_version`. UsageError for files of several formats, contradicting
-    types, and a file that cannot be read, lacks `image_uri`, or has a row with no image or with a
-    password.
+    Relative paths in the files are relative to `folder`, and become absolute; `key=value` folders
+    below it add columns. The versions of local files are looked up where the column
+    `image_version` has none. UsageError for files of several formats, contradicting types, and a
+    file that cannot be read, lacks `image_uri`, or has a row without an image or with a password.
     """
     schema, batches = as_one_table(files, folder, one_format(files, folder))
     own = (column for column in schema if column.name not in (IMAGE_URI, IMAGE_VERSION))
@@ -51,7 +50,7 @@ def manifest_source(files: Sequence[str], folder: str) -> Source:
 def lists_images(file: str, folder: str) -> bool:
     """Return whether each of a text file's first lines names an image, or a file that exists.
 
-    Otherwise notes would be manifests: a sentence is a path, too.
+    Otherwise notes would count as manifests, as any sentence is a valid path.
     """
     batch = read_or_refuse(file, lambda: next(TEXT.batches(file, TEXT.schema(file)), None))
     lines = batch.column(IMAGE_URI)[:LOOKED_AT].to_pylist() if batch else []
@@ -190,5 +189,5 @@ def _check_uris(path: str, uris: pa.Array, first_row: int) -> None:
         if protocol := scheme_with_password(uris[row].as_py()):
             raise UsageError(
                 f"{path}: the {IMAGE_URI} in row {first_row + row} has a password, which would be "
-                f"written to OUT: it belongs in a job file's table [storage_options.{protocol}]"
+                f"written to OUT: put it into the table [storage_options.{protocol}] of a job file"
             )
