@@ -16,7 +16,7 @@ from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.fetch import fetch, too_large
 from captioner.jobs.fetching.parquet_rows import open_rows
 from captioner.jobs.storage.containers import container_version, open_archive
-from captioner.jobs.storage.failures import fetched
+from captioner.jobs.storage.failures import as_fetch_error
 from captioner.jobs.storage.file_types import is_parquet
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import ImageRecord, Member
@@ -104,16 +104,16 @@ def _open(
         reason = f"{container} has changed since it was listed: run again"
         raise FetchError(Status.FETCH_FAILED, reason)
     if is_parquet(container):
-        return fetched(lambda: stack.enter_context(open_rows(container, max_bytes)))
-    file = fetched(lambda: stack.enter_context(open_archive(container)))
+        return as_fetch_error(lambda: stack.enter_context(open_rows(container, max_bytes)))
+    file = as_fetch_error(lambda: stack.enter_context(open_archive(container)))
     return partial(_read, file, max_bytes)
 
 
 def _read(file: IO[bytes], max_bytes: int, member: Member) -> bytes:
     if member.size > max_bytes:
         raise too_large(max_bytes)
-    fetched(lambda: file.seek(member.offset))
-    data = fetched(lambda: file.read(member.size))
+    as_fetch_error(lambda: file.seek(member.offset))
+    data = as_fetch_error(lambda: file.read(member.size))
     if len(data) < member.size:
         raise FetchError(Status.UNREADABLE, "its container ends within it")
     return data

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.fetch import too_large
 from captioner.jobs.storage.containers import BUFFER, open_parquet
-from captioner.jobs.storage.failures import fetched
-from captioner.jobs.storage.file_types import _image_column, _is_image_struct
+from captioner.jobs.storage.failures import as_fetch_error
+from captioner.jobs.storage.file_types import image_column, is_image_struct
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import Member
 
@@ -35,8 +35,8 @@ class _Rows:
 
     def __init__(self, container: str, file: pq.ParquetFile, max_bytes: int) -> None:
         schema = file.schema_arrow
-        self.image = str(_image_column(container, schema))
-        is_struct = _is_image_struct(schema.field(self.image).type)
+        self.image = str(image_column(container, schema))
+        is_struct = is_image_struct(schema.field(self.image).type)
         self.leaf = f"{self.image}.bytes" if is_struct else self.image
         self.file, self.max_bytes = file, max_bytes
         sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
@@ -50,7 +50,7 @@ class _Rows:
         if group in self.failed:
             raise self.failed[group]
         try:
-            value = fetched(partial(self._value, group, member.offset))
+            value = as_fetch_error(partial(self._value, group, member.offset))
         except FetchError as error:
             self.failed[group] = error
             raise

@@ -1,9 +1,9 @@
-"""Tar archives as a source: a record for each image in them, in the order in which they lie there.
+"""Tar archives as a source: a record for each image in them, in the order of the archive.
 
-Samples are webdataset's: members in a row whose names have one key. The URI of a member is what
+Samples are webdataset's: consecutive members whose names share a key. The URI of a member is what
 fsspec opens, `tar://<name>::<archive>` (with `tar={"compression": "gzip"}` if it is a .tgz); a name
-that is no valid UTF-8 is percent-encoded. Where several members have one name, the first is the
-image and the others are duplicates to the plan.
+that is not valid UTF-8 is percent-encoded. Where several members share a name, the first is the
+image, and the plan counts the others as duplicates.
 """
 
 import gzip
@@ -20,13 +20,14 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from captioner.jobs.errors import FetchError, UsageError
+from captioner.jobs.sources.source import Batches, Scope, Source
 from captioner.jobs.storage.containers import BUFFER, container_version, open_archive
 from captioner.jobs.storage.failures import check_final, fetch_error
-from captioner.jobs.storage.file_types import is_image_name
+from captioner.jobs.storage.file_types import container_of, is_image_name
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import member_schema
 
-BATCH_ROWS = 1000
+BATCH_ROWS = 1000  # fewer than elsewhere, as each row may have a sidecar
 MAX_JSON = 1024 * 1024  # bytes of a sidecar
 ARCHIVE_SCHEMA = member_schema(pa.schema([("key", pa.string()), ("json", pa.string())]))
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)[.]([^/]*)", re.DOTALL)
@@ -37,8 +38,8 @@ Row = tuple[str, str | None, dict[str, Any], str | None, str | None]  # of ARCHI
 class _Entry:
     """An image in an archive, or a sidecar, which has `json`.
 
-    Without a key it is the archive itself, whose `error` says from where on it cannot be read. It
-    has none if the archive cannot be opened: who reads it meets the fault, and tells its kind.
+    Without a key it is the archive itself, whose `error` says where reading stopped. An archive
+    that cannot be opened has no error: the worker that tries again finds out why.
     """
 
     key: str | None = None
@@ -49,26 +50,30 @@ class _Entry:
     error: str | None = None
 
 
-def archive_records(
-    archives: Sequence[str], skipped: Counter[str], damaged: set[str]
-) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """The schema and the batches of the images in archives, which are absolute paths or URLs.
+def archive_source(archives: Sequence[str], covers: Scope) -> Source:
+    """Return the images in archives, given by absolute paths or URLs.
 
-    An archive that cannot be read to its end gives the images before the damage, and a record of
-    its own, whose error says where that is. One that cannot be opened gives a record to be tried.
-    UsageError if nothing can be read of the only one, TemporaryError for faults of a remote store
-    that may pass. `skipped` counts what is no image, `damaged` gets the archives with an error;
-    both grow while the batches are read.
+    `covers(archive)` returns whether the source includes an archive. One that cannot be read to
+    its end gives the images before the damage, and a record of its own whose error says where that
+    is; one that cannot be opened gives a record for a worker to try. UsageError if nothing can be
+    read from the only archive, TemporaryError for faults of a remote store that may pass.
     """
+    skipped: Counter[str] = Counter()
+    damaged: set[str] = set()  # their members beyond the damage are not listed, but not gone
     is_only = len(archives) == 1
     rows = chain.from_iterable(_rows(each, skipped, damaged, is_only) for each in archives)
     first = list(islice(rows, 1))
     if is_only and first and first[0][0] == archives[0]:
         raise UsageError(f"{archives[0]}: {first[0][2]['error']}")
-    return ARCHIVE_SCHEMA, _batches(chain(first, rows))
+
+    def scope(uri: str) -> bool:
+        archive = container_of(uri)
+        return archive not in damaged and covers(archive)
+
+    return Source(ARCHIVE_SCHEMA, _batches(chain(first, rows)), skipped, scope)
 
 
-def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
+def _batches(rows: Iterator[Row]) -> Batches:
     while part := list(islice(rows, BATCH_ROWS)):
         columns = zip(zip(*part, strict=True), ARCHIVE_SCHEMA.types, strict=True)
         arrays = [pa.array(values, kind) for values, kind in columns]
@@ -76,6 +81,7 @@ def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
 
 
 def _rows(archive: str, skipped: Counter[str], damaged: set[str], is_only: bool) -> Iterator[Row]:
+    """Yield the rows of an archive; add it to `damaged` if it cannot be read to its end."""
     version = None
     try:
         version = container_version(archive)
@@ -103,12 +109,8 @@ def _rows(archive: str, skipped: Counter[str], damaged: set[str], is_only: bool)
 
 def _row(archive: str, version: str | None, image: _Entry, json: str | None) -> Row:
     uri = archive if image.key is None else f"tar://{_text(image.name)}::{archive}"
-    member = {
-        "container": archive,
-        "offset": image.offset,
-        "size": image.size,
-        "error": image.error,
-    }
+    place = {"container": archive, "offset": image.offset, "size": image.size}
+    member = place | {"error": image.error}
     return uri, version, member, image.key and _text(image.key), json
 
 
@@ -121,9 +123,9 @@ def _text(name: str) -> str:
 
 
 def _entries(archive: str, skipped: Counter[str]) -> Iterator[_Entry]:
-    """The images and sidecars of an archive, and last, if it is damaged, the archive itself.
+    """Yield the images and sidecars of an archive and last, if it is damaged, the archive itself.
 
-    FetchError or OSError if nothing can be read because it cannot be opened.
+    FetchError or OSError if it cannot be opened.
     """
     end = 0
     try:
@@ -140,27 +142,30 @@ def _entries(archive: str, skipped: Counter[str]) -> Iterator[_Entry]:
     except Exception as error:  # each store, zlib and tarfile have errors of their own
         if isinstance(error, FetchError):
             check_final(archive, error)
-        if end == 0 and _is_no_damage(error):
+        if end == 0 and not _is_damage(error):
             raise
         reason = str(error) or type(error).__name__
         yield _Entry(error=f"the archive cannot be read beyond byte {end}: {reason}")
 
 
-def _is_no_damage(error: Exception) -> bool:
+def _is_damage(error: Exception) -> bool:
     if isinstance(error, FetchError):
-        return error.status is not Status.UNREADABLE
-    return isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
+        return error.status is Status.UNREADABLE
+    return not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile)
 
 
 def _check_rest(file: IO[bytes]) -> None:
-    """Read what follows an archive's end: there gzip checks all that it has unpacked."""
+    """Read on after the end of an archive, where gzip checks all that it has unpacked."""
     while block := file.read(BUFFER):
         if block.strip(b"\0"):
             raise ValueError("another archive follows: join them by tar --concatenate, not by cat")
 
 
 class _Header(tarfile.TarInfo):
-    """A header; where there should be one and is none, TarFile ends as if the archive did."""
+    """A header that raises ReadError if it is damaged.
+
+    TarFile.next would take a damaged header after the first for the end of the archive.
+    """
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Header":
@@ -173,7 +178,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _entry(tar: tarfile.TarFile, header: tarfile.TarInfo, skipped: Counter[str]) -> _Entry | None:
-    """An image or sidecar; None for what is neither, which is counted."""
+    """Return a member that is an image or a sidecar; count others and return None."""
     if header.isdir():
         return None
     match = _KEY_AND_EXTENSION.fullmatch(header.name)

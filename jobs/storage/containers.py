@@ -1,4 +1,4 @@
-"""Files that hold many images: which they are, opening them, and their version."""
+"""Files that hold many images: opening them, and their versions."""
 
 import gzip
 import io
@@ -7,48 +7,40 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import pyarrow.parquet as pq
 from fsspec.archive import AbstractArchiveFileSystem
 
 from captioner.jobs.errors import FetchError
-from captioner.jobs.storage.file_types import _GZIPPED
+from captioner.jobs.storage.file_types import is_gzipped_archive
 from captioner.jobs.storage.filesystems import file_info, filesystem, open_copy
-from captioner.jobs.storage.retry import attempted, retried
-from captioner.jobs.storage.uris import (
-    file_name,
-    file_version,
-    info_version,
-    is_http,
-    is_local,
-    local_path,
-)
+from captioner.jobs.storage.retry import retried, with_retries
+from captioner.jobs.storage.uris import file_version, info_version, is_http, is_local, local_path
 from captioner.schemas.caption_table import Status
 
 READ_AHEAD = 8 * 1024 * 1024  # bytes, of a remote container
 BUFFER = 1024 * 1024  # bytes, of a local one
-T = TypeVar("T")
 
 
 @contextmanager
 def open_container(container: str, read_ahead: int = READ_AHEAD) -> Iterator[IO[bytes]]:
-    """The file at a path or URL, which may seek, and reads ahead. FetchError if it cannot be."""
+    """Open the file at a path or URL, to read ahead and to seek; FetchError if that fails."""
     if is_local(container):
         with open(local_path(container), "rb", buffering=BUFFER) as file:  # noqa: PTH123
             yield file
     else:
-        with attempted(container, partial(_open_remote, container, read_ahead)) as file:
+        with with_retries(container, partial(_open_remote, container, read_ahead)) as file:
             yield file
 
 
 @contextmanager
 def open_archive(archive: str) -> Iterator[IO[bytes]]:
-    """The bytes of a tar archive, unpacked if it is compressed: then to be read forwards only."""
+    """Open a tar archive; one that has to be decompressed can only be read forwards."""
     with open_container(archive) as file:
-        if file_name(archive).lower().endswith(_GZIPPED):
+        if is_gzipped_archive(archive):
             with gzip.GzipFile(fileobj=file) as unpacked:
-                yield unpacked  # type: ignore[misc]  # a GzipFile is no IO to typeshed
+                yield unpacked  # type: ignore[misc]  # typeshed does not count a GzipFile as IO
         else:
             yield file
 
@@ -57,7 +49,7 @@ def open_archive(archive: str) -> Iterator[IO[bytes]]:
 def open_parquet(
     file: str, buffer: int = 0, read_ahead: int = READ_AHEAD
 ) -> Iterator[pq.ParquetFile]:
-    """A Parquet file. With a `buffer`, in bytes, columns are read by and by, not as a whole."""
+    """Open a Parquet file; with a `buffer`, in bytes, columns are streamed, not read as a whole."""
     if is_local(file):
         with pq.ParquetFile(local_path(file), buffer_size=buffer) as opened:
             yield opened
@@ -70,15 +62,16 @@ def open_parquet(
 
 
 def container_version(container: str) -> str | None:
-    """Changes whenever the file does; None where a store does not tell. FetchError if it is gone.
+    """Return a version that changes whenever the file does; FetchError if the file is gone.
 
-    Of a local file time and size, of a remote one its ETag, or time and size.
+    Modification time and size of a local file; the ETag, or time and size, of a remote one; None
+    if the store reports neither.
     """
-    return attempted(container, partial(_version, container))
+    return with_retries(container, partial(_version, container))
 
 
 def _open_remote(container: str, read_ahead: int) -> IO[bytes]:
-    """A file that reads ahead, or a copy where only the whole file can be had."""
+    """Open a remote file that reads ahead, or a copy if the store only gives whole files."""
     fs, path = filesystem(container)
     if isinstance(fs, AbstractArchiveFileSystem):
         return open_copy(container)
@@ -86,11 +79,11 @@ def _open_remote(container: str, read_ahead: int) -> IO[bytes]:
     if is_http(container) and not _gives_ranges(file):
         file.close()
         return open_copy(container)
-    return _Patient(file)  # type: ignore[return-value]  # no IO to typeshed
+    return RetryingFile(file)  # type: ignore[return-value]  # typeshed does not count it as IO
 
 
 def _gives_ranges(file: Any) -> bool:
-    """Whether an HTTP server gives a part of a file, which one need not do, nor say."""
+    """Return whether an HTTP server gives parts of a file, by asking for one."""
     from fsspec.implementations.http import HTTPFile
 
     if not isinstance(file, HTTPFile):
@@ -102,8 +95,8 @@ def _gives_ranges(file: Any) -> bool:
     return True
 
 
-class _Patient(io.RawIOBase):
-    """A remote file whose reads are retried where they failed, unseen by who unpacks it."""
+class RetryingFile(io.RawIOBase):
+    """A remote file that retries failed reads, so that gzip and pyarrow never see them fail."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -138,6 +131,6 @@ def _version(container: str) -> str | None:
     if not is_local(container):
         return info_version(file_info(container))
     status = os.stat(local_path(container))  # noqa: PTH116
-    if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
+    if not stat.S_ISREG(status.st_mode):  # a pipe would block forever
         raise FetchError(Status.FETCH_FAILED, "not a regular file")
     return file_version(status)

@@ -199,7 +199,7 @@ def fetch_error(error: Exception) -> FetchError:
     return FetchError(failure_status(error), text)
 
 
-def fetched(read: Callable[[], T]) -> T:
+def as_fetch_error(read: Callable[[], T]) -> T:
     """Call `read`; convert its errors to FetchError, with `unreadable` for a damaged file."""
     try:
         return undamaged(read)

@@ -5,66 +5,91 @@ import pyarrow as pa
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.uris import file_name
 
-_PLAIN = (".tar",)
-_GZIPPED = (".tar.gz", ".tgz")
-ARCHIVE_SUFFIXES = (*_PLAIN, *_GZIPPED)
-
-
-def is_archive(name: str) -> bool:
-    """Whether the name of a file, or a URL, ends like a tar archive's."""
-    return file_name(name).lower().endswith(ARCHIVE_SUFFIXES)
-
-
-def is_parquet(name: str) -> bool:
-    """Whether the name of a file, or a URL, ends like a Parquet file's."""
-    return file_name(name).lower().endswith(".parquet")
-
-
-def container_of(uri: str) -> str:
-    """What the image with a URI is in, if it is in a container; else the URI itself."""
-    if uri.startswith("tar://"):
-        return uri.partition("::")[2]
-    return uri.rpartition("#row=")[0] or uri
-
-
 # What Pillow reads, and HEIC, so that iPhone photographs are reported rather than passed over.
 IMAGE_SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
+_GZIPPED_ARCHIVES = (".tar.gz", ".tgz")
+ARCHIVE_SUFFIXES = (".tar", *_GZIPPED_ARCHIVES)
+_GZIPPABLE_MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
+_GZIPPED_MANIFESTS = tuple(f"{suffix}.gz" for suffix in _GZIPPABLE_MANIFESTS)
+MANIFEST_SUFFIXES = (*_GZIPPABLE_MANIFESTS, *_GZIPPED_MANIFESTS, ".parquet")
+IMAGE = "image"  # the column name that decides between several columns of bytes
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name ends like an image's."""
-    stem, dot, suffix = _last(name).rpartition(".")
+    """Return whether a file name, alone or after its folders, ends like an image's."""
+    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
     return bool(stem) and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES
 
 
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
+def is_archive(name: str) -> bool:
+    """Return whether a file name or a URL ends like a tar archive's."""
+    return file_name(name).lower().endswith(ARCHIVE_SUFFIXES)
 
 
-IMAGE = "image"  # the column's name that decides between several
+def is_gzipped_archive(name: str) -> bool:
+    """Return whether a file name or a URL ends like a compressed tar archive's."""
+    return file_name(name).lower().endswith(_GZIPPED_ARCHIVES)
 
 
-def _image_column(file: str, schema: pa.Schema) -> str | None:
-    """The column of the images; None without one, UsageError if it might be several."""
-    structs = [field.name for field in schema if _is_image_struct(field.type)]
-    binaries = [field.name for field in schema if _is_binary(field.type)]
+def is_parquet(name: str) -> bool:
+    """Return whether a file name or a URL ends like a Parquet file's."""
+    return file_name(name).lower().endswith(".parquet")
+
+
+def manifest_suffix(name: str) -> str | None:
+    """Return the suffix of a manifest's name, lower case, without ".gz"; None for other names."""
+    name = name.lower()
+    suffix = next((suffix for suffix in MANIFEST_SUFFIXES if name.endswith(suffix)), None)
+    return suffix and suffix.removesuffix(".gz")
+
+
+def is_manifest(name: str) -> bool:
+    """Return whether a file name ends like a manifest's."""
+    return manifest_suffix(name) is not None
+
+
+def is_text(name: str) -> bool:
+    """Return whether a file name ends like a text file's: a manifest, or just notes."""
+    return manifest_suffix(name) == ".txt"
+
+
+def is_named_like_a_file(name: str) -> bool:
+    """Return whether a name ends like that of an image, an archive or a manifest, not a folder."""
+    return is_image_name(name) or is_archive(name) or is_manifest(name)
+
+
+def container_of(uri: str) -> str:
+    """Return the container that the image with a URI is in; the URI itself if it is in none."""
+    if uri.startswith("tar://"):
+        return uri.partition("::")[2]
+    return uri.rpartition("#row=")[0] or uri
+
+
+def image_column(file: str, schema: pa.Schema) -> str | None:
+    """Return the column that holds images, or None; UsageError if several columns may."""
+    structs = [field.name for field in schema if is_image_struct(field.type)]
+    binaries = [field.name for field in schema if is_binary(field.type)]
     candidates = structs + binaries
     if IMAGE in candidates:
         return IMAGE
     if len(structs) == 1 or len(candidates) <= 1:
         return next(iter(candidates), None)
     names = ", ".join(candidates)
-    raise UsageError(f"{file} has several columns of bytes: {names}; name that of images {IMAGE}")
+    raise UsageError(
+        f"{file} has several columns of bytes: {names}; rename the one with the images to {IMAGE}"
+    )
 
 
-def _is_image_struct(kind: pa.DataType) -> bool:
+def is_image_struct(kind: pa.DataType) -> bool:
+    """Return whether a type is Hugging Face's for images: a struct with a field `bytes`."""
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
-    return _is_binary(kind.field("bytes").type)
+    return is_binary(kind.field("bytes").type)
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def is_binary(kind: pa.DataType) -> bool:
+    """Return whether a type holds bytes of any length."""
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

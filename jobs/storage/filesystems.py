@@ -1,7 +1,7 @@
-"""Remote stores, by URL, through fsspec: their options, their file systems, their failures.
+"""Remote stores, by URL, through fsspec: their options, their file systems, their files.
 
-Options (`storage_options` of a job) may be secrets: they are in fsspec's own configuration and
-nowhere else, and `reason` takes them out of what stores say.
+Options (`storage_options` of a job) may be secrets: they are kept in fsspec's own configuration
+and nowhere else, and `failures.reason` removes them from the messages of stores.
 """
 
 import copy
@@ -39,7 +39,7 @@ _own_conf = copy.deepcopy(conf)  # from the environment and from fsspec's own fi
 
 
 def configure(options: StorageOptions) -> None:
-    """Have the file systems of this process that are opened from now on use these options."""
+    """Set the options of the file systems that this process opens from now on."""
     conf.clear()
     conf.update(copy.deepcopy(_own_conf))
     for protocol, values in options.items():
@@ -49,9 +49,9 @@ def configure(options: StorageOptions) -> None:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path that this has in it.
+    """Return the file system of a URL, and the path of the URL in it.
 
-    UsageError if a package that it needs is not installed, or nothing knows the protocol.
+    UsageError if the package for it is not installed, or if nothing knows the protocol.
     """
     require_packages(url)
     inner, container = split_chain(url)
@@ -70,26 +70,26 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @functools.lru_cache(maxsize=4)
 def _archive(url: str) -> Any:
-    """An archive, which fsspec would open, and read the contents of, for each of its files."""
+    """Return an archive, cached: fsspec would open it and read its index for each of its files."""
     return url_to_fs(url)[0]
 
 
 def _set_http_timeouts() -> None:
-    """aiohttp's own would end a long download after five minutes, and a silent one no sooner."""
+    """Time out silent downloads; aiohttp would end any after five minutes, and none sooner."""
     from aiohttp import ClientTimeout
 
     timeout = ClientTimeout(
         total=None, sock_connect=HTTP_CONNECT_SECONDS, sock_read=HTTP_READ_SECONDS
     )
     options = conf.setdefault("http", {})
-    # Both are options of one file system, where those of HTTPS replace the others.
+    # http and https share a file system, in which the options of https replace the others.
     for table in (options, conf.get("https", options)):
         if table is options or "client_kwargs" in table:
             table.setdefault("client_kwargs", {}).setdefault("timeout", timeout)
 
 
 def require_packages(url: str) -> None:
-    """UsageError that says what to install for a URL."""
+    """Raise UsageError that says what to install if a package for a URL is missing."""
     for part in url.split("::"):
         protocol = scheme(part)
         try:
@@ -103,12 +103,12 @@ def require_packages(url: str) -> None:
 
 
 def file_info(url: str) -> Mapping[str, Any]:
-    """What a store tells of a file; of an HTTP server the error, too, which fsspec hides."""
+    """Return the info of a file; raise the error of an HTTP server that fsspec hides."""
     fs, path = filesystem(url)
     try:
         info: Mapping[str, Any] = fs.info(path)
     except FileNotFoundError as error:
-        hidden = error.__cause__  # whatever goes wrong by HTTP
+        hidden = error.__cause__  # any failure of HTTP
         if isinstance(hidden, Exception) and is_http(url):
             raise hidden from None
         raise
@@ -116,19 +116,19 @@ def file_info(url: str) -> Mapping[str, Any]:
 
 
 def open_stream(url: str) -> io.BufferedReader:
-    """A remote file, to be read from its beginning to its end.
+    """Open a remote file for reading from its beginning to its end.
 
     OSError if that fails, TemporaryError for faults that may pass.
     """
     with reading_errors(url):
         fs, path = filesystem(url)
-        # Range requests are not known to every HTTP server.
+        # Not every HTTP server knows range requests.
         file = fs.open(path, "rb", **({"block_size": 0} if is_http(url) else {}))
     return io.BufferedReader(_Reader(url, file), BUFFER_BYTES)
 
 
 def open_copy(url: str) -> BinaryIO:
-    """A temporary copy of a remote file."""
+    """Open a temporary copy of a remote file."""
     fs, path = filesystem(url)
     file = tempfile.TemporaryFile()  # noqa: SIM115
     with archives_lock if isinstance(fs, AbstractArchiveFileSystem) else nullcontext():
@@ -138,7 +138,7 @@ def open_copy(url: str) -> BinaryIO:
 
 
 class _Reader(io.RawIOBase):
-    """A file of fsspec that may give less than asked for, with the errors of `open_stream`."""
+    """A file of fsspec, which may return fewer bytes than asked for; errors as in `open_stream`."""
 
     def __init__(self, url: str, file: Any) -> None:
         self.url, self.file = url, file

@@ -9,6 +9,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def take_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
+    """Yield the items in order, each after `ahead` more were taken: their work may have begun."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
 def map_ahead(
     pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int
 ) -> Iterator["Future[R]"]:
@@ -17,9 +27,4 @@ def map_ahead(
     At most `ahead` calls are submitted beyond the one that is yielded, so that memory does not grow
     with the number of items. The caller decides when to wait, and what an exception means.
     """
-    waiting: deque[Future[R]] = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft()
-    yield from waiting
+    return take_ahead((pool.submit(function, item) for item in items), ahead)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from captioner.jobs.errors import FetchError, UsageError
-from captioner.jobs.storage.failures import fetch_error, fetched, may_pass, undamaged
+from captioner.jobs.storage.failures import as_fetch_error, fetch_error, may_pass, undamaged
 from captioner.jobs.storage.uris import is_local
 
 T = TypeVar("T")
@@ -14,9 +14,9 @@ FETCH_SECONDS = 120.0  # all attempts together
 
 
 def retried(read: Callable[[float], T]) -> T:
-    """What `read`, which is told how many seconds are left, gives of a remote store.
+    """Call `read(seconds_left)` on a remote store; retry transient failures until the deadline.
 
-    Its errors become FetchErrors, after more attempts where a fault may pass.
+    Other errors, and the last one, become FetchErrors.
     """
     end = time.monotonic() + FETCH_SECONDS
     for delay in (*RETRY_DELAYS, FETCH_SECONDS):
@@ -32,9 +32,6 @@ def retried(read: Callable[[float], T]) -> T:
     raise AssertionError("the last delay is beyond the end")
 
 
-def attempted(container: str, read: Callable[[], T]) -> T:
-    """What `read` gives of a container; its errors become FetchErrors.
-
-    A remote store is asked again after faults that may pass.
-    """
-    return fetched(read) if is_local(container) else retried(lambda _: undamaged(read))
+def with_retries(container: str, read: Callable[[], T]) -> T:
+    """Call `read()` on a container, with retries if it is remote; its errors become FetchErrors."""
+    return as_fetch_error(read) if is_local(container) else retried(lambda _: undamaged(read))

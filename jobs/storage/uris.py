@@ -1,8 +1,7 @@
-"""What names an image: an absolute path of this machine, or a URL.
+"""URIs of images: absolute paths on this machine, or URLs that fsspec opens.
 
-A URL is one that fsspec opens, `zip://a/b.jpg::/data/x.zip` too: what is before `::` is inside of
-what is behind it. On a disk and in a store `::` is a part of a name. Outside of HTTP, `%`, `#`, `?`
-and the like are characters of a name.
+A URL may be a chain: `zip://a/b.jpg::/data/x.zip` names a file in an archive. On a disk and in a
+store `::` is part of a name. Except in HTTP, `%`, `#`, `?` and the like are characters of a name.
 """
 
 import os
@@ -16,24 +15,24 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 PASSWORD = re.compile(rf"{_SCHEME.pattern}[^/:]*:[^/]+@")
-_ARCHIVES = ("zip", "tar", "libarchive")  # in which names of members follow, and no hosts
+_ARCHIVES = ("zip", "tar", "libarchive")  # followed by the name of a member, not by a host
 _FILE_URL = "file://"
 _HTTP = ("http", "https")
 _UNCHAINED = (None, "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", *_HTTP)
 
-# What stores call the tag of an object's content, and the time of its last change.
+# The names that stores use for the tag of an object's content, and for its last change.
 _TAGS = ("ETag", "etag")
 _TIMES = ("mtime", "LastModified", "Last-Modified", "last_modified", "updated", "modify", "created")
 
 
 def scheme(uri: str) -> str | None:
-    """The scheme of a URL, lower case; None for a path."""
+    """Return the scheme of a URL in lower case; None for a path."""
     match = _SCHEME.match(uri)
     return match[1].lower() if match else None
 
 
 def is_local(uri: str) -> bool:
-    """Whether `uri` is a path or a file:// URL."""
+    """Return whether a URI is a path or a file:// URL."""
     return scheme(uri) in (None, "file")
 
 
@@ -42,13 +41,13 @@ def is_http(uri: str) -> bool:
 
 
 def scheme_with_password(url: str) -> str | None:
-    """The scheme of a URL, or of what it is inside of, with `user:password@`; None without one."""
+    """Return the scheme of a part of a URL that has `user:password@`; None if no part has one."""
     parts = (part for part in url.split("::") if scheme(part) not in (*_ARCHIVES, "file"))
     return next((scheme(part) for part in parts if PASSWORD.match(part)), None)
 
 
 def local_path(uri: str) -> str:
-    """The path of a path or of a file:// URL."""
+    """Return the path of a path or of a file:// URL."""
     if scheme(uri) is None:
         return uri
     without_host = re.sub(r"^[^/]*", "", uri[len(_FILE_URL) :])
@@ -56,25 +55,25 @@ def local_path(uri: str) -> str:
 
 
 def is_chain(url: str) -> bool:
-    """Whether a URL names what is inside of something else."""
+    """Return whether a URL names something inside an archive or the like."""
     return "::" in url and scheme(url) not in _UNCHAINED
 
 
 def split_chain(url: str) -> tuple[str, str]:
-    """What a path or URL names, and what that is inside of with the `::` before it, or ""."""
+    """Split a URI before the `::` of a chain; the second part is "" if it is not a chain."""
     inner, chain, container = url.partition("::") if is_chain(url) else (url, "", "")
     return inner, chain + container
 
 
 def file_name(uri: str) -> str:
-    """The last part of a path or a URL, without an HTTP query."""
+    """Return the last part of a path or URL, without an HTTP query."""
     inner, _ = split_chain(uri)
     path = urlsplit(inner).path if is_http(uri) else inner
     return path.rstrip("/").rpartition("/")[2]
 
 
 def parent_folder(uri: str) -> str:
-    """The folder of a file."""
+    """Return the folder of a file."""
     if is_local(uri):
         return os.path.dirname(uri)  # noqa: PTH120
     inner, container = split_chain(uri)
@@ -85,7 +84,7 @@ def parent_folder(uri: str) -> str:
 
 
 def below(folder: str, name: str) -> str:
-    """The path or URL of what a folder calls `name`."""
+    """Return the path or URL of `name` in a folder."""
     if is_local(folder):
         return os.path.join(folder, name)  # noqa: PTH118
     inner, container = split_chain(folder)
@@ -93,17 +92,17 @@ def below(folder: str, name: str) -> str:
 
 
 def name_below(uri: str, folder: str) -> str:
-    """What a folder calls a file in it, or in folders in it: the inverse of `below`."""
+    """Return the name, relative to a folder, of a file below it: the inverse of `below`."""
     inner, container = split_chain(folder)
     return uri.removesuffix(container).removeprefix(inner).lstrip("/")
 
 
 def image_uri(name: str, folder: str = "") -> str:
-    """The key of an image named in a source; a relative path is relative to `folder`.
+    """Return the key of an image named in a source; a relative path is relative to `folder`.
 
-    Local files become absolute paths, symbolic links unresolved; only a path that is no valid
-    UTF-8, which no table can hold, becomes a file:// URL. URLs stay as given, but for a local
-    archive that they are inside of.
+    Local files become absolute paths, with symbolic links unresolved; a path that is not valid
+    UTF-8, which no table can hold, becomes a file:// URL. URLs stay as given, except that in a
+    chain the archive is named in the same way.
     """
     if not is_local(name):
         inner, container = split_chain(name)
@@ -119,7 +118,7 @@ def image_uri(name: str, folder: str = "") -> str:
 
 
 def _joined(folder: str, name: str) -> str:
-    """What a manifest in a remote folder calls `name`; a path outside of HTTP may be absolute."""
+    """Return the URL of `name` in a remote folder; outside HTTP, absolute paths are local."""
     if is_http(folder):
         return urljoin(f"{folder}/", name if name.startswith("/") else f"./{name}")
     if name.startswith("/"):
@@ -130,7 +129,7 @@ def _joined(folder: str, name: str) -> str:
 
 
 def image_version(uri: str) -> str | None:
-    """The version of a local file; None if it is missing, and for URLs."""
+    """Return the version of a local file; None if it is missing, and for URLs."""
     if not is_local(uri):
         return None
     try:
@@ -140,15 +139,15 @@ def image_version(uri: str) -> str | None:
 
 
 def file_version(status: os.stat_result) -> str:
-    """Modification time in ns and size, "<time>-<size>": changes when the file does."""
+    """Return "<modification time in ns>-<size>", which changes when the file does."""
     return f"{status.st_mtime_ns}-{status.st_size}"
 
 
 def info_version(info: Mapping[str, Any]) -> str | None:
-    """The version of a remote file, of what fsspec's `info` or `ls` gives for it.
+    """Return the version of a remote file from what fsspec's `info` or `ls` gives for it.
 
-    Its ETag, or the checksum of a zip archive and the size, or modification time and size; None
-    if the store tells neither.
+    Its ETag, or its checksum in a zip archive and size, or modification time and size; None if
+    the store gives none of them.
     """
     tag = next((str(info[key]) for key in _TAGS if info.get(key)), "")
     if tag:

@@ -1,8 +1,8 @@
-"""Objects listed a second on an S3 server (moto, a process of its own): by us, and by s3fs `find`.
+"""Objects listed per second on an S3 server (moto, in its own process): ours and s3fs `find`.
 
     python tests/benchmarks/listing.py --objects 100000
 
-The server shares this machine, so the figures say how much either adds, not what S3 gives.
+The server shares this machine, so the figures show the overhead of each, not the speed of S3.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from captioner.jobs.sources.open_source import open_source  # noqa: E402
 from captioner.jobs.storage.filesystems import configure  # noqa: E402
 from tests.support.servers import CREDENTIALS, S3Server, moto_server  # noqa: E402
 
-AT_ONCE = 32  # objects that are put at the same time
+AT_ONCE = 32  # objects uploaded at the same time
 
 
 def main() -> None:
-    """Fill a bucket, list it both ways, print objects/s and their ratio."""
+    """Fill a bucket, list it both ways, and print objects/s and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objects", type=int, default=100_000)
     parser.add_argument("--prefixes", type=int, default=10)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def fill(server: S3Server, objects: int, prefixes: int) -> str:
-    """The URL of a bucket with objects of three bytes."""
+    """Create a bucket with objects of three bytes; return its URL."""
     bucket = server.bucket({})
     fs = s3fs.S3FileSystem(endpoint_url=server.endpoint, asynchronous=True)
     names = iter([f"{n % prefixes:03d}/{n:08d}.jpg" for n in range(objects)])
@@ -71,7 +71,7 @@ def list_by_find(server: S3Server, bucket: str) -> int:
 
 
 def best(rounds: int, listing: Callable[[], int], objects: int) -> float:
-    """Objects/s of the fastest round."""
+    """Return the objects/s of the fastest round."""
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()

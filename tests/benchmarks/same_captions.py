@@ -3,9 +3,9 @@
     python tests/benchmarks/same_captions.py PHOTOGRAPHS [--images 200]
 
 PHOTOGRAPHS is a folder of image files. They are read from local files, from an S3 server and an
-HTTP server that run as processes of their own, from archives and from Parquet files. Prints a line
-for each kind: images, captions that differ from those of the folder, and images a second. Exits 1
-if one differs.
+HTTP server in processes of their own, from archives and from Parquet files. Prints a line for each
+source: images, captions that differ from those of the folder, and images per second. Exits with 1
+if any caption differs.
 """
 
 import argparse
@@ -32,13 +32,13 @@ from distributed import LocalCluster
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 from captioner.jobs import JobConfig, run_job
-from tests.sources.test_s3_inventory import version, write_inventory
+from tests.support.inventories import version, write_inventory
 from tests.support.servers import CREDENTIALS, S3Server, moto_server
 from tests.support.tables import read_table
 
 
 def main() -> int:
-    """Caption the photographs from each source and compare."""
+    """Caption the photographs from each source, and compare the captions."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--images", type=int, default=200)
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def compare(sources: dict[str, str], folder: Path, s3: S3Server, scheduler: str) -> int:
-    """Print how many captions of each source differ from those of the first."""
+    """Print for each source how many captions differ from those of the first."""
     expected: list[str] = []
     differ = 0
     print(f"{'source':<24} {'images':>6} {'differ':>6} {'images/s':>8}", flush=True)
@@ -88,7 +88,7 @@ def in_order_of_content(out: Path) -> list[str]:
 
 
 def local_sources(folder: Path, photos: Path) -> dict[str, str]:
-    """The photographs as they are, in manifests, and in containers."""
+    """Write manifests and containers of the photographs; return all local sources."""
     paths = sorted(photos.iterdir())
     frame = pd.DataFrame({"image_uri": [f"photos/{path.name}" for path in paths]})
     frame.to_csv(folder / "list.csv", index=False)
@@ -122,7 +122,7 @@ def local_sources(folder: Path, photos: Path) -> dict[str, str]:
 
 
 def remote_sources(folder: Path, photos: Path, s3: S3Server, http: str) -> dict[str, str]:
-    """The same on the S3 server, listed or as inventories have it, and on the HTTP server."""
+    """Upload them to the servers; return sources in S3, by listing and by inventory, and HTTP."""
     fs = s3fs.S3FileSystem(endpoint_url=s3.endpoint)
     fs.call_s3("create_bucket", Bucket="photos")
     for path in photos.iterdir():
@@ -150,7 +150,7 @@ def remote_sources(folder: Path, photos: Path, s3: S3Server, http: str) -> dict[
 
 @contextmanager
 def http_server(folder: Path) -> Iterator[str]:
-    """The URL of a server of a folder, which is a process of its own."""
+    """Serve a folder over HTTP in another process; yield the URL."""
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -1,4 +1,4 @@
-"""Manifests of each kind, alone and several in a folder; test_source.py has their columns."""
+"""Manifests of each format, one and several in a folder; test_open_source.py tests columns."""
 
 import gzip
 import json
@@ -18,7 +18,13 @@ from pyarrow import csv
 from captioner.jobs.errors import UsageError
 from captioner.jobs.planning.partitions import read_partition
 from captioner.jobs.planning.plan import make_plan
-from captioner.jobs.sources.manifests import formats as manifest_kinds
+from captioner.jobs.sources.manifests import (
+    csv_files,
+    jsonl_files,
+    parquet_files,
+    streams,
+    text_files,
+)
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.table.keys import Redo
 from captioner.jobs.table.layout import OutFolder
@@ -38,7 +44,7 @@ def uris(source: Path) -> list[str]:
 
 
 def names(source: Path, folder: Path) -> list[str]:
-    """The images relative to a folder."""
+    """Return the names of the images relative to a folder."""
     return [str(Path(uri).relative_to(folder)) for uri in uris(source)]
 
 
@@ -61,7 +67,7 @@ def with_gzip_command(path: Path, text: str) -> None:
 
 
 def two_members(path: Path, text: str) -> None:
-    """As `cat a.gz b.gz` and parallel compressors write them."""
+    """Write gzip in two members, as `cat a.gz b.gz` and parallel compressors do."""
     half = len(text) // 2
     path.write_bytes(gzip.compress(text[:half].encode()) + gzip.compress(text[half:].encode()))
 
@@ -139,6 +145,13 @@ def test_a_text_file_without_lines_lists_nothing(tmp_path: Path) -> None:
 # Damage, and memory
 
 
+def limit(monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> None:
+    """Set a limit in all modules that use it."""
+    for module in (csv_files, jsonl_files, parquet_files, streams, text_files):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, value)
+
+
 @pytest.mark.parametrize("suffix", [".csv.gz", ".jsonl.gz", ".txt.gz"])
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
 def test_a_truncated_gzip_file_is_an_error_that_names_it(
@@ -150,15 +163,13 @@ def test_a_truncated_gzip_file_is_an_error_that_names_it(
     path = write(tmp_path, {f"list{suffix}": text}) / f"list{suffix}"
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(
-        UsageError, match=rf"cannot read the manifest .*list{suffix}: .*(cated|empt)"
-    ):
+    with pytest.raises(UsageError, match=rf"cannot read .*list{suffix}: .*(cated|empt)"):
         rows(path)
 
 
-def test_what_only_claims_to_be_gzip_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_gz_file_that_is_not_gzip_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "list.csv.gz").write_text("image_uri\na.jpg\n")
-    with pytest.raises(UsageError, match=r"cannot read the manifest .*list\.csv\.gz"):
+    with pytest.raises(UsageError, match=r"cannot read .*list\.csv\.gz"):
         rows(tmp_path / "list.csv.gz")
 
 
@@ -191,8 +202,8 @@ def damaged_parquet(path: Path) -> None:
 def test_rows_arrive_before_the_rest_of_the_file_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: Callable[[Path], None]
 ) -> None:
-    monkeypatch.setattr(manifest_kinds, "MAX_LINE", 1000)
-    monkeypatch.setattr(manifest_kinds, "BATCH_ROWS", 100)
+    limit(monkeypatch, "MAX_LINE", 1000)
+    limit(monkeypatch, "BATCH_ROWS", 100)
     damage(tmp_path / name)
     batches = open_source(tmp_path / name).batches
     assert next(batches).num_rows > 0
@@ -203,7 +214,7 @@ def test_rows_arrive_before_the_rest_of_the_file_is_read(
 def test_a_long_jsonl_file_is_never_in_memory_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifest_kinds, "BATCH_ROWS", 100)
+    limit(monkeypatch, "BATCH_ROWS", 100)
     line = json.dumps({"image_uri": "a.jpg", "text": "x" * 1000}) + "\n"
     path = write(tmp_path, {"list.jsonl.gz": line * 10_000}) / "list.jsonl.gz"
     tracemalloc.start()
@@ -215,10 +226,10 @@ def test_a_long_jsonl_file_is_never_in_memory_as_a_whole(
 
 
 @pytest.mark.parametrize("name", ["list.txt", "list.jsonl.gz"])
-def test_a_line_without_end_is_an_error_and_is_not_read(
+def test_an_endless_line_is_an_error_and_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(manifest_kinds, "MAX_LINE", 1000)
+    limit(monkeypatch, "MAX_LINE", 1000)
     write(tmp_path, {name: '{"image_uri": "a.jpg"}\n' + " " * 10_000})
     with pytest.raises(UsageError, match=rf"{name}: line 2 is too long; the limit is 1000 bytes"):
         rows(tmp_path / name)
@@ -232,9 +243,7 @@ def test_a_line_without_end_is_an_error_and_is_not_read(
     [('"open', ""), ('"open', '/3.jpg,"quoted"\n'), ('"open', "/3.jpg,x\n" * 2_000_000)],
     ids=["to-the-end", "to-another-value", "to-the-end-of-much"],
 )
-def test_a_quotation_mark_that_is_not_closed_loses_no_image(
-    tmp_path: Path, value: str, after: str
-) -> None:
+def test_an_unclosed_quotation_mark_loses_no_image(tmp_path: Path, value: str, after: str) -> None:
     for end in ("\n", "\r\n", "\r"):
         text = f"image_uri,alt\n/1.jpg,{value}\n/2.jpg,x\n{after}".replace("\n", end)
         (tmp_path / "a.csv").write_text(text, newline="")
@@ -296,7 +305,7 @@ def test_types_are_unified_over_the_files(tmp_path: Path) -> None:
     assert table["y"].to_pylist() == ["1", "text", None]
 
 
-def test_types_that_contradict_each_other_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_contradicting_types_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     one, two = (pa.table({"image_uri": ["a"], "id": [value]}) for value in (1, "1"))
     write(tmp_path, {"1.parquet": one, "2.parquet": two})
     with pytest.raises(
@@ -336,7 +345,7 @@ def test_files_of_every_kind_may_be_in_key_value_folders(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"a\.csv has several columns named k"):
         open_source(tmp_path / "csv")
     write(tmp_path / "bad", {"k=%FF/a.txt": "a.jpg"})
-    with pytest.raises(UsageError, match=r"cannot read the manifest .*a\.txt"):
+    with pytest.raises(UsageError, match=r"cannot read .*a\.txt"):
         open_source(tmp_path / "bad")
 
 
@@ -350,7 +359,7 @@ def test_manifests_in_other_folders_are_skipped_and_counted(tmp_path: Path) -> N
         open_source(tmp_path)
 
 
-def test_text_beside_manifests_is_taken_for_notes(tmp_path: Path) -> None:
+def test_text_beside_manifests_counts_as_notes(tmp_path: Path) -> None:
     write(tmp_path, {"a.csv": "image_uri\na.jpg\n", "README.txt": "where the list is from"})
     batches = [batch.to_pylist() for batch in open_source(tmp_path).batches]
     assert [row["image_uri"] for rows in batches for row in rows] == [str(tmp_path / "a.jpg")]
@@ -370,9 +379,7 @@ def test_manifests_of_several_kinds_are_an_error_that_names_two(tmp_path: Path) 
         ("image_uri,id\na,1\n,2\n", r"2\.csv: row 2 has no image_uri"),
     ],
 )
-def test_a_fault_in_one_of_several_files_is_told_by_its_name(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_an_error_in_one_of_several_files_names_it(tmp_path: Path, text: str, message: str) -> None:
     write(tmp_path, {"1.csv": "image_uri,id\na,1\n", "2.csv": text})
     with pytest.raises(UsageError, match=message):
         rows(tmp_path)

@@ -49,7 +49,7 @@ def test_a_directory_is_listed_recursively_in_the_order_of_names(tmp_path: Path)
     assert uris(tmp_path) == [str(tmp_path / name) for name in expected]
 
 
-def test_what_is_hidden_or_no_image_is_skipped_and_counted(tmp_path: Path) -> None:
+def test_hidden_files_and_other_files_are_skipped_and_counted(tmp_path: Path) -> None:
     touch(tmp_path, ["a.jpg", ".hidden.jpg", ".cache/b.jpg", "notes.txt", "README"])
     source = open_source(tmp_path)
     assert sum(batch.num_rows for batch in source.batches) == 1
@@ -122,7 +122,7 @@ def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     assert uris(photos) == [str(photos / "a/1.jpg"), str(photos / "linked/2.jpg")]
 
 
-def test_a_broken_link_to_an_image_is_an_image_of_the_job(tmp_path: Path) -> None:
+def test_a_broken_link_named_like_an_image_is_listed(tmp_path: Path) -> None:
     (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
     assert rows(tmp_path) == [{"image_uri": str(tmp_path / "gone.jpg"), "image_version": None}]
 
@@ -161,7 +161,7 @@ def test_a_folder_whose_mount_is_dead_is_counted(
     assert source.skipped == {"unreadable folders": 1}
 
 
-def test_of_a_large_folder_little_is_in_memory(tmp_path: Path) -> None:
+def test_listing_a_large_folder_takes_little_memory(tmp_path: Path) -> None:
     touch(tmp_path, [f"photograph {n:06d}.jpg" for n in range(10_000)])
     tracemalloc.start()
     try:
@@ -321,7 +321,7 @@ def test_a_manifest_without_rows_lists_nothing(tmp_path: Path, name: str, text: 
     assert rows(manifest(tmp_path, name, text)) == []
 
 
-def test_text_that_lies_in_a_directory_is_a_manifest_only_if_it_looks_like_one(
+def test_text_in_a_directory_is_a_manifest_only_if_it_looks_like_one(
     tmp_path: Path,
 ) -> None:
     touch(tmp_path / "elsewhere", ["0a1b"])
@@ -343,11 +343,11 @@ def test_text_that_lies_in_a_directory_is_a_manifest_only_if_it_looks_like_one(
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("list.csv", "", "cannot read the manifest"),
+        ("list.csv", "", "cannot read"),
         ("list.csv", "path,id\na.jpg,1\n", "has no column image_uri; its columns are: path, id"),
         ("list.csv", "image_uri,id,id\na.jpg,1,2\n", "several columns named id"),
         ("list.csv", "image_uri,id\na.jpg,1\n,2\n", "row 2 has no image_uri"),
-        ("list.csv", "image_uri,id\na.jpg,1\nb.jpg\n", "cannot read the manifest"),
+        ("list.csv", "image_uri,id\na.jpg,1\nb.jpg\n", "cannot read"),
         ("list.jsonl", '{"image_uri": "a.jpg"}\n{', "line 2 is not JSON"),
         ("list.jsonl", '["a.jpg"]\n', "line 1 is not a JSON object"),
         ("list.jsonl", '{"image_uri": "a.jpg"}\n{"id": 1}\n', "row 2 has no image_uri"),
@@ -355,7 +355,7 @@ def test_text_that_lies_in_a_directory_is_a_manifest_only_if_it_looks_like_one(
         ("list.jsonl", '{"image_uri": "a.jpg", "id": 1, "id": 2}\n', "line 1 has several .* 'id'"),
         ("list.jsonl", "", "has no column image_uri"),
         ("list.tsv", "image_uri\tid\na.jpg\t1\n\t2\n", "row 2 has no image_uri"),
-        ("list.parquet", "text", "cannot read the manifest"),
+        ("list.parquet", "text", "cannot read"),
     ],
 )
 def test_a_broken_manifest_is_an_error_that_says_where(
@@ -367,7 +367,7 @@ def test_a_broken_manifest_is_an_error_that_says_where(
 
 def test_a_manifest_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(b'image_uri\n"\xff.jpg"\n')
-    with pytest.raises(UsageError, match=r"cannot read the manifest .*list\.csv: .*UTF8"):
+    with pytest.raises(UsageError, match=r"cannot read .*list\.csv: .*UTF8"):
         rows(tmp_path / "list.csv")
     for name, line in (("list.jsonl", b'{"image_uri": "%s.jpg"}\n'), ("list.txt", b"%s.jpg\r\n")):
         (tmp_path / name).write_bytes(line % b"a" + b"\n" + line % b"\xff")

@@ -1,4 +1,4 @@
-"""Manifests by URL: of every kind on every store, and what is wrong with some."""
+"""Manifests by URL: every format on every store, and damaged ones."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("empty_memory")
 
 
 def manifests(start: str) -> dict[str, bytes]:
-    """A manifest of each kind; all list the same two images and a column `id`."""
+    """Return a manifest of each format; all list the same two images and a column `id`."""
     names = ["a.jpg", "../b c.jpg"]
     table = pa.table({"image_uri": names, "id": ["1", "2"]})
     csv = "image_uri,id\n" + "".join(f"{name},{n}\n" for n, name in enumerate(names, 1))
@@ -72,14 +72,14 @@ def test_remote_manifests_in_key_value_folders_have_their_columns(s3: S3Server) 
     assert source.skipped == {"hidden": 1}
 
 
-def test_the_query_of_a_manifest_is_no_folder_of_it(http_server: HttpServer) -> None:
+def test_the_query_of_a_manifest_url_names_no_folder(http_server: HttpServer) -> None:
     (http_server.folder / "list.csv").write_text("image_uri\na.jpg\n")
     source = open_source(f"{http_server.url}/list.csv?credential=key/2024&signature=a/b")
     assert source.schema.names == ["image_uri", "image_version"]
     assert [uri for uri, _ in read(source)] == [f"{http_server.url}/a.jpg"]
 
 
-def test_absolute_names_in_a_remote_manifest_stay_what_they_are(s3: S3Server) -> None:
+def test_absolute_names_in_a_remote_manifest_stay_as_they_are(s3: S3Server) -> None:
     text = "/x.jpg\nhttps://host/a?b=1\nzip://a.jpg::x.zip\nzip://a.jpg::/x.zip\n"
     bucket = s3.bucket({"d/list.txt": text.encode()})
     assert uris(f"{bucket}/d/list.txt") == [
@@ -91,12 +91,12 @@ def test_a_damaged_remote_manifest_is_an_error_that_says_where(s3: S3Server) -> 
     damaged = gzip.compress(b"image_uri\na.jpg\n")[:-9]
     bucket = s3.bucket({"a.csv.gz": damaged, "b.csv.gz": b"", "c.parquet": b"PAR1"})
     for name in ("a.csv.gz", "b.csv.gz", "c.parquet"):
-        with pytest.raises(UsageError, match=rf"cannot read the manifest {bucket}/{name}"):
+        with pytest.raises(UsageError, match=rf"cannot read {bucket}/{name}"):
             uris(f"{bucket}/{name}")
 
 
 class _BreaksOff(BaseHTTPRequestHandler):
-    """Serves what begins like a manifest, and ends before the length that it has told."""
+    """A server of manifests that end before their Content-Length."""
 
     def do_GET(self) -> None:
         self.send_response(200)

@@ -76,9 +76,7 @@ def test_the_folders_of_an_http_server_are_listed_by_their_pages(http_server: Ht
 
 
 @pytest.mark.parametrize("store", ["s3", "memory", "zip"])
-def test_odd_names_survive_the_way_from_listing_to_bytes(
-    tmp_path: Path, s3: S3Server, store: str
-) -> None:
+def test_odd_names_survive_from_listing_to_bytes(tmp_path: Path, s3: S3Server, store: str) -> None:
     names = [*ODD_NAMES, *(ODD_ON_S3 if store == "s3" else ())]
     files = {f"d/{name}.jpg": name.encode() for name in names}
     if store == "s3":
@@ -181,7 +179,7 @@ def test_a_glob_finds_the_same_locally_and_remotely(
         assert source.skipped == skipped
 
 
-def test_a_glob_of_some_depth_does_not_list_what_is_deeper(
+def test_a_glob_of_fixed_depth_does_not_list_deeper_folders(
     tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = s3.bucket(FILES)
@@ -213,7 +211,7 @@ def test_folders_that_may_not_be_listed_are_counted(monkeypatch: pytest.MonkeyPa
     assert source.skipped == {"unreadable folders": 1}
 
 
-def test_a_page_that_links_to_what_is_gone_is_listed_without_it(http_server: HttpServer) -> None:
+def test_a_page_is_listed_without_its_dead_links(http_server: HttpServer) -> None:
     links = "".join(f'<a href="{name}">x</a>' for name in ("gone/", "./", "../", "a.jpg", "?C=N"))
     (http_server.folder / "index.html").write_text(links)
     source = open_source(f"{http_server.url}/")
@@ -228,6 +226,17 @@ def test_names_that_no_url_can_hold_are_counted(tmp_path: Path) -> None:
     source = open_source(f"zip://::{archive}")
     assert len(read(source)) == 1
     assert source.skipped == {"names that no URL can hold": 1}
+
+
+@pytest.mark.parametrize("few_folders", [20, 0])
+def test_folders_in_a_bucket_may_have_no_name(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, few_folders: int
+) -> None:
+    monkeypatch.setattr(s3_listing, "PAGE_KEYS", 2)
+    monkeypatch.setattr(s3_listing, "FEW_FOLDERS", few_folders)
+    names = ["//.h/3.jpg", "//a.jpg", "/b//c.jpg", "d.jpg"]
+    bucket = s3.bucket(dict.fromkeys(names, b"x"))
+    assert uris(bucket) == [f"{bucket}/{name}" for name in names[1:]]
 
 
 # Streams

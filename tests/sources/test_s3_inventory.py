@@ -1,24 +1,16 @@
 """Inventories as Amazon S3 delivers them, on disk and in S3 (moto's server)."""
 
-import csv
-import gzip
-import hashlib
-import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_plus
 
 import boto3
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs.errors import FetchError, UsageError
@@ -27,126 +19,19 @@ from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.sources.s3_inventory import data_files as inventory_files
 from captioner.jobs.sources.source import Source
 from captioner.schemas.caption_table import Status
-from tests.support.photographs import photograph
-
-CSV_SCHEMA = (
-    "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag, StorageClass"
+from tests.support.inventories import (
+    COLUMNS,
+    CURRENT,
+    FOLDER,
+    FORMATS,
+    change,
+    delete_marker,
+    file_schema,
+    version,
+    write_inventory,
+    write_manifest,
 )
-PARQUET_FIELDS = {
-    "bucket": ("required binary bucket (UTF8)", pa.string()),
-    "key": ("required binary key (UTF8)", pa.string()),
-    "version_id": ("optional binary version_id (UTF8)", pa.string()),
-    "is_latest": ("optional boolean is_latest", pa.bool_()),
-    "is_delete_marker": ("optional boolean is_delete_marker", pa.bool_()),
-    "size": ("optional int64 size", pa.int64()),
-    "last_modified_date": (
-        "optional int64 last_modified_date (TIMESTAMP(MILLIS,true))",
-        pa.timestamp("ms", "UTC"),
-    ),
-    "e_tag": ("optional binary e_tag (STRING)", pa.string()),
-    "storage_class": ("optional binary storage_class (UTF8)", pa.string()),
-}
-COLUMNS = list(PARQUET_FIELDS)
-CURRENT = [n for n in COLUMNS if n not in ("version_id", "is_latest", "is_delete_marker")]
-FORMATS = ("CSV", "Parquet")
-FOLDER = "inventories/photos/all/2026-11-01T01-00Z"
-TIME = 1_790_000_000_123  # ms: 2026-09-21T14:13:20.123Z
-
-
-@dataclass(frozen=True)
-class Version:
-    """A row of an inventory, in the order of its columns."""
-
-    bucket: str
-    key: str
-    version_id: str | None
-    is_latest: bool
-    is_delete_marker: bool
-    size: int | None
-    last_modified_date: int
-    e_tag: str | None
-    storage_class: str | None
-
-
-def version(
-    key: str, e_tag: str = "e1", is_latest: bool = True, storage_class: str = "STANDARD"
-) -> Version:
-    return Version("photos", key, "v1", is_latest, False, 7, TIME, e_tag, storage_class)
-
-
-def delete_marker(key: str, is_latest: bool = True) -> Version:
-    return Version("photos", key, "v2", is_latest, True, None, TIME, None, None)
-
-
-def csv_field(name: str, value: Any) -> str:
-    if name == "key":
-        return quote_plus(value, safe="/")
-    if name == "last_modified_date":
-        return "2026-09-21T14:13:20.123Z"
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def write_csv(path: Path, rows: Iterable[Version], columns: list[str]) -> None:
-    with gzip.open(path, "wt", newline="", encoding="ascii") as file:
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
-        for row in rows:
-            values = dict(zip(COLUMNS, astuple(row), strict=True))
-            writer.writerow([csv_field(name, values[name]) for name in columns])
-
-
-def write_parquet(path: Path, rows: Iterable[Version], columns: list[str]) -> None:
-    schema = pa.schema([(name, PARQUET_FIELDS[name][1]) for name in columns])
-    records = [dict(zip(COLUMNS, astuple(row), strict=True)) for row in rows]
-    pq.write_table(pa.Table.from_pylist(records, schema), path, compression="snappy")
-
-
-def file_schema(file_format: str, columns: list[str]) -> str:
-    if file_format == "CSV":
-        names = dict(zip(COLUMNS, CSV_SCHEMA.split(", "), strict=True))
-        return ", ".join(names[name] for name in columns)
-    fields = "; ".join(PARQUET_FIELDS[name][0] for name in columns)
-    return f"message s3.inventory {{  {fields};}}"
-
-
-def write_inventory(
-    root: Path, *files: list[Version], file_format: str = "CSV", columns: list[str] = COLUMNS
-) -> Path:
-    """An inventory in a copy of the destination bucket; returns its manifest.json."""
-    entries = []
-    suffix = {"CSV": "csv.gz", "Parquet": "parquet", "ORC": "orc"}[file_format]
-    for number, rows in enumerate(files):
-        key = f"inventories/photos/all/data/{number}.{suffix}"
-        path = root / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write = write_parquet if file_format == "Parquet" else write_csv
-        write(path, rows, columns)
-        md5 = hashlib.md5(path.read_bytes()).hexdigest()
-        entries.append({"key": key, "size": path.stat().st_size, "MD5checksum": md5})
-    manifest = {
-        "sourceBucket": "photos",
-        "destinationBucket": "arn:aws:s3:::inventory",
-        "version": "2016-11-30",
-        "creationTimestamp": "1793494800000",
-        "fileFormat": file_format,
-        "fileSchema": file_schema(file_format, columns),
-        "files": entries,
-    }
-    return write_manifest(root / FOLDER, manifest)
-
-
-def write_manifest(folder: Path, manifest: object) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "manifest.json"
-    path.write_text(json.dumps(manifest, indent=2))
-    md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    (folder / "manifest.checksum").write_text(f"{md5}\n")
-    (folder.parent / "hive" / "dt=2026-11-01-01-00").mkdir(parents=True, exist_ok=True)
-    (folder.parent / "hive" / "dt=2026-11-01-01-00" / "symlink.txt").write_text("s3://...\n")
-    return path
-
-
-def change(manifest: Path, **fields: object) -> Path:
-    return write_manifest(manifest.parent, json.loads(manifest.read_text()) | fields)
+from tests.support.photographs import photograph
 
 
 def records(source: Source) -> list[tuple[str, str | None]]:
@@ -176,9 +61,7 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_the_records_are_the_keys_as_they_are_with_their_etags(
-    tmp_path: Path, file_format: str
-) -> None:
+def test_the_records_are_the_decoded_keys_and_their_etags(tmp_path: Path, file_format: str) -> None:
     rows = [version(key, f"e{number}") for number, key in enumerate(AWKWARD)]
     manifest = write_inventory(tmp_path, rows, file_format=file_format)
     expected = [(f"s3://photos/{key}", f"e{number}") for number, key in enumerate(AWKWARD)]
@@ -187,7 +70,7 @@ def test_the_records_are_the_keys_as_they_are_with_their_etags(
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_what_is_no_image_is_counted_by_reason(tmp_path: Path, file_format: str) -> None:
+def test_other_objects_are_counted_by_reason(tmp_path: Path, file_format: str) -> None:
     rows = [
         version("a.jpg", "new"),
         version("a.jpg", "old", is_latest=False),
@@ -298,7 +181,7 @@ def test_later_files_are_not_opened_before_they_are_needed(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_of_a_damaged_data_file_no_row_is_used(tmp_path: Path, file_format: str) -> None:
+def test_no_row_of_a_damaged_data_file_is_used(tmp_path: Path, file_format: str) -> None:
     rows = [version(f"{number}.jpg") for number in range(1000)]
     manifest = write_inventory(tmp_path, rows, file_format=file_format)
     (path,) = (tmp_path / "inventories/photos/all/data").iterdir()
@@ -309,7 +192,7 @@ def test_of_a_damaged_data_file_no_row_is_used(tmp_path: Path, file_format: str)
             next(open_source(manifest).batches)
 
 
-def test_a_data_file_whose_md5_is_right_may_still_be_no_such_file(tmp_path: Path) -> None:
+def test_a_data_file_with_the_right_md5_may_still_be_unreadable(tmp_path: Path) -> None:
     manifest = write_inventory(tmp_path, [version("a.jpg")])
     schema = file_schema("Parquet", COLUMNS)
     with pytest.raises(UsageError, match=r"cannot read .*0\.csv\.gz: "):
@@ -318,7 +201,7 @@ def test_a_data_file_whose_md5_is_right_may_still_be_no_such_file(tmp_path: Path
         listed(change(manifest, fileFormat="CSV", fileSchema="Bucket, Key"))
 
 
-def test_a_manifest_that_does_not_fit_its_checksum_is_damaged(tmp_path: Path) -> None:
+def test_a_manifest_that_does_not_match_its_checksum_is_damaged(tmp_path: Path) -> None:
     manifest = write_inventory(tmp_path, [version("a.jpg")])
     manifest.with_name("manifest.checksum").unlink()
     assert keys(manifest) == ["a.jpg"]
@@ -343,7 +226,7 @@ def test_bucket_and_key_are_needed(tmp_path: Path, file_format: str, missing: st
 
 
 @pytest.mark.parametrize("text", ['{"images": []}', "[]", '{"fileFormat": "CSV", "files": []}'])
-def test_other_json_is_no_inventory(tmp_path: Path, text: str) -> None:
+def test_other_json_is_not_an_inventory(tmp_path: Path, text: str) -> None:
     path = tmp_path / "manifest.json"
     path.write_text(text)
     with pytest.raises(UsageError, match="not an S3 Inventory's manifest"):
@@ -376,7 +259,7 @@ def test_the_folder_of_a_configuration_is_its_newest_inventory(tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """The address of a server with S3's API."""
+    """Yield the address of a server with S3's API."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -406,7 +289,7 @@ def wait_for(port: int) -> None:
 
 @pytest.fixture
 def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of the server, which fsspec uses too; its buckets `photos` and `inventory`."""
+    """Yield a client of the server, with buckets `photos` and `inventory`; fsspec uses it, too."""
     login = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
     client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **login)
     for bucket in ("photos", "inventory"):
@@ -422,7 +305,7 @@ def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def upload(s3: Any, root: Path) -> str:
-    """Copy a destination bucket from disk; returns the URL of its manifest.json."""
+    """Copy a destination bucket from disk; return the URL of its manifest.json."""
     for folder, _, names in os.walk(root):
         for name in names:
             path = Path(folder, name)

@@ -1,4 +1,4 @@
-"""Tar archives as other tools write them: what is listed of them, and what of damaged ones."""
+"""Tar archives as other tools write them, whole and damaged: what is listed."""
 
 import errno
 import gzip
@@ -33,7 +33,7 @@ def rows(source: Path | str) -> list[dict[str, Any]]:
 
 
 def names(source: Path | str) -> list[str]:
-    """Of the members listed."""
+    """Return the names of the members listed."""
     uris = [row["image_uri"] for row in rows(source)]
     return [uri.removeprefix("tar://").partition("::")[0] for uri in uris]
 
@@ -136,7 +136,7 @@ def test_a_sidecar_beyond_the_limit_is_counted_and_not_read(
     assert source.skipped == {"sidecars of more than 10 bytes": 1}
 
 
-def test_what_is_hidden_a_link_or_no_image_is_skipped_and_counted(tmp_path: Path) -> None:
+def test_hidden_files_links_and_other_files_are_skipped_and_counted(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     (folder / ".cache").mkdir(parents=True)
     for name in ("1.jpg", "._1.jpg", ".cache/2.jpg", "notes.txt", "README"):
@@ -252,7 +252,7 @@ def with_an_overwritten_header(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [within_a_member, between_members, within_a_header, with_an_overwritten_header]
 )
-def test_a_damaged_archive_gives_what_precedes_the_damage_and_an_error_of_its_own(
+def test_a_damaged_archive_gives_the_images_before_the_damage_and_an_error_row(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     path = with_tarfile(tmp_path / "a.tar", {f"{n}.jpg": PHOTOS[n] for n in range(4)})
@@ -268,7 +268,7 @@ def test_a_damaged_archive_gives_what_precedes_the_damage_and_an_error_of_its_ow
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.99])
-def test_of_a_truncated_gzip_archive_the_images_before_the_damage_are_listed(
+def test_the_images_before_the_damage_of_a_truncated_gzip_archive_are_listed(
     tmp_path: Path, kept: float
 ) -> None:
     path = tmp_path / "x.tar.gz"
@@ -280,7 +280,7 @@ def test_of_a_truncated_gzip_archive_the_images_before_the_damage_are_listed(
     assert "ended before the end-of-stream marker" in damage["image_member"]["error"]
 
 
-def test_damage_that_only_the_checksum_of_gzip_tells_is_told(tmp_path: Path) -> None:
+def test_damage_that_only_the_gzip_checksum_reveals_is_reported(tmp_path: Path) -> None:
     plain = with_tarfile(tmp_path / "x.tar", {"1.jpg": os.urandom(9000)})
     data = bytearray(gzip.compress(plain.read_bytes(), compresslevel=0))
     data[5000] ^= 255
@@ -290,7 +290,7 @@ def test_damage_that_only_the_checksum_of_gzip_tells_is_told(tmp_path: Path) -> 
     assert image["key"] == "1" and "CRC check failed" in damage["image_member"]["error"]
 
 
-def test_an_archive_that_cat_has_joined_to_another_is_not_lost_silently(tmp_path: Path) -> None:
+def test_archives_joined_by_cat_are_reported(tmp_path: Path) -> None:
     for name in ("1", "2"):
         with_tarfile(tmp_path / name, {f"{name}.jpg": b""})
     joined = tmp_path / "x.tar"
@@ -299,7 +299,7 @@ def test_an_archive_that_cat_has_joined_to_another_is_not_lost_silently(tmp_path
     assert image["key"] == "1" and "another archive follows" in damage["image_member"]["error"]
 
 
-def test_one_archive_that_cannot_be_read_at_all_stops_nothing_but_itself(tmp_path: Path) -> None:
+def test_an_unreadable_archive_does_not_stop_the_others(tmp_path: Path) -> None:
     with_tar_writer(tmp_path / "b.tar")
     (tmp_path / "a.tar").write_bytes(b"no archive" * 1000)
     (tmp_path / "c.tgz").write_bytes((tmp_path / "b.tar").read_bytes())
@@ -314,7 +314,7 @@ def test_one_archive_that_cannot_be_read_at_all_stops_nothing_but_itself(tmp_pat
             open_source(tmp_path / name)
 
 
-def test_an_archive_that_cannot_be_opened_has_the_status_of_what_prevents_it(
+def test_an_archive_that_cannot_be_opened_has_the_status_of_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_tarfile(tmp_path / "a.tar", {"1.jpg": PHOTOS[0]})
@@ -355,7 +355,7 @@ def test_an_archive_that_cannot_be_opened_has_the_status_of_what_prevents_it(
 
 
 @pytest.mark.parametrize("method", ["info", "open"])
-def test_a_fault_of_a_remote_archive_that_may_pass_stops_the_listing(
+def test_a_transient_fault_of_a_remote_archive_stops_the_listing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     with_tar_writer(tmp_path / "x.tar")
@@ -382,7 +382,7 @@ def test_a_fault_of_a_remote_archive_that_may_pass_stops_the_listing(
     assert archive["image_member"]["error"] is None
 
 
-def test_of_members_with_one_name_all_are_listed_and_the_plan_takes_the_first(
+def test_all_members_with_the_same_name_are_listed(
     tmp_path: Path,
 ) -> None:
     with_tarfile(tmp_path / "x.tar", {"1.jpg": b"1"})
@@ -395,7 +395,7 @@ def test_of_members_with_one_name_all_are_listed_and_the_plan_takes_the_first(
 # Archives elsewhere
 
 
-def test_an_archive_anywhere_is_listed_by_its_url(tmp_path: Path) -> None:
+def test_a_remote_archive_is_listed_by_its_url(tmp_path: Path) -> None:
     with_tar_writer(tmp_path / "x.tar.gz")
     url = "memory://bucket/x.tar.gz"
     with fsspec.open(url, "wb") as file:

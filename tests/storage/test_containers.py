@@ -1,4 +1,4 @@
-"""Runs over containers: the same captions as of files, and what failures cost."""
+"""Runs over containers: the same captions as for files, and the cost of failures."""
 
 import json
 import tarfile
@@ -21,7 +21,7 @@ COUNT = 24
 
 @pytest.fixture
 def job(job: JobConfig) -> JobConfig:
-    """Captions what `source` is replaced by."""
+    """Return a job whose `source` the test replaces."""
     return replace(job, batch_size=4, partition_size=10)
 
 
@@ -71,7 +71,7 @@ def test_the_same_photographs_have_the_same_captions_from_every_container(
         assert not {"image_member", "image"} & set(read_table(out).column_names)
 
 
-def test_an_archive_is_captioned_row_by_row_and_the_next_run_has_what_is_new(
+def test_an_archive_has_a_row_for_each_image_and_the_next_run_adds_new_ones(
     tmp_path: Path, job: JobConfig
 ) -> None:
     shards = tmp_path / "shards"
@@ -111,7 +111,7 @@ def test_a_damaged_archive_has_a_row_that_says_so(tmp_path: Path, job: JobConfig
 
 
 @pytest.mark.parametrize("name", ["photos.tar", "photos.tar.gz", "struct.parquet"])
-def test_a_member_that_breaks_the_captioner_costs_its_own_row_only(
+def test_a_member_that_crashes_the_captioner_costs_only_its_own_row(
     tmp_path: Path, job: JobConfig, name: str
 ) -> None:
     photos = write_photographs(tmp_path / "photos", 12)
@@ -124,7 +124,7 @@ def test_a_member_that_breaks_the_captioner_costs_its_own_row_only(
     assert uri in (f"tar://005.jpg::{tmp_path / name}", f"{tmp_path / name}#row=5")
 
 
-def test_the_members_of_a_changed_archive_are_redone_and_those_that_have_gone_pruned(
+def test_the_members_of_a_changed_archive_are_redone_and_missing_ones_pruned(
     tmp_path: Path, job: JobConfig
 ) -> None:
     photos = write_photographs(tmp_path / "photos", 6)

@@ -1,4 +1,4 @@
-"""Storage options reach every process and nothing else; what stores say names no secret."""
+"""Storage options reach every process and nothing else; messages of stores name no secret."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def no_options() -> Iterator[None]:
     configure({})
 
 
-def test_options_are_those_of_the_last_job_and_what_the_environment_has_stays(
+def test_options_are_those_of_the_last_job_and_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
@@ -40,21 +40,21 @@ def test_options_are_those_of_the_last_job_and_what_the_environment_has_stays(
     assert conf == {"s3": {"anon": True, "secret": "two"}, "gs": {"token": "x"}}
 
 
-def test_what_stores_say_is_told_without_the_options() -> None:
+def test_messages_of_stores_are_shown_without_the_options() -> None:
     configure({"s3": {"key": SECRET, "client_kwargs": {"headers": [{"x": "long-token"}]}}})
     error = ValueError(f"bad {SECRET} and long-token")
     assert reason(error) == "ValueError: bad *** and ***"
     assert reason(OSError(5, SECRET)) == "***"
 
 
-def test_an_option_that_a_store_does_not_know_is_an_error_without_its_value() -> None:
+def test_an_unknown_option_is_an_error_without_its_value() -> None:
     configure({"memory": {"fo": SECRET}, "s3": {"endpoint_url": SECRET, "key": "k", "secret": "s"}})
     with pytest.raises((UsageError, TemporaryError), match=r"cannot list s3://bucket") as caught:
         open_source("s3://bucket/**")
     assert SECRET not in str(caught.value)
 
 
-def test_a_job_on_s3_has_its_options_from_the_job_file_and_writes_them_nowhere(
+def test_a_job_on_s3_takes_its_options_from_the_job_file_and_writes_them_nowhere(
     s3_server: S3Server, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = s3_server.bucket({f"a b/{n}.jpg": photograph(n) for n in range(5)} | {"n.md": b""})

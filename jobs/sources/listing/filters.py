@@ -1,97 +1,97 @@
 """Which of the names below a folder are images of the source: all, or those that a glob matches.
 
-Names are relative to that folder, with "/" between their parts. Listings (local_listing.py,
-remote.py) ask about each folder before they list it, and about each file they find.
+Names are relative to that folder, with "/" between their parts. Listings (local.py, remote.py) ask
+about each folder before they list it, and about each file they find.
 
-Files that hold or list images are the source if there is no image. The first image settles that
-they are not, so that their names are kept no longer than that.
+If there is no image, files that hold or list images are the source: the fallback. Their names are
+kept until the first image is found.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import Protocol
 
 from fsspec.utils import glob_translate
 
-from captioner.jobs.sources.manifests.formats import TEXT, manifest_kind
-from captioner.jobs.storage.file_types import _last, is_archive, is_parquet
+from captioner.jobs.storage.file_types import is_archive, is_manifest, is_parquet, is_text
 
 IsImage = Callable[[str], bool]  # by the name of a file
 UNREADABLE_FOLDERS = "unreadable folders"  # a reason for skipping
 _MAGIC = re.compile(r"[*?[]")
 
 
-class Selection(Protocol):
-    """Tells what to list; `skipped` counts, by reason, what is found and is no image.
+class Selection(ABC):
+    """What to list: images by the names of their files, or else the fallback.
 
-    All names of its images begin with `start`.
+    `skipped` counts, by reason, what is found but is not an image. The names of all images begin
+    with `start`.
     """
 
-    skipped: Counter[str]
-    start: str
-
-    def enters(self, folder: str) -> bool:
-        """Whether the files of a folder may be images; asked once if they may not be."""
-
-    def takes(self, name: str) -> bool:
-        """Whether a file is an image of the source; asked once a file."""
-
-    def is_deep(self, folder: str) -> bool:
-        """Whether files at any depth below a folder, "" for the top one, may be."""
-
-
-class _Images:
-    """Images by the names of their files, and the files that are the source if there are none."""
+    allows_manifests: bool  # as the fallback, beside files that hold images
 
     def __init__(self, is_image: IsImage, start: str) -> None:
         self.skipped: Counter[str] = Counter()
         self.start = start
         self._is_image = is_image
-        self._others: list[str] | None = []  # None from the first image on
+        self._fallback: list[str] | None = []  # None from the first image on
 
-    def others(self) -> list[str]:
-        """The files that are the source if no image was found: archives, or else tables.
+    @abstractmethod
+    def enters(self, folder: str) -> bool:
+        """Return whether a folder may hold images; to be asked once about a folder that may not."""
+
+    @abstractmethod
+    def accepts(self, name: str) -> bool:
+        """Return whether a file is an image of the source; to be asked once about each file."""
+
+    @abstractmethod
+    def is_deep(self, folder: str) -> bool:
+        """Return whether files at any depth below a folder, "" for the top one, may be images."""
+
+    @abstractmethod
+    def may_be_fallback(self, name: str) -> bool:
+        """Return whether a file that is not an image may be the source if there are no images."""
+
+    def fallback_files(self) -> list[str]:
+        """Return the files that are the source if no image was found: archives, or else tables.
 
         Tables beside archives are skipped; text beside other tables is notes.
         """
-        found = self._others or []
+        found = self._fallback or []
         if archives := [name for name in found if is_archive(name)]:
             self._skip(name for name in found if not is_archive(name))
             return archives
-        return [name for name in found if manifest_kind(name) is not TEXT] or found
+        return [name for name in found if not is_text(name)] or found
 
-    def skip_others(self) -> None:
-        """They are not the source."""
-        self._skip(self._others or ())
-        self._others = None
+    def skip_fallback(self) -> None:
+        """Count the files that would be the source if there were no images as skipped."""
+        self._skip(self._fallback or ())
+        self._fallback = None
 
-    def _may_be_source(self, name: str) -> bool:
-        """Whether a file that is no image may be the source if there is none."""
-        raise NotImplementedError
-
-    def _take(self, name: str) -> bool:
+    def _accept(self, name: str) -> bool:
         if self._is_image(name):
-            if self._others is not None:
-                self.skip_others()
+            if self._fallback is not None:
+                self.skip_fallback()
             return True
-        if self._others is not None and self._may_be_source(name):
-            self._others.append(name)
+        if self._fallback is not None and self.may_be_fallback(name):
+            self._fallback.append(name)
         else:
             self._skip([name])
         return False
 
     def _skip(self, names: Iterable[str]) -> None:
-        self.skipped.update(map(_why_no_image, names))
+        self.skipped.update(map(_why_not_an_image, names))
 
 
-class AllImages(_Images):
+class AllImages(Selection):
     """All images that are not hidden.
 
-    Others are archives, and manifests and Parquet files of images on top or in `key=value` folders.
+    The fallback is archives, or manifests and Parquet files at the top or in `key=value` folders.
     """
+
+    allows_manifests = True
 
     def __init__(self, is_image: IsImage) -> None:
         super().__init__(is_image, "")
@@ -99,28 +99,30 @@ class AllImages(_Images):
     def enters(self, folder: str) -> bool:
         return not self._is_hidden(folder)
 
-    def takes(self, name: str) -> bool:
-        return not self._is_hidden(name) and self._take(name)
+    def accepts(self, name: str) -> bool:
+        return not self._is_hidden(name) and self._accept(name)
 
     def is_deep(self, _folder: str) -> bool:
         return True
 
-    def _may_be_source(self, name: str) -> bool:
-        return is_archive(name) or (manifest_kind(name) is not None and is_on_top(name))
+    def may_be_fallback(self, name: str) -> bool:
+        return is_archive(name) or (is_manifest(name) and _is_on_top(name))
 
     def _is_hidden(self, name: str) -> bool:
-        hidden = _last(name).startswith(".")
+        hidden = name.rpartition("/")[2].startswith(".")
         if hidden:
             self.skipped["hidden"] += 1
         return hidden
 
 
-class Matches(_Images):
+class Matches(Selection):
     """Images that match a glob, in which `**` is any number of folders.
 
     A name that begins with a dot matches only what begins with one, and is not counted otherwise.
-    Others are archives and Parquet files.
+    The fallback is archives, or Parquet files of images.
     """
+
+    allows_manifests = False
 
     def __init__(self, pattern: str, is_image: IsImage) -> None:
         parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/")]
@@ -139,14 +141,14 @@ class Matches(_Images):
             and self._shows(names[-1:])
         )
 
-    def takes(self, name: str) -> bool:
-        return bool(self._matches(name)) and self._shows(name.split("/")) and self._take(name)
+    def accepts(self, name: str) -> bool:
+        return bool(self._matches(name)) and self._shows(name.split("/")) and self._accept(name)
 
     def is_deep(self, folder: str) -> bool:
         depth = len(folder.split("/")) if folder else 0
         return self._recursive and depth >= self._depth
 
-    def _may_be_source(self, name: str) -> bool:
+    def may_be_fallback(self, name: str) -> bool:
         return is_archive(name) or is_parquet(name)
 
     def _shows(self, names: Sequence[str]) -> bool:
@@ -155,12 +157,12 @@ class Matches(_Images):
 
 
 def has_magic(text: str) -> bool:
-    """Whether a path or URL may be a glob."""
+    """Return whether a path or URL may be a glob."""
     return bool(_MAGIC.search(text))
 
 
 def split_glob(pattern: str) -> tuple[str, str]:
-    """The folder that a glob begins with, "" for none, and what is to match below it."""
+    """Return the folder that a glob begins with, "" for none, and the pattern below it."""
     scheme, separator, path = pattern.rpartition("://")
     parts = path.split("/")
     first = next(number for number, part in enumerate(parts) if has_magic(part))
@@ -169,18 +171,17 @@ def split_glob(pattern: str) -> tuple[str, str]:
 
 
 def is_any_name(_name: str) -> bool:
-    """Whatever a file's name ends in, it may be an image."""
+    """Accept every file as an image, whatever its extension."""
     return True
 
 
-def is_on_top(name: str) -> bool:
-    """Whether a file is in the source itself, or in `key=value` folders."""
+def _is_on_top(name: str) -> bool:
+    """Return whether a file is in the folder itself, or in `key=value` folders."""
     return all(part.find("=") > 0 for part in PurePosixPath(name).parts[:-1])
 
 
-def _why_no_image(name: str) -> str:
-    """Why a file is skipped. Text beside images is notes or captions more often than a manifest."""
+def _why_not_an_image(name: str) -> str:
+    """Return why a file is skipped; text beside images is more often notes than a manifest."""
     if is_archive(name):
         return "archives beside images"
-    kind = manifest_kind(name)
-    return "manifests" if kind and kind is not TEXT else "no image's extension"
+    return "manifests" if is_manifest(name) and not is_text(name) else "no image's extension"

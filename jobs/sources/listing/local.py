@@ -2,23 +2,21 @@
 
 import errno
 import os
-from collections.abc import Iterator
 
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS, Selection
-from captioner.jobs.sources.manifests.formats import manifest_kind
-from captioner.jobs.storage.file_types import is_archive, is_image_name
-from captioner.jobs.storage.uris import file_version, image_uri
+from captioner.jobs.sources.source import Records
+from captioner.jobs.storage.file_types import is_named_like_a_file
+from captioner.jobs.storage.uris import image_uri, image_version
 
-Records = Iterator[tuple[str, str | None]]  # uri and version
 Identity = tuple[int, int]  # of a folder: device and inode
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR)
 
 
 def local_records(root: str, selection: Selection) -> Records:
-    """The images of a selection below a folder.
+    """Yield the images of a selection below a folder.
 
-    Symbolic links are followed, except to a folder that they are in. A folder that cannot be read
-    is counted among the skipped.
+    Symbolic links are followed, except to a folder that they are in. Folders that cannot be read
+    are counted as skipped.
     """
     try:
         identity = _identity(os.stat(root))  # noqa: PTH116
@@ -30,7 +28,7 @@ def local_records(root: str, selection: Selection) -> Records:
 def _walk(
     folder: str, prefix: str, ancestors: tuple[Identity, ...], selection: Selection
 ) -> Records:
-    """The images below a folder; `ancestors` are itself and the folders above."""
+    """Yield the images below a folder; `ancestors` are itself and the folders above."""
     try:
         with os.scandir(folder) as entries:
             children = sorted(map(_child, entries))
@@ -41,8 +39,8 @@ def _walk(
         name = child.rstrip("/")
         path = os.path.join(folder, name)  # noqa: PTH118
         if child == name:
-            if selection.takes(prefix + name):
-                yield image_uri(path), _version(path)
+            if selection.accepts(prefix + name):
+                yield image_uri(path), image_version(path)
         elif selection.enters(prefix + name):
             identity = _folder_identity(path)
             if identity is None:
@@ -54,14 +52,14 @@ def _walk(
 
 
 def _child(entry: os.DirEntry[str]) -> str:
-    """The name, of a folder with "/", so that whole paths are in order. No more is kept of it."""
+    """Return the name, a folder's with "/", so that whole paths sort; no more stays in memory."""
     return f"{entry.name}/" if _may_be_folder(entry) else entry.name
 
 
 def _may_be_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder, a link to one, or may have been one before its disk was gone.
+    """Return whether an entry is a folder, a link to one, or a link to one on a missing disk.
 
-    A link to nowhere is a file if it is named like one: its row will say not_found.
+    A broken link with a file's name is a file: its row will say not_found.
     """
     try:
         is_folder = entry.is_dir()
@@ -69,27 +67,16 @@ def _may_be_folder(entry: os.DirEntry[str]) -> bool:
             entry.stat()
     except OSError as error:
         if error.errno in _NOWHERE:
-            return not _is_named_like_a_file(entry.name)
+            return not is_named_like_a_file(entry.name)
         return error.errno != errno.ELOOP  # a link to itself
     return is_folder
 
 
-def _is_named_like_a_file(name: str) -> bool:
-    return is_image_name(name) or is_archive(name) or manifest_kind(name) is not None
-
-
 def _folder_identity(path: str) -> Identity | None:
-    """None for a folder that cannot be reached: a dead mount, or one that has just gone."""
+    """Return None for a folder that cannot be reached: on a dead mount, or just removed."""
     try:
         return _identity(os.stat(path))  # noqa: PTH116
     except OSError:
-        return None
-
-
-def _version(path: str) -> str | None:
-    try:
-        return file_version(os.stat(path))  # noqa: PTH116
-    except OSError:  # a broken link; the row will say not_found
         return None
 
 

@@ -1,44 +1,46 @@
 """A folder of a remote store -> its images, in the order of their names, as a stream.
 
-A store is asked for pages: of a folder's entries, or of all names below it (s3.py). The
-pages of the next LISTERS folders are fetched while those of one are read, PAGES_AHEAD of each, so
-that no more than that is ever in memory, whatever the number of images.
+A store is asked for pages: of the entries of a folder, or of all names below it (s3.py). While the
+pages of a folder are read, those of the next LISTERS folders are fetched, PAGES_AHEAD of each, so
+that memory does not grow with the number of images.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate, islice
 from operator import itemgetter
 from typing import Any
 
 from fsspec.archive import AbstractArchiveFileSystem
 
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS, Selection
-from captioner.jobs.sources.listing.local import Records
-from captioner.jobs.sources.listing.s3 import s3_pages
-from captioner.jobs.storage.failures import _FINAL, failure_status, listing_errors
+from captioner.jobs.sources.listing.s3 import Entry, Page, s3_pages
+from captioner.jobs.sources.source import Records
+from captioner.jobs.storage.failures import failure_status, listing_errors
 from captioner.jobs.storage.filesystems import archives_lock, filesystem
+from captioner.jobs.storage.look_ahead import take_ahead
 from captioner.jobs.storage.uris import below, info_version, is_chain
+from captioner.schemas.caption_table import Status
 
 LISTERS = 8  # more would only wait for this process, which has to parse what they get
 PAGES_AHEAD = 16
-Entry = tuple[str, Mapping[str, Any] | None]  # name below the root, and its info; None: a folder
-Page = list[Entry]  # in the order of names, where a folder's ends with "/"
 Pages = Callable[[str], Iterator[Page]]  # of a folder, "" or "a/b/"
+File = tuple[str, Mapping[str, Any]]  # name below the root, and its info
 
 
 def remote_records(url: str, selection: Selection) -> Records:
-    """The images of a selection below a remote folder. UsageError or TemporaryError if it fails."""
+    """Yield the images of a selection below a remote folder.
+
+    UsageError if the folder cannot be listed, TemporaryError for faults that may pass.
+    """
     with listing_errors(url):
         fs, root = filesystem(url)
         listers = LISTERS if fs.async_impl else 1
-        files = _in_order(_pages_of(fs, root, selection), selection, listers)
-        for name, info in _in_entered_folders(files, selection):
+        for name, info in _files(_pages_of(fs, root, selection), selection, listers):
             uri = below(url, name)
             if "::" in name and is_chain(uri):
                 selection.skipped["names that no URL can hold"] += 1
-            elif selection.takes(name):
+            elif selection.accepts(name):
                 yield uri, info_version(info)
 
 
@@ -51,7 +53,7 @@ def _pages_of(fs: Any, root: str, selection: Selection) -> Pages:
 
 
 def _archive_page(fs: AbstractArchiveFileSystem, root: str) -> Page:
-    """All files of an archive, whose index is in memory as a whole anyway."""
+    """Return all files of an archive, whose whole index is in memory anyway."""
     with archives_lock:
         files = fs.find(root, detail=True)
     start = len(root) + 1 if root else 0
@@ -63,7 +65,7 @@ def _folder_page(fs: Any, root: str, folder: str, selection: Selection) -> Page:
     try:
         entries = fs.ls(path, detail=True)
     except Exception as error:
-        if not folder or failure_status(error) not in _FINAL:
+        if not folder or failure_status(error) not in (Status.NOT_FOUND, Status.DENIED):
             raise
         selection.skipped[UNREADABLE_FOLDERS] += 1
         return []
@@ -72,7 +74,7 @@ def _folder_page(fs: Any, root: str, folder: str, selection: Selection) -> Page:
 
 
 def _children(entries: list[dict[str, Any]], folder: str, folder_path: str) -> Iterator[Entry]:
-    """What is directly in a folder, whose own entry (a marker, a page's link to itself) is not."""
+    """Yield what is directly in a folder, without its own entry: a marker, or a link to itself."""
     start = f"{folder_path.strip('/')}/".lstrip("/")
     for info in entries:
         path = info["name"].lstrip("/")
@@ -84,15 +86,15 @@ def _children(entries: list[dict[str, Any]], folder: str, folder_path: str) -> I
                 yield folder + name, info
 
 
-class _Ahead:
-    """Pages of a folder, which a pool fetches some in advance."""
+class _PrefetchedPages:
+    """The pages of a folder, to be read once; a pool fetches up to PAGES_AHEAD of them ahead."""
 
     def __init__(self, pool: ThreadPoolExecutor, pages: Iterator[Page]) -> None:
         self._pool = pool
         self._pages = pages
         self._next = self._submit()
 
-    def _submit(self) -> Any:
+    def _submit(self) -> "Future[list[Page]]":
         return self._pool.submit(lambda: list(islice(self._pages, PAGES_AHEAD)))
 
     def __iter__(self) -> Iterator[Page]:
@@ -101,52 +103,48 @@ class _Ahead:
             yield from some
 
 
-def _in_order(
-    pages: Pages, selection: Selection, listers: int
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """All files below the root, with their infos."""
+class _FolderFilter:
+    """A filter of names in order, which asks the selection once about each folder they are in."""
+
+    def __init__(self, folder: str, selection: Selection) -> None:
+        self._selection = selection
+        self._entered = folder
+        self._refused: str | None = None
+
+    def keeps(self, name: str) -> bool:
+        folder = name[: name.rfind("/") + 1]
+        if folder == self._entered:
+            return True
+        if self._refused and folder.startswith(self._refused):
+            return False
+        for path in accumulate(f"{part}/" for part in folder.split("/")[:-1]):
+            if not self._entered.startswith(path) and not self._selection.enters(path.rstrip("/")):
+                self._refused = path
+                return False
+        self._entered = folder
+        return True
+
+
+def _files(pages: Pages, selection: Selection, listers: int) -> Iterator[File]:
+    """Yield all files below the root that are in folders the selection enters."""
     pool = ThreadPoolExecutor(listers, thread_name_prefix="listing")
 
-    def files(folder: _Ahead) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for page in folder:
-            names = (n for n, info in page if info is None and selection.enters(n.rstrip("/")))
-            ahead: deque[tuple[str, _Ahead]] = deque()
-            for name, info in page:
-                if info is not None:
+    def prefetch(folder: str) -> _PrefetchedPages:
+        return _PrefetchedPages(pool, pages(folder))
+
+    def files(folder: str, fetched: _PrefetchedPages) -> Iterator[File]:
+        keeps = _FolderFilter(folder, selection).keeps
+        for page in fetched:
+            entries = [entry for entry in page if keeps(entry[0])]
+            folders = (name for name, info in entries if info is None)
+            prefetched = take_ahead(map(prefetch, folders), LISTERS - 1)
+            for name, info in entries:
+                if info is None:
+                    yield from files(name, next(prefetched))
+                else:
                     yield name, info
-                    continue
-                for entered in islice(names, LISTERS - len(ahead)):
-                    ahead.append((entered, _Ahead(pool, pages(entered))))
-                if ahead and ahead[0][0] == name:
-                    yield from files(ahead.popleft()[1])
 
     try:
-        yield from files(_Ahead(pool, pages("")))
+        yield from files("", prefetch(""))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _in_entered_folders(
-    files: Iterator[tuple[str, Mapping[str, Any]]], selection: Selection
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Those of the files whose folders the selection enters; it is asked once about each."""
-    opened, closed = "", None
-    for name, info in files:
-        folder = name[: name.rfind("/") + 1]
-        if closed is not None and folder.startswith(closed):
-            continue
-        if folder != opened:
-            new = (part for part in _folders(folder) if not opened.startswith(part))
-            closed = next((part for part in new if not selection.enters(part.rstrip("/"))), None)
-            if closed is not None:
-                continue
-            opened = folder
-        yield name, info
-
-
-def _folders(folder: str) -> Iterator[str]:
-    """The folders on the way to "a/b/": "a/" and "a/b/"."""
-    end = folder.find("/")
-    while end >= 0:
-        yield folder[: end + 1]
-        end = folder.find("/", end + 1)

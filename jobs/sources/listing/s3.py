@@ -1,8 +1,8 @@
 """The pages of an S3 bucket, by ListObjectsV2: 1000 names each, in the order of their bytes.
 
-A prefix with few folders is listed folder by folder, so that several can be listed at the same
-time; one with many small folders, or none, from end to end. Throttling ("SlowDown") is retried by
-botocore, four times, and s3fs repeats that four times more, each after a longer delay.
+A prefix with few folders is listed folder by folder, several at the same time; one with many small
+folders, or with none, from end to end. Throttling ("SlowDown") is retried by botocore four times,
+and s3fs repeats that four times more, each time after a longer delay.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,14 +14,14 @@ from captioner.jobs.sources.listing.filters import Selection
 
 PAGE_KEYS = 1000  # the most that S3 gives
 FEW_FOLDERS = 20  # in the first page of a prefix
-Entry = tuple[str, Mapping[str, Any] | None]
-Page = list[Entry]
+Entry = tuple[str, Mapping[str, Any] | None]  # name below the root, and its info; None: a folder
+Page = list[Entry]  # in the order of names, where a folder's ends with "/"
 
 
 def s3_pages(fs: Any, root: str, selection: Selection) -> Callable[[str], Iterator[Page]]:
-    """The pages of a folder below `root` (bucket and prefix), for remote.py.
+    """Return a function that yields the pages of a folder below `root` (bucket and prefix).
 
-    Folders of which the selection does not want all depths are listed one by one.
+    Folders that the selection does not want at every depth are listed one by one.
     """
     bucket, prefix, _ = fs.split_path(root)
     if not bucket:
@@ -43,13 +43,13 @@ def s3_pages(fs: Any, root: str, selection: Selection) -> Callable[[str], Iterat
 
 
 def _folders(page: Page, folder: str) -> int:
-    """How many folders directly in this one the names of a page are in."""
+    """Count the folders directly in this one that the names of a page are in."""
     names = (name[len(folder) :] for name, _ in page)
     return len({name.partition("/")[0] for name in names if "/" in name})
 
 
 def _pages(fs: Any, bucket: str, top: str, prefix: str, delimiter: str) -> Iterator[Page]:
-    """The names below `top` of a prefix; with a delimiter, those directly in it."""
+    """Yield pages of the names below a prefix, or with a delimiter of what is directly in it."""
     request = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
     token: dict[str, str] = {}
     while True:
@@ -61,7 +61,7 @@ def _pages(fs: Any, bucket: str, top: str, prefix: str, delimiter: str) -> Itera
 
 
 def _entries(answer: Mapping[str, Any], start: int) -> Iterator[Entry]:
-    """Objects and folders of an answer; an object whose name ends with "/" only marks a folder."""
+    """Yield the objects and folders of an answer; an object named "a/" only marks a folder."""
     for found in answer.get("Contents", ()):
         if not found["Key"].endswith("/"):
             yield found["Key"][start:], {**found, "size": found["Size"]}

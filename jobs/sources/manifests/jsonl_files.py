@@ -8,35 +8,46 @@ from typing import Any
 import pyarrow as pa
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.sources.manifests.streams import BATCH_ROWS, Batches, _lines
-
-# JSONL
-
-
-def _json_schema(path: str) -> pa.Schema:
-    types: dict[str, pa.DataType] = {}
-    for row in _json_rows(path):
-        for name, value in row.items():
-            types[name] = _json_common_type(types.get(name, pa.null()), _json_type(value))
-    return pa.schema(list(types.items()))
+from captioner.jobs.sources.manifests.streams import text_lines
+from captioner.jobs.sources.source import BATCH_ROWS, Batches
 
 
-def _json_batches(path: str, schema: pa.Schema) -> Batches:
-    rows = _json_rows(path)
-    while part := list(islice(rows, BATCH_ROWS)):
-        columns = [
-            pa.array([_json_value(row.get(field.name), field.type) for row in part], field.type)
-            for field in schema
-        ]
-        yield pa.record_batch(columns, schema=schema)
+class JsonlFormat:
+    """JSON lines as manifests, an object a line.
+
+    Integers and floats become floats; other values whose types differ become JSON text.
+    """
+
+    def schema(self, path: str) -> pa.Schema:
+        types: dict[str, pa.DataType] = {}
+        for row in _rows(path):
+            for name, value in row.items():
+                types[name] = self.common_type(types.get(name, pa.null()), _type(value))
+        return pa.schema(list(types.items()))
+
+    def common_type(self, one: pa.DataType, other: pa.DataType) -> pa.DataType:
+        if one == other or other == pa.null():
+            return one
+        if one == pa.null():
+            return other
+        return pa.float64() if {one, other} == {pa.int64(), pa.float64()} else pa.string()
+
+    def batches(self, path: str, schema: pa.Schema) -> Batches:
+        rows = _rows(path)
+        while part := list(islice(rows, BATCH_ROWS)):
+            columns = [
+                pa.array([_value(row.get(field.name), field.type) for row in part], field.type)
+                for field in schema
+            ]
+            yield pa.record_batch(columns, schema=schema)
 
 
-def _json_rows(path: str) -> Iterator[dict[str, Any]]:
-    for number, line in _lines(path):
-        yield _json_row(path, number, line)
+def _rows(path: str) -> Iterator[dict[str, Any]]:
+    for number, line in text_lines(path):
+        yield _row(path, number, line)
 
 
-def _json_row(path: str, number: int, line: str) -> dict[str, Any]:
+def _row(path: str, number: int, line: str) -> dict[str, Any]:
     try:
         row = _JSON.decode(line)
     except json.JSONDecodeError as error:
@@ -48,8 +59,8 @@ def _json_row(path: str, number: int, line: str) -> dict[str, Any]:
     return row
 
 
-def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; KeyError for a name that comes twice, of which json would keep the last value."""
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; KeyError for a repeated name, of which json would keep the last value."""
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
@@ -57,11 +68,11 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_json_object)
+_JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _json_type(value: object) -> pa.DataType:
-    """The column type of one value; text for what has no scalar type of its own."""
+def _type(value: object) -> pa.DataType:
+    """Return the column type of one value; text for what has no scalar type of its own."""
     if value is None:
         return pa.null()
     if isinstance(value, bool):
@@ -71,14 +82,6 @@ def _json_type(value: object) -> pa.DataType:
     return pa.float64() if isinstance(value, float) else pa.string()
 
 
-def _json_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    if one == other or other == pa.null():
-        return one
-    if one == pa.null():
-        return other
-    return pa.float64() if {one, other} == {pa.int64(), pa.float64()} else pa.string()
-
-
-def _json_value(value: object, kind: pa.DataType) -> object:
+def _value(value: object, kind: pa.DataType) -> object:
     is_text = kind == pa.string() and value is not None and not isinstance(value, str)
     return json.dumps(value, ensure_ascii=False) if is_text else value

@@ -2,19 +2,24 @@
 
 import pyarrow as pa
 
-from captioner.jobs.sources.manifests.streams import BATCH_ROWS, Batches, conform
+from captioner.jobs.sources.manifests.streams import conform
+from captioner.jobs.sources.source import BATCH_ROWS, Batches
 from captioner.jobs.storage.containers import open_parquet
 
-# Parquet
 
+class ParquetFormat:
+    """Parquet files as manifests, whose columns keep their types."""
 
-def _parquet_schema(path: str) -> pa.Schema:
-    with open_parquet(path) as file:
-        return file.schema_arrow
+    def schema(self, path: str) -> pa.Schema:
+        with open_parquet(path) as file:
+            return file.schema_arrow
 
+    def common_type(self, one: pa.DataType, other: pa.DataType) -> pa.DataType:
+        schemas = [pa.schema([("column", kind)]) for kind in (one, other)]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
 
-def _parquet_batches(path: str, schema: pa.Schema) -> Batches:
-    # Not by pyarrow.dataset, which decodes whole row groups ahead of their use.
-    with open_parquet(path) as file:
-        for batch in file.iter_batches(BATCH_ROWS):
-            yield conform(batch, schema)
+    def batches(self, path: str, schema: pa.Schema) -> Batches:
+        # Not by pyarrow.dataset, which decodes whole row groups ahead of their use.
+        with open_parquet(path) as file:
+            for batch in file.iter_batches(BATCH_ROWS):
+                yield conform(batch, schema)

@@ -4,17 +4,23 @@ from itertools import islice
 
 import pyarrow as pa
 
-from captioner.jobs.sources.manifests.streams import BATCH_ROWS, Batches, _lines, conform
+from captioner.jobs.sources.manifests.streams import conform, text_lines
+from captioner.jobs.sources.source import BATCH_ROWS, Batches
 from captioner.schemas.image_record import IMAGE_URI
 
-# Text
+_SCHEMA = pa.schema([(IMAGE_URI, pa.string())])
 
 
-def _text_schema(_: str) -> pa.Schema:
-    return pa.schema([(IMAGE_URI, pa.string())])
+class TextFormat:
+    """Text files as manifests; blank lines do not count."""
 
+    def schema(self, _path: str) -> pa.Schema:
+        return _SCHEMA
 
-def _text_batches(path: str, schema: pa.Schema) -> Batches:
-    lines = (line for _, line in _lines(path))
-    while part := list(islice(lines, BATCH_ROWS)):
-        yield conform(pa.record_batch([part], schema=_text_schema(path)), schema)
+    def common_type(self, _one: pa.DataType, _other: pa.DataType) -> pa.DataType:
+        return pa.string()
+
+    def batches(self, path: str, schema: pa.Schema) -> Batches:
+        lines = (line for _, line in text_lines(path))
+        while part := list(islice(lines, BATCH_ROWS)):
+            yield conform(pa.record_batch([part], schema=_SCHEMA), schema)

@@ -1,15 +1,13 @@
-"""The files of an S3 Inventory, here or in S3, and the rows of its CSV and Parquet files."""
+"""The data files of an S3 Inventory, CSV or Parquet, on disk or in S3: MD5-checked, then read."""
 
 import gzip
 import hashlib
 import tempfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -18,34 +16,34 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.sources.manifests.streams import BATCH_ROWS, Batches
+from captioner.jobs.sources.manifests.streams import read_or_refuse
+from captioner.jobs.sources.source import BATCH_ROWS, Batches
 from captioner.jobs.storage.failures import listing_errors
 from captioner.jobs.storage.filesystems import filesystem
 from captioner.jobs.storage.uris import is_local
 
-T = TypeVar("T")
-_CSV_BLOCK = 4 * 1024 * 1024  # bytes that are parsed at once
+_CSV_BLOCK = 4 * 1024 * 1024  # bytes parsed at once
 _FLAGS = ("is_latest", "is_delete_marker")
-_COLUMNS = ("bucket", "key", *_FLAGS, "size", "last_modified_date", "e_tag")  # that are read
+_COLUMNS = ("bucket", "key", *_FLAGS, "size", "last_modified_date", "e_tag")  # the ones to read
 
 
 def data_rows(url: str, md5: str, is_csv: bool, names: Sequence[str]) -> Batches:
-    """The rows of a data file, in those of its columns `names` that make records.
+    """Yield the rows of a data file with columns `names`, without the columns that are not needed.
 
-    Keys are as in the bucket. UsageError for a file with another MD5, before its first row.
+    Keys are as in the bucket. UsageError before the first row if the MD5 differs.
     """
     columns = [name for name in names if name in _COLUMNS]
     with _on_disk(url) as path:
         with path.open("rb") as file:
             check_md5(url, file, md5)
         batches = _csv_rows(path, names, columns) if is_csv else _parquet_rows(path, columns)
-        while (batch := readable(url, lambda: next(batches, None))) is not None:
+        while (batch := read_or_refuse(url, lambda: next(batches, None))) is not None:
             yield batch
 
 
 @contextmanager
 def _on_disk(url: str) -> Iterator[Path]:
-    """The path of a file, or of a temporary copy of one that is elsewhere."""
+    """Give the path of a local file, or of a temporary copy of a remote one."""
     if is_local(url):
         yield Path(url)
         return
@@ -58,7 +56,7 @@ def _on_disk(url: str) -> Iterator[Path]:
 
 def _csv_rows(path: Path, names: Sequence[str], columns: list[str]) -> Batches:
     with gzip.open(path) as file:
-        if not file.read(1):  # which pyarrow takes for an error
+        if not file.read(1):  # an error to pyarrow
             return
     with csv.open_csv(
         pa.input_stream(path, compression="gzip"),
@@ -74,7 +72,7 @@ def _csv_rows(path: Path, names: Sequence[str], columns: list[str]) -> Batches:
 
 
 def _decoded(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows of a CSV file with keys as they are; there they are URL-encoded, a space as `+`."""
+    """Return rows of a CSV file with decoded keys: they are URL-encoded, with `+` for a space."""
     keys = pc.replace_substring(rows.column("key"), "+", " ")
     is_encoded = pc.match_substring(keys, "%")
     decoded = pa.array(map(unquote, keys.filter(is_encoded).to_pylist()), pa.string())
@@ -88,17 +86,8 @@ def _parquet_rows(path: Path, columns: list[str]) -> Batches:
             yield batch.select(columns)
 
 
-def readable(url: str, read: Callable[[], T]) -> T:
-    """What reading `url` gives; UsageError if it cannot be read."""
-    try:
-        return read()
-    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UsageError(f"cannot read {url}: {reason}") from error
-
-
 def check_md5(url: str, file: BufferedReader | BytesIO, expected: str) -> None:
-    """UsageError if the content of the file at `url` is not what the inventory says it is."""
+    """Raise UsageError if a file does not have the MD5 that the inventory gives for it."""
     found = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
     if found != expected.strip().lower():
         raise UsageError(

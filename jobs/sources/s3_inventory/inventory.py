@@ -1,13 +1,12 @@
 """S3 Inventory: a bucket's objects as Amazon S3 lists them every day, in CSV or Parquet files.
 
-SOURCE is the inventory's `manifest.json`, or the folder of its configuration, which stands for
-the newest manifest in it. Both are in S3, or a copy of them on disk.
+SOURCE is the `manifest.json` of an inventory, or the folder of its configuration, which stands for
+the newest manifest in it; either in S3 or in a copy on disk.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,11 +17,10 @@ import pyarrow.compute as pc
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.sources.listing.filters import has_magic
-from captioner.jobs.sources.manifests.formats import manifest_kind
-from captioner.jobs.sources.manifests.streams import Batches
 from captioner.jobs.sources.s3_inventory.data_files import check_md5, data_rows
+from captioner.jobs.sources.source import Batches, Source
 from captioner.jobs.storage.failures import listing_errors
-from captioner.jobs.storage.file_types import is_archive, is_image_name
+from captioner.jobs.storage.file_types import is_named_like_a_file
 from captioner.jobs.storage.filesystems import filesystem
 from captioner.jobs.storage.uris import file_name, is_local, local_path, scheme
 from captioner.schemas.image_record import plan_schema
@@ -33,7 +31,7 @@ _DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\dZ")
 
 @dataclass(frozen=True)
 class _Inventory:
-    """What a manifest.json says: all columns, as Parquet spells them, and each file's MD5."""
+    """The contents of a manifest.json: columns, as Parquet spells them, and each file's MD5."""
 
     bucket: str
     is_csv: bool
@@ -42,9 +40,9 @@ class _Inventory:
 
 
 def find_inventory(source: str) -> str | None:
-    """The manifest.json that SOURCE is or stands for; None if it is something else.
+    """Return the manifest.json that SOURCE is or stands for; None if it is something else.
 
-    A folder is an inventory's by its `hive/`, which Amazon S3 puts beside the dated folders.
+    A folder is an inventory's if it has a `hive/`, which Amazon S3 puts beside the dated folders.
     """
     if not is_local(source):
         if source.endswith(".json"):
@@ -57,12 +55,10 @@ def find_inventory(source: str) -> str | None:
 
 
 def _may_be_folder_in_s3(source: str) -> bool:
-    """What is named like a file is none: to look into it, one needs the right to list."""
+    """A name that looks like a file is not a folder; probing it would need the right to list."""
     if scheme(source) not in ("s3", "s3a") or has_magic(source):
         return False
-    name = file_name(source)
-    is_file = is_image_name(name) or is_archive(name) or manifest_kind(name) is not None
-    return source.endswith("/") or not is_file
+    return source.endswith("/") or not is_named_like_a_file(file_name(source))
 
 
 def _newest(folder: str) -> str | None:
@@ -70,7 +66,7 @@ def _newest(folder: str) -> str | None:
         files, path = filesystem(folder)
         try:
             is_inventory = files.isdir(f"{path}/hive")
-        except PermissionError:  # a file may still be read, and a folder's error says more
+        except PermissionError:  # a file may still be readable; listing a folder explains more
             return None
         if not is_inventory:
             return None
@@ -81,25 +77,22 @@ def _newest(folder: str) -> str | None:
     return newest and f"{folder.rstrip('/')}/{newest}"
 
 
-def inventory_records(
-    manifest: str, suffixes: Collection[str] | None
-) -> tuple[pa.Schema, Batches, Counter[str], Callable[[str], bool]]:
-    """The schema and the batches of an inventory's images, and why other objects are skipped.
-
-    The last tells of any URI whether it would be an image of the inventory, were its object there.
+def inventory_source(manifest: str, suffixes: tuple[str, ...] | None) -> Source:
+    """Return the images of an inventory.
 
     An image is the latest version of an object whose key ends in one of the suffixes, or, with
-    None, in anything. Its version is its ETag, as in a listing of the bucket, or, where the
-    inventory has no ETags, time and size. An archived object is an image like others: its row
+    None, in anything. Its version is its ETag, as in a listing of the bucket, or, if the
+    inventory has no ETags, time and size. An archived object is an image like any other: its row
     will say that it cannot be read.
 
-    UsageError for what is no inventory, for ORC, and, while the batches are read, for a damaged
-    data file, of which no row is used, and for an inventory without images.
+    UsageError for what is not an inventory, for ORC, and, while the batches are read, for a
+    damaged data file, of which no row is used, and for an inventory without images.
     """
     inventory = _read_manifest(manifest)
     skipped: Counter[str] = Counter()
+    start = f"s3://{inventory.bucket}/"
 
-    def all_batches() -> Batches:
+    def batches() -> Batches:
         is_empty = True
         for url, md5 in inventory.files:
             for rows in data_rows(url, md5, inventory.is_csv, inventory.columns):
@@ -107,20 +100,22 @@ def inventory_records(
                     is_empty = False
                     yield _records(images)
         if is_empty:
-            others = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "nothing"
-            raise UsageError(
-                f"no images in the inventory {manifest} (skipped: {others}); with any_extension, "
-                "objects are images whatever their names end in"
-            )
-
-    start = f"s3://{inventory.bucket}/"
+            raise _no_images(manifest, skipped)
 
     def scope(uri: str) -> bool:
         key = uri.removeprefix(start)
-        is_named = suffixes is None or key.lower().endswith(tuple(suffixes))
+        is_named = suffixes is None or key.lower().endswith(suffixes)
         return key != uri and is_named and not re.search(_HIDDEN, key) and not key.endswith("/")
 
-    return plan_schema(), all_batches(), skipped, scope
+    return Source(plan_schema(), batches(), skipped, scope)
+
+
+def _no_images(manifest: str, skipped: Counter[str]) -> UsageError:
+    others = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "nothing"
+    return UsageError(
+        f"no images in the inventory {manifest} (skipped: {others}); with any_extension, every "
+        "object counts as an image, whatever its key ends in"
+    )
 
 
 def _read_manifest(url: str) -> _Inventory:
@@ -147,7 +142,7 @@ def _inventory(url: str, manifest: dict[str, Any]) -> _Inventory:
     if file_format not in ("CSV", "Parquet"):
         raise UsageError(
             f"{url}: this inventory's format is {file_format}, which cannot be read: "
-            "configure it to be CSV or Parquet"
+            "configure CSV or Parquet"
         )
     columns = _columns(manifest["fileSchema"], file_format)
     if missing := {"bucket", "key"} - set(columns):
@@ -166,16 +161,16 @@ def _columns(schema: str, file_format: str) -> list[str]:
 
 
 def _data_file(manifest: str, bucket: str, key: str) -> str:
-    """In the same copy of the bucket as a manifest on disk, if the file is there; else in S3."""
+    """Return the path of a data file beside a manifest on disk, or else its URL in S3."""
     folders = Path(manifest).absolute().parents if is_local(manifest) else ()
     copies = (folder / key for folder in folders)
     return next((str(copy) for copy in copies if copy.is_file()), f"s3://{bucket}/{key}")
 
 
 def _images(
-    rows: pa.RecordBatch, suffixes: Collection[str] | None, skipped: Counter[str]
+    rows: pa.RecordBatch, suffixes: tuple[str, ...] | None, skipped: Counter[str]
 ) -> pa.RecordBatch:
-    """The rows of images; counts the others."""
+    """Return the rows of images; count the others."""
     keys = rows.column("key")
     why_not = {
         "delete markers": _flag(rows, "is_delete_marker", False),
@@ -196,7 +191,7 @@ def _images(
 
 
 def _flag(rows: pa.RecordBatch, name: str, otherwise: bool) -> pa.Array:
-    """A column that an inventory of current versions does not have."""
+    """Return a column of booleans, which an inventory of current versions does not have."""
     if name not in rows.schema.names:
         return pa.repeat(otherwise, rows.num_rows)
     return pc.fill_null(rows.column(name), otherwise)
