@@ -1,7 +1,6 @@
 """Files that hold many images: opening them, and their versions."""
 
 import gzip
-import io
 import os
 import stat
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from fsspec.archive import AbstractArchiveFileSystem
 
 from captioner.jobs.errors import FetchError
 from captioner.jobs.storage.file_types import is_gzipped_archive
-from captioner.jobs.storage.filesystems import file_info, filesystem, open_copy
+from captioner.jobs.storage.filesystems import RemoteFile, file_info, filesystem, open_copy
 from captioner.jobs.storage.retry import retried, with_retries
 from captioner.jobs.storage.uris import file_version, info_version, is_http, is_local, local_path
 from captioner.schemas.caption_table import Status
@@ -95,36 +94,16 @@ def _gives_ranges(file: Any) -> bool:
     return True
 
 
-class RetryingFile(io.RawIOBase):
+class RetryingFile(RemoteFile):
     """A remote file that retries failed reads, so that gzip and pyarrow never see them fail."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
     def read(self, size: int | None = -1, /) -> bytes:
-        position = self._file.tell()
+        position = self.tell()
         return retried(lambda _: self._read_at(position, size))
 
     def _read_at(self, position: int, size: int | None) -> bytes:
-        self._file.seek(position)
-        return self._file.read(-1 if size is None else size)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+        self.seek(position)
+        return super().read(size)
 
 
 def _version(container: str) -> str | None:

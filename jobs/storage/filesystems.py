@@ -124,7 +124,7 @@ def open_stream(url: str) -> io.BufferedReader:
         fs, path = filesystem(url)
         # Not every HTTP server knows range requests.
         file = fs.open(path, "rb", **({"block_size": 0} if is_http(url) else {}))
-    return io.BufferedReader(_Reader(url, file), BUFFER_BYTES)
+    return io.BufferedReader(_Stream(url, file), BUFFER_BYTES)
 
 
 def open_copy(url: str) -> BinaryIO:
@@ -137,22 +137,45 @@ def open_copy(url: str) -> BinaryIO:
     return cast(BinaryIO, file)
 
 
-class _Reader(io.RawIOBase):
-    """A file of fsspec, which may return fewer bytes than asked for; errors as in `open_stream`."""
+class RemoteFile(io.RawIOBase):
+    """A file of fsspec as a file of Python's; it may give less than asked for."""
 
-    def __init__(self, url: str, file: Any) -> None:
-        self.url, self.file = url, file
+    def __init__(self, file: Any) -> None:
+        self._file = file
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
-        with reading_errors(self.url):
-            data = self.file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return bytes(self._file.read(-1 if size is None else size))
 
     def close(self) -> None:
         if not self.closed:
-            self.file.close()
+            self._file.close()
         super().close()
+
+
+class _Stream(RemoteFile):
+    """A file that can only be read forwards, with the errors of `open_stream`."""
+
+    def __init__(self, url: str, file: Any) -> None:
+        super().__init__(file)
+        self._url = url
+
+    def seekable(self) -> bool:
+        return False
+
+    def readinto(self, buffer: Any) -> int:
+        with reading_errors(self._url):
+            data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

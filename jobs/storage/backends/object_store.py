@@ -1,7 +1,6 @@
 """OUT on an object store, by any URL that fsspec can write."""
 
 import functools
-import io
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,6 +14,7 @@ from upath import UPath
 
 from captioner.jobs.storage.backends.lease import Lease, lease
 from captioner.jobs.storage.failures import StoreError, store_errors
+from captioner.jobs.storage.filesystems import RemoteFile
 
 WHOLE_BYTES = 4 * 1024 * 1024  # an object of at most this size is read by one request
 
@@ -135,29 +135,9 @@ def _arrow_file(path: UPath) -> Any:
     return pa.ipc.open_file(ObjectStore().open(path))
 
 
-class _Reader(io.RawIOBase):
-    """A file of fsspec whose reads fail with StoreError."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
+class _Reader(RemoteFile):
+    """An object whose reads fail with StoreError."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         with store_errors():
-            return bytes(self._file.read(-1 if size is None else size))
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+            return super().read(size)
