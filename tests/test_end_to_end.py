@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import captioner, command, environment
+from tests.support.commands import captioner, environment, start
 from tests.support.photographs import write_photographs
 from tests.support.tables import image_names, statuses
 
@@ -31,14 +31,7 @@ class Run:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> subprocess.Popen[str]:
-        self.process = subprocess.Popen(
-            command(*self.arguments),
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self.process = start(*self.arguments)
         return self.process
 
     def parts(self) -> int:

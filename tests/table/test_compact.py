@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -34,7 +33,7 @@ from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import CaptionRow, Status, file_metadata, rows_to_table
-from tests.support.commands import captioner, command, environment
+from tests.support.commands import captioner, start
 from tests.support.photographs import photograph, write_photographs
 from tests.support.stores import locked
 from tests.support.tables import image_names
@@ -366,8 +365,7 @@ def test_killed_before_any_step_every_row_is_there_and_once_after_the_next_comma
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_with_the_table_whole(out: Path, kind: signal.Signals, code: int) -> None:
     rows = write_parts(out, 400, rows=2)
-    line = command("compact", out, "--target-bytes", 30_000)
-    process = subprocess.Popen(line, env=environment(), stderr=subprocess.PIPE, text=True)
+    process = start("compact", out, "--target-bytes", 30_000)
     while len(files(out)) == 400 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(kind)
