@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import captioner, environment, start
+from tests.support.commands import GIVE_UP_SECONDS, captioner, environment, start
 from tests.support.photographs import write_photographs
 from tests.support.tables import image_names, statuses
 
 COUNT = 120
 NAMES = [f"{n:03d}.jpg" for n in range(COUNT)]
-SECONDS = 60  # for what takes a few
 
 
 class Run:
@@ -39,7 +38,7 @@ class Run:
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
         assert self.process is not None
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + GIVE_UP_SECONDS
         while not holds():
             assert time.monotonic() < end and self.process.poll() is None
             time.sleep(0.01)
@@ -118,7 +117,7 @@ def kill_the_driver_alone(process: subprocess.Popen[str]) -> None:
 
 def press_ctrl_c(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
-    output, errors = process.communicate(timeout=SECONDS)
+    output, errors = process.communicate(timeout=GIVE_UP_SECONDS)
     assert process.returncode == 130
     assert errors == "captioner: interrupted; the same command goes on from here\n"
     assert "captioned" in output
@@ -126,7 +125,7 @@ def press_ctrl_c(process: subprocess.Popen[str]) -> None:
 
 def terminate(process: subprocess.Popen[str]) -> None:
     process.terminate()
-    _, errors = process.communicate(timeout=SECONDS)
+    _, errors = process.communicate(timeout=GIVE_UP_SECONDS)
     assert process.returncode == 143, errors
 
 

@@ -24,6 +24,7 @@ from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.planning.plan import Plan
 from captioner.jobs.table.layout import OutFolder
 from captioner.schemas.job_report import JobReport
+from tests.support.commands import GIVE_UP_SECONDS
 from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import image_names, read_table, statuses
 
@@ -294,7 +295,7 @@ def test_a_worker_that_died_is_waited_for_however_long_it_takes_to_come_back(
         os.kill(process, signal.SIGKILL)
         while client.nthreads():
             time.sleep(0.01)
-        assert client.submit(os.getpid).result(timeout=60) != process
+        assert client.submit(os.getpid).result(timeout=GIVE_UP_SECONDS) != process
 
 
 # What is asked after a failure

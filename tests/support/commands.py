@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tests.support.clusters import PYTHONPATH
 
+GIVE_UP_SECONDS = 600  # what takes a few seconds takes minutes on a busy machine
+
 
 def command(*arguments: object) -> list[str]:
     """Return the command line of `captioner` with these arguments."""

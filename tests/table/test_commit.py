@@ -10,6 +10,7 @@ from captioner.jobs.errors import StaleCommit, TemporaryError, UsageError
 from captioner.jobs.table.commits import commit as commit_module
 from captioner.jobs.table.commits.commit import commit, parts_of
 from captioner.jobs.table.layout import OutFolder, RunFolder
+from tests.support.commands import GIVE_UP_SECONDS
 from tests.support.stores import locked
 
 TABLE = pa.table({"image_uri": ["a"]})
@@ -91,7 +92,7 @@ def test_the_fence_waits_for_a_commit_that_has_the_right(run: RunFolder) -> None
         other.start()
         other.join(1.0)
         assert other.is_alive()
-    other.join(10)
+    other.join(GIVE_UP_SECONDS)
     assert other.exitcode == 0
     with pytest.raises(StaleCommit), parts_of(run).permission("000000"):
         pass
@@ -108,7 +109,7 @@ def test_a_second_run_on_the_same_folder_is_refused_and_told_who_has_it(run: Run
 
 def _hold_lock(out: OutFolder) -> None:
     with locked(out.new_run()):
-        time.sleep(60)
+        time.sleep(GIVE_UP_SECONDS)
 
 
 def test_the_lock_of_a_killed_run_is_free(run: RunFolder) -> None:

@@ -33,7 +33,7 @@ from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import CaptionRow, Status, file_metadata, rows_to_table
-from tests.support.commands import captioner, start
+from tests.support.commands import GIVE_UP_SECONDS, captioner, start
 from tests.support.photographs import photograph, write_photographs
 from tests.support.stores import locked
 from tests.support.tables import image_names
@@ -369,7 +369,7 @@ def test_a_signal_ends_it_with_the_table_whole(out: Path, kind: signal.Signals, 
     while len(files(out)) == 400 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(kind)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=GIVE_UP_SECONDS)
     assert (process.returncode, errors) == (code, "captioner: interrupted\n")
     names = read(out)["image_uri"]
     assert len(names) == len(names.unique()) == rows
