@@ -16,6 +16,7 @@ from tests.support.commands import GIVE_UP_SECONDS, captioner, environment, star
 from tests.support.photographs import write_photographs
 from tests.support.tables import image_names, statuses
 
+pytestmark = pytest.mark.slow
 COUNT = 120
 NAMES = [f"{n:03d}.jpg" for n in range(COUNT)]
 

@@ -12,6 +12,7 @@ import pytest
 from tests.support.photographs import write_photographs
 from tests.support.tables import read_table
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 

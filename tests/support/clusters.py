@@ -43,8 +43,12 @@ def two_workers(**variables: str) -> Iterator[str]:
     import dask
     from distributed import LocalCluster
 
+    settings = {
+        "distributed.worker.multiprocessing-method": "forkserver",
+        "distributed.worker.profile.enabled": False,  # it keeps idle workers busy
+    }
     with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        dask.config.set(settings),
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,
