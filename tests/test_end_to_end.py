@@ -1,4 +1,4 @@
-"""The command as users start it, and what they and their machines do to it."""
+"""The command as users start it, and as they and their machines end it."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ NAMES = [f"{n:03d}.jpg" for n in range(COUNT)]
 
 
 class Run:
-    """`captioner run` in the background, on slow images; in a process group of its own."""
+    """`captioner run` on slow images, in the background and in a process group of its own."""
 
     def __init__(self, folder: Path, checkpoint: Path) -> None:
         self.out = folder / "out"
@@ -50,7 +50,7 @@ class Run:
         return process
 
     def finish(self) -> None:
-        """Run to the end; every image must have its one row."""
+        """Run to the end; each image must then have exactly one row."""
         result = captioner(*self.arguments)
         assert result.returncode == 0, result.stderr
         assert image_names(self.out) == NAMES
@@ -71,7 +71,7 @@ def run(tmp_path: Path, tiny_checkpoint: Path) -> Iterator[Run]:
     run.kill()
 
 
-def test_one_command_captions_a_folder_and_the_next_has_nothing_to_do(
+def test_one_command_captions_a_folder_and_the_next_one_has_nothing_to_do(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     write_photographs(tmp_path / "photos", 5)
@@ -130,7 +130,9 @@ def terminate(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 143, errors
 
 
-def test_whatever_ends_a_run_the_next_goes_on_and_no_image_is_lost_or_there_twice(run: Run) -> None:
+def test_however_a_run_ends_the_next_one_resumes_without_losing_or_repeating_an_image(
+    run: Run,
+) -> None:
     before = 0
     for end in (kill_all, kill_the_driver_alone, press_ctrl_c, terminate):
         process = run.start_and_wait_for_parts(before + 1)
@@ -141,7 +143,7 @@ def test_whatever_ends_a_run_the_next_goes_on_and_no_image_is_lost_or_there_twic
     assert not list(run.out.glob("runs/*/scratch"))
 
 
-def test_workers_of_a_killed_run_that_work_on_add_no_row_twice(run: Run, scheduler: str) -> None:
+def test_workers_that_outlive_a_killed_run_add_no_duplicate_rows(run: Run, scheduler: str) -> None:
     run.arguments += ["--scheduler", scheduler, "--partition-size", COUNT // 2]
     run.start()
     run.wait_until(lambda: len(list(run.out.glob("runs/*/scratch/*.started"))) == 2)

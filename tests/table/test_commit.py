@@ -1,3 +1,5 @@
+"""Parts that a run commits to a folder, its fence, and its lock."""
+
 import multiprocessing
 import time
 from pathlib import Path
@@ -45,7 +47,7 @@ def test_committing_a_part_again_replaces_it(run: RunFolder) -> None:
     assert pq.read_table(run.part("000000"))["image_uri"].to_pylist() == ["b"]
 
 
-def test_a_failure_leaves_nothing_in_the_table_nor_beside_it(
+def test_a_failed_commit_leaves_nothing_in_the_table_or_beside_it(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def half(_writer: pq.ParquetWriter, _table: pa.Table) -> None:
@@ -57,7 +59,7 @@ def test_a_failure_leaves_nothing_in_the_table_nor_beside_it(
     assert parts(run) == [] == list(run.scratch.iterdir())
 
 
-def test_unfinished_files_never_lie_in_the_table(
+def test_unfinished_files_are_never_in_the_table(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -66,7 +68,7 @@ def test_unfinished_files_never_lie_in_the_table(
     assert seen[0] == []
 
 
-def test_a_worker_of_a_former_run_cannot_commit(run: RunFolder) -> None:
+def test_a_worker_of_an_earlier_run_cannot_commit(run: RunFolder) -> None:
     new_run(run.out)
     with pytest.raises(StaleCommit):
         commit(TABLE, run, "000000")
@@ -80,7 +82,7 @@ def test_a_revoked_part_cannot_be_committed_but_others_can(run: RunFolder) -> No
     commit(TABLE, run, "000000-000000-000001")
 
 
-def test_a_part_that_is_committed_cannot_be_revoked(run: RunFolder) -> None:
+def test_a_committed_part_cannot_be_revoked(run: RunFolder) -> None:
     commit(TABLE, run, "000000")
     assert not parts_of(run).revoke("000000")
 
@@ -98,7 +100,9 @@ def test_the_fence_waits_for_a_commit_that_has_the_right(run: RunFolder) -> None
         pass
 
 
-def test_a_second_run_on_the_same_folder_is_refused_and_told_who_has_it(run: RunFolder) -> None:
+def test_a_second_run_on_the_same_folder_is_refused_with_the_holder_of_the_lock(
+    run: RunFolder,
+) -> None:
     with locked(run):
         message = f"in use by run {run.run_id}, process"
         with pytest.raises(TemporaryError, match=message), locked(run.out.new_run()):
@@ -112,7 +116,7 @@ def _hold_lock(out: OutFolder) -> None:
         time.sleep(GIVE_UP_SECONDS)
 
 
-def test_the_lock_of_a_killed_run_is_free(run: RunFolder) -> None:
+def test_the_lock_of_a_killed_run_is_released(run: RunFolder) -> None:
     holder = multiprocessing.get_context("spawn").Process(target=_hold_lock, args=(run.out,))
     holder.start()
     while not (run.out.lock.exists() and run.out.lock.read_text()):
