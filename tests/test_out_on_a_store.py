@@ -46,8 +46,8 @@ def test_a_run_leaves_only_the_table_and_its_records(
     report = run_job(job)
     assert (report.exit_code, report.images, report.captioned) == (0, 8, 8)
     assert sorted(rows(url)) == [f"{n:03d}.jpg" for n in range(8)]
-    papers = {f"runs/{report.run_id}/{n}" for n in ("job.toml", "report.json", "events.jsonl")}
-    assert keys(url) == papers
+    records = {f"runs/{report.run_id}/{n}" for n in ("job.toml", "report.json", "events.jsonl")}
+    assert keys(url) == records
     run = OutFolder(out_path(url)).runs / report.run_id
     assert JobReport.from_json((run / "report.json").read_text()) == report
     assert report.table == f"{url}/captions"
@@ -237,12 +237,12 @@ def test_small_files_become_one_with_the_same_rows(job: JobConfig, url: str) -> 
     run_job(job)
     write_photographs(Path(job.source), 12)
     run_job(job)
-    before, papers = rows(url), keys(url)
+    before, records = rows(url), keys(url)
     count = len(OutFolder(out_path(url)).table_files())
     done = captioner("compact", url)
     assert done.returncode == 0, done.stderr
     assert f"files      1 (before: {count})" in done.stdout
-    assert (rows(url).keys(), keys(url)) == (before.keys(), papers)
+    assert (rows(url).keys(), keys(url)) == (before.keys(), records)
     report = run_job(job)
     assert (report.planned, report.already_there) == (0, 12)
     (Path(job.source) / "003.jpg").write_bytes(photograph(20))

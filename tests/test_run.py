@@ -58,8 +58,8 @@ def test_a_run_leaves_only_the_table_and_its_records(tmp_path: Path, job: JobCon
     report = run_job(job)
     out = tmp_path / "out"
     assert {path.suffix for path in (out / "captions").iterdir()} == {".parquet"}
-    papers = {path.name for path in (out / "runs" / report.run_id).iterdir()}
-    assert papers == {"job.toml", "report.json", "events.jsonl"}
+    records = {path.name for path in (out / "runs" / report.run_id).iterdir()}
+    assert records == {"job.toml", "report.json", "events.jsonl"}
     saved = (out / "runs" / report.run_id / "report.json").read_text()
     assert JobReport.from_json(saved) == report
     assert set(report.seconds) == {"fetch", "decode", "encode", "search", "commit"}
