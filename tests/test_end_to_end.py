@@ -1,4 +1,4 @@
-"""The command as users start it, and what they and their machines do to it."""
+"""The command as users start it, and as they and their machines end it."""
 
 import contextlib
 import os
@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import captioner, command, environment
+from tests.support.commands import GIVE_UP_SECONDS, captioner, environment, start
 from tests.support.photographs import write_photographs
 from tests.support.tables import image_names, statuses
 
+pytestmark = pytest.mark.slow
 COUNT = 120
 NAMES = [f"{n:03d}.jpg" for n in range(COUNT)]
-SECONDS = 60  # for what takes a few
 
 
 class Run:
-    """`captioner run` in the background, on slow images; in a process group of its own."""
+    """`captioner run` on slow images, in the background and in a process group of its own."""
 
     def __init__(self, folder: Path, checkpoint: Path) -> None:
         self.out = folder / "out"
@@ -31,14 +31,7 @@ class Run:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> subprocess.Popen[str]:
-        self.process = subprocess.Popen(
-            command(*self.arguments),
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self.process = start(*self.arguments)
         return self.process
 
     def parts(self) -> int:
@@ -46,7 +39,7 @@ class Run:
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
         assert self.process is not None
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + GIVE_UP_SECONDS
         while not holds():
             assert time.monotonic() < end and self.process.poll() is None
             time.sleep(0.01)
@@ -57,7 +50,7 @@ class Run:
         return process
 
     def finish(self) -> None:
-        """Run to the end; every image must have its one row."""
+        """Run to the end; each image must then have exactly one row."""
         result = captioner(*self.arguments)
         assert result.returncode == 0, result.stderr
         assert image_names(self.out) == NAMES
@@ -78,7 +71,7 @@ def run(tmp_path: Path, tiny_checkpoint: Path) -> Iterator[Run]:
     run.kill()
 
 
-def test_one_command_captions_a_folder_and_the_next_has_nothing_to_do(
+def test_one_command_captions_a_folder_and_the_next_one_has_nothing_to_do(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     write_photographs(tmp_path / "photos", 5)
@@ -125,7 +118,7 @@ def kill_the_driver_alone(process: subprocess.Popen[str]) -> None:
 
 def press_ctrl_c(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
-    output, errors = process.communicate(timeout=SECONDS)
+    output, errors = process.communicate(timeout=GIVE_UP_SECONDS)
     assert process.returncode == 130
     assert errors == "captioner: interrupted; the same command goes on from here\n"
     assert "captioned" in output
@@ -133,11 +126,13 @@ def press_ctrl_c(process: subprocess.Popen[str]) -> None:
 
 def terminate(process: subprocess.Popen[str]) -> None:
     process.terminate()
-    _, errors = process.communicate(timeout=SECONDS)
+    _, errors = process.communicate(timeout=GIVE_UP_SECONDS)
     assert process.returncode == 143, errors
 
 
-def test_whatever_ends_a_run_the_next_goes_on_and_no_image_is_lost_or_there_twice(run: Run) -> None:
+def test_however_a_run_ends_the_next_one_resumes_without_losing_or_repeating_an_image(
+    run: Run,
+) -> None:
     before = 0
     for end in (kill_all, kill_the_driver_alone, press_ctrl_c, terminate):
         process = run.start_and_wait_for_parts(before + 1)
@@ -148,7 +143,7 @@ def test_whatever_ends_a_run_the_next_goes_on_and_no_image_is_lost_or_there_twic
     assert not list(run.out.glob("runs/*/scratch"))
 
 
-def test_workers_of_a_killed_run_that_work_on_add_no_row_twice(run: Run, scheduler: str) -> None:
+def test_workers_that_outlive_a_killed_run_add_no_duplicate_rows(run: Run, scheduler: str) -> None:
     run.arguments += ["--scheduler", scheduler, "--partition-size", COUNT // 2]
     run.start()
     run.wait_until(lambda: len(list(run.out.glob("runs/*/scratch/*.started"))) == 2)

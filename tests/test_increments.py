@@ -1,4 +1,4 @@
-"""A second run on the same table: what is new, changed, stale, failed or gone."""
+"""Later runs on the same table: new, changed, stale, failed and vanished images."""
 
 import hashlib
 import json
@@ -24,13 +24,13 @@ from tests.support.tables import image_names, read_table, statuses
 
 @pytest.fixture
 def job(job: JobConfig) -> JobConfig:
-    """Captions eight photographs."""
+    """Return a job that captions eight photographs, in partitions of three."""
     write_photographs(Path(job.source), 8)
     return replace(job, partition_size=3)
 
 
 def rows(job: JobConfig) -> dict[str, dict[str, object]]:
-    """The rows of the table by file name; each image has one."""
+    """Return the rows of the table by file name; each image has exactly one."""
     table = read_table(Path(job.out)).to_pylist()
     by_name = {Path(row["image_uri"]).name: row for row in table}
     assert len(by_name) == len(table)
@@ -57,7 +57,7 @@ def test_a_changed_image_gets_a_new_row_in_place_of_the_old_one(job: JobConfig) 
     assert first.run_id != second.run_id
 
 
-def test_new_and_changed_images_of_one_run_both_arrive(job: JobConfig) -> None:
+def test_one_run_captions_both_new_and_changed_images(job: JobConfig) -> None:
     run_job(job)
     change(job, "000.jpg", b"no image any more")
     write_photographs(Path(job.source), 12)
@@ -103,7 +103,7 @@ def test_rows_of_another_captioner_are_kept_or_redone(
     assert (again.kept_stale, again.planned) == (0, 0)
 
 
-def test_a_file_with_rows_of_two_captioners_knows_both(
+def test_a_file_with_rows_of_two_captioners_records_both(
     job: JobConfig, calibrated_checkpoint: Path
 ) -> None:
     run_job(replace(job, partition_size=8))
@@ -117,7 +117,7 @@ def test_a_file_with_rows_of_two_captioners_knows_both(
     assert json.loads(metadata[b"review"])["min_confidence"] == 0.5
 
 
-def test_failures_are_tried_again_on_demand(job: JobConfig) -> None:
+def test_failures_are_retried_on_demand(job: JobConfig) -> None:
     missing = Path(job.source) / "missing.jpg"
     missing.symlink_to("nowhere.jpg")
     change(job, "torn.jpg", b"")
@@ -134,7 +134,7 @@ def test_failures_are_tried_again_on_demand(job: JobConfig) -> None:
     assert statuses(Path(job.out)) == {"ok": 10, "unreadable": 1}
 
 
-def test_a_failure_does_not_take_the_place_of_a_caption_of_the_same_image(
+def test_a_failure_does_not_replace_a_caption_of_the_same_image(
     job: JobConfig, tmp_path: Path, calibrated_checkpoint: Path
 ) -> None:
     manifest = tmp_path / "list.txt"
@@ -146,7 +146,7 @@ def test_a_failure_does_not_take_the_place_of_a_caption_of_the_same_image(
     table = pq.read_table(path)
     ok = pa.array(["ok", "ok"]).dictionary_encode()
     table = table.set_column(table.schema.get_field_index("status"), "status", ok)
-    pq.write_table(table, path)  # as if it had been there
+    pq.write_table(table, path)  # as if it had been readable
     report = run_job(replace(job, checkpoint=calibrated_checkpoint, stale="redo"))
     assert (report.stale, report.failed) == (2, 1)
     captioners = [row["captioner"] for row in table.to_pylist()]
@@ -155,7 +155,7 @@ def test_a_failure_does_not_take_the_place_of_a_caption_of_the_same_image(
     assert rows(job)["001.jpg"]["captioner"] == report.captioner
 
 
-def test_the_version_of_an_image_whose_source_knows_none_is_its_content(
+def test_an_image_without_a_version_in_its_source_has_its_hash_as_version(
     job: JobConfig, http_server: HttpServer, tmp_path: Path, calibrated_checkpoint: Path
 ) -> None:
     (http_server.folder / "0.jpg").write_bytes(photograph(0))
@@ -184,7 +184,7 @@ def test_vanished_images_are_reported_and_removed_only_on_demand(job: JobConfig)
     assert run_job(job).vanished == 0
 
 
-def test_more_is_pruned_than_is_in_memory_at_once(
+def test_more_rows_are_pruned_than_are_in_memory_at_once(
     job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replace_module, "PRUNED_ROWS", 2)
@@ -196,7 +196,7 @@ def test_more_is_pruned_than_is_in_memory_at_once(
     assert sorted(rows(job)) == ["002.jpg", "005.jpg", "007.jpg"]
 
 
-def test_a_file_of_the_table_that_loses_all_its_rows_goes(job: JobConfig) -> None:
+def test_a_file_of_the_table_that_loses_all_its_rows_is_removed(job: JobConfig) -> None:
     run_job(job)
     files = len(OutFolder(Path(job.out)).table_files())
     for name in ("000.jpg", "001.jpg", "002.jpg"):
@@ -206,7 +206,9 @@ def test_a_file_of_the_table_that_loses_all_its_rows_goes(job: JobConfig) -> Non
     assert len(OutFolder(Path(job.out)).table_files()) <= files
 
 
-def test_a_directory_prunes_only_what_lay_in_it(job: JobConfig, tmp_path: Path) -> None:
+def test_a_run_over_a_directory_prunes_only_images_of_that_directory(
+    job: JobConfig, tmp_path: Path
+) -> None:
     run_job(job)
     write_photographs(tmp_path / "photos-of-others", 3)
     run_job(replace(job, source=tmp_path / "photos-of-others"))
@@ -216,7 +218,7 @@ def test_a_directory_prunes_only_what_lay_in_it(job: JobConfig, tmp_path: Path) 
     assert read_table(tmp_path / "out").num_rows == 10
 
 
-def test_nothing_is_pruned_after_a_listing_that_is_not_whole(
+def test_nothing_is_pruned_after_an_incomplete_listing(
     job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_photographs(Path(job.source) / "below", 2)
@@ -234,7 +236,7 @@ def test_nothing_is_pruned_after_a_listing_that_is_not_whole(
     assert read_table(Path(job.out)).num_rows == 10
 
 
-def test_nothing_is_pruned_by_a_list_of_nothing(job: JobConfig, tmp_path: Path) -> None:
+def test_nothing_is_pruned_by_an_empty_listing(job: JobConfig, tmp_path: Path) -> None:
     run_job(job)
     (tmp_path / "empty.csv").write_text("image_uri\n")
     empty = replace(job, source=tmp_path / "empty.csv")
@@ -245,7 +247,7 @@ def test_nothing_is_pruned_by_a_list_of_nothing(job: JobConfig, tmp_path: Path) 
     assert len(rows(job)) == 8
 
 
-def test_what_a_killed_run_has_left_is_put_in_place_by_the_next_one(
+def test_the_next_run_finishes_the_replacements_of_a_killed_one(
     job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_job(job)
@@ -274,7 +276,7 @@ def test_what_a_killed_run_has_left_is_put_in_place_by_the_next_one(
     assert not list(Path(job.out).glob("runs/*/replacements"))
 
 
-def test_rows_keep_the_columns_of_a_manifest_that_another_source_does_not_have(
+def test_rows_keep_the_columns_of_a_manifest_after_a_run_over_another_source(
     job: JobConfig, tmp_path: Path
 ) -> None:
     manifest = tmp_path / "list.csv"
@@ -289,7 +291,7 @@ def test_rows_keep_the_columns_of_a_manifest_that_another_source_does_not_have(
     assert labels == ["cat", "dog", None]
 
 
-def test_replacements_that_do_not_fit_their_file_are_named(
+def test_replacements_with_another_schema_than_their_file_are_named(
     job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_job(job)
@@ -303,7 +305,7 @@ def test_replacements_that_do_not_fit_their_file_are_named(
     assert run_job(job).planned == 0
 
 
-def test_a_row_that_was_written_twice_is_there_once_after_the_next_run(job: JobConfig) -> None:
+def test_the_next_run_removes_duplicate_rows(job: JobConfig) -> None:
     run_job(job)
     out = OutFolder(Path(job.out))
     part = out.table_files()[0]
@@ -313,7 +315,7 @@ def test_a_row_that_was_written_twice_is_there_once_after_the_next_run(job: JobC
     assert len(rows(job)) == 8
 
 
-def test_replacements_for_a_file_that_is_gone_do_not_stop_the_next_run(
+def test_replacements_for_a_missing_file_do_not_stop_the_next_run(
     job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_job(job)

@@ -1,4 +1,4 @@
-"""Runs whose OUT is on an object store: moto's server, with S3's API, and real workers."""
+"""Runs with OUT on an object store, which is moto's S3 server, and with real workers."""
 
 import json
 import os
@@ -33,21 +33,21 @@ from tests.support.stores import SECRET, keys, new_run, parts, put_rows, rows, w
 
 @pytest.fixture
 def job(store_job: JobConfig) -> JobConfig:
-    """Captions eight photographs into a store."""
+    """Return a job that captions eight photographs into a store."""
     return store_job
 
 
 # Runs
 
 
-def test_a_run_leaves_the_table_and_its_papers_and_nothing_else(
+def test_a_run_leaves_only_the_table_and_its_records(
     job: JobConfig, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = run_job(job)
     assert (report.exit_code, report.images, report.captioned) == (0, 8, 8)
     assert sorted(rows(url)) == [f"{n:03d}.jpg" for n in range(8)]
-    papers = {f"runs/{report.run_id}/{n}" for n in ("job.toml", "report.json", "events.jsonl")}
-    assert keys(url) == papers
+    records = {f"runs/{report.run_id}/{n}" for n in ("job.toml", "report.json", "events.jsonl")}
+    assert keys(url) == records
     run = OutFolder(out_path(url)).runs / report.run_id
     assert JobReport.from_json((run / "report.json").read_text()) == report
     assert report.table == f"{url}/captions"
@@ -60,7 +60,9 @@ def test_a_run_leaves_the_table_and_its_papers_and_nothing_else(
     assert f"table      {url}/captions" in done.stdout, done.stderr
 
 
-def test_the_next_run_does_what_is_new_changed_failed_and_gone(job: JobConfig, url: str) -> None:
+def test_the_next_run_handles_new_changed_failed_and_vanished_images(
+    job: JobConfig, url: str
+) -> None:
     photos = Path(job.source)
     (photos / "missing.jpg").symlink_to("nowhere.jpg")
     run_job(job)
@@ -94,7 +96,7 @@ def test_large_objects_are_read_in_parts(
     assert len(rows(url)) == read_status(url).images == 9
 
 
-def test_a_run_to_a_folder_needs_no_package_of_a_store() -> None:
+def test_a_run_to_a_folder_imports_no_package_of_an_object_store() -> None:
     modules = "captioner.jobs.run, captioner.jobs.execution.worker, captioner.jobs.cli.text"
     code = f"import sys, {modules}; print('s3fs' in sys.modules)"
     done = subprocess.run(
@@ -110,7 +112,7 @@ def test_an_image_that_kills_its_process_costs_its_own_row_only(job: JobConfig, 
     assert rows(url)["002.jpg"]["status"] == "crashed"
 
 
-def test_a_run_that_was_killed_goes_on_by_the_same_command(
+def test_the_same_command_resumes_a_killed_run(
     tmp_path: Path, url: str, tiny_checkpoint: Path
 ) -> None:
     photos = write_photographs(tmp_path / "photos", 40, harm=b"SLOW")
@@ -151,7 +153,7 @@ def test_events_are_on_the_store_before_the_run_ends(
 # Sources, options, copies, and the other commands
 
 
-def test_a_job_on_s3_has_its_options_from_the_job_file_and_writes_them_nowhere(
+def test_the_storage_options_of_a_job_file_are_used_and_written_nowhere(
     store: S3Server, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = store.bucket({f"photos/{n}.jpg": photograph(n) for n in range(5)})
@@ -198,7 +200,7 @@ def test_the_images_of_an_archive_are_captioned_to_a_store(job: JobConfig, url: 
     assert report.captioned == len(pd.read_parquet(f"{url}/captions")) == 8
 
 
-def test_a_plan_says_what_a_run_would_do_and_writes_nothing(job: JobConfig, url: str) -> None:
+def test_a_plan_describes_a_run_and_writes_nothing(job: JobConfig, url: str) -> None:
     preview = preview_job(job, sample=4)
     assert preview.estimate and (preview.images, preview.table) == (8, f"{url}/captions")
     assert keys(url) == set() and not OutFolder(out_path(url)).table_files()
@@ -208,7 +210,7 @@ def test_a_plan_says_what_a_run_would_do_and_writes_nothing(job: JobConfig, url:
 
 
 @pytest.mark.parametrize("chunk", [3, 1000])
-def test_images_take_the_captions_that_the_table_has_of_the_same_bytes(
+def test_images_reuse_the_captions_of_identical_images_in_the_table(
     job: JobConfig, url: str, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     monkeypatch.setattr("captioner.jobs.pipeline.hash_index.CHUNK", chunk)
@@ -224,9 +226,7 @@ def test_images_take_the_captions_that_the_table_has_of_the_same_bytes(
     }
 
 
-def test_copies_are_found_among_what_one_worker_has_captioned(
-    job: JobConfig, url: str, one_worker: str
-) -> None:
+def test_a_worker_captions_identical_images_once(job: JobConfig, url: str, one_worker: str) -> None:
     write_photographs(Path(job.source) / "copies", 8)
     report = run_job(replace(job, scheduler=one_worker, partition_size=8))
     assert (report.partitions, report.captioned, report.reused) == (2, 16, 8)
@@ -237,12 +237,12 @@ def test_small_files_become_one_with_the_same_rows(job: JobConfig, url: str) -> 
     run_job(job)
     write_photographs(Path(job.source), 12)
     run_job(job)
-    before, papers = rows(url), keys(url)
+    before, records = rows(url), keys(url)
     count = len(OutFolder(out_path(url)).table_files())
     done = captioner("compact", url)
     assert done.returncode == 0, done.stderr
     assert f"files      1 (before: {count})" in done.stdout
-    assert (rows(url).keys(), keys(url)) == (before.keys(), papers)
+    assert (rows(url).keys(), keys(url)) == (before.keys(), records)
     report = run_job(job)
     assert (report.planned, report.already_there) == (0, 12)
     (Path(job.source) / "003.jpg").write_bytes(photograph(20))
@@ -250,7 +250,7 @@ def test_small_files_become_one_with_the_same_rows(job: JobConfig, url: str) -> 
     assert len(rows(url)) == 12
 
 
-def test_rows_that_have_a_later_one_go_when_a_table_is_compacted(job: JobConfig, url: str) -> None:
+def test_compacting_removes_superseded_rows(job: JobConfig, url: str) -> None:
     run_job(job)
     part = OutFolder(out_path(url)).table_files()[0]
     part.with_name(f"z{part.name}").write_bytes(part.read_bytes())
@@ -263,7 +263,7 @@ def test_rows_that_have_a_later_one_go_when_a_table_is_compacted(job: JobConfig,
     ("step", "files_left"),
     [("put", 4), ("remove_files", 1), ("remove", 1)],
 )
-def test_a_compaction_that_died_at_any_step_is_finished_or_forgotten_by_the_next_command(
+def test_the_next_command_finishes_or_undoes_a_compaction_that_died_at_any_step(
     url: str, monkeypatch: pytest.MonkeyPatch, step: str, files_left: int
 ) -> None:
     run = new_run(url)
@@ -292,4 +292,4 @@ def test_a_compaction_that_died_at_any_step_is_finished_or_forgotten_by_the_next
 
 
 class Died(BaseException):
-    """The process is no more."""
+    """Stands for the death of the process."""

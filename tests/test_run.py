@@ -1,4 +1,4 @@
-"""Runs on a cluster that is there already: what becomes of each image, and of failures."""
+"""Runs on a running cluster: the row of each image, and failures."""
 
 import json
 import os
@@ -24,6 +24,7 @@ from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.planning.plan import Plan
 from captioner.jobs.table.layout import OutFolder
 from captioner.schemas.job_report import JobReport
+from tests.support.commands import GIVE_UP_SECONDS
 from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import image_names, read_table, statuses
 
@@ -52,21 +53,19 @@ def test_every_image_gets_one_row_with_all_its_values(tmp_path: Path, job: JobCo
     assert row["image_version"].endswith(f"-{len(photograph(0))}")
 
 
-def test_a_run_leaves_the_table_and_its_papers_and_nothing_else(
-    tmp_path: Path, job: JobConfig
-) -> None:
+def test_a_run_leaves_only_the_table_and_its_records(tmp_path: Path, job: JobConfig) -> None:
     write_photographs(tmp_path / "photos", 3)
     report = run_job(job)
     out = tmp_path / "out"
     assert {path.suffix for path in (out / "captions").iterdir()} == {".parquet"}
-    papers = {path.name for path in (out / "runs" / report.run_id).iterdir()}
-    assert papers == {"job.toml", "report.json", "events.jsonl"}
+    records = {path.name for path in (out / "runs" / report.run_id).iterdir()}
+    assert records == {"job.toml", "report.json", "events.jsonl"}
     saved = (out / "runs" / report.run_id / "report.json").read_text()
     assert JobReport.from_json(saved) == report
     assert set(report.seconds) == {"fetch", "decode", "encode", "search", "commit"}
 
 
-def test_the_files_say_who_made_the_captions_and_how(tmp_path: Path, job: JobConfig) -> None:
+def test_the_files_record_the_captioner_and_its_settings(tmp_path: Path, job: JobConfig) -> None:
     write_photographs(tmp_path / "photos", 1)
     run_job(replace(job, beam_size=2, max_characters=40))
     (path,) = (tmp_path / "out" / "captions").iterdir()
@@ -95,7 +94,9 @@ def test_no_caption_is_longer_than_the_command_allows(
     assert max(free) > 30 >= max(short) > 22 >= max(shorter)
 
 
-def test_images_that_cannot_be_read_get_a_row_that_says_why(tmp_path: Path, job: JobConfig) -> None:
+def test_images_that_cannot_be_read_get_a_row_with_the_reason(
+    tmp_path: Path, job: JobConfig
+) -> None:
     photos = write_photographs(tmp_path / "photos", 1)
     (photos / "empty.jpg").touch()
     (photos / "text.jpg").write_text("no image")
@@ -121,7 +122,9 @@ def test_images_that_cannot_be_read_get_a_row_that_says_why(tmp_path: Path, job:
     assert (report.exit_code, report.failed) == (0, 5)
 
 
-def test_the_exit_code_follows_the_failures_accepted(tmp_path: Path, job: JobConfig) -> None:
+def test_the_exit_code_depends_on_how_many_failures_are_accepted(
+    tmp_path: Path, job: JobConfig
+) -> None:
     photos = write_photographs(tmp_path / "photos", 2)
     (photos / "empty.jpg").touch()
     (photos / "text.jpg").write_text("no image")
@@ -132,14 +135,14 @@ def test_the_exit_code_follows_the_failures_accepted(tmp_path: Path, job: JobCon
     assert codes == {None: 0, "1": 3, "2": 0, "49%": 3, "50%": 0}
 
 
-def test_a_run_in_which_every_image_failed_is_no_success(tmp_path: Path, job: JobConfig) -> None:
+def test_a_run_in_which_every_image_fails_is_not_a_success(tmp_path: Path, job: JobConfig) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "empty.jpg").touch()
     assert run_job(job).exit_code == 3
-    assert run_job(job).exit_code == 0  # it has its row: there is nothing to do
+    assert run_job(job).exit_code == 0  # the image has its row, so there is nothing to do
 
 
-def test_only_new_images_are_the_work_of_the_next_run(tmp_path: Path, job: JobConfig) -> None:
+def test_the_next_run_captions_only_new_images(tmp_path: Path, job: JobConfig) -> None:
     write_photographs(tmp_path / "photos", 5)
     first = run_job(job)
     before = read_table(tmp_path / "out")
@@ -202,9 +205,7 @@ def test_a_run_in_which_nothing_works_gives_up(tmp_path: Path, job: JobConfig) -
     assert not list((tmp_path / "out" / "captions").iterdir())  # the next run tries them again
 
 
-def test_an_out_that_cannot_hold_a_table_is_an_error_of_the_user(
-    tmp_path: Path, job: JobConfig
-) -> None:
+def test_an_out_that_cannot_hold_a_table_is_a_usage_error(tmp_path: Path, job: JobConfig) -> None:
     write_photographs(tmp_path / "photos", 1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "captions").touch()
@@ -228,9 +229,7 @@ def test_a_table_that_can_no_longer_be_written_ends_the_run(tmp_path: Path, job:
             run_job(job)
 
 
-def test_a_checkpoint_that_is_not_there_is_an_error_of_the_user(
-    tmp_path: Path, job: JobConfig
-) -> None:
+def test_a_missing_checkpoint_is_a_usage_error(tmp_path: Path, job: JobConfig) -> None:
     write_photographs(tmp_path / "photos", 3)
     with pytest.raises(UsageError, match="no checkpoint 'none'"):
         run_job(replace(job, checkpoint="none"))
@@ -247,7 +246,7 @@ def test_a_scheduler_that_does_not_answer_is_a_temporary_error(
         run_job(replace(job, scheduler="tcp://127.0.0.1:9"))
 
 
-def test_progress_is_told_in_images_with_the_failures_so_far(
+def test_the_progress_bar_counts_images_and_failures(
     tmp_path: Path,
     job: JobConfig,
     monkeypatch: pytest.MonkeyPatch,
@@ -265,7 +264,7 @@ def test_progress_is_told_in_images_with_the_failures_so_far(
 # The workers of a machine
 
 
-def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
+def test_each_worker_gets_its_share_of_the_cores_and_one_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1")
@@ -282,7 +281,7 @@ def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
     assert "CUDA_VISIBLE_DEVICES" not in cluster._environment(4, gpu=None)
 
 
-def test_a_worker_that_died_is_waited_for_however_long_it_takes_to_come_back(
+def test_a_run_waits_for_a_dead_worker_to_restart_however_long_that_takes(
     job: JobConfig,
 ) -> None:
     job = replace(job, scheduler=None, workers=1, device="cpu")
@@ -294,10 +293,10 @@ def test_a_worker_that_died_is_waited_for_however_long_it_takes_to_come_back(
         os.kill(process, signal.SIGKILL)
         while client.nthreads():
             time.sleep(0.01)
-        assert client.submit(os.getpid).result(timeout=60) != process
+        assert client.submit(os.getpid).result(timeout=GIVE_UP_SECONDS) != process
 
 
-# What is asked after a failure
+# What follows a failure
 
 
 def task(images: int) -> Task:
@@ -313,7 +312,7 @@ def test_the_tasks_of_a_plan_are_its_partitions() -> None:
     ]
 
 
-def test_a_partition_that_fails_is_tried_again_whole_and_then_in_parts() -> None:
+def test_a_partition_that_fails_is_retried_whole_and_then_in_parts() -> None:
     (retry,) = after_failure(task(500), "error", died=False)
     assert (retry.images, retry.name) == (500, task(500).name)
     assert retry.key != task(500).key
@@ -324,11 +323,11 @@ def test_a_partition_that_fails_is_tried_again_whole_and_then_in_parts() -> None
     assert len({part.name for part in parts} | {retry.name}) == PARTS + 1
 
 
-def test_a_partition_whose_process_died_is_cut_at_once() -> None:
+def test_a_partition_whose_process_died_is_split_at_once() -> None:
     assert len(after_failure(task(500), "died", died=True)) == PARTS
 
 
-def test_an_image_whose_process_died_twice_has_its_verdict() -> None:
+def test_an_image_that_killed_two_processes_is_recorded_as_crashed() -> None:
     (retry,) = after_failure(task(1), "died", died=True)
     assert retry.verdict is None
     (last,) = after_failure(again(retry), "died", died=True)

@@ -1,7 +1,7 @@
-"""Images that harm what opens them, for processes that have this folder on their PYTHONPATH.
+"""Images that harm the process which opens them, if this folder is on its PYTHONPATH.
 
-Python imports this module at its start. It puts a reader for files that begin with KILL, ODD! or
-SLOW in the place of Pillow's reader for PPM.
+Python imports this module when it starts. It replaces Pillow's reader for PPM by one for files that
+begin with KILL, ODD! or SLOW.
 """
 
 import io
@@ -16,7 +16,7 @@ SECONDS = 0.1
 
 
 class OddError(Exception):
-    """What no reader of images is known to raise."""
+    """An error that no known reader of images raises."""
 
 
 def _is_harmful(prefix: bytes) -> bool:

@@ -17,9 +17,9 @@ PYTHONPATH = os.pathsep.join([str(TESTS / "faults"), str(TESTS.parent)])
 
 @pytest.fixture(scope="session")
 def forkserver() -> None:
-    """The process that workers are forked from: it has imported torch, which takes them seconds.
+    """Start the process that workers are forked from, with torch imported to save them seconds.
 
-    Harmful images (faults/) harm them.
+    Harmful images (faults/) harm these workers.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PYTHONPATH)
@@ -36,15 +36,19 @@ def forkserver() -> None:
 
 @contextmanager
 def two_workers(**variables: str) -> Iterator[str]:
-    """The address of a Dask cluster with these variables in its workers' environment.
+    """Yield the address of a Dask cluster whose workers have these environment variables.
 
-    It needs the fixture `forkserver`.
+    Needs the fixture `forkserver`.
     """
     import dask
     from distributed import LocalCluster
 
+    settings = {
+        "distributed.worker.multiprocessing-method": "forkserver",
+        "distributed.worker.profile.enabled": False,  # it keeps idle workers busy
+    }
     with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        dask.config.set(settings),
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,
@@ -58,14 +62,17 @@ def two_workers(**variables: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def scheduler(forkserver: None) -> Iterator[str]:
-    """The address of a Dask cluster of two workers."""
+    """Yield the address of a Dask cluster of two workers."""
     with two_workers() as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def one_worker() -> Iterator[str]:
-    """A cluster of one thread of this process, which tests can patch; tasks come in order."""
+    """Yield the address of a cluster of one thread in this process; it runs tasks in order.
+
+    Tests can patch what its tasks use.
+    """
     from distributed import LocalCluster
 
     with LocalCluster(

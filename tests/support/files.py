@@ -1,4 +1,4 @@
-"""Files in folders, archives and fsspec's memory, and what a source lists of them."""
+"""Files in folders, archives and fsspec's memory, and listings of sources."""
 
 import zipfile
 from pathlib import Path

@@ -15,7 +15,7 @@ WORDS = ("a", "dog", "cat", "man", "runs", "sits", "on", "in", "the", "grass", "
 
 def make_tiny_checkpoint(directory: Path) -> Path:
     """Write a model directory with random weights, small and fast; its captions differ."""
-    import torch  # here, so that the tests which need none start at once
+    import torch  # here, because most tests do not need it
 
     from captioner.checkpoint import save_checkpoint
     from captioner.model import CaptionModel, ModelConfig
@@ -27,7 +27,7 @@ def make_tiny_checkpoint(directory: Path) -> Path:
     model = CaptionModel(config, len(vocabulary))
     for layer in model.encoder.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = 1.0  # untrained statistics would let nothing of an image through
+            layer.momentum = 1.0  # with untrained statistics all images would look alike
     pictures = (Image.open(io.BytesIO(photograph(number))) for number in range(12))
     pixels = np.stack([np.asarray(picture.resize((64, 64))) for picture in pictures])
     with torch.no_grad():
@@ -38,16 +38,16 @@ def make_tiny_checkpoint(directory: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory with random weights, small and fast."""
+    """Return a model directory with random weights, small and fast."""
     return make_tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def calibrated_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint with a calibration: some captions are surer than 0.5, some less.
+    """Return the tiny checkpoint with a calibration; only some captions have more than 0.5.
 
-    By its calibration a confidence of 0.5 has a precision of 0.85, for 23% of the captions; the
-    best precision is 0.9.
+    The calibration says: at a confidence of 0.5, precision 0.85 and coverage 23%; the best
+    precision is 0.9.
     """
     from captioner import Captioner
     from captioner.calibration import SIGNALS, Calibration, OperatingPoint, save_calibration

@@ -1,4 +1,4 @@
-"""Small photographs, each with its own picture."""
+"""Small photographs, all different."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def photograph(number: int) -> bytes:
-    """A small JPEG file; each number has its own picture."""
+    """Return a small JPEG file, with a different picture for each number."""
     pixels = np.random.default_rng(number).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).resize((80, 60)).save(file, "JPEG")
@@ -16,9 +16,9 @@ def photograph(number: int) -> bytes:
 
 
 def write_photographs(folder: Path, count: int, harm: bytes = b"") -> Path:
-    """Fill a folder with 000.jpg and so on, as far as they are missing.
+    """Write 000.jpg, 001.jpg ... to a folder, except those that exist; return the folder.
 
-    `harm` (see faults/) goes before each.
+    Each begins with the bytes `harm` (see faults/).
     """
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):

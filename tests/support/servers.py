@@ -17,7 +17,7 @@ import pytest
 
 @dataclass(frozen=True)
 class S3Server:
-    """An S3 server, and the storage options by which it is reached; buckets are new ones."""
+    """An S3 server, and the storage options that reach it."""
 
     endpoint: str
 
@@ -26,7 +26,7 @@ class S3Server:
         return {"s3": {"endpoint_url": self.endpoint}}
 
     def bucket(self, files: Mapping[str, bytes]) -> str:
-        """The URL of a bucket with these objects."""
+        """Create a bucket with these objects; return its URL."""
         import s3fs
 
         fs = s3fs.S3FileSystem(endpoint_url=self.endpoint)
@@ -49,14 +49,14 @@ CREDENTIALS = {
 
 @contextmanager
 def moto_server() -> Iterator[S3Server]:
-    """A server of moto, which is a process of its own."""
+    """Run moto's server as a process."""
     with subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-p", "0"], stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr
         address = next(filter(None, (re.search("http://[0-9.:]+", x) for x in process.stderr)))
         log = threading.Thread(target=lambda: [None for _ in process.stderr or ()], daemon=True)
-        log.start()  # or it would fill the pipe
+        log.start()  # or the server would block on a full pipe
         try:
             yield S3Server(address[0])
         finally:
@@ -65,7 +65,7 @@ def moto_server() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """An S3 server, with credentials for it in the environment."""
+    """Yield an S3 server, with credentials for it in the environment."""
     with pytest.MonkeyPatch.context() as patch, moto_server() as server:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
@@ -74,7 +74,7 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3(s3_server: S3Server) -> Iterator[S3Server]:
-    """The S3 server, with its options set in this process."""
+    """Yield the S3 server, with its options set in this process."""
     from captioner.jobs.storage.filesystems import configure
 
     configure(s3_server.options)
@@ -82,13 +82,13 @@ def s3(s3_server: S3Server) -> Iterator[S3Server]:
     configure({})
 
 
-POLL_SECONDS = 0.01  # that a server takes to notice that it is to end
+POLL_SECONDS = 0.01  # within which a server notices its shutdown
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Serves a folder, the answer of a number (/status/403.jpg), and silence (/hang/).
+    """A handler that serves a folder, any status (/status/403.jpg), and silence (/hang/).
 
-    What is below /private/ is for requests with a header Authorization.
+    Files below /private/ need a header Authorization.
     """
 
     def do_GET(self) -> None:
@@ -112,7 +112,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
 @dataclass(frozen=True)
 class HttpServer:
-    """A server of the files in `folder`; `requested` are the paths that it was asked for."""
+    """A server of the files in `folder`; `requested` are the paths requested so far."""
 
     url: str
     folder: Path
@@ -121,6 +121,7 @@ class HttpServer:
 
 @pytest.fixture
 def http_server(tmp_path: Path) -> Iterator[HttpServer]:
+    """Yield a server of the files in tmp_path/served."""
     folder = tmp_path / "served"
     folder.mkdir()
 

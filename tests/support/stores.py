@@ -1,4 +1,4 @@
-"""What tests of an OUT on a store need: a server, workers that reach it, a job, what is there."""
+"""OUT on an object store: the server, workers that reach it, a job, and its table."""
 
 import tempfile
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ SECRET = "hush-hush"
 
 @pytest.fixture(scope="module")
 def store(s3_server: S3Server) -> Iterator[S3Server]:
-    """The S3 server, which this process and those it starts find by the environment."""
+    """Yield the S3 server, with its address in the environment of this process and its children."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
         yield s3_server
@@ -38,20 +38,20 @@ def store(s3_server: S3Server) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def store_workers(s3_server: S3Server, forkserver: None) -> Iterator[str]:
-    """The address of a Dask cluster of two workers that reach the store."""
+    """Yield the address of a Dask cluster of two workers that reach the store."""
     with two_workers(AWS_ENDPOINT_URL=s3_server.endpoint, **CREDENTIALS) as address:
         yield address
 
 
 @pytest.fixture
 def url(store: S3Server) -> str:
-    """An OUT in a new bucket."""
+    """Return an OUT in a new bucket."""
     return f"{store.bucket({})}/collections/photos"
 
 
 @pytest.fixture
 def store_job(tmp_path: Path, url: str, store_workers: str, tiny_checkpoint: Path) -> JobConfig:
-    """Captions the eight photographs of tmp_path/photos into a store."""
+    """Return a job that captions the eight photographs of tmp_path/photos into a store."""
     write_photographs(tmp_path / "photos", 8)
     return JobConfig(
         source=tmp_path / "photos",
@@ -66,7 +66,7 @@ def store_job(tmp_path: Path, url: str, store_workers: str, tiny_checkpoint: Pat
 
 @pytest.fixture
 def empty_memory() -> Iterator[None]:
-    """Leaves nothing in fsspec's memory."""
+    """Empty fsspec's memory after the test."""
     yield
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
@@ -74,14 +74,14 @@ def empty_memory() -> Iterator[None]:
 
 @pytest.fixture
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lease that has expired as soon as it is read, and is watched for no time."""
+    """Make leases expire at once, and others take them over without waiting."""
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", -1.0)
     monkeypatch.setattr(lease_module, "WATCH_SECONDS", 0.0)
     monkeypatch.setattr(lease_module, "CONFIRM_SECONDS", -1.0)
 
 
 def write_s3_job(path: Path, server: S3Server, secret: str, **settings: object) -> Path:
-    """A job file whose options for S3 are those of the server, and secret."""
+    """Write a job file with the S3 options of the server and this secret key."""
     lines = [f'{name} = "{value}"' for name, value in settings.items()]
     lines += ["[storage_options.s3]", f'endpoint_url = "{server.endpoint}"', 'key = "nobody"']
     lines += [f'secret = "{secret}"', 'client_kwargs = {region_name = "us-east-1"}', ""]
@@ -90,7 +90,7 @@ def write_s3_job(path: Path, server: S3Server, secret: str, **settings: object) 
 
 
 def rows(url: object) -> dict[str, dict[str, object]]:
-    """The rows of the table by file name; each image has one."""
+    """Return the rows of the table by file name; each image has exactly one."""
     table = pd.read_parquet(f"{url}/captions").to_dict("records")
     by_name = {Path(row["image_uri"]).name: row for row in table}
     assert len(by_name) == len(table)
@@ -98,7 +98,7 @@ def rows(url: object) -> dict[str, dict[str, object]]:
 
 
 def keys(url: object) -> set[str]:
-    """The objects below OUT, but for the table's and the lock's."""
+    """Return the objects below OUT, except those of the table and the lock."""
     out = out_path(str(url))
     below = (key.removeprefix(out.path).lstrip("/") for key in out.fs.find(out.path))
     return {key for key in below if not key.startswith(("captions/", "runs/.lock/"))}
@@ -118,7 +118,7 @@ def parts(run: RunFolder) -> list[str]:
 
 
 def put_rows(path: OutPath, uri: str) -> None:
-    """A file of a table, with one row."""
+    """Write a file of a table, with one row."""
     row = CaptionRow(
         image_uri=uri,
         image_version=None,

@@ -12,7 +12,7 @@ from captioner.jobs import JobConfig
 
 @pytest.fixture
 def job(tmp_path: Path, scheduler: str, tiny_checkpoint: Path) -> JobConfig:
-    """Captions tmp_path/photos into tmp_path/out, on two workers that are there already."""
+    """Return a job that captions tmp_path/photos into tmp_path/out on two running workers."""
     return JobConfig(
         source=tmp_path / "photos",
         out=tmp_path / "out",
@@ -24,15 +24,15 @@ def job(tmp_path: Path, scheduler: str, tiny_checkpoint: Path) -> JobConfig:
 
 
 def read_table(out: Path) -> pa.Table:
-    """The caption table in OUT, sorted by image."""
+    """Return the caption table in OUT, sorted by image."""
     return ds.dataset(out / "captions").to_table().sort_by("image_uri")
 
 
 def statuses(out: Path) -> dict[str, int]:
-    """The number of rows by status."""
+    """Return the number of rows by status."""
     return dict(Counter(read_table(out)["status"].to_pylist()))
 
 
 def image_names(out: Path) -> list[str]:
-    """The file names of all rows' images, sorted."""
+    """Return the file names of the images of all rows, sorted."""
     return [Path(uri).name for uri in read_table(out)["image_uri"].to_pylist()]

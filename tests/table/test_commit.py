@@ -1,3 +1,5 @@
+"""Parts that a run commits to a folder, its fence, and its lock."""
+
 import multiprocessing
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ from captioner.jobs.errors import StaleCommit, TemporaryError, UsageError
 from captioner.jobs.table.commits import commit as commit_module
 from captioner.jobs.table.commits.commit import commit, parts_of
 from captioner.jobs.table.layout import OutFolder, RunFolder
+from tests.support.commands import GIVE_UP_SECONDS
 from tests.support.stores import locked
 
 TABLE = pa.table({"image_uri": ["a"]})
@@ -44,7 +47,7 @@ def test_committing_a_part_again_replaces_it(run: RunFolder) -> None:
     assert pq.read_table(run.part("000000"))["image_uri"].to_pylist() == ["b"]
 
 
-def test_a_failure_leaves_nothing_in_the_table_nor_beside_it(
+def test_a_failed_commit_leaves_nothing_in_the_table_or_beside_it(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def half(_writer: pq.ParquetWriter, _table: pa.Table) -> None:
@@ -56,7 +59,7 @@ def test_a_failure_leaves_nothing_in_the_table_nor_beside_it(
     assert parts(run) == [] == list(run.scratch.iterdir())
 
 
-def test_unfinished_files_never_lie_in_the_table(
+def test_unfinished_files_are_never_in_the_table(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -65,7 +68,7 @@ def test_unfinished_files_never_lie_in_the_table(
     assert seen[0] == []
 
 
-def test_a_worker_of_a_former_run_cannot_commit(run: RunFolder) -> None:
+def test_a_worker_of_an_earlier_run_cannot_commit(run: RunFolder) -> None:
     new_run(run.out)
     with pytest.raises(StaleCommit):
         commit(TABLE, run, "000000")
@@ -79,7 +82,7 @@ def test_a_revoked_part_cannot_be_committed_but_others_can(run: RunFolder) -> No
     commit(TABLE, run, "000000-000000-000001")
 
 
-def test_a_part_that_is_committed_cannot_be_revoked(run: RunFolder) -> None:
+def test_a_committed_part_cannot_be_revoked(run: RunFolder) -> None:
     commit(TABLE, run, "000000")
     assert not parts_of(run).revoke("000000")
 
@@ -91,13 +94,15 @@ def test_the_fence_waits_for_a_commit_that_has_the_right(run: RunFolder) -> None
         other.start()
         other.join(1.0)
         assert other.is_alive()
-    other.join(10)
+    other.join(GIVE_UP_SECONDS)
     assert other.exitcode == 0
     with pytest.raises(StaleCommit), parts_of(run).permission("000000"):
         pass
 
 
-def test_a_second_run_on_the_same_folder_is_refused_and_told_who_has_it(run: RunFolder) -> None:
+def test_a_second_run_on_the_same_folder_is_refused_with_the_holder_of_the_lock(
+    run: RunFolder,
+) -> None:
     with locked(run):
         message = f"in use by run {run.run_id}, process"
         with pytest.raises(TemporaryError, match=message), locked(run.out.new_run()):
@@ -108,10 +113,10 @@ def test_a_second_run_on_the_same_folder_is_refused_and_told_who_has_it(run: Run
 
 def _hold_lock(out: OutFolder) -> None:
     with locked(out.new_run()):
-        time.sleep(60)
+        time.sleep(GIVE_UP_SECONDS)
 
 
-def test_the_lock_of_a_killed_run_is_free(run: RunFolder) -> None:
+def test_the_lock_of_a_killed_run_is_released(run: RunFolder) -> None:
     holder = multiprocessing.get_context("spawn").Process(target=_hold_lock, args=(run.out,))
     holder.start()
     while not (run.out.lock.exists() and run.out.lock.read_text()):

@@ -1,11 +1,10 @@
-"""`captioner compact`: the same rows in fewer files, whatever interrupts it and whoever reads."""
+"""`captioner compact`: the same rows in fewer files, despite interruptions and readers."""
 
 import json
 import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -34,7 +33,7 @@ from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import CaptionRow, Status, file_metadata, rows_to_table
-from tests.support.commands import captioner, command, environment
+from tests.support.commands import GIVE_UP_SECONDS, captioner, start
 from tests.support.photographs import photograph, write_photographs
 from tests.support.stores import locked
 from tests.support.tables import image_names
@@ -44,14 +43,14 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """OUT with an empty table."""
+    """Return an OUT with an empty table."""
     for folder in ("captions", "runs"):
         (tmp_path / "out" / folder).mkdir(parents=True)
     return tmp_path / "out"
 
 
 def have_no_exchange(out: Path) -> None:
-    """Have the table in a folder that cannot be exchanged for another: a link."""
+    """Make the table's folder a link, which cannot be exchanged."""
     (out / "captions").rename(out / "elsewhere")
     (out / "captions").symlink_to("elsewhere")
 
@@ -66,7 +65,7 @@ def write_part(
     review: object = None,
     **passthrough: Sequence[object],
 ) -> Path:
-    """A file of the table; each caption is different."""
+    """Write a file of the table in which each caption is different."""
     rows = [
         CaptionRow(uri, "1-2", Status.OK, model, "run", at, image_sha256=sha, caption=f"A {sha}.")
         for uri in uris
@@ -80,7 +79,7 @@ def write_part(
 
 
 def write_parts(out: Path, files: int, rows: int = 10) -> int:
-    """As a run writes them; the number of all rows."""
+    """Write files named as a run names them; return the number of rows."""
     for file in range(files):
         write_part(out, f"r-{file:06d}", [f"/{file}/{row}.jpg" for row in range(rows)])
     return files * rows
@@ -95,7 +94,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def read(out: Path) -> pa.Table:
-    """All rows with all columns, by image."""
+    """Return all rows with all columns, sorted by image."""
     paths = sorted((out / "captions").iterdir())
     schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in paths])
     table = ds.dataset(out / "captions", schema=schema).to_table()
@@ -147,7 +146,7 @@ def test_a_large_file_is_not_touched_and_only_neighbours_are_merged(out: Path) -
     assert (large.stat().st_ino, large.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_of_an_image_with_several_rows_the_latest_stays_and_of_equals_the_last(out: Path) -> None:
+def test_the_latest_row_of_an_image_stays_and_of_equally_late_ones_the_last(out: Path) -> None:
     later = NOON + timedelta(seconds=1)
     write_part(out, "a", ["/1", "/2", "/3"], at=later, model="later@1")
     write_part(out, "b", ["/1", "/4"], model="b@1")
@@ -159,7 +158,7 @@ def test_of_an_image_with_several_rows_the_latest_stays_and_of_equals_the_last(o
     assert (done.rows, done.superseded) == (5, 3)
 
 
-def test_superseded_rows_go_from_large_files_too(out: Path) -> None:
+def test_superseded_rows_are_removed_from_large_files_too(out: Path) -> None:
     write_part(out, "a", [f"/{row}" for row in range(3000)])
     write_part(out, "b", ["/7"], at=NOON + timedelta(seconds=1), model="b@1")
     compact(out, 1000, quiet=True)
@@ -168,7 +167,7 @@ def test_superseded_rows_go_from_large_files_too(out: Path) -> None:
     assert Counter(table["captioner"].to_pylist()) == {"a@1": 2999, "b@1": 1}
 
 
-def test_files_of_several_captioners_and_columns_become_one_that_has_all(out: Path) -> None:
+def test_files_with_different_captioners_and_columns_become_one_with_all_of_them(out: Path) -> None:
     old = write_part(out, "a", ["/1"])
     pq.write_table(pq.read_table(old).drop_columns(["needs_review"]), old)
     write_part(out, "b", ["/2"], model="b@1", review={"min_confidence": 0.5}, id=["two"])
@@ -192,7 +191,7 @@ def test_the_last_file_has_the_columns_of_the_newest_rows(out: Path) -> None:
     assert "id" in pq.read_schema(OutFolder(out).table_files()[-1]).names
 
 
-def test_files_that_do_not_fit_together_are_named_and_stay(out: Path) -> None:
+def test_files_with_conflicting_columns_are_named_and_stay(out: Path) -> None:
     write_part(out, "a", ["/1"], id=[1])
     write_part(out, "b", ["/2"], id=["two"])
     before = contents(out)
@@ -206,7 +205,7 @@ def test_an_empty_table_stays_empty(out: Path) -> None:
     assert (done.files_before, done.files, done.rows) == (0, 0, 0)
 
 
-def test_files_without_rows_go(out: Path) -> None:
+def test_files_without_rows_are_removed(out: Path) -> None:
     for name in "bcd":
         write_part(out, name, [])
     compact(out, quiet=True)
@@ -287,7 +286,7 @@ def test_a_reader_sees_every_row_once_or_without_an_exchange_seldom_twice(
     assert not has_exchange or set(seen) == {(rows, rows)}
 
 
-def test_status_says_to_try_again_if_a_file_is_merged_away_meanwhile(
+def test_status_says_to_try_again_if_a_file_is_merged_meanwhile(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_parts(out, 3)
@@ -297,7 +296,7 @@ def test_status_says_to_try_again_if_a_file_is_merged_away_meanwhile(
     assert main(["status", str(out)]) == 75
 
 
-def test_the_new_file_is_there_before_the_others_go(
+def test_the_new_file_exists_before_the_others_are_removed(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = write_parts(out, 3)
@@ -318,7 +317,7 @@ STEPS = {"os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "open
 
 
 def _compact_and_die(out: Path, step: int) -> None:
-    """Compact, but be killed before the given step: a file that is opened, named or removed."""
+    """Compact, but die before the given step: a file is opened, renamed or removed."""
     steps = iter(range(step + 1))
 
     def count(event: str, _arguments: Any) -> None:
@@ -364,21 +363,22 @@ def test_killed_before_any_step_every_row_is_there_and_once_after_the_next_comma
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_with_the_table_whole(out: Path, kind: signal.Signals, code: int) -> None:
+def test_a_signal_ends_a_compaction_and_leaves_the_table_whole(
+    out: Path, kind: signal.Signals, code: int
+) -> None:
     rows = write_parts(out, 400, rows=2)
-    line = command("compact", out, "--target-bytes", 30_000)
-    process = subprocess.Popen(line, env=environment(), stderr=subprocess.PIPE, text=True)
+    process = start("compact", out, "--target-bytes", 30_000)
     while len(files(out)) == 400 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(kind)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=GIVE_UP_SECONDS)
     assert (process.returncode, errors) == (code, "captioner: interrupted\n")
     names = read(out)["image_uri"]
     assert len(names) == len(names.unique()) == rows
     assert 10 < len(files(out)) < 400
 
 
-def test_the_command_tells_what_it_has_done(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_what_it_has_done(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_parts(out, 3)
     assert main(["compact", str(out), "--quiet"]) == 0
     assert capsys.readouterr().out == ""
@@ -389,7 +389,7 @@ def test_the_command_tells_what_it_has_done(out: Path, capsys: pytest.CaptureFix
     assert "rows       30\nsuperseded 1 rows removed\n" in text
 
 
-def test_a_table_in_use_or_none_at_all_is_refused(tmp_path: Path, out: Path) -> None:
+def test_a_table_in_use_and_a_missing_table_are_refused(tmp_path: Path, out: Path) -> None:
     assert main(["compact", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists()
     assert main(["compact", str(out), "--target-bytes", "0"]) == 2
@@ -399,14 +399,14 @@ def test_a_table_in_use_or_none_at_all_is_refused(tmp_path: Path, out: Path) -> 
             compact(out, quiet=True)
 
 
-def test_the_command_line_has_it(out: Path) -> None:
+def test_the_command_line_offers_compaction(out: Path) -> None:
     write_parts(out, 3)
     done = captioner("compact", out)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(files(out)) == 1
 
 
-def test_a_run_goes_on_with_a_compacted_table(
+def test_a_run_resumes_on_a_compacted_table(
     tmp_path: Path, scheduler: str, tiny_checkpoint: Path
 ) -> None:
     photos = write_photographs(tmp_path / "photos", 8)

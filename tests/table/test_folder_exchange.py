@@ -10,7 +10,7 @@ from captioner.jobs.table.compaction.folder_exchange import FolderExchange
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the files a, b and c."""
+    """Return a folder with the files a, b and c."""
     folder = tmp_path / "folder"
     folder.mkdir(mode=0o750)
     for name in "abc":

@@ -1,4 +1,4 @@
-"""Runs that mark captions for review: by a confidence given, or by one that the calibration has."""
+"""Runs that mark captions for review, by a given threshold or one from the calibration."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ COUNT = 12
 
 @pytest.fixture
 def job(tmp_path: Path, scheduler: str, calibrated_checkpoint: Path) -> JobConfig:
-    """Captions tmp_path/photos, of which one cannot be read, into tmp_path/out."""
+    """Return a job that captions tmp_path/photos, with one unreadable file, into tmp_path/out."""
     photos = write_photographs(tmp_path / "photos", COUNT)
     (photos / "empty.jpg").touch()
     return JobConfig(
@@ -42,7 +42,7 @@ def job(tmp_path: Path, scheduler: str, calibrated_checkpoint: Path) -> JobConfi
 
 
 def flags(job: JobConfig) -> list[str]:
-    """The command line of a job."""
+    """Return the command line of a job."""
     places = {"out": job.out, "checkpoint": job.checkpoint, "scheduler": job.scheduler}
     options = [text for name, value in places.items() for text in (f"--{name}", str(value))]
     return ["run", str(job.source), *options]
@@ -76,7 +76,7 @@ def test_captions_below_the_confidence_given_are_marked_and_counted(
     }
 
 
-def test_the_status_of_a_table_counts_the_captions_to_review_among_those_that_were_judged(
+def test_the_status_counts_the_captions_to_review_among_those_judged(
     job: JobConfig,
 ) -> None:
     run_job(job)
@@ -90,7 +90,7 @@ def test_the_status_of_a_table_counts_the_captions_to_review_among_those_that_we
     assert line in status_text(status)
 
 
-def test_a_part_that_a_dying_worker_had_committed_counts_with_its_marks(
+def test_a_part_committed_by_a_worker_that_died_counts_with_its_marks(
     tmp_path: Path, job: JobConfig
 ) -> None:
     report = run_job(replace(job, min_confidence=0.5))
@@ -108,7 +108,7 @@ def test_without_a_threshold_nothing_is_judged(tmp_path: Path, job: JobConfig) -
     assert review_metadata(tmp_path / "out") is None
 
 
-def test_a_target_precision_takes_its_confidence_from_the_calibration_and_says_what_it_costs(
+def test_a_target_precision_takes_its_threshold_from_the_calibration_and_states_the_coverage(
     tmp_path: Path, job: JobConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*flags(job), "--target-precision", "0.8"]) == 0
@@ -129,7 +129,7 @@ def test_a_target_precision_takes_its_confidence_from_the_calibration_and_says_w
     assert f"\nto review  {share}\n" in printed.out
 
 
-def test_a_precision_that_cannot_be_reached_is_refused_with_the_best_that_can(
+def test_a_precision_out_of_reach_is_refused_with_the_best_one_known(
     tmp_path: Path, job: JobConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*flags(job), "--target-precision", "0.95"]) == 2
@@ -167,7 +167,7 @@ def test_a_table_has_one_threshold(tmp_path: Path, job: JobConfig) -> None:
     assert read_table(tmp_path / "out").slice(0, COUNT).equals(before.slice(0, COUNT))
 
 
-def test_a_table_of_the_first_schema_is_gone_on_with(tmp_path: Path, job: JobConfig) -> None:
+def test_a_run_extends_a_table_of_the_first_schema(tmp_path: Path, job: JobConfig) -> None:
     run_job(job)
     (path,) = (tmp_path / "out" / "captions").iterdir()
     first = pq.read_table(path).drop_columns("needs_review")

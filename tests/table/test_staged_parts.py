@@ -14,7 +14,7 @@ from tests.support.stores import TABLE, keys, locked, new_run, parts, rows
 
 @pytest.fixture
 def job(store_job: JobConfig) -> JobConfig:
-    """Captions eight photographs into a store."""
+    """Return a job that captions eight photographs into a store."""
     return store_job
 
 
@@ -48,7 +48,7 @@ def test_a_worker_that_outlives_its_run_adds_nothing(job: JobConfig, url: str) -
     assert {key for key in keys(url) if report.run_id not in key} == before
 
 
-def test_an_image_that_a_sleeping_driver_added_twice_has_one_row_after_the_next_run(
+def test_the_next_run_removes_rows_that_a_sleeping_driver_added_twice(
     job: JobConfig, url: str
 ) -> None:
     run_job(job)
@@ -59,7 +59,7 @@ def test_an_image_that_a_sleeping_driver_added_twice_has_one_row_after_the_next_
     assert len(rows(url)) == 8
 
 
-def test_a_failure_while_a_part_is_put_leaves_nothing(
+def test_a_failed_upload_of_a_part_leaves_nothing(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = new_run(url)

@@ -19,6 +19,8 @@ from captioner.training.config import TrainConfig
 from tests.support.commands import captioner, command, environment
 from tests.support.photographs import write_photographs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
