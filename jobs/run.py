@@ -5,7 +5,7 @@ from pathlib import Path
 
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import ExitCode, Interrupted, JobError, Terminated
-from captioner.jobs.execution.recorder import Tally
+from captioner.jobs.execution.recorder import Recorder
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.plan import (
@@ -49,8 +49,8 @@ def run_job(config: JobConfig) -> JobReport:
     with only_writer(run) as folder:
         _describe(config, run)
         events = folder / run.events.name if is_store(run.events) else run.events
-        tally = Tally(run, str(config.source), source.skipped, events, threshold)
-        return _run(config, source, tally, folder)
+        recorder = Recorder(run, str(config.source), source.skipped, events, threshold)
+        return _run(config, source, recorder, folder)
 
 
 def _describe(config: JobConfig, run: RunFolder) -> None:
@@ -59,45 +59,45 @@ def _describe(config: JobConfig, run: RunFolder) -> None:
         make_folder(run.replacements)
 
 
-def _run(config: JobConfig, source: Source, tally: Tally, folder: Path) -> JobReport:
+def _run(config: JobConfig, source: Source, recorder: Recorder, folder: Path) -> JobReport:
     try:
-        with job_errors(tally.run.out.root):
-            _update_table(config, source, tally, folder)
+        with job_errors(recorder.run.out.root):
+            _update_table(config, source, recorder, folder)
     except KeyboardInterrupt as stop:
-        _finish(tally.run, folder)
+        _finish(recorder.run, folder)
         terminated = isinstance(stop, Terminated)
         code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
-        raise Interrupted(tally.write_report(code, "interrupted")) from None
+        raise Interrupted(recorder.write_report(code, "interrupted")) from None
     except Exception as error:
         code = error.exit_code if isinstance(error, JobError) else ExitCode.FAULT
-        tally.write_report(code, without_secrets(str(error) or repr(error)))
+        recorder.write_report(code, without_secrets(str(error) or repr(error)))
         raise
-    return tally.write_report(_exit_code(config, tally))
+    return recorder.write_report(_exit_code(config, recorder))
 
 
-def _update_table(config: JobConfig, source: Source, tally: Tally, folder: Path) -> None:
-    run = tally.run
-    check_threshold(tally.threshold, run.out)
+def _update_table(config: JobConfig, source: Source, recorder: Recorder, folder: Path) -> None:
+    run = recorder.run
+    check_threshold(recorder.threshold, run.out)
     size, redo = config.partition_size, redo_of(config)
-    tally.plan = make_plan(source, run.out, folder, size, redo)
+    recorder.plan = make_plan(source, run.out, folder, size, redo)
     if config.prune:
-        check_listing_is_whole(source, tally.plan.counts.listed)
-    remove_surplus(tally.plan.surplus, folder)
-    if tally.plan.images:
+        check_listing_is_whole(source, recorder.plan.counts.listed)
+    remove_surplus(recorder.plan.surplus, folder)
+    if recorder.plan.images:
         share_plan(run, folder)
         index_table(run, redo.captioner or "", folder)
-        _caption(config, tally)
+        _caption(config, recorder)
     _finish(run, folder)
     if config.prune:
-        tally.pruned = prune(tally.plan.files, vanished_file(folder), folder)
+        recorder.pruned = prune(recorder.plan.files, vanished_file(folder), folder)
 
 
-def _caption(config: JobConfig, tally: Tally) -> None:
+def _caption(config: JobConfig, recorder: Recorder) -> None:
     from captioner.jobs.execution.driver import (
         caption_plan,  # here, because a job without work needs no Dask
     )
 
-    caption_plan(config, worker_settings(config, tally.threshold), tally)
+    caption_plan(config, worker_settings(config, recorder.threshold), recorder)
 
 
 def _finish(run: RunFolder, folder: Path) -> None:
@@ -106,8 +106,8 @@ def _finish(run: RunFolder, folder: Path) -> None:
     put_replacements_in_place(run.out, folder)
 
 
-def _exit_code(config: JobConfig, tally: Tally) -> ExitCode:
-    limit = config.failure_limit(tally.images)
+def _exit_code(config: JobConfig, recorder: Recorder) -> ExitCode:
+    limit = config.failure_limit(recorder.images)
     if limit is None:  # any number but all
-        limit = max(tally.images - 1, 0)
-    return ExitCode.TOO_MANY_FAILURES if tally.failed > limit else ExitCode.DONE
+        limit = max(recorder.images - 1, 0)
+    return ExitCode.TOO_MANY_FAILURES if recorder.failed > limit else ExitCode.DONE

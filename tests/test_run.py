@@ -1,9 +1,7 @@
 """Runs on a cluster that is there already: what becomes of each image, and of failures."""
 
 import json
-import os
 import re
-import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,24 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dask
 import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
 from captioner.jobs.errors import JobError, TemporaryError, UsageError
-from captioner.jobs.execution import cluster
-from captioner.jobs.execution.task import PARTS, Task, after_failure, again, tasks_of
-from captioner.jobs.pipeline.settings import WorkerSettings
-from captioner.jobs.planning.plan import Plan
-from captioner.jobs.table.layout import OutFolder
 from captioner.schemas.job_report import JobReport
 from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import image_names, read_table, statuses
-
-RUN = OutFolder(Path("out")).new_run()
-SETTINGS = WorkerSettings("flickr8k", "cpu", 3, 125, 32, 1000)
 
 
 def events(out: Path) -> list[dict[str, Any]]:
@@ -260,87 +249,3 @@ def test_progress_is_told_in_images_with_the_failures_so_far(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run_job(replace(job, quiet=False, out=tmp_path / "other"))
     assert re.search(r"4/4 .* images/s, failed=1\]", capsys.readouterr().err)
-
-
-# The workers of a machine
-
-
-def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1")
-    assert cluster.gpu_count() == 2
-    assert cluster._environment(4, gpu=1) == {
-        "OMP_NUM_THREADS": "4",
-        "MKL_NUM_THREADS": "4",
-        "CUDA_VISIBLE_DEVICES": "GPU-1",
-    }
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert cluster.gpu_count() == 0
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert cluster._environment(4, gpu=2)["CUDA_VISIBLE_DEVICES"] == "2"
-    assert "CUDA_VISIBLE_DEVICES" not in cluster._environment(4, gpu=None)
-
-
-def test_a_worker_that_died_is_waited_for_however_long_it_takes_to_come_back(
-    job: JobConfig,
-) -> None:
-    job = replace(job, scheduler=None, workers=1, device="cpu")
-    with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}),
-        cluster.connect(job, 1) as client,
-    ):
-        (process,) = client.run(os.getpid).values()
-        os.kill(process, signal.SIGKILL)
-        while client.nthreads():
-            time.sleep(0.01)
-        assert client.submit(os.getpid).result(timeout=60) != process
-
-
-# What is asked after a failure
-
-
-def task(images: int) -> Task:
-    return next(tasks_of(Plan(partition_sizes=[images], first_redo=1), RUN, SETTINGS))
-
-
-def test_the_tasks_of_a_plan_are_its_partitions() -> None:
-    tasks = list(tasks_of(Plan(partition_sizes=[500, 500, 3], first_redo=3), RUN, SETTINGS))
-    assert [(task.partition, task.start, task.stop) for task in tasks] == [
-        (0, 0, 500),
-        (1, 0, 500),
-        (2, 0, 3),
-    ]
-
-
-def test_a_partition_that_fails_is_tried_again_whole_and_then_in_parts() -> None:
-    (retry,) = after_failure(task(500), "error", died=False)
-    assert (retry.images, retry.name) == (500, task(500).name)
-    assert retry.key != task(500).key
-    parts = after_failure(retry, "error", died=False)
-    assert len(parts) == PARTS
-    rows = [row for part in parts for row in range(part.start, part.stop)]
-    assert rows == list(range(500))
-    assert len({part.name for part in parts} | {retry.name}) == PARTS + 1
-
-
-def test_a_partition_whose_process_died_is_cut_at_once() -> None:
-    assert len(after_failure(task(500), "died", died=True)) == PARTS
-
-
-def test_an_image_whose_process_died_twice_has_its_verdict() -> None:
-    (retry,) = after_failure(task(1), "died", died=True)
-    assert retry.verdict is None
-    (last,) = after_failure(again(retry), "died", died=True)
-    assert last.verdict == "died"
-    (retry,) = after_failure(last, "disk", died=False)  # of recording it
-    assert retry.verdict == "died"
-    assert after_failure(retry, "disk", died=False) == []
-
-
-def test_three_rounds_find_one_image_of_a_partition() -> None:
-    rounds, suspects = 0, [task(500)]
-    while suspects[0].images > 1:
-        suspects = after_failure(suspects[0], "died", died=True)
-        rounds += 1
-    assert rounds == 3

@@ -1,4 +1,4 @@
-"""What a run has done so far: the progress bar, the events, and in the end the report."""
+"""The record of a run: the progress bar, the events, and finally the report."""
 
 import json
 import time
@@ -15,22 +15,18 @@ from tqdm import tqdm
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.task import PartitionResult
 from captioner.jobs.planning.plan import Plan
-from captioner.jobs.storage.paths import files, is_store, put, remove
+from captioner.jobs.storage.paths import is_store, put
 from captioner.jobs.table.layout import RunFolder
-from captioner.jobs.table.lease import check_lease
 from captioner.jobs.table.review import Threshold
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
 
-EVENTS_SECONDS = 60.0  # between two uploads of the events, which a store cannot append
+EVENTS_SECONDS = 60.0  # between uploads of the events: a store cannot append to a file
 
 
 @dataclass
-class Tally:
-    """Counts of one run; see JobReport for their meaning.
-
-    `events` is the file of this machine that the events are written to.
-    """
+class Recorder:
+    """The counts of one run, as JobReport explains them, and its `events`, a local file."""
 
     run: RunFolder
     source: str
@@ -60,7 +56,7 @@ class Tally:
 
     @contextmanager
     def progress(self, quiet: bool) -> Iterator[None]:
-        """Show a progress bar in images, if stderr is a terminal."""
+        """Show a progress bar that counts images, if stderr is a terminal."""
         with tqdm(total=self.plan.images, unit=" images", disable=True if quiet else None) as bar:
             self._bar = bar
             yield
@@ -80,12 +76,8 @@ class Tally:
             self._bar.set_postfix(failed=self.failed, refresh=False)
             self._bar.update(result.images)
 
-    def take_back(self) -> None:
-        """Remove the rows of this run: none is of an image that was at fault itself."""
-        check_lease(self.run.out.captions)
-        for folder in (self.run.out.captions, self.run.replacements):
-            for part in files(folder, f"{self.run.run_id}-*.parquet"):
-                remove(part)
+    def discard_counts(self) -> None:
+        """Forget the partitions counted so far, because their rows have been removed."""
         self.statuses.clear()
         self.partitions = self.reused = 0
 
@@ -103,7 +95,7 @@ class Tally:
             self._uploaded = time.monotonic()
 
     def write_report(self, code: ExitCode, error: str | None = None) -> JobReport:
-        """The report of a run that ends now."""
+        """Write and return the report of a run that ends now."""
         now = datetime.now(UTC)
         took = (now - self.started_at).total_seconds()
         report = JobReport(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.jobs.storage.paths import OutPath, copy, is_store, put, put_bytes, remove
+from captioner.jobs.storage.paths import OutPath, copy, files, is_store, put, put_bytes, remove
 from captioner.jobs.table.fence import commit_right
 from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.lease import check_lease
@@ -42,6 +42,14 @@ def publish(run: RunFolder, name: str, *, replaces: bool = False) -> None:
     if is_store(handed_in) and is_store(part):
         check_lease(part)
         copy(handed_in, part)
+
+
+def remove_rows_of(run: RunFolder) -> None:
+    """Remove all parts that a run has committed."""
+    check_lease(run.out.captions)
+    for folder in (run.out.captions, run.replacements):
+        for part in files(folder, f"{run.run_id}-*.parquet"):
+            remove(part)
 
 
 def write_whole(

@@ -3,7 +3,7 @@
 OUT/captions/*.parquet      the caption table, and nothing else
 OUT/runs/<run_id>/          job.toml, report.json, events.jsonl
 OUT/runs/<run_id>/replacements/  rows that replace others when the run ends, see replace.py
-OUT/runs/<run_id>/scratch/  the plan, an index, unfinished files, marks; gone when the run ends
+OUT/runs/<run_id>/scratch/  the plan, an index, unfinished files, markers; gone when the run ends
 OUT/runs/.lock  .fence      see fence.py
 OUT/runs/.swap.json         there while files of the table are merged, see merge_journal.py
 
@@ -107,8 +107,8 @@ class RunFolder:
         part = self.part(name, replaces=replaces)
         return self.scratch / "parts" / part.name if is_store(part) else part
 
-    def mark(self, key: str) -> OutPath:
-        """The file which is there while a worker is at the task of that key."""
+    def started_marker(self, key: str) -> OutPath:
+        """The file that exists while a worker runs the task with that key."""
         return self.scratch / f"{key}.started"
 
     def create(self) -> None:

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs.errors import FetchError, UsageError
-from captioner.jobs.fetching.container_reader import image_reads
-from captioner.jobs.sources import parquet_images
+from captioner.jobs.fetching.container_reader import ImageReader
 from captioner.jobs.sources.open_source import open_source
 from captioner.schemas.image_record import records_of
 from tests.support.photographs import photograph
@@ -42,10 +41,10 @@ def contents(source: Path | str, max_bytes: int = 10**6) -> list[bytes | FetchEr
     """What a worker reads of all rows."""
     records = records_of(pa.Table.from_batches(open_source(source).batches))
     found: list[bytes | FetchError] = []
-    with image_reads(records, max_bytes) as reads:
-        for read in reads:
+    with ImageReader(records, max_bytes) as reader:
+        for number in range(len(records)):
             try:
-                found.append(read())
+                found.append(reader.read(number))
             except FetchError as error:
                 found.append(error)
     return found
@@ -214,9 +213,9 @@ def test_a_large_row_group_is_never_in_memory_as_a_whole(tmp_path: Path) -> None
     base = pa.total_allocated_bytes()
     tracemalloc.start()
     most = 0
-    with image_reads(records, size) as reads:
-        for number, read in enumerate(reads):
-            assert read() == bytes([number]) * size
+    with ImageReader(records, size) as reader:
+        for number in range(count):
+            assert reader.read(number) == bytes([number]) * size
             most = max(most, pa.total_allocated_bytes() - base)
     most += tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -246,7 +245,7 @@ def test_only_the_row_groups_of_the_rows_asked_for_are_read(
         read_groups.append((groups, columns))
         return iterate(self, size, groups, columns)
 
-    monkeypatch.setattr(parquet_images.pq.ParquetFile, "iter_batches", counting)
-    with image_reads(records_of(plan.slice(2, 2)), 10**6) as reads:
-        assert [read() for read in reads] == PHOTOS[2:4]
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counting)
+    with ImageReader(records_of(plan.slice(2, 2)), 10**6) as reader:
+        assert [reader.read(number) for number in range(2)] == PHOTOS[2:4]
     assert read_groups == [([2], ["image.bytes"]), ([3], ["image.bytes"])]

@@ -92,11 +92,11 @@ def test_a_run_that_was_taken_over_leaves_the_next_one_its_scratch(
     former, run = new_run(url), new_run(url)
     with ExitStack() as next_one:
         with only_writer(former):
-            create(former.mark("a"))
+            create(former.started_marker("a"))
             next_one.enter_context(only_writer(run))
-            create(run.mark("b"))
-        assert run.mark("b").exists() and not former.mark("a").exists()
-    assert not run.mark("b").exists()
+            create(run.started_marker("b"))
+        assert run.started_marker("b").exists() and not former.started_marker("a").exists()
+    assert not run.started_marker("b").exists()
 
 
 def test_a_lease_that_is_renewed_while_the_next_run_looks_on_is_not_free(
