@@ -36,7 +36,7 @@ from captioner.schemas.caption_table import Status
 TASKS_PER_THREAD = 2  # in flight: one running, one waiting
 MAX_SUBMISSIONS = 20  # of a task that never began
 CRASHES_TO_GIVE_UP = 10  # if no image succeeded
-Samples = Callable[[int], list[pa.Table]]  # by number of workers: at most one for each
+Samples = Callable[[int], list[pa.Table]]  # the images that each of n workers times
 
 
 def caption_plan(config: JobConfig, settings: WorkerSettings, recorder: Recorder) -> None:

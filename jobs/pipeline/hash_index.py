@@ -25,7 +25,7 @@ from captioner.jobs.table.read import batches_by_file
 from captioner.schemas.caption_table import Status
 
 CHUNK = 4_000_000  # hashes, sorted in memory at once
-RECENT = 250_000  # hashes in a worker's dictionary, which takes about 25 MB
+RECENT = 100_000  # hashes in a worker's dictionary, which takes about 10 MB
 HASH_DIGITS, PREFIX_DIGITS = 64, 16  # hexadecimal
 _COLUMNS = ("image_sha256", "status", "captioner")
 Prefixes = npt.NDArray[np.uint64]

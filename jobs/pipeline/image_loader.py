@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from captioner.errors import ImageError, ImageTooLarge
@@ -32,20 +32,16 @@ class LoadedImage:
     values: Values | None = None
 
 
+@dataclass
 class ImageLoader:
     """Fetches, hashes and decodes the images of one partition. `load` is thread-safe."""
 
-    def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        reader: ImageReader,
-        size: int,
-        find_caption: FindCaption,
-        times: StageTimes,
-    ) -> None:
-        self._records, self._reader, self._size = records, reader, size
-        self._find_caption, self._times = find_caption, times
-        self._first_with: dict[str, int] = {}  # the number of an image by SHA-256
+    records: Sequence[ImageRecord]
+    reader: ImageReader
+    size: int  # pixels
+    find_caption: FindCaption
+    times: StageTimes
+    _first_with: dict[str, int] = field(default_factory=dict)  # the first image, by SHA-256
 
     def load(self, number: int) -> LoadedImage:
         """Fetch an image and, unless its bytes are known, decode it to size x size pixels.
@@ -53,18 +49,18 @@ class ImageLoader:
         Whatever is wrong with it becomes the values of a failure. The time of decoding is that of
         the processor, because the threads wait for cores.
         """
-        record = self._records[number]
+        record = self.records[number]
         sha256 = None
         try:
-            with self._times.measure("fetch"):
-                data = self._reader.read(number)
+            with self.times.measure("fetch"):
+                data = self.reader.read(number)
             sha256 = hashlib.sha256(data).hexdigest()
             if self._first_with.setdefault(sha256, number) != number:
                 return LoadedImage(record, sha256)
-            if values := self._find_caption(sha256):
+            if values := self.find_caption(sha256):
                 return LoadedImage(record, sha256, values=values)
-            with self._times.measure("decode", time.thread_time):
-                return LoadedImage(record, sha256, decode_image(data, self._size))
+            with self.times.measure("decode", time.thread_time):
+                return LoadedImage(record, sha256, decode_image(data, self.size))
         except FetchError as error:
             return LoadedImage(record, values=failure(error.status, str(error)))
         except ImageError as error:

@@ -1,9 +1,9 @@
 """The images of a partition -> rows: load them in threads, caption them in batches."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,7 @@ import numpy as np
 
 from captioner.image import DecodedImage
 from captioner.jobs.fetching.container_reader import ImageReader
-from captioner.jobs.pipeline.image_loader import (
-    FindCaption,
-    ImageLoader,
-    LoadedImage,
-    Values,
-    failure,
-)
+from captioner.jobs.pipeline.image_loader import FindCaption, ImageLoader, LoadedImage, failure
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.storage.look_ahead import map_ahead
@@ -32,51 +26,47 @@ MIN_READERS = 4  # threads that fetch and decode
 BATCHES_AHEAD = 2  # decoded and waiting, at most
 
 
+@dataclass(frozen=True)
 class PartitionCaptioner:
     """Captions partitions with one captioner, for one run."""
 
-    def __init__(
-        self,
-        captioner: "Captioner",
-        settings: WorkerSettings,
-        run_id: str,
-        find_caption: FindCaption = lambda sha256: None,
-    ) -> None:
-        self._captioner, self._settings, self._run_id = captioner, settings, run_id
-        self._find_caption = find_caption
+    captioner: "Captioner"
+    settings: WorkerSettings
+    run_id: str
+    find_caption: FindCaption = lambda sha256: None
 
     def caption(
         self, records: Sequence[ImageRecord], times: StageTimes
     ) -> tuple[list[CaptionRow], list[str]]:
         """Return a row for each record, in order, and the hashes that the network captioned."""
-        origin = self._origin()
+        now = datetime.now(UTC)
         images, new = self._captioned(records, times)
         by_content = {image.sha256: image.values for image in images if image.values}
-        rows = (self._row(each, each.values or by_content[each.sha256], origin) for each in images)
+        rows = (self._row(each, each.values or by_content[each.sha256], now) for each in images)
         return list(rows), new
 
     def crashed_rows(self, records: Sequence[ImageRecord], reason: str) -> list[CaptionRow]:
         """Return rows for images that must not be opened again; their error is the reason."""
-        values, origin = failure(Status.CRASHED, reason), self._origin()
-        return [self._row(LoadedImage(record), values, origin) for record in records]
+        values, now = failure(Status.CRASHED, reason), datetime.now(UTC)
+        return [self._row(LoadedImage(record), values, now) for record in records]
 
     def file_metadata(self) -> dict[bytes, bytes]:
         """Return what a file with these rows says about their origin."""
-        threshold = self._settings.threshold
-        captioners = {self._captioner.identity: self._captioner.settings}
+        threshold = self.settings.threshold
+        captioners = {self.captioner.identity: self.captioner.settings}
         return file_metadata(captioners, asdict(threshold) if threshold else None)
 
     def _captioned(
         self, records: Sequence[ImageRecord], times: StageTimes
     ) -> tuple[list[LoadedImage], list[str]]:
         """Return the images with their values, except copies within the partition; new hashes."""
-        size, images, new = self._settings.batch_size, list[LoadedImage](), list[str]()
+        size, images, new = self.settings.batch_size, list[LoadedImage](), list[str]()
         with (
-            ImageReader(records, self._settings.max_bytes) as reader,
+            ImageReader(records, self.settings.max_bytes) as reader,
             ThreadPoolExecutor(reader_count()) as pool,
         ):
-            pixels = self._captioner.image_size
-            loader = ImageLoader(records, reader, pixels, self._find_caption, times)
+            pixels = self.captioner.image_size
+            loader = ImageLoader(records, reader, pixels, self.find_caption, times)
             loading = map_ahead(pool, loader.load, range(len(records)), BATCHES_AHEAD * size)
             for batch in _batches((future.result() for future in loading), size):
                 new += [image.sha256 for image in batch if image.decoded and image.sha256]
@@ -90,9 +80,9 @@ class PartitionCaptioner:
         captions: Iterator[Caption] = iter(())
         if pixels := [image.decoded.pixels for image in batch if image.decoded]:
             with times.measure("encode"):
-                features = self._captioner.encode(np.stack(pixels))
+                features = self.captioner.encode(np.stack(pixels))
             with times.measure("search"):
-                captions = iter(self._captioner.search(features))
+                captions = iter(self.captioner.search(features))
         for image in batch:
             if image.decoded:
                 values = _caption_values(image.decoded, next(captions))
@@ -100,20 +90,15 @@ class PartitionCaptioner:
             else:
                 yield image
 
-    def _origin(self) -> Values:
-        return {
-            "captioner": self._captioner.identity,
-            "run_id": self._run_id,
-            "annotated_at": datetime.now(UTC),
-        }
-
-    def _row(self, image: LoadedImage, values: Values, origin: Values) -> CaptionRow:
+    def _row(self, image: LoadedImage, values: Mapping[str, Any], now: datetime) -> CaptionRow:
         return CaptionRow(
             image_uri=image.record.uri,
             image_version=image.record.version or (image.sha256 and f"sha256-{image.sha256}"),
             image_sha256=image.sha256,
-            needs_review=needs_review(values.get("confidence"), self._settings.threshold),
-            **origin,
+            captioner=self.captioner.identity,
+            run_id=self.run_id,
+            annotated_at=now,
+            needs_review=needs_review(values.get("confidence"), self.settings.threshold),
             **values,
         )
 

@@ -39,10 +39,10 @@ run_state.load_captioner = lambda _: SimpleNamespace(identity="fake@0", settings
 
 def caption(self, records, times):
     hashes = [hashlib.sha256(record.uri.encode()).hexdigest() for record in records]
-    assert not any(map(self._find_caption, hashes))
+    assert not any(map(self.find_caption, hashes))
     return [
         CaptionRow(
-            record.uri, None, Status.OK, "fake@0", self._run_id, datetime.now(UTC),
+            record.uri, None, Status.OK, "fake@0", self.run_id, datetime.now(UTC),
             image_sha256=sha256, caption="A dog runs across the grass.", confidence=0.5,
             log_prob=-7.0, token_log_probs=[-1.0] * 7, alternatives=[],
         )
