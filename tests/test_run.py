@@ -1,4 +1,4 @@
-"""Runs on a cluster that is there already: what becomes of each image, and of failures."""
+"""Runs on a running cluster: what becomes of each image, and of failures."""
 
 import json
 import re
@@ -41,15 +41,15 @@ def test_every_image_gets_one_row_with_all_its_values(tmp_path: Path, job: JobCo
     assert row["image_version"].endswith(f"-{len(photograph(0))}")
 
 
-def test_a_run_leaves_the_table_and_its_papers_and_nothing_else(
+def test_a_run_leaves_the_table_and_its_records_and_nothing_else(
     tmp_path: Path, job: JobConfig
 ) -> None:
     write_photographs(tmp_path / "photos", 3)
     report = run_job(job)
     out = tmp_path / "out"
     assert {path.suffix for path in (out / "captions").iterdir()} == {".parquet"}
-    papers = {path.name for path in (out / "runs" / report.run_id).iterdir()}
-    assert papers == {"job.toml", "report.json", "events.jsonl"}
+    records = {path.name for path in (out / "runs" / report.run_id).iterdir()}
+    assert records == {"job.toml", "report.json", "events.jsonl"}
     saved = (out / "runs" / report.run_id / "report.json").read_text()
     assert JobReport.from_json(saved) == report
     assert set(report.seconds) == {"fetch", "decode", "encode", "search", "commit"}
@@ -236,7 +236,7 @@ def test_a_scheduler_that_does_not_answer_is_a_temporary_error(
         run_job(replace(job, scheduler="tcp://127.0.0.1:9"))
 
 
-def test_progress_is_told_in_images_with_the_failures_so_far(
+def test_progress_counts_images_and_the_failures_so_far(
     tmp_path: Path,
     job: JobConfig,
     monkeypatch: pytest.MonkeyPatch,

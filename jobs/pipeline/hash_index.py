@@ -24,7 +24,7 @@ from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.read import batches_by_file
 from captioner.schemas.caption_table import Status
 
-CHUNK = 4_000_000  # hashes, sorted in memory at once
+CHUNK = 4_000_000  # hashes, sorted in memory at once; to search one more chunk takes 2 us
 RECENT = 100_000  # hashes in a worker's dictionary, which takes about 10 MB
 HASH_DIGITS, PREFIX_DIGITS = 64, 16  # hexadecimal
 _COLUMNS = ("image_sha256", "status", "captioner")

@@ -59,7 +59,7 @@ class PartitionCaptioner:
     def _captioned(
         self, records: Sequence[ImageRecord], times: StageTimes
     ) -> tuple[list[LoadedImage], list[str]]:
-        """Return the images with their values, except copies within the partition; new hashes."""
+        """Return the images, all but copies with their values, and the hashes of new captions."""
         size, images, new = self.settings.batch_size, list[LoadedImage](), list[str]()
         with (
             ImageReader(records, self.settings.max_bytes) as reader,

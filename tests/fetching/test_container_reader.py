@@ -48,7 +48,7 @@ def listed(*sources: Path | str) -> list[ImageRecord]:
 
 
 def contents(records: list[ImageRecord], max_bytes: int = 10**6) -> list[bytes | str]:
-    """The bytes of each image, or the status of having none."""
+    """Return the bytes of each image, or the status of its failure."""
     found: list[bytes | str] = []
     with ImageReader(records, max_bytes) as reader:
         for number in range(len(records)):
@@ -61,7 +61,7 @@ def contents(records: list[ImageRecord], max_bytes: int = 10**6) -> list[bytes |
 
 
 class Watched(io.RawIOBase):
-    """A file that tells from where to where it was read."""
+    """A file that records which ranges of bytes were read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -83,7 +83,7 @@ class Watched(io.RawIOBase):
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
-    """The containers opened."""
+    """The containers that have been opened."""
     opened: list[Watched] = []
     original = containers.open_container
 
