@@ -4,7 +4,7 @@ import sys
 
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import ExitCode, Interrupted, JobError, Terminated
-from captioner.jobs.execution.recorder import Tally
+from captioner.jobs.execution.recorder import Recorder
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.partitions import share_plan
@@ -47,8 +47,8 @@ def run_job(config: JobConfig) -> JobReport:
     run = OutFolder(out_path(config.out)).new_run()
     with exclusive_writer(run) as writer:
         _describe(config, writer)
-        tally = Tally(writer, str(config.source), source.skipped, writer.events, threshold)
-        return _run(config, source, tally)
+        recorder = Recorder(writer, str(config.source), source.skipped, threshold)
+        return _run(config, source, recorder)
 
 
 def _describe(config: JobConfig, writer: Writer) -> None:
@@ -57,43 +57,43 @@ def _describe(config: JobConfig, writer: Writer) -> None:
         writer.write_text(config.to_toml(), writer.run.job_file)
 
 
-def _run(config: JobConfig, source: Source, tally: Tally) -> JobReport:
+def _run(config: JobConfig, source: Source, recorder: Recorder) -> JobReport:
     try:
-        with job_errors(tally.writer.out.root):
-            _update_table(config, source, tally)
+        with job_errors(recorder.writer.out.root):
+            _update_table(config, source, recorder)
     except KeyboardInterrupt as stop:
-        _finish(tally.writer)
+        _finish(recorder.writer)
         terminated = isinstance(stop, Terminated)
         code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
-        raise Interrupted(tally.write_report(code, "interrupted")) from None
+        raise Interrupted(recorder.write_report(code, "interrupted")) from None
     except Exception as error:
         code = error.exit_code if isinstance(error, JobError) else ExitCode.FAULT
-        tally.write_report(code, without_secrets(str(error) or repr(error)))
+        recorder.write_report(code, without_secrets(str(error) or repr(error)))
         raise
-    return tally.write_report(_exit_code(config, tally))
+    return recorder.write_report(_exit_code(config, recorder))
 
 
-def _update_table(config: JobConfig, source: Source, tally: Tally) -> None:
-    writer, redo = tally.writer, redo_of(config)
-    check_threshold(tally.threshold, writer.out)
-    tally.plan = make_plan(source, writer.out, writer.scratch, config.partition_size, redo)
+def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None:
+    writer, redo = recorder.writer, redo_of(config)
+    check_threshold(recorder.threshold, writer.out)
+    recorder.plan = make_plan(source, writer.out, writer.scratch, config.partition_size, redo)
     if config.prune:
-        check_listing_is_whole(source, tally.plan.counts.listed)
-    remove_surplus(tally.plan.surplus, writer)
-    if tally.plan.images:
+        check_listing_is_whole(source, recorder.plan.counts.listed)
+    remove_surplus(recorder.plan.surplus, writer)
+    if recorder.plan.images:
         share_plan(writer.run, writer.scratch)
         index_table(writer.run, redo.captioner or "", writer.scratch)
-        _caption(config, tally)
+        _caption(config, recorder)
     _finish(writer)
     if config.prune:
-        tally.pruned = prune(tally.plan.files, vanished_file(writer.scratch), writer)
+        recorder.pruned = prune(recorder.plan.files, vanished_file(writer.scratch), writer)
 
 
-def _caption(config: JobConfig, tally: Tally) -> None:
+def _caption(config: JobConfig, recorder: Recorder) -> None:
     # Imported here, because a job without work needs no Dask.
     from captioner.jobs.execution.driver import caption_plan
 
-    caption_plan(config, worker_settings(config, tally.threshold), tally)
+    caption_plan(config, worker_settings(config, recorder.threshold), recorder)
 
 
 def _finish(writer: Writer) -> None:
@@ -102,8 +102,8 @@ def _finish(writer: Writer) -> None:
     put_replacements_in_place(writer)
 
 
-def _exit_code(config: JobConfig, tally: Tally) -> ExitCode:
-    limit = config.failure_limit(tally.images)
+def _exit_code(config: JobConfig, recorder: Recorder) -> ExitCode:
+    limit = config.failure_limit(recorder.images)
     if limit is None:  # any number but all
-        limit = max(tally.images - 1, 0)
-    return ExitCode.TOO_MANY_FAILURES if tally.failed > limit else ExitCode.DONE
+        limit = max(recorder.images - 1, 0)
+    return ExitCode.TOO_MANY_FAILURES if recorder.failed > limit else ExitCode.DONE

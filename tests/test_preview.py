@@ -115,7 +115,7 @@ def test_an_image_that_kills_its_process_leaves_the_time_unknown(job: JobConfig)
     write_photographs(Path(job.source) / "harmful", 1, harm=b"KILL")
     preview = preview_job(job, sample=100)
     assert (preview.images, preview.estimate) == (41, None)
-    assert "time       not known: a process died" in preview_text(preview)
+    assert "time       not known: one of the images" in preview_text(preview)
 
 
 def test_an_image_that_breaks_the_captioner_leaves_the_time_unknown(job: JobConfig) -> None:

@@ -1,9 +1,7 @@
-"""Runs on a running cluster: the row of each image, and failures."""
+"""Runs on a running cluster: what becomes of each image, and of failures."""
 
 import json
-import os
 import re
-import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,25 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dask
 import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
 from captioner.jobs.errors import JobError, TemporaryError, UsageError
-from captioner.jobs.execution import cluster
-from captioner.jobs.execution.task import PARTS, Task, after_failure, again, tasks_of
-from captioner.jobs.pipeline.settings import WorkerSettings
-from captioner.jobs.planning.plan import Plan
-from captioner.jobs.table.layout import OutFolder
 from captioner.schemas.job_report import JobReport
-from tests.support.commands import GIVE_UP_SECONDS
 from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import image_names, read_table, statuses
-
-RUN = OutFolder(Path("out")).new_run()
-SETTINGS = WorkerSettings("flickr8k", "cpu", 3, 125, 32, 1000)
 
 
 def events(out: Path) -> list[dict[str, Any]]:
@@ -53,7 +41,9 @@ def test_every_image_gets_one_row_with_all_its_values(tmp_path: Path, job: JobCo
     assert row["image_version"].endswith(f"-{len(photograph(0))}")
 
 
-def test_a_run_leaves_only_the_table_and_its_records(tmp_path: Path, job: JobConfig) -> None:
+def test_a_run_leaves_the_table_and_its_records_and_nothing_else(
+    tmp_path: Path, job: JobConfig
+) -> None:
     write_photographs(tmp_path / "photos", 3)
     report = run_job(job)
     out = tmp_path / "out"
@@ -65,7 +55,7 @@ def test_a_run_leaves_only_the_table_and_its_records(tmp_path: Path, job: JobCon
     assert set(report.seconds) == {"fetch", "decode", "encode", "search", "commit"}
 
 
-def test_the_files_record_the_captioner_and_its_settings(tmp_path: Path, job: JobConfig) -> None:
+def test_the_files_say_who_made_the_captions_and_how(tmp_path: Path, job: JobConfig) -> None:
     write_photographs(tmp_path / "photos", 1)
     run_job(replace(job, beam_size=2, max_characters=40))
     (path,) = (tmp_path / "out" / "captions").iterdir()
@@ -94,9 +84,7 @@ def test_no_caption_is_longer_than_the_command_allows(
     assert max(free) > 30 >= max(short) > 22 >= max(shorter)
 
 
-def test_images_that_cannot_be_read_get_a_row_with_the_reason(
-    tmp_path: Path, job: JobConfig
-) -> None:
+def test_images_that_cannot_be_read_get_a_row_that_says_why(tmp_path: Path, job: JobConfig) -> None:
     photos = write_photographs(tmp_path / "photos", 1)
     (photos / "empty.jpg").touch()
     (photos / "text.jpg").write_text("no image")
@@ -122,9 +110,7 @@ def test_images_that_cannot_be_read_get_a_row_with_the_reason(
     assert (report.exit_code, report.failed) == (0, 5)
 
 
-def test_the_exit_code_depends_on_how_many_failures_are_accepted(
-    tmp_path: Path, job: JobConfig
-) -> None:
+def test_the_exit_code_follows_the_failures_accepted(tmp_path: Path, job: JobConfig) -> None:
     photos = write_photographs(tmp_path / "photos", 2)
     (photos / "empty.jpg").touch()
     (photos / "text.jpg").write_text("no image")
@@ -135,14 +121,14 @@ def test_the_exit_code_depends_on_how_many_failures_are_accepted(
     assert codes == {None: 0, "1": 3, "2": 0, "49%": 3, "50%": 0}
 
 
-def test_a_run_in_which_every_image_fails_is_not_a_success(tmp_path: Path, job: JobConfig) -> None:
+def test_a_run_in_which_every_image_failed_is_no_success(tmp_path: Path, job: JobConfig) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "empty.jpg").touch()
     assert run_job(job).exit_code == 3
-    assert run_job(job).exit_code == 0  # the image has its row, so there is nothing to do
+    assert run_job(job).exit_code == 0  # it has its row: there is nothing to do
 
 
-def test_the_next_run_captions_only_new_images(tmp_path: Path, job: JobConfig) -> None:
+def test_only_new_images_are_the_work_of_the_next_run(tmp_path: Path, job: JobConfig) -> None:
     write_photographs(tmp_path / "photos", 5)
     first = run_job(job)
     before = read_table(tmp_path / "out")
@@ -205,7 +191,9 @@ def test_a_run_in_which_nothing_works_gives_up(tmp_path: Path, job: JobConfig) -
     assert not list((tmp_path / "out" / "captions").iterdir())  # the next run tries them again
 
 
-def test_an_out_that_cannot_hold_a_table_is_a_usage_error(tmp_path: Path, job: JobConfig) -> None:
+def test_an_out_that_cannot_hold_a_table_is_an_error_of_the_user(
+    tmp_path: Path, job: JobConfig
+) -> None:
     write_photographs(tmp_path / "photos", 1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "captions").touch()
@@ -229,7 +217,9 @@ def test_a_table_that_can_no_longer_be_written_ends_the_run(tmp_path: Path, job:
             run_job(job)
 
 
-def test_a_missing_checkpoint_is_a_usage_error(tmp_path: Path, job: JobConfig) -> None:
+def test_a_checkpoint_that_is_not_there_is_an_error_of_the_user(
+    tmp_path: Path, job: JobConfig
+) -> None:
     write_photographs(tmp_path / "photos", 3)
     with pytest.raises(UsageError, match="no checkpoint 'none'"):
         run_job(replace(job, checkpoint="none"))
@@ -246,7 +236,7 @@ def test_a_scheduler_that_does_not_answer_is_a_temporary_error(
         run_job(replace(job, scheduler="tcp://127.0.0.1:9"))
 
 
-def test_the_progress_bar_counts_images_and_failures(
+def test_progress_counts_images_and_the_failures_so_far(
     tmp_path: Path,
     job: JobConfig,
     monkeypatch: pytest.MonkeyPatch,
@@ -259,87 +249,3 @@ def test_the_progress_bar_counts_images_and_failures(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run_job(replace(job, quiet=False, out=tmp_path / "other"))
     assert re.search(r"4/4 .* images/s, failed=1\]", capsys.readouterr().err)
-
-
-# The workers of a machine
-
-
-def test_each_worker_gets_its_share_of_the_cores_and_one_gpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1")
-    assert cluster.gpu_count() == 2
-    assert cluster._environment(4, gpu=1) == {
-        "OMP_NUM_THREADS": "4",
-        "MKL_NUM_THREADS": "4",
-        "CUDA_VISIBLE_DEVICES": "GPU-1",
-    }
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert cluster.gpu_count() == 0
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert cluster._environment(4, gpu=2)["CUDA_VISIBLE_DEVICES"] == "2"
-    assert "CUDA_VISIBLE_DEVICES" not in cluster._environment(4, gpu=None)
-
-
-def test_a_run_waits_for_a_dead_worker_to_restart_however_long_that_takes(
-    job: JobConfig,
-) -> None:
-    job = replace(job, scheduler=None, workers=1, device="cpu")
-    with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}),
-        cluster.connect(job, 1) as client,
-    ):
-        (process,) = client.run(os.getpid).values()
-        os.kill(process, signal.SIGKILL)
-        while client.nthreads():
-            time.sleep(0.01)
-        assert client.submit(os.getpid).result(timeout=GIVE_UP_SECONDS) != process
-
-
-# What follows a failure
-
-
-def task(images: int) -> Task:
-    return next(tasks_of(Plan(partition_sizes=[images], first_redo=1), RUN, SETTINGS))
-
-
-def test_the_tasks_of_a_plan_are_its_partitions() -> None:
-    tasks = list(tasks_of(Plan(partition_sizes=[500, 500, 3], first_redo=3), RUN, SETTINGS))
-    assert [(task.partition, task.start, task.stop) for task in tasks] == [
-        (0, 0, 500),
-        (1, 0, 500),
-        (2, 0, 3),
-    ]
-
-
-def test_a_partition_that_fails_is_retried_whole_and_then_in_parts() -> None:
-    (retry,) = after_failure(task(500), "error", died=False)
-    assert (retry.images, retry.name) == (500, task(500).name)
-    assert retry.key != task(500).key
-    parts = after_failure(retry, "error", died=False)
-    assert len(parts) == PARTS
-    rows = [row for part in parts for row in range(part.start, part.stop)]
-    assert rows == list(range(500))
-    assert len({part.name for part in parts} | {retry.name}) == PARTS + 1
-
-
-def test_a_partition_whose_process_died_is_split_at_once() -> None:
-    assert len(after_failure(task(500), "died", died=True)) == PARTS
-
-
-def test_an_image_that_killed_two_processes_is_recorded_as_crashed() -> None:
-    (retry,) = after_failure(task(1), "died", died=True)
-    assert retry.verdict is None
-    (last,) = after_failure(again(retry), "died", died=True)
-    assert last.verdict == "died"
-    (retry,) = after_failure(last, "disk", died=False)  # of recording it
-    assert retry.verdict == "died"
-    assert after_failure(retry, "disk", died=False) == []
-
-
-def test_three_rounds_find_one_image_of_a_partition() -> None:
-    rounds, suspects = 0, [task(500)]
-    while suspects[0].images > 1:
-        suspects = after_failure(suspects[0], "died", died=True)
-        rounds += 1
-    assert rounds == 3

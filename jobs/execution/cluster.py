@@ -22,10 +22,10 @@ CONNECT_SECONDS = 10
 START_SECONDS = 60
 HOST = "127.0.0.1"
 
-# A worker that dies is told from a slow one by the driver (driver.py): the scheduler is not to try
-# a task on worker after worker. Workers hold no data, so nothing is ever to be spilled, and a
-# paused worker would only stall; one that takes all the memory there is dies. One that
-# is not there 15 s after it died would be given up: it may only have died again just then.
+# The driver tells dead workers from slow ones (driver.py), so the scheduler must not retry a task
+# elsewhere. Workers hold no data, so there is nothing to spill, and a paused worker would only
+# stall; one that takes all memory dies. By default, a worker that is not back 15 s after it died
+# would be given up, though it may only have died once more.
 _DASK = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.deploy.lost-worker-timeout": "1000 days",
@@ -38,7 +38,7 @@ _DASK = {
 
 @contextmanager
 def connect(config: JobConfig, partitions: int) -> Iterator[Client]:
-    """A client of the job's workers, at least one of which is there.
+    """Yield a client of the job's workers once there is at least one.
 
     TemporaryError if the scheduler cannot be reached, or no worker starts.
     """
@@ -49,7 +49,7 @@ def connect(config: JobConfig, partitions: int) -> Iterator[Client]:
         try:
             client.wait_for_workers(1, timeout=START_SECONDS)
         except TimeoutError as error:
-            raise TemporaryError(f"no worker came within {START_SECONDS} s") from error
+            raise TemporaryError(f"no worker started within {START_SECONDS} s") from error
         yield client
 
 
@@ -62,7 +62,7 @@ def _scheduler(address: str) -> Client:
 
 @contextmanager
 def _local(config: JobConfig, partitions: int) -> Iterator[Client]:
-    """A cluster of our own; nothing of it is left when it ends."""
+    """Yield a client of a cluster that ends with the context and leaves no files."""
     with (
         dask.config.set(_DASK),
         tempfile.TemporaryDirectory(prefix="captioner-") as folder,
@@ -98,10 +98,10 @@ def _local_cluster(config: JobConfig, partitions: int, folder: str) -> SpecClust
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Processes started by the threads that start herein never see Ctrl-C; the driver stops them.
+    """Hide Ctrl-C from the processes that threads started here will start; the driver stops them.
 
-    They inherit the signal mask; a Ctrl-C meanwhile reaches the driver afterwards. The tracker of
-    multiprocessing would unblock the signal if it started later.
+    They inherit the signal mask. A Ctrl-C in the meantime reaches the driver afterwards. The
+    resource tracker of multiprocessing must run before: its start unblocks the signal.
     """
     resource_tracker.ensure_running()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -112,7 +112,7 @@ def _without_ctrl_c() -> Iterator[None]:
 
 
 def _environment(threads: int, gpu: int | None) -> dict[str, str]:
-    """Of a worker: its share of the cores for torch, and its GPU."""
+    """Return the variables that give a worker its share of the cores, and its GPU."""
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -122,7 +122,7 @@ def _environment(threads: int, gpu: int | None) -> dict[str, str]:
 
 
 def gpu_count() -> int:
-    """NVIDIA GPUs this process may use, found without importing torch."""
+    """Count the NVIDIA GPUs that this process may use, without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device not in ("", "-1")])

@@ -1,4 +1,4 @@
-"""What a run has done so far: the progress bar, the events, and in the end the report."""
+"""The record of a run: the progress bar, the events, and finally the report."""
 
 import json
 import time
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -15,26 +14,21 @@ from tqdm import tqdm
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.task import PartitionResult
 from captioner.jobs.planning.plan import Plan
-from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.review import Threshold
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
 
-EVENTS_SECONDS = 60.0  # between two uploads of the events, which a store cannot append
+EVENTS_SECONDS = 60.0  # between uploads of the events: a store cannot append to a file
 
 
 @dataclass
-class Tally:
-    """Counts of one run; see JobReport for their meaning.
-
-    `events` is the file of this machine that the events are written to.
-    """
+class Recorder:
+    """The counts of one run, as JobReport explains them, and its events."""
 
     writer: Writer
     source: str
     skipped: Mapping[str, int]
-    events: Path
     threshold: Threshold | None = None
     plan: Plan = field(default_factory=Plan)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -50,10 +44,6 @@ class Tally:
     _bar: "tqdm[Any] | None" = None
 
     @property
-    def run(self) -> RunFolder:
-        return self.writer.run
-
-    @property
     def images(self) -> int:
         return sum(self.statuses.values())
 
@@ -63,7 +53,7 @@ class Tally:
 
     @contextmanager
     def progress(self, quiet: bool) -> Iterator[None]:
-        """Show a progress bar in images, if stderr is a terminal."""
+        """Show a progress bar that counts images, if stderr is a terminal."""
         with tqdm(total=self.plan.images, unit=" images", disable=True if quiet else None) as bar:
             self._bar = bar
             yield
@@ -83,33 +73,32 @@ class Tally:
             self._bar.set_postfix(failed=self.failed, refresh=False)
             self._bar.update(result.images)
 
-    def take_back(self) -> None:
-        """Remove the rows of this run: none is of an image that was at fault itself."""
-        self.writer.remove_parts()
+    def discard_counts(self) -> None:
+        """Forget the partitions counted so far, because their rows have been removed."""
         self.statuses.clear()
         self.partitions = self.reused = 0
 
     def event(self, event: str, part: str, **details: object) -> None:
         """Append a line to events.jsonl."""
         line = {"at": datetime.now(UTC).isoformat(), "event": event, "part": part, **details}
-        with self.events.open("a", encoding="utf-8") as file:
+        with self.writer.events.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if time.monotonic() - self._uploaded > EVENTS_SECONDS:
             self._upload_events()
 
     def _upload_events(self) -> None:
-        if self.events.exists():
-            self.run.storage.put(self.events, self.run.events)
+        if self.writer.events.exists():
+            self.writer.storage.put(self.writer.events, self.writer.run.events)
             self._uploaded = time.monotonic()
 
     def write_report(self, code: ExitCode, error: str | None = None) -> JobReport:
-        """The report of a run that ends now."""
+        """Write and return the report of a run that ends now."""
         now = datetime.now(UTC)
         took = (now - self.started_at).total_seconds()
         report = JobReport(
-            run_id=self.run.run_id,
+            run_id=self.writer.run.run_id,
             source=self.source,
-            table=str(self.run.out.captions),
+            table=str(self.writer.out.captions),
             started_at=self.started_at,
             finished_at=now,
             exit_code=int(code),
@@ -130,5 +119,5 @@ class Tally:
             error=error,
         )
         self._upload_events()
-        self.writer.write_text(report.to_json() + "\n", self.run.report)
+        self.writer.write_text(report.to_json() + "\n", self.writer.run.report)
         return report

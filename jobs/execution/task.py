@@ -1,4 +1,4 @@
-"""What the driver asks of a worker, what it gets back, and what it asks next after a failure."""
+"""The task that the driver gives to a worker, its result, and the tasks that follow a failure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,18 +10,19 @@ from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.commits.commit import parts_of
 from captioner.jobs.table.layout import RunFolder
 
-PARTS = 8  # of a partition that fails; three rounds find one image of 500
+PARTS = 8  # that a failed partition is split into; three rounds find one image of 500
 DIED = "the process that opened it died"
-TRIES = 2  # of a partition that fails, and of one image whose process died
+MAX_FAILURES = 2  # of a partition, and of one image whose process died
 
 
 @dataclass(frozen=True)
 class Task:
-    """Rows `start` to `stop` of a partition of `size` rows; attempts count all submissions.
+    """Rows `start` to `stop` of a partition of `size` rows.
 
-    `tries` counts those that failed for a reason of its own. With a `verdict`, the images are
-    not opened again: they get rows with the status crashed and the verdict as error. The rows of a
-    task that `replaces` others go into the table when the run ends.
+    `submissions` counts all of them but the first; `failures` only those that failed by the task's
+    own fault. With a `crash_reason`, the images are not opened again: they get rows with the status
+    crashed and the reason as error. The rows of a task that `replaces` others go into the table
+    when the run ends.
     """
 
     run: RunFolder
@@ -31,9 +32,9 @@ class Task:
     start: int
     stop: int
     replaces: bool = False
-    attempt: int = 0
-    tries: int = 0
-    verdict: str | None = None
+    submissions: int = 0
+    failures: int = 0
+    crash_reason: str | None = None
 
     @property
     def images(self) -> int:
@@ -41,7 +42,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The part's name: the partition, and the rows if they are not all of it."""
+        """The name of its part: the partition, and the rows unless they are all of it."""
         rows = "" if self.images == self.size else f"-{self.start:06d}-{self.stop:06d}"
         return f"{self.partition:06d}{rows}"
 
@@ -52,18 +53,19 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Unique on any scheduler, which takes two tasks of one key for the same."""
-        return f"caption-{self.run.run_id}-{self.name}-{self.attempt}"
+        """A key that no other submission has: to a scheduler, tasks with one key are the same."""
+        return f"caption-{self.run.run_id}-{self.name}-{self.submissions}"
 
 
 @dataclass(frozen=True)
 class PartitionResult:
-    """What became of a task: rows by status, those to review, seconds by stage; or an error.
+    """The counts of a committed task (rows by status, to review; seconds by stage), or an error.
 
-    `reused` captions are those of identical images; the others are `hashes`' (see hash_index.py).
+    `reused` captions are those of identical images; `new_digits` are of the hashes of the others
+    (see `first_digits` in hash_index.py).
 
-    `died`: an earlier process died of this attempt. `fatal`: no other task would fare better, so
-    the job ends with this code.
+    `died`: a process died of this very submission. `fatal`: no other task would fare better, so the
+    job ends with this code.
     """
 
     name: str
@@ -72,7 +74,7 @@ class PartitionResult:
     captioner: str | None = None
     needs_review: int = 0
     reused: int = 0
-    hashes: str = ""
+    new_digits: str = ""
     error: str | None = None
     died: bool = False
     fatal: ExitCode | None = None
@@ -83,33 +85,35 @@ class PartitionResult:
 
 
 def tasks_of(plan: Plan, run: RunFolder, settings: WorkerSettings) -> Iterator[Task]:
-    """One task for each partition."""
+    """Yield one task for each partition."""
     for partition, size in enumerate(plan.partition_sizes):
         replaces = partition >= plan.first_redo
         yield Task(run, settings, partition, size, start=0, stop=size, replaces=replaces)
 
 
-def again(task: Task) -> Task:
-    """The same once more, after a failure that was not its own."""
-    return replace(task, attempt=task.attempt + 1)
+def resubmitted(task: Task) -> Task:
+    """Return the task to submit again after a failure that was not its own fault."""
+    return replace(task, submissions=task.submissions + 1)
 
 
 def after_failure(task: Task, error: str, *, died: bool) -> list[Task]:
-    """What to do after a failure of the task's own: once more, then in parts.
+    """Return the tasks to run after a failure by the task's own fault: the same, or its parts.
 
-    A partition whose worker died is not tried whole again. One image alone that fails again
-    gets its verdict. Nothing is left to do if even that cannot be recorded.
+    A partition whose worker died is split at once. A single image that fails again gets a
+    crash_reason. Nothing is left to run if even that cannot be recorded.
     """
-    tries = task.tries + 1
-    if tries < TRIES and not (died and task.images > 1):
-        return [replace(again(task), tries=tries)]
+    failures = task.failures + 1
+    if failures < MAX_FAILURES and not (died and task.images > 1):
+        return [replace(resubmitted(task), failures=failures)]
     if task.images > 1:
         return _split(task)
-    return [] if task.verdict is not None else [replace(again(task), tries=0, verdict=error)]
+    if task.crash_reason is not None:
+        return []
+    return [replace(resubmitted(task), failures=0, crash_reason=error)]
 
 
 def _split(task: Task) -> list[Task]:
     step = -(-task.images // PARTS)
     starts = range(task.start, task.stop, step)
-    fresh = replace(task, attempt=0, tries=0)
+    fresh = replace(task, submissions=0, failures=0)
     return [replace(fresh, start=a, stop=min(a + step, task.stop)) for a in starts]

@@ -1,16 +1,15 @@
-"""The bytes of images: fetched alone where each is a file, read in order where they are members.
+"""The bytes of images: files are fetched one by one, members of containers read in order.
 
 A container is opened once a partition and read from the first of its images to the last, by a
-thread of its own, while others decode what it has read.
+thread of its own, while other threads decode what it has read.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
-from itertools import groupby, repeat
 from threading import Semaphore
-from typing import IO
+from typing import IO, Self
 
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.fetch import fetch, too_large
@@ -21,85 +20,88 @@ from captioner.jobs.storage.file_types import is_parquet
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import ImageRecord, Member
 
-AHEAD = 8  # members read and not yet asked for, at most
-Read = Callable[[], bytes]
-Outcome = bytes | FetchError
+AHEAD = 8  # members read and not yet taken, at most
 
 
-@contextmanager
-def image_reads(records: Sequence[ImageRecord], max_bytes: int) -> Iterator[Iterator[Read]]:
-    """For each record, in order, a function that gives its bytes, or raises FetchError.
+class ImageReader:
+    """The bytes of the images of a partition; a context manager. `read` is thread-safe.
 
-    Each is to be called once. A member is read soon after its function is taken.
+    Each image can be read once. Ask for them in order: a member is not read before all but AHEAD of
+    the members before it have been taken.
     """
-    reader = ThreadPoolExecutor(1)
-    free = Semaphore(AHEAD)
-    outcomes = _outcomes([record for record in records if _is_readable(record)], max_bytes)
 
-    def read_next() -> Outcome:
-        free.acquire()
-        return next(outcomes)
+    def __init__(self, records: Sequence[ImageRecord], max_bytes: int) -> None:
+        self._records, self._max_bytes = records, max_bytes
+        self._container = _Container(max_bytes)
+        self._free = Semaphore(AHEAD)
+        self._pool = ThreadPoolExecutor(1)
+        self._members = {
+            number: self._pool.submit(self._read_member, record.member, record.version)
+            for number, record in enumerate(records)
+            if record.member and not record.member.error
+        }
 
-    def wait_for(future: "Future[Outcome]") -> bytes:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._free.release()  # for the one member that may be waiting to be read
+        self._pool.shutdown()
+        self._container.close()
+
+    def read(self, number: int) -> bytes:
+        """Return the bytes of the image at a position among the records, or raise FetchError."""
+        record = self._records[number]
+        if record.member is None:
+            return fetch(record.uri, self._max_bytes)
+        if record.member.error:
+            raise FetchError(Status.UNREADABLE, record.member.error)
+        future = self._members.pop(number)
         try:
-            return _bytes(future.result())
+            return future.result()
         finally:
-            free.release()
+            self._free.release()
 
-    def reads() -> Iterator[Read]:
-        for record in records:
-            if record.member is None:
-                yield partial(fetch, record.uri, max_bytes)
-            elif record.member.error:
-                yield partial(_bytes, FetchError(Status.UNREADABLE, record.member.error))
-            else:
-                yield partial(wait_for, reader.submit(read_next))
-
-    try:
-        yield reads()
-    finally:
-        free.release(len(records) + 1)  # for reads whose bytes nobody will take
-        reader.shutdown(cancel_futures=True)
-        outcomes.close()
+    def _read_member(self, member: Member, version: str | None) -> bytes:
+        self._free.acquire()
+        return self._container.read(member, version)
 
 
-def _is_readable(record: ImageRecord) -> bool:
-    return record.member is not None and not record.member.error
+class _Container:
+    """The container that is open at the moment: that of the last member read."""
 
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._path: str | None = None
+        self._file = ExitStack()
+        self._read: Callable[[Member], bytes]
 
-def _bytes(outcome: Outcome) -> bytes:
-    if isinstance(outcome, FetchError):
-        raise outcome
-    return outcome
+    def read(self, member: Member, version: str | None) -> bytes:
+        """Read a member, after opening its container if another one is open."""
+        if member.container != self._path:
+            self.close()
+            self._read = self._open(member.container, version)
+            self._path = member.container
+        return self._read(member)
 
+    def close(self) -> None:
+        self._file.close()
 
-def _outcomes(records: Iterable[ImageRecord], max_bytes: int) -> Generator[Outcome, None, None]:
-    """The bytes of each member, in order, or why there are none."""
-    for container, group in groupby(records, lambda record: _member(record).container):
-        yield from _of_container(container, list(group), max_bytes)
-
-
-def _of_container(
-    container: str, records: Sequence[ImageRecord], max_bytes: int
-) -> Iterator[Outcome]:
-    with ExitStack() as stack:
+    def _open(self, container: str, version: str | None) -> Callable[[Member], bytes]:
         try:
-            read = _open(container, records[0].version, max_bytes, stack)
+            return _open(container, version, self._max_bytes, self._file)
         except FetchError as error:
-            yield from repeat(error, len(records))
-            return
-        for record in records:
-            try:
-                outcome: Outcome = read(_member(record))
-            except FetchError as error:
-                outcome = error
-            yield outcome
+            return partial(_raise, error)  # once opened in vain, it fails for each of its members
 
 
 def _open(
     container: str, version: str | None, max_bytes: int, stack: ExitStack
 ) -> Callable[[Member], bytes]:
-    """What reads members; a container that is not what was listed would give the wrong images."""
+    """Open a container and return a function that reads its members.
+
+    FetchError if it has changed since it was listed: its members would be the wrong images.
+    """
     if container_version(container) != version:
         reason = f"{container} has changed since it was listed: run again"
         raise FetchError(Status.FETCH_FAILED, reason)
@@ -119,6 +121,5 @@ def _read(file: IO[bytes], max_bytes: int, member: Member) -> bytes:
     return data
 
 
-def _member(record: ImageRecord) -> Member:
-    assert record.member, "a record of a container"
-    return record.member
+def _raise(error: FetchError, _member: Member) -> bytes:
+    raise error

@@ -1,4 +1,4 @@
-"""uri -> bytes."""
+"""The URI of an image -> its bytes."""
 
 import stat
 from pathlib import Path
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 def fetch(uri: str, max_bytes: int) -> bytes:
-    """The bytes of a local path or of any URL that fsspec opens.
+    """Return the bytes at a local path or at any URL that fsspec opens.
 
-    FetchError with its status: not_found, denied, timeout, too_large (more than `max_bytes`) or
-    fetch_failed. Faults of a remote store that may pass are retried, for FETCH_SECONDS at most.
-    A connection that says nothing is given up before that: by HTTP after HTTP_READ_SECONDS
-    (filesystems.py), on S3 after the 15 s of s3fs, on others as their package has it.
+    Raise FetchError with a status: not_found, denied, timeout, too_large (more than `max_bytes`) or
+    fetch_failed. Transient failures of a remote store are retried for at most FETCH_SECONDS. A
+    silent connection is given up sooner: HTTP after HTTP_READ_SECONDS (filesystems.py), S3 after
+    the 15 s of s3fs, other stores after the timeout of their package.
     """
     if is_local(uri):
         return _fetch_local(local_path(uri), max_bytes)
@@ -34,6 +34,7 @@ def fetch(uri: str, max_bytes: int) -> bytes:
 
 
 def too_large(max_bytes: int) -> FetchError:
+    """Return the error of an image that has more bytes than the job allows."""
     return FetchError(Status.TOO_LARGE, f"more than {max_bytes} bytes")
 
 
@@ -52,7 +53,7 @@ def _fetch_local(path: str, max_bytes: int) -> bytes:
 
 
 def _fetch_remote(uri: str, size: int, seconds: float) -> bytes:
-    """The first bytes of a remote file."""
+    """Return the first `size` bytes of a remote file."""
     fs, path = filesystem(uri)
     if fs.async_impl:
         data: bytes = sync(fs.loop, _read_async, fs, path, size, timeout=seconds)
@@ -70,14 +71,14 @@ def _read_file(fs: Any, path: str, size: int) -> bytes:
 
 
 async def _read_async(fs: Any, path: str, size: int) -> bytes:
-    """By one request where the store can be read as a stream, which needs no size in advance."""
+    """Read by one request if the store gives a stream, for which no size is needed in advance."""
     try:
         file = await fs.open_async(path, "rb", size=size)
     except NotImplementedError:
         data: bytes = await fs._cat_file(path, start=0, end=size)
         return data
     if is_http(path):
-        file.kwargs.update(fs.kwargs)  # headers and the like, which fsspec forgets here
+        file.kwargs.update(fs.kwargs)  # such as headers, which fsspec drops here
     parts = []
     try:
         while size > 0 and (part := await file.read(size)):

@@ -18,20 +18,18 @@ from captioner.jobs.storage.file_types import image_column, is_image_struct
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import Member
 
-READ_ROWS = 8  # at once, an image each
-
-# Reading: the images of some rows.
+READ_ROWS = 8  # images in memory at once
 
 
 @contextmanager
 def open_rows(container: str, max_bytes: int) -> Iterator[Callable[[Member], bytes]]:
-    """A function that gives the bytes of a row; fast for rows in their order."""
+    """Open a file and yield a function that returns a row's bytes; fast for rows in order."""
     with open_parquet(container, BUFFER) as file:
         yield _Rows(container, file, max_bytes).read
 
 
 class _Rows:
-    """The image column of a file: of the row groups asked for, a few rows at a time in memory."""
+    """The image column of a file, read a few rows at a time, and only the row groups asked for."""
 
     def __init__(self, container: str, file: pq.ParquetFile, max_bytes: int) -> None:
         schema = file.schema_arrow
@@ -43,7 +41,7 @@ class _Rows:
         self.starts = list(accumulate(sizes, initial=0))[:-1]
         self.batches: Iterator[pa.RecordBatch] = iter(())
         self.group, self.first, self.values = -1, 0, pa.array([], pa.binary())
-        self.failed: dict[int, FetchError] = {}  # by row group: what follows cannot be read either
+        self.failed: dict[int, FetchError] = {}  # by row group: later rows fail, too
 
     def read(self, member: Member) -> bytes:
         group = bisect_right(self.starts, member.offset) - 1
@@ -72,7 +70,7 @@ class _Rows:
         try:
             values = next(self.batches).column(self.image)
         except Exception:
-            self.group = -1  # an iterator that has failed is of no use any more
+            self.group = -1  # an iterator that has failed gives no more rows
             raise
         self.first += len(self.values)
         self.values = values if self.leaf == self.image else pc.struct_field(values, "bytes")

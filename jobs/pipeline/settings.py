@@ -1,6 +1,5 @@
-"""What the workers of a job need to know."""
+"""The settings of a job that its workers need, and the review threshold."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,15 +7,17 @@ from captioner.calibration import Calibration, read_calibration
 from captioner.errors import CaptionerError
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.table.review import Threshold
 from captioner.model_directory import CALIBRATION, find_checkpoint
 from captioner.search_options import SearchOptions
 
 
 def choose_threshold(config: JobConfig) -> Threshold | None:
-    """The threshold that a job is given or that its calibration has for it, None without either.
+    """Return the job's threshold, given or found in the calibration for its target precision.
 
-    Raises UsageError if the checkpoint has no calibration, or no threshold of that precision.
+    None if the job has neither. UsageError if the checkpoint has no calibration, or no threshold
+    for that precision.
     """
     try:
         if config.min_confidence is not None:
@@ -35,18 +36,15 @@ def _calibration(checkpoint: str | Path) -> Calibration:
     calibration = read_calibration(directory)
     if calibration is None:
         raise UsageError(
-            f"{directory} has no {CALIBRATION}, so its captions have no confidence: give neither "
-            "min_confidence nor target_precision, or a checkpoint that has one"
+            f"{directory} has no {CALIBRATION}, so its captions have no confidence: omit "
+            "min_confidence and target_precision, or choose a checkpoint that has one"
         )
     return calibration
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker needs to know of the job; the fields but for `threshold` are JobConfig's.
-
-    `storage_options` are JSON, so that settings can be told apart by their hash.
-    """
+    """What a worker needs to know of a job; all fields but `threshold` are those of JobConfig."""
 
     checkpoint: str
     device: str
@@ -54,11 +52,11 @@ class WorkerSettings:
     batch_size: int
     max_bytes: int
     threshold: Threshold | None = None
-    storage_options: str = field(default="{}", repr=False)
+    storage_options: StorageOptions = field(default_factory=dict, repr=False)
 
 
 def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> WorkerSettings:
-    """What the workers of a job need to know."""
+    """Return what the workers of a job need to know."""
     return WorkerSettings(
         checkpoint=str(config.checkpoint),
         device=config.device,
@@ -66,5 +64,5 @@ def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> Wo
         batch_size=config.batch_size,
         max_bytes=config.max_bytes,
         threshold=threshold,
-        storage_options=json.dumps(config.storage_options),
+        storage_options=config.storage_options,
     )

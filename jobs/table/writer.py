@@ -38,7 +38,7 @@ class Writer:
     def events(self) -> Path:
         """The file of this machine that events are appended to; a store gets copies of it."""
         events = self.run.events
-        return events if isinstance(events, Path) else self.scratch / events.name
+        return self.storage.local_path(events) or self.scratch / events.name
 
     @property
     def parts(self) -> Parts:

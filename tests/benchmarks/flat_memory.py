@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioner.jobs import JobConfig, run_job
-from captioner.jobs.execution import driver as drive
+from captioner.jobs.execution import driver
 
 FAKE = '''
 """Loaded by each worker process: no model, and a row for each image at once."""
@@ -30,29 +30,27 @@ import hashlib
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
-from captioner.jobs.execution import worker
+from captioner.jobs.execution import run_state
+from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.schemas.caption_table import CaptionRow, Status
 
-worker._load_captioner = lambda *_: SimpleNamespace(identity="fake@0", settings={})
+run_state.load_captioner = lambda _: SimpleNamespace(identity="fake@0", settings={})
 
 
-def rows(task, plan, captioner, seconds):
-    uris = plan["image_uri"].to_pylist()
-    hashes = [hashlib.sha256(uri.encode()).hexdigest() for uri in uris]
-    known = worker.known_captions(task.run, captioner.identity)
-    known.look()
-    assert not any(map(known.find, hashes))
+def caption(self, records, times):
+    hashes = [hashlib.sha256(record.uri.encode()).hexdigest() for record in records]
+    assert not any(map(self.find_caption, hashes))
     return [
         CaptionRow(
-            uri, None, Status.OK, captioner.identity, task.run.run_id, datetime.now(UTC),
+            record.uri, None, Status.OK, "fake@0", self.run_id, datetime.now(UTC),
             image_sha256=sha256, caption="A dog runs across the grass.", confidence=0.5,
             log_prob=-7.0, token_log_probs=[-1.0] * 7, alternatives=[],
         )
-        for uri, sha256 in zip(uris, hashes)
+        for record, sha256 in zip(records, hashes)
     ], hashes
 
 
-worker.caption_rows = rows
+PartitionCaptioner.caption = caption
 '''
 
 
@@ -84,14 +82,14 @@ def write_manifest(path: Path, rows: int) -> None:
 def measure(job: JobConfig) -> None:
     samples: list[tuple[float, int]] = []  # time, bytes
     began: list[float] = []
-    caption_plan = drive.caption_plan
+    caption_plan = driver.caption_plan
 
     def caption(*arguments: object) -> None:
         began.append(time.perf_counter())
         caption_plan(*arguments)  # type: ignore[arg-type]
         began.append(time.perf_counter())
 
-    drive.caption_plan = caption  # type: ignore[assignment]
+    driver.caption_plan = caption  # type: ignore[assignment]
     ended = threading.Event()
     sampler = threading.Thread(target=sample, args=(samples, ended))
     sampler.start()

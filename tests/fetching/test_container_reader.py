@@ -5,6 +5,7 @@ import os
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from captioner.jobs.errors import FetchError
-from captioner.jobs.fetching import container_reader as members
-from captioner.jobs.fetching.container_reader import AHEAD, image_reads
+from captioner.jobs.fetching import container_reader
+from captioner.jobs.fetching.container_reader import AHEAD, ImageReader
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.storage import containers
 from captioner.schemas.image_record import ImageRecord, Member, records_of
@@ -47,12 +48,12 @@ def listed(*sources: Path | str) -> list[ImageRecord]:
 
 
 def contents(records: list[ImageRecord], max_bytes: int = 10**6) -> list[bytes | str]:
-    """The bytes of each image, or the status of having none."""
+    """Return the bytes of each image, or the status of its failure."""
     found: list[bytes | str] = []
-    with image_reads(records, max_bytes) as reads:
-        for read in reads:
+    with ImageReader(records, max_bytes) as reader:
+        for number in range(len(records)):
             try:
-                found.append(read())
+                found.append(reader.read(number))
             except FetchError as error:
                 assert str(error)
                 found.append(str(error.status))
@@ -60,7 +61,7 @@ def contents(records: list[ImageRecord], max_bytes: int = 10**6) -> list[bytes |
 
 
 class Watched(io.RawIOBase):
-    """A file that tells from where to where it was read."""
+    """A file that records which ranges of bytes were read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -82,7 +83,7 @@ class Watched(io.RawIOBase):
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
-    """The containers opened."""
+    """The containers that have been opened."""
     opened: list[Watched] = []
     original = containers.open_container
 
@@ -177,29 +178,50 @@ def test_what_the_listing_found_unreadable_says_so(archive: Path) -> None:
 
 def test_few_members_are_read_before_they_are_asked_for(archive: Path) -> None:
     read: list[int] = []
-    original = members._read
+    original = container_reader._read
 
     def counting(file: IO[bytes], max_bytes: int, member: Member) -> bytes:
         read.append(member.offset)
         return original(file, max_bytes, member)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(members, "_read", counting)
-        with image_reads(listed(archive), 10**6) as reads:
-            taken = list(reads)
+        patch.setattr(container_reader, "_read", counting)
+        with ImageReader(listed(archive), 10**6) as reader:
             deadline = time.monotonic() + 5
             while len(read) < AHEAD and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(0.1)
             assert len(read) == AHEAD
-            assert [one() for one in taken] == PHOTOS
+            assert [reader.read(number) for number in range(COUNT)] == PHOTOS
 
 
 def test_a_partition_given_up_midway_ends_at_once(archive: Path) -> None:
-    with pytest.raises(ZeroDivisionError), image_reads(listed(archive), 10**6) as reads:
-        taken = list(reads)
-        taken[0]()
+    with pytest.raises(ZeroDivisionError), ImageReader(listed(archive), 10**6) as reader:
+        reader.read(0)
         raise ZeroDivisionError
+
+
+def test_a_reader_that_nobody_asks_for_images_ends_at_once(archive: Path) -> None:
+    with ImageReader(listed(archive), 10**6):
+        pass
+
+
+def test_an_unforeseen_error_reaches_whoever_asks_and_nothing_hangs(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(container_reader, "_read", fail)
+    with ImageReader(listed(archive), 10**6) as reader:
+        for number in range(COUNT):
+            with pytest.raises(ZeroDivisionError):
+                reader.read(number)
+
+
+def test_many_threads_may_read(archive: Path) -> None:
+    with ImageReader(listed(archive), 10**6) as reader, ThreadPoolExecutor(2 * AHEAD) as pool:
+        assert list(pool.map(reader.read, range(COUNT))) == PHOTOS
 
 
 class Unsteady(io.BytesIO):

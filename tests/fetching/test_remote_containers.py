@@ -18,7 +18,7 @@ import s3fs
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.errors import FetchError
-from captioner.jobs.fetching.container_reader import image_reads
+from captioner.jobs.fetching.container_reader import ImageReader
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.storage import containers
 from captioner.jobs.storage.containers import open_container
@@ -102,8 +102,8 @@ def listed(source: str) -> list[ImageRecord]:
 
 
 def contents(records: list[ImageRecord]) -> list[bytes]:
-    with image_reads(records, 10**6) as reads:
-        return [read() for read in reads]
+    with ImageReader(records, 10**6) as reader:
+        return [reader.read(number) for number in range(len(records))]
 
 
 def test_a_directory_of_archives_and_a_glob_of_them_are_the_same_everywhere(store: Store) -> None:

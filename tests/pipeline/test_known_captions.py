@@ -4,12 +4,10 @@ import hashlib
 import json
 import os
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,26 +15,11 @@ from captioner import Captioner
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.text import summary
 from captioner.jobs.pipeline import hash_index
-from captioner.jobs.pipeline.hash_index import (
-    HashIndex,
-    HashLog,
-    first_bytes,
-    first_bytes_of,
-    index_table,
-)
-from captioner.jobs.pipeline.known_captions import KnownCaptions
+from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.table.layout import OutFolder, RunFolder
-from captioner.schemas.caption_table import (
-    CONTENT_COLUMNS,
-    CaptionRow,
-    Status,
-    file_metadata,
-    rows_to_table,
-)
+from captioner.schemas.caption_table import CONTENT_COLUMNS
 from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import read_table, statuses
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -71,6 +54,16 @@ def content(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("image_sha256", *CONTENT_COLUMNS)}
 
 
+def assert_alike(row: dict[str, Any], other: dict[str, Any]) -> None:
+    """Compare what the network said of one image in two batches: its sums differ in last bits."""
+    for name in ("confidence", "log_prob", "token_log_probs"):
+        assert row[name] == pytest.approx(other[name], abs=1e-3)
+    for name in ("image_sha256", "width", "height", "format", "status", "caption"):
+        assert row[name] == other[name]
+    alternatives = zip(row["alternatives"], other["alternatives"], strict=True)
+    assert all(one["caption"] == two["caption"] for one, two in alternatives)
+
+
 def rename(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         path.rename(path.with_name(f"renamed-{path.name}"))
@@ -101,16 +94,18 @@ def test_renamed_images_have_rows_of_their_own_and_the_same_captions(
     assert run_job(job).planned == 0
 
 
-def test_what_is_reused_is_what_the_network_would_say_again(tmp_path: Path, job: JobConfig) -> None:
+def test_a_reused_caption_is_what_the_network_would_say_again(
+    tmp_path: Path, job: JobConfig
+) -> None:
     photos = write_photographs(tmp_path / "photos", 12)
     run_job(job)
     rename(photos)
     run_job(replace(job, prune=True))
     run_job(replace(job, out=tmp_path / "fresh", partition_size=5))
-    anew = rows(replace(job, out=tmp_path / "fresh"))
-    assert {n: content(row) for n, row in rows(job).items()} == {
-        n: content(row) for n, row in anew.items()
-    }
+    fresh, reused = rows(replace(job, out=tmp_path / "fresh")), rows(job)
+    assert fresh.keys() == reused.keys()
+    for name, row in reused.items():
+        assert_alike(row, fresh[name])
 
 
 def test_a_touched_image_takes_the_caption_of_its_own_old_row(
@@ -223,7 +218,7 @@ def test_a_run_that_replaces_rows_reuses_those_it_has_written(
 
 
 @pytest.mark.parametrize("fate", ["gone", "rewritten", "torn"])
-def test_an_image_whose_file_of_the_table_has_changed_is_captioned_anew(
+def test_an_image_whose_file_of_the_table_has_changed_is_captioned_again(
     tmp_path: Path, job: JobConfig, one_worker: str, monkeypatch: pytest.MonkeyPatch, fate: str
 ) -> None:
     photos = write_photographs(tmp_path / "photos", 6)
@@ -248,18 +243,15 @@ def test_an_image_whose_file_of_the_table_has_changed_is_captioned_anew(
     first.unlink(missing_ok=True)
     after = rows(job)
     for name, row in before.items():
-        assert content(after[f"renamed-{name}"]) == content(row)
+        assert_alike(after[f"renamed-{name}"], row)
 
 
 def test_hashes_that_begin_alike_give_no_wrong_caption(
     tmp_path: Path, job: JobConfig, one_worker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hash_index, "first_bytes", lambda sha256: 7)
+    monkeypatch.setattr(hash_index, "prefix_of", lambda sha256: np.uint64(7))
     monkeypatch.setattr(
-        hash_index, "first_bytes_of", lambda hashes: np.full(len(hashes), 7, np.uint64)
-    )
-    monkeypatch.setattr(
-        hash_index, "_from_digits", lambda text: np.full(len(text) // 16, 7, np.uint64)
+        hash_index, "prefixes_of", lambda digits: np.full(len(digits) // 16, 7, np.uint64)
     )
     photos = write_photographs(tmp_path / "photos", 12)
     job = replace(job, scheduler=one_worker, partition_size=4)
@@ -294,102 +286,3 @@ def test_a_run_without_work_writes_no_index(
     run_job(job)
     monkeypatch.delattr("captioner.jobs.run.index_table")
     assert run_job(job).planned == 0
-
-
-# The index itself
-
-
-def run_of(tmp_path: Path) -> RunFolder:
-    run = OutFolder(tmp_path).new_run()
-    run.create()
-    return run
-
-
-def sha256(number: int) -> str:
-    return hashlib.sha256(str(number).encode()).hexdigest()
-
-
-def write_part(run: RunFolder, name: str, numbers: range, **values: Any) -> None:
-    """A file of the table with the captions "0", "1" ... of images with these numbers."""
-    origin = {"captioner": "me", "run_id": "run", "status": Status.OK, **values}
-    lines = [
-        CaptionRow(
-            f"/{n}", None, annotated_at=NOW, image_sha256=sha256(n), caption=str(n), **origin
-        )
-        for n in numbers
-    ]
-    no_columns = pa.table({"number": list(numbers)})
-    pq.write_table(rows_to_table(lines, no_columns, file_metadata({}, None)), run.part(name), 700)
-
-
-def found(known: KnownCaptions, numbers: range) -> list[str | None]:
-    values = (known.find(sha256(number)) for number in numbers)
-    return [value and value["caption"] for value in values]
-
-
-def test_the_first_bytes_of_hashes_are_numbers() -> None:
-    hashes = [sha256(number) for number in range(100)]
-    expected = [int.from_bytes(bytes.fromhex(text)[:8]) for text in hashes]
-    assert first_bytes_of(pa.array(hashes)).tolist() == expected
-    assert first_bytes_of(pa.array(hashes).slice(7, 9)).tolist() == expected[7:16]
-    assert first_bytes_of(pa.array(hashes, pa.large_string())).tolist() == expected
-    assert [first_bytes(text) for text in hashes] == expected
-
-
-@pytest.mark.parametrize("chunk", [100, 1000, 10_000])
-def test_every_caption_of_the_table_is_found_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
-) -> None:
-    monkeypatch.setattr(hash_index, "CHUNK", chunk)
-    run = run_of(tmp_path)
-    write_part(run, "a", range(2000))
-    write_part(run, "b", range(2000, 2500))
-    write_part(run, "c", range(3000, 3010), captioner="another")
-    write_part(run, "d", range(4000, 4010), status=Status.CRASHED)
-    index_table(run, "me", run.scratch)
-    assert len(list(run.known.iterdir())) == 3  # the chunks are one
-    known = KnownCaptions(run, "me")
-    known.look()
-    sample = range(0, 2500, 7)
-    assert found(known, sample) == [str(n) for n in sample]
-    assert found(known, range(2500, 4500)) == [None] * 2000
-
-
-def test_the_log_tells_what_is_committed_after_the_index_was_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hash_index, "CHUNK", 45)
-    run = run_of(tmp_path)
-    index_table(run, "me", run.scratch)
-    log, index, late = HashLog(run), HashIndex(run), HashIndex(run)
-    for part in range(20):
-        log.add(
-            run.part(f"{part}"), "".join(sha256(n)[:16] for n in range(part * 10, part * 10 + 10))
-        )
-        index.look()
-        assert list(index.files_of(sha256(part * 10 + 5))) == [run.part(f"{part}")]
-        assert list(index.files_of(sha256(0))) == [run.part("0")]
-        assert not list(index.files_of(sha256(part * 10 + 10)))
-    late.look()
-    for number in range(200):
-        assert list(late.files_of(sha256(number))) == [run.part(f"{number // 10}")]
-
-
-def test_half_a_line_of_the_log_is_read_when_it_is_whole(tmp_path: Path) -> None:
-    run = run_of(tmp_path)
-    index_table(run, "me", run.scratch)
-    index = HashIndex(run)
-    log = run.known / "000000.log"
-    log.write_text(f"captions/a.parquet {sha256(1)[:16]}\ncaptions/b.par")
-    index.look()
-    assert [len(list(index.files_of(sha256(n)))) for n in (1, 2)] == [1, 0]
-    with log.open("a") as file:
-        file.write(f"quet {sha256(2)[:16]}\n")
-    index.look()
-    assert list(index.files_of(sha256(2))) == [tmp_path / "captions" / "b.parquet"]
-
-
-def test_a_worker_without_an_index_knows_nothing(tmp_path: Path) -> None:
-    known = KnownCaptions(run_of(tmp_path), "me")
-    known.look()
-    assert found(known, range(3)) == [None] * 3

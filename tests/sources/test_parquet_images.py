@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs.errors import FetchError, UsageError
-from captioner.jobs.fetching.container_reader import image_reads
+from captioner.jobs.fetching.container_reader import ImageReader
 from captioner.jobs.sources.open_source import open_source
 from captioner.schemas.image_record import records_of
 from tests.support.photographs import photograph
@@ -38,13 +38,13 @@ def rows(source: Path | str) -> list[dict[str, Any]]:
 
 
 def contents(source: Path | str, max_bytes: int = 10**6) -> list[bytes | FetchError]:
-    """Return what a worker reads from all rows."""
+    """What a worker reads of all rows."""
     records = records_of(pa.Table.from_batches(open_source(source).batches))
     found: list[bytes | FetchError] = []
-    with image_reads(records, max_bytes) as reads:
-        for read in reads:
+    with ImageReader(records, max_bytes) as reader:
+        for number in range(len(records)):
             try:
-                found.append(read())
+                found.append(reader.read(number))
             except FetchError as error:
                 found.append(error)
     return found
@@ -109,7 +109,7 @@ def test_columns_that_the_table_has_are_renamed(tmp_path: Path) -> None:
     assert rows(tmp_path / "x.parquet")[1]["source_path"] == "1.jpg"
 
 
-def test_the_column_named_image_wins_over_other_binary_columns(tmp_path: Path) -> None:
+def test_the_column_named_image_is_it_where_there_are_several(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     table = HUGGING_FACE.append_column("mask", HUGGING_FACE["image"]).append_column(
         "hash", BINARY["jpeg"]
@@ -188,7 +188,7 @@ def test_listing_does_not_read_the_images(tmp_path: Path) -> None:
     assert all(isinstance(content, FetchError) for content in contents(path))
 
 
-def test_a_damaged_row_group_costs_only_its_own_rows(tmp_path: Path) -> None:
+def test_a_damaged_row_group_costs_its_own_rows_only(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     pq.write_table(HUGGING_FACE, path, row_group_size=2)
     column = pq.read_metadata(path).row_group(1).column(0)
@@ -213,16 +213,16 @@ def test_a_large_row_group_is_never_in_memory_as_a_whole(tmp_path: Path) -> None
     base = pa.total_allocated_bytes()
     tracemalloc.start()
     most = 0
-    with image_reads(records, size) as reads:
-        for number, read in enumerate(reads):
-            assert read() == bytes([number]) * size
+    with ImageReader(records, size) as reader:
+        for number in range(count):
+            assert reader.read(number) == bytes([number]) * size
             most = max(most, pa.total_allocated_bytes() - base)
     most += tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < size * count / 2
 
 
-def test_a_remote_file_is_read_by_its_url(tmp_path: Path) -> None:
+def test_a_file_anywhere_is_read_by_its_url(tmp_path: Path) -> None:
     pq.write_table(HUGGING_FACE, tmp_path / "x.parquet", row_group_size=4)
     url = "memory://bucket/x.parquet"
     with fsspec.open(url, "wb") as file:
@@ -246,6 +246,6 @@ def test_only_the_row_groups_of_the_rows_asked_for_are_read(
         return iterate(self, size, groups, columns)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", counting)
-    with image_reads(records_of(plan.slice(2, 2)), 10**6) as reads:
-        assert [read() for read in reads] == PHOTOS[2:4]
+    with ImageReader(records_of(plan.slice(2, 2)), 10**6) as reader:
+        assert [reader.read(number) for number in range(2)] == PHOTOS[2:4]
     assert read_groups == [([2], ["image.bytes"]), ([3], ["image.bytes"])]

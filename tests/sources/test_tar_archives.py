@@ -18,7 +18,7 @@ import webdataset
 from fsspec.implementations.memory import MemoryFileSystem
 
 from captioner.jobs.errors import FetchError, TemporaryError, UsageError
-from captioner.jobs.fetching.container_reader import image_reads
+from captioner.jobs.fetching.container_reader import ImageReader
 from captioner.jobs.sources import tar_archives as archives_module
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.storage import containers
@@ -335,10 +335,10 @@ def test_an_archive_that_cannot_be_opened_has_the_status_of_the_cause(
     source = open_source(tmp_path)
     records = records_of(pa.Table.from_batches(source.batches))
     found = {}
-    with image_reads(records, 10**6) as reads:
-        for record, read in zip(records, reads, strict=True):
+    with ImageReader(records, 10**6) as reader:
+        for number, record in enumerate(records):
             try:
-                found[record.uri.rpartition("/")[2]] = str(len(read()))
+                found[record.uri.rpartition("/")[2]] = str(len(reader.read(number)))
             except FetchError as error:
                 found[record.uri.rpartition("/")[2]] = f"{error.status}: {error}"
     assert found == {

@@ -31,9 +31,8 @@ class Backend(Protocol):
     Paths are `Any` here because each backend takes its own kind.
     """
 
-    @property
-    def appends(self) -> bool:
-        """Whether a file can grow where it lies, and other machines see it grow."""
+    def local_path(self, path: Any) -> Path | None:
+        """Return the path on this machine, where files can grow; None on a store."""
 
     def make_folder(self, folder: Any) -> None:
         """Make a folder and its parents, where there are folders."""

@@ -26,7 +26,8 @@ class LocalFolder:
     shared mode, which the fence of the table needs, and names no holder.
     """
 
-    appends = True
+    def local_path(self, path: Path) -> Path:
+        return path
 
     def make_folder(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

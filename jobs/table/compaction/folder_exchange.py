@@ -27,8 +27,8 @@ def folder_exchange(writer: Writer) -> "FolderExchange | None":
     It is impossible on stores and on file systems without hard links or the exchange, and if the
     folder is a link or a mount, contains folders, or belongs to another user.
     """
-    folder = writer.out.captions
-    if not isinstance(folder, Path):
+    folder = writer.storage.local_path(writer.out.captions)
+    if folder is None:
         return None
     try:
         exchange = FolderExchange(folder, writer.scratch / folder.name)

@@ -1,0 +1,55 @@
+"""What a worker process keeps from one task of a run to the next."""
+
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from captioner.jobs.pipeline.known_captions import KnownCaptions
+from captioner.jobs.pipeline.settings import WorkerSettings
+from captioner.jobs.storage.filesystems import configure
+from captioner.jobs.table.layout import RunFolder
+
+if TYPE_CHECKING:
+    from captioner.captioner import Captioner
+
+ONE_AT_A_TIME = threading.Lock()  # held by whoever uses the state
+
+
+class RunState:
+    """The storage options of a run, which hold for the process, its captioner and its index."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        configure(settings.storage_options)
+        self._settings = settings
+        self._known: KnownCaptions | None = None
+
+    @cached_property
+    def captioner(self) -> "Captioner":
+        """The model, loaded once. CaptionerError if it cannot be loaded."""
+        return load_captioner(self._settings)
+
+    def known_captions(self, run: RunFolder) -> KnownCaptions:
+        """Return the captions that images can reuse, as of now."""
+        self._known = self._known or KnownCaptions(run, self.captioner.identity)
+        self._known.refresh()
+        return self._known
+
+
+_states: dict[str, RunState] = {}  # one at a time, because a model takes much memory
+
+
+def state_of(run_id: str, settings: WorkerSettings) -> RunState:
+    """Return the state of a run in this process, after dropping that of any other run."""
+    if run_id not in _states:
+        _states.clear()
+        _states[run_id] = RunState(settings)
+    return _states[run_id]
+
+
+def load_captioner(settings: WorkerSettings) -> "Captioner":
+    """Load the captioner of a job, and torch with it."""
+    from captioner.allocator import keep_freed_memory
+    from captioner.captioner import Captioner
+
+    keep_freed_memory()
+    return Captioner.load(settings.checkpoint, device=settings.device, search=settings.search)

@@ -1,0 +1,74 @@
+"""One image of a partition -> pixels, or the reason why the network need not see it."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from captioner.errors import ImageError, ImageTooLarge
+from captioner.image import DecodedImage, decode_image
+from captioner.jobs.errors import FetchError
+from captioner.jobs.fetching.container_reader import ImageReader
+from captioner.jobs.pipeline.stage_times import StageTimes
+from captioner.schemas.caption_table import Status
+from captioner.schemas.image_record import ImageRecord
+
+Values = Mapping[str, Any]  # of some columns of a row
+FindCaption = Callable[[str], Values | None]  # by SHA-256: CONTENT_COLUMNS of an identical image
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image with one of three things: `decoded` pixels, the `values` of its row, or neither.
+
+    The values are those of a failure, or of the caption that identical bytes have already. An image
+    with neither is identical to one of the same partition, and takes its values.
+    """
+
+    record: ImageRecord
+    sha256: str | None = None
+    decoded: DecodedImage | None = None
+    values: Values | None = None
+
+
+@dataclass
+class ImageLoader:
+    """Fetches, hashes and decodes the images of one partition. `load` is thread-safe."""
+
+    records: Sequence[ImageRecord]
+    reader: ImageReader
+    size: int  # pixels
+    find_caption: FindCaption
+    times: StageTimes
+    _first_with: dict[str, int] = field(default_factory=dict)  # the first image, by SHA-256
+
+    def load(self, number: int) -> LoadedImage:
+        """Fetch an image and, unless its bytes are known, decode it to size x size pixels.
+
+        Whatever is wrong with it becomes the values of a failure. The time of decoding is that of
+        the processor, because the threads wait for cores.
+        """
+        record = self.records[number]
+        sha256 = None
+        try:
+            with self.times.measure("fetch"):
+                data = self.reader.read(number)
+            sha256 = hashlib.sha256(data).hexdigest()
+            if self._first_with.setdefault(sha256, number) != number:
+                return LoadedImage(record, sha256)
+            if values := self.find_caption(sha256):
+                return LoadedImage(record, sha256, values=values)
+            with self.times.measure("decode", time.thread_time):
+                return LoadedImage(record, sha256, decode_image(data, self.size))
+        except FetchError as error:
+            return LoadedImage(record, values=failure(error.status, str(error)))
+        except ImageError as error:
+            too_large = isinstance(error, ImageTooLarge)
+            status = Status.TOO_LARGE if too_large else Status.UNREADABLE
+            return LoadedImage(record, sha256, values=failure(status, str(error)))
+
+
+def failure(status: Status, error: str) -> Values:
+    """Return the values of an image without a caption; UTF-8 can encode the error."""
+    return {"status": status, "error": error.encode(errors="backslashreplace").decode()}

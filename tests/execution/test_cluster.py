@@ -1,0 +1,44 @@
+"""The workers of a local cluster: their cores, their GPUs, and what happens when one dies."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+
+import dask
+import pytest
+
+from captioner.jobs import JobConfig
+from captioner.jobs.execution import cluster
+
+
+def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1")
+    assert cluster.gpu_count() == 2
+    assert cluster._environment(4, gpu=1) == {
+        "OMP_NUM_THREADS": "4",
+        "MKL_NUM_THREADS": "4",
+        "CUDA_VISIBLE_DEVICES": "GPU-1",
+    }
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert cluster.gpu_count() == 0
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert cluster._environment(4, gpu=2)["CUDA_VISIBLE_DEVICES"] == "2"
+    assert "CUDA_VISIBLE_DEVICES" not in cluster._environment(4, gpu=None)
+
+
+def test_a_worker_that_died_is_waited_for_however_long_it_takes_to_come_back(
+    job: JobConfig,
+) -> None:
+    job = replace(job, scheduler=None, workers=1, device="cpu")
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}),
+        cluster.connect(job, 1) as client,
+    ):
+        (process,) = client.run(os.getpid).values()
+        os.kill(process, signal.SIGKILL)
+        while client.nthreads():
+            time.sleep(0.01)
+        assert client.submit(os.getpid).result(timeout=60) != process

@@ -1,0 +1,58 @@
+"""The tasks of a plan, and those that follow a failure."""
+
+from pathlib import Path
+
+from captioner.jobs.execution.task import PARTS, Task, after_failure, resubmitted, tasks_of
+from captioner.jobs.pipeline.settings import WorkerSettings
+from captioner.jobs.planning.plan import Plan
+from captioner.jobs.table.layout import OutFolder
+from captioner.search_options import SearchOptions
+
+RUN = OutFolder(Path("out")).new_run()
+SETTINGS = WorkerSettings("flickr8k", "cpu", SearchOptions(), 32, 1000)
+
+
+def task(images: int) -> Task:
+    return next(tasks_of(Plan(partition_sizes=[images], first_redo=1), RUN, SETTINGS))
+
+
+def test_the_tasks_of_a_plan_are_its_partitions() -> None:
+    tasks = list(tasks_of(Plan(partition_sizes=[500, 500, 3], first_redo=3), RUN, SETTINGS))
+    assert [(task.partition, task.start, task.stop) for task in tasks] == [
+        (0, 0, 500),
+        (1, 0, 500),
+        (2, 0, 3),
+    ]
+
+
+def test_a_partition_that_fails_is_tried_again_whole_and_then_in_parts() -> None:
+    (retry,) = after_failure(task(500), "error", died=False)
+    assert (retry.images, retry.name) == (500, task(500).name)
+    assert retry.key != task(500).key
+    parts = after_failure(retry, "error", died=False)
+    assert len(parts) == PARTS
+    rows = [row for part in parts for row in range(part.start, part.stop)]
+    assert rows == list(range(500))
+    assert len({part.name for part in parts} | {retry.name}) == PARTS + 1
+
+
+def test_a_partition_whose_process_died_is_split_at_once() -> None:
+    assert len(after_failure(task(500), "died", died=True)) == PARTS
+
+
+def test_an_image_whose_process_died_twice_gets_a_crash_reason() -> None:
+    (retry,) = after_failure(task(1), "died", died=True)
+    assert retry.crash_reason is None
+    (last,) = after_failure(resubmitted(retry), "died", died=True)
+    assert last.crash_reason == "died"
+    (retry,) = after_failure(last, "disk", died=False)  # of recording it
+    assert retry.crash_reason == "died"
+    assert after_failure(retry, "disk", died=False) == []
+
+
+def test_three_rounds_find_one_image_of_a_partition() -> None:
+    rounds, suspects = 0, [task(500)]
+    while suspects[0].images > 1:
+        suspects = after_failure(suspects[0], "died", died=True)
+        rounds += 1
+    assert rounds == 3

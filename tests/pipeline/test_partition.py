@@ -1,0 +1,136 @@
+"""A partition -> rows, with a captioner that costs nothing and without a run's folder."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from captioner import Captioner
+from captioner.captioner import Caption
+from captioner.jobs.pipeline.image_loader import Values
+from captioner.jobs.pipeline.partition import PartitionCaptioner
+from captioner.jobs.pipeline.settings import WorkerSettings
+from captioner.jobs.pipeline.stage_times import StageTimes
+from captioner.jobs.table.review import Threshold
+from captioner.schemas.caption_table import CaptionRow
+from captioner.schemas.image_record import ImageRecord
+from captioner.search_options import SearchOptions
+from tests.support.photographs import photograph
+
+SIZE = 3  # images a batch
+
+
+class FakeCaptioner:
+    """Captions that say how bright an image is."""
+
+    identity, image_size = "fake@0", 16
+    settings = SimpleNamespace()
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def encode(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        self.batches.append(len(pixels))
+        return pixels.mean((1, 2, 3))
+
+    def search(self, features: npt.NDArray[Any]) -> Iterator[Caption]:
+        return (Caption(f"{each:.3f}", 0.5, -1.0, (-1.0,), ()) for each in features)
+
+
+class Partition:
+    """The files of a folder, and the ways in which a test captions them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.captioner = folder, FakeCaptioner()
+        self.known: dict[str, Values] = {}
+        self.times = StageTimes()
+        settings = WorkerSettings("fake", "cpu", SearchOptions(), SIZE, 20_000, Threshold(0.6))
+        captioner = cast(Captioner, self.captioner)
+        self.partitions = PartitionCaptioner(captioner, settings, "run", self.known.get)
+
+    def write(self, contents: Sequence[bytes]) -> list[ImageRecord]:
+        names = [self.folder / f"{number:03d}.jpg" for number in range(len(contents))]
+        for path, content in zip(names, contents, strict=True):
+            path.write_bytes(content)
+        return [ImageRecord(str(path), None) for path in names]
+
+    def caption(self, contents: Sequence[bytes]) -> tuple[list[CaptionRow], list[str]]:
+        return self.partitions.caption(self.write(contents), self.times)
+
+
+@pytest.fixture
+def partition(tmp_path: Path) -> Partition:
+    return Partition(tmp_path)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_rows_are_in_the_order_of_the_records_with_all_their_values(partition: Partition) -> None:
+    photos = [photograph(number) for number in range(10)]
+    rows, new = partition.caption(photos)
+    assert [Path(row.image_uri).name for row in rows] == [f"{n:03d}.jpg" for n in range(10)]
+    assert [row.image_sha256 for row in rows] == new == [sha256(photo) for photo in photos]
+    assert len({row.caption for row in rows}) > 5
+    assert {(r.status, r.width, r.captioner, r.run_id) for r in rows} == {
+        ("ok", 80, "fake@0", "run")
+    }
+    assert len({row.annotated_at for row in rows}) == 1
+    assert {row.needs_review for row in rows} == {True}
+    assert rows[0].image_version == f"sha256-{sha256(photos[0])}"
+    assert partition.times.seconds.keys() == {"fetch", "decode", "encode", "search"}
+
+
+def test_batches_are_full_although_copies_and_failures_lie_between(partition: Partition) -> None:
+    photos = [photograph(number) for number in range(7)]
+    contents = [content for photo in photos for content in (photo, photo, b"no image")]
+    rows, new = partition.caption(contents)
+    assert partition.captioner.batches == [3, 3, 1]
+    assert new == [sha256(photo) for photo in photos]
+    assert [row.status for row in rows] == ["ok", "ok", "unreadable"] * 7
+    assert [row.caption for row in rows[::3]] == [row.caption for row in rows[1::3]]
+
+
+def test_a_known_caption_is_reused_and_judged_again(partition: Partition) -> None:
+    known = photograph(1)
+    partition.known[sha256(known)] = {"status": "ok", "caption": "A cat.", "confidence": 0.7}
+    rows, new = partition.caption([photograph(0), known, known])
+    assert new == [sha256(photograph(0))]
+    assert [row.caption for row in rows[1:]] == ["A cat."] * 2
+    assert [row.needs_review for row in rows] == [True, False, False]
+
+
+def test_failures_are_rows_that_say_why(partition: Partition) -> None:
+    records = partition.write([b"", photograph(0)[:-200], bytes(30_000)])
+    records.append(ImageRecord("/no/such\udcff.jpg", "1"))
+    rows, new = partition.partitions.caption(records, partition.times)
+    assert [row.status for row in rows] == ["unreadable", "unreadable", "too_large", "not_found"]
+    assert all(row.error and row.error.encode() for row in rows)
+    assert [row.image_version for row in rows][2:] == [None, "1"]
+    assert not new and not partition.captioner.batches
+
+
+def test_a_partition_without_images_has_no_rows(partition: Partition) -> None:
+    assert partition.caption([]) == ([], [])
+
+
+def test_crashed_images_are_not_opened(partition: Partition) -> None:
+    rows = partition.partitions.crashed_rows([ImageRecord("/none.jpg", "1")], "it died")
+    assert [(r.image_uri, r.status, r.error) for r in rows] == [("/none.jpg", "crashed", "it died")]
+
+
+def test_an_error_of_the_captioner_ends_the_partition(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(partition.captioner, "search", fail)
+    with pytest.raises(ZeroDivisionError):
+        partition.caption([photograph(number) for number in range(30)])
