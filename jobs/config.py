@@ -39,13 +39,13 @@ class JobConfig:
     checkpoint: str | Path = "flickr8k"
     beam_size: int = 3
     max_characters: int = 125
+    min_confidence: float | None = None
+    target_precision: float | None = None
     batch_size: int = 32
     partition_size: int = 500
     workers: int | None = None
     device: str = "auto"
     scheduler: str | None = None
-    min_confidence: float | None = None
-    target_precision: float | None = None
     max_failures: str | int | float | None = None
     max_bytes: int = 256 * 1024 * 1024
     stale: str = "keep"

@@ -57,7 +57,6 @@ FLAGS: dict[str, dict[str, Any]] = {  # of the fields of JobConfig
         "help": "take every file and object for an image, whatever its extension",
         "action": "store_true",
     },
-    "quiet": {"help": "no progress, no summary", "action": "store_true"},
 }
 OUT_HELP = "folder of the caption table and its runs: a path, or a URL as s3://bucket/prefix"
 
@@ -72,6 +71,7 @@ def add_run(commands: "Commands") -> None:
         argument_default=argparse.SUPPRESS,  # only what is given wins over the job file
     )
     _add_job_options(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
     parser.set_defaults(command=_run)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from captioner.jobs.errors import JobError
 from captioner.jobs.execution.run_state import ONE_AT_A_TIME, state_of
@@ -14,7 +15,6 @@ from captioner.jobs.pipeline.partition import PartitionCaptioner, reader_count
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.storage.failures import without_secrets
-from captioner.jobs.table.commits.commit import part_bytes
 from captioner.schemas.caption_table import rows_to_table
 from captioner.schemas.image_record import passthrough_of, records_of
 
@@ -57,6 +57,18 @@ def _sample_times(partitions: PartitionCaptioner, plan: pa.Table) -> SampleTimes
     rows, _ = partitions.caption(records_of(plan), times)
     seconds = time.perf_counter() - start
     table = rows_to_table(rows, passthrough_of(plan), partitions.file_metadata())
-    row_bytes, file_bytes = part_bytes(table)
+    row_bytes, file_bytes = _part_bytes(table)
     stages = dict(times.seconds)
     return SampleTimes(plan.num_rows, seconds, stages, reader_count(), row_bytes, file_bytes)
+
+
+def _part_bytes(table: pa.Table) -> tuple[int, int]:
+    """Return how many bytes a part would have: those of its rows, and all others."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_statistics=True) as writer:
+        writer.write_table(table)
+    file = sink.getvalue()
+    groups = pq.ParquetFile(pa.BufferReader(file)).metadata
+    columns = range(groups.num_columns)
+    rows = sum(groups.row_group(0).column(number).total_compressed_size for number in columns)
+    return rows, file.size - rows

@@ -111,11 +111,12 @@ def _result(
 
 def _cannot_write(task: Task, error: OSError) -> PartitionResult:
     message = f"cannot write to {task.run.out.root}: {without_secrets(str(error))}"
-    return PartitionResult(task.name, error=message, fatal=_exit_code(error))
+    return PartitionResult(task.name, error=message, fatal=_exit_code(task, error))
 
 
-def _exit_code(error: OSError) -> ExitCode:
+def _exit_code(task: Task, error: OSError) -> ExitCode:
     """Return TEMPORARY if a store may accept later what it refuses now."""
-    if not isinstance(error, StoreError):
+    if task.run.storage.local_path(task.part):
         return ExitCode.FAULT
-    return ExitCode.USAGE if error.is_final else ExitCode.TEMPORARY
+    is_final = isinstance(error, StoreError) and error.is_final
+    return ExitCode.USAGE if is_final else ExitCode.TEMPORARY

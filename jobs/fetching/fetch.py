@@ -2,7 +2,7 @@
 
 import stat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.asyn import sync
@@ -13,8 +13,6 @@ from captioner.jobs.storage.filesystems import archives_lock, filesystem
 from captioner.jobs.storage.retry import retried
 from captioner.jobs.storage.uris import is_http, is_local, local_path
 from captioner.schemas.caption_table import Status
-
-T = TypeVar("T")
 
 
 def fetch(uri: str, max_bytes: int) -> bytes:

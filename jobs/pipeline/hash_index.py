@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import RunFolder
-from captioner.jobs.table.read import batches_by_file
+from captioner.jobs.table.read import column_batches, opened_files
 from captioner.schemas.caption_table import Status
 
 CHUNK = 4_000_000  # hashes, sorted in memory at once; to search one more chunk takes 2 us
@@ -154,9 +154,8 @@ def index_table(run: RunFolder, captioner: str, folder: Path) -> None:
     known = folder / run.known.name
     known.mkdir(exist_ok=True)
     chunks = _ChunkWriter(run, known)
-    paths = run.out.table_files()
-    for path, batches in zip(paths, batches_by_file(paths, _COLUMNS), strict=True):
-        for batch in batches:
+    for path, file in opened_files(run.out.table_files()):
+        for batch in column_batches(path, file, _COLUMNS):
             if len(hashes := batch.column(0).filter(_is_known(batch, captioner))):
                 chunks.add(path, prefixes_of(joined_digits(hashes)))
     chunks.write()

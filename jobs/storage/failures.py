@@ -128,24 +128,26 @@ _BY_STATUS: Mapping[Status, type[StoreError]] = {
 
 
 @contextmanager
-def store_errors() -> Iterator[None]:
+def store_errors(*passing: type[Exception]) -> Iterator[None]:
     """Convert any error of a call to OUT's store to StoreError.
 
-    FileExistsError and NotImplementedError pass, and so do faults of this machine, such as a full
+    NotImplementedError and the `passing` ones pass, and so do faults of this machine, such as a full
     disk that an object was to be copied to.
     """
     try:
         yield
-    except (StoreError, FileExistsError, NotImplementedError):
-        raise
     except Exception as error:
-        if isinstance(error, OSError) and _is_of_this_machine(error):
+        if isinstance(error, (StoreError, NotImplementedError, *passing)) or _is_of_this_machine(
+            error
+        ):
             raise
         kind = WrongOptions if isinstance(error, TypeError | ValueError) else StoreError
         raise _BY_STATUS.get(failure_status(error), kind)(reason(error)) from error
 
 
-def _is_of_this_machine(error: OSError) -> bool:
+def _is_of_this_machine(error: Exception) -> bool:
+    if not isinstance(error, OSError):
+        return False
     is_local_name = isinstance(error.filename, str) and error.filename.startswith("/")
     return is_local_name or error.errno in _LOCAL_FAULTS
 

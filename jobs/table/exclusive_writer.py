@@ -28,24 +28,24 @@ def exclusive_writer(run: RunFolder) -> Iterator[Writer]:
         _sigterm_interrupts(),
         job_errors(out.root),
         storage.lock(out.lock, out.root, run.run_id) as lock,
-        storage.work_folder(run.scratch) as scratch,
     ):
-        writer = Writer(run, scratch, lock)
         try:
-            _take_over(writer)
-            yield writer
+            with storage.work_folder(run.scratch) as scratch:
+                writer = Writer(run, scratch, lock)
+                _take_over(writer)
+                yield writer
         except StoreError:
             raise
         except OSError as error:
             raise JobError(f"cannot go on in {out.root}: {error}") from error
         finally:
-            _remove_scratch(writer, run.scratch)  # no other: another run may have taken over
+            _remove_scratch(run, run.scratch)  # no other: another run may have taken over
 
 
 def _take_over(writer: Writer) -> None:
     writer.parts.begin()
     for scratch in writer.storage.folders_below(writer.out.runs, "scratch"):
-        _remove_scratch(writer, scratch)
+        _remove_scratch(writer.run, scratch)
     with usage_errors(writer.out):
         writer.run.create()
         finish_merge(writer)
@@ -57,16 +57,16 @@ def usage_errors(out: OutFolder) -> Iterator[None]:
     """Report a local folder that cannot be written to as UsageError; store errors pass through."""
     try:
         yield
-    except StoreError:
-        raise
     except OSError as error:
+        if not out.storage.local_path(out.root):
+            raise
         raise UsageError(f"cannot write to {out.root}: {error}") from error
 
 
-def _remove_scratch(writer: Writer, scratch: OutPath) -> None:
+def _remove_scratch(run: RunFolder, scratch: OutPath) -> None:
     """Remove the scratch of a run, and its folder if nothing else is in it, as after compacting."""
-    writer.storage.remove_tree(scratch, ignore_errors=True)
-    writer.storage.remove_empty_folder(scratch.parent)
+    run.storage.remove_tree(scratch, ignore_errors=True)
+    run.storage.remove_empty_folder(scratch.parent)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.backends.backend import Backend, backend_of
 from captioner.jobs.storage.backends.paths import OutPath
 
@@ -51,6 +52,11 @@ class OutFolder:
     def name_of(self, path: OutPath) -> str:
         """Return a file's path below OUT."""
         return "/".join(path.parts[len(self.root.parts) :])
+
+    def require_table(self) -> None:
+        """Raise UsageError if there is no table."""
+        if not self.storage.is_folder(self.captions):
+            raise UsageError(f"{self.root} holds no caption table (no folder {self.captions})")
 
     def table_files(self) -> Sequence[OutPath]:
         """List the files of the table, sorted by name: by run, then by partition."""

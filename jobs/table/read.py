@@ -1,6 +1,7 @@
 """The caption table as it lies in OUT, read in bounded memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pyarrow as pa
@@ -15,18 +16,10 @@ BATCH_ROWS = 65_536
 T = TypeVar("T")
 
 
-def batches_by_file(
-    paths: Iterable[OutPath], columns: Sequence[str]
-) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Yield the batches of some columns, file by file; raise UsageError for a foreign file."""
-    for path, file in opened_files(paths):
-        yield column_batches(path, file, columns)
-
-
 def opened_files(paths: Iterable[OutPath]) -> Iterator[tuple[OutPath, pq.ParquetFile]]:
     """Open files of the table, one after the other; raise UsageError for a foreign file."""
-    for path, file in open_ahead(paths):
-        yield path, _opened(path, file.result)
+    for path, opened in open_ahead(paths):
+        yield path, _opened(path, opened)
 
 
 def open_file(path: OutPath) -> pq.ParquetFile:
@@ -38,11 +31,20 @@ def _opened(path: OutPath, opened: Callable[[], pa.NativeFile]) -> pq.ParquetFil
     return readable(path, lambda: backend_of(path).open_parquet(opened()))
 
 
+@contextmanager
+def closing(file: pq.ParquetFile) -> Iterator[pq.ParquetFile]:
+    """Close a file in the end, and what it reads from, which pyarrow leaves open by itself."""
+    try:
+        yield file
+    finally:
+        file.close(force=True)
+
+
 def column_batches(
     path: OutPath, file: pq.ParquetFile, columns: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
     """Yield columns of a file of the table, then close it; raise UsageError if it lacks one."""
-    with file:
+    with closing(file):
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
             raise _foreign(path, f"it has no column {missing[0]}")

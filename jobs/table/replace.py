@@ -77,8 +77,8 @@ def _prune_files(files: Sequence[OutPath], vanished: pa.Table, writer: Writer) -
 
 def _parts_by_replaced_file(writer: Writer, folder: OutPath) -> Mapping[str, list[OutPath]]:
     parts: dict[str, list[OutPath]] = defaultdict(list)
-    for path, file in open_ahead(writer.storage.files(folder, "*.parquet")):
-        names = pq.read_table(file.result(), columns=[REPLACES])[REPLACES]
+    for path, opened in open_ahead(writer.storage.files(folder, "*.parquet")):
+        names = pq.read_table(opened(), columns=[REPLACES])[REPLACES]
         for name in names.unique().to_pylist():
             parts[name].append(path)
     return parts
@@ -87,13 +87,13 @@ def _parts_by_replaced_file(writer: Writer, folder: OutPath) -> Mapping[str, lis
 def _replace(path: OutPath, parts: Sequence[OutPath], writer: Writer) -> None:
     of_this_file = pc.field(REPLACES) == path.name
     keys, schemas = [], []
-    for _, file in open_ahead(parts):
-        part = file.result()
+    for _, opened in open_ahead(parts):
+        part = opened()
         keys.append(pq.read_table(part, columns=_KEYS, filters=of_this_file))
         schemas.append(pq.read_schema(part))
     uris = _replaced(path, pa.concat_tables(keys))
     wanted = of_this_file & pc.field(IMAGE_URI).isin(uris)
-    new = (pq.read_table(file.result(), filters=wanted) for _, file in open_ahead(parts))
+    new = (pq.read_table(opened(), filters=wanted) for _, opened in open_ahead(parts))
     old = _old_values(path, uris, schemas)
     _rewrite(path, _all_but(uris), writer, (_filled(rows, old) for rows in new), schemas)
 

@@ -51,7 +51,7 @@ def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
     """
     if threshold is None:
         return
-    others = {_threshold_of(path, file.result) for path, file in open_ahead(out.table_files())}
+    others = {_threshold_of(path, opened) for path, opened in open_ahead(out.table_files())}
     for other in others - {None, threshold.min_confidence}:
         raise UsageError(
             f"{out.captions} is marked for review below a confidence of {other}, not "

@@ -46,8 +46,7 @@ def read_status(out: str | Path) -> TableStatus:
 
 
 def _read_status(folder: OutFolder) -> TableStatus:
-    if not folder.storage.is_folder(folder.captions):
-        raise UsageError(f"{folder.root} holds no caption table (no folder {folder.captions})")
+    folder.require_table()
     counts: dict[str, Counter[Any]] = {name: Counter() for name in ("status", "captioner", _MARK)}
     thresholds: set[float | None] = set()
     files = folder.table_files()

@@ -1,6 +1,5 @@
 """The one process that may change a table."""
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,12 +55,7 @@ class Writer:
 
     def write_text(self, text: str, path: OutPath) -> None:
         """Write a small file beside the table, whole and durably; it may replace another."""
-        unfinished = self.scratch / f"{path.name}.unfinished"
-        with unfinished.open("w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        self.storage.put(unfinished, path)
+        self.storage.write(path, text.encode(errors="replace"), self.scratch)
 
     def publish(self, name: str, *, replaces: bool = False) -> None:
         """Add a part that a worker has committed to the table, if it is not there by that alone."""

@@ -1,9 +1,8 @@
 """What OUT asks of the place where it lies, whatever that is."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from itertools import tee
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +11,10 @@ import pyarrow as pa
 from captioner.jobs.storage.backends.local_folder import LocalFolder
 from captioner.jobs.storage.backends.object_store import ObjectStore
 from captioner.jobs.storage.backends.paths import OutPath
-from captioner.jobs.storage.look_ahead import map_ahead
+from captioner.jobs.storage.look_ahead import take_ahead
 
 OPEN_AHEAD = 16  # files that are opened before they are read
+Open = Callable[[], pa.NativeFile]
 
 
 class Lock(Protocol):
@@ -55,6 +55,9 @@ class Backend(Protocol):
     def open(self, path: Any) -> pa.NativeFile:
         """Open a file for reading anywhere in it."""
 
+    def open_soon(self, path: Any, pool: Executor) -> Callable[[], pa.NativeFile]:
+        """Return a function that opens a file, or waits for it where `pool` opens it already."""
+
     def open_parquet(self, file: pa.NativeFile) -> Any:
         """Open a pyarrow.parquet.ParquetFile, with the reads that suit the backend."""
 
@@ -72,6 +75,9 @@ class Backend(Protocol):
 
         A local OUT needs it on the same file system.
         """
+
+    def write(self, path: Any, content: bytes, scratch: Path) -> None:
+        """Write a small file, whole and durably, over any other file."""
 
     def get(self, path: Any, file: Path) -> None:
         """Copy a file to this machine."""
@@ -111,12 +117,11 @@ def backend_of(path: OutPath) -> Backend:
     return _OBJECT_STORE if is_store(path) else _LOCAL_FOLDER
 
 
-def open_ahead(paths: Iterable[OutPath]) -> Iterator[tuple[OutPath, "Future[pa.NativeFile]"]]:
-    """Yield each path with its file, which threads open ahead: a store takes its time."""
-    paths, names = tee(paths)
+def open_ahead(paths: Iterable[OutPath]) -> Iterator[tuple[OutPath, Open]]:
+    """Yield each path with what opens its file; on a store, threads have begun to open the next."""
     with ThreadPoolExecutor(OPEN_AHEAD) as pool:
-        files = map_ahead(pool, lambda path: backend_of(path).open(path), paths, OPEN_AHEAD)
-        yield from zip(names, files, strict=True)
+        files = ((path, backend_of(path).open_soon(path, pool)) for path in paths)
+        yield from take_ahead(files, OPEN_AHEAD)
 
 
 _LOCAL_FOLDER: Backend = LocalFolder()

@@ -4,9 +4,11 @@ import fcntl
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -52,6 +54,9 @@ class LocalFolder:
     def open(self, path: Path) -> pa.NativeFile:
         return pa.OSFile(str(path))
 
+    def open_soon(self, path: Path, pool: Executor) -> Callable[[], pa.NativeFile]:
+        return partial(self.open, path)
+
     def open_parquet(self, file: pa.NativeFile) -> pq.ParquetFile:
         return pq.ParquetFile(file)
 
@@ -70,6 +75,14 @@ class LocalFolder:
         if file != path:
             file.rename(path)
             self.sync(path.parent)
+
+    def write(self, path: Path, content: bytes, scratch: Path) -> None:
+        unfinished = scratch / f"{path.name}.unfinished"
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self.put(unfinished, path)
 
     def get(self, path: Path, file: Path) -> None:
         shutil.copyfile(path, file)

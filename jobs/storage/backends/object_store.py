@@ -2,7 +2,8 @@
 
 import functools
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -70,6 +71,9 @@ class ObjectStore:
                 return pa.BufferReader(file.read())
         return pa.PythonFile(_Reader(file), "r")
 
+    def open_soon(self, path: UPath, pool: Executor) -> Callable[[], pa.NativeFile]:
+        return pool.submit(self.open, path).result
+
     def open_parquet(self, file: pa.NativeFile) -> pq.ParquetFile:
         return pq.ParquetFile(file, pre_buffer=True)
 
@@ -81,12 +85,16 @@ class ObjectStore:
             return bytes(path.fs.cat_file(path.path))
 
     def create(self, path: UPath, content: bytes = b"") -> None:
-        with store_errors():
+        with store_errors(FileExistsError):
             path.fs.pipe_file(path.path, content, mode="create")
 
     def put(self, file: Path, path: UPath) -> None:
         with store_errors():
             path.fs.put_file(str(file), path.path)
+
+    def write(self, path: UPath, content: bytes, scratch: Path) -> None:
+        with store_errors():
+            path.fs.pipe_file(path.path, content)
 
     def get(self, path: UPath, file: Path) -> None:
         with store_errors():

@@ -75,15 +75,3 @@ def _write_durably(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) ->
         file.flush()
         os.fsync(file.fileno())
     return rows
-
-
-def part_bytes(table: pa.Table) -> tuple[int, int]:
-    """Return how many bytes a part would have: those of its rows, and all others."""
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_statistics=True) as writer:
-        writer.write_table(table)
-    file = sink.getvalue()
-    groups = pq.ParquetFile(pa.BufferReader(file)).metadata
-    columns = range(groups.num_columns)
-    rows = sum(groups.row_group(0).column(number).total_compressed_size for number in columns)
-    return rows, file.size - rows

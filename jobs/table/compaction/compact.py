@@ -19,7 +19,7 @@ from captioner.jobs.table.compaction.merge_journal import finish_merge, merge_wi
 from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.keys import Redo, superseded, table_buckets
 from captioner.jobs.table.layout import OutFolder
-from captioner.jobs.table.read import opened_files, readable, rechunked
+from captioner.jobs.table.read import closing, opened_files, readable, rechunked
 from captioner.jobs.table.replace import remove_surplus
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import merged_schema, with_schema
@@ -74,8 +74,7 @@ def compact(
 
 
 def _check(folder: OutFolder, target_bytes: int) -> None:
-    if not folder.storage.is_folder(folder.captions):
-        raise UsageError(f"{folder.root} holds no caption table (no folder {folder.captions})")
+    folder.require_table()
     if target_bytes < 1:
         raise UsageError(f"target_bytes must be a whole number above 0, not {target_bytes}")
 
@@ -108,11 +107,11 @@ class _Part:
 
 
 def _part(path: OutPath, opened: Callable[[], pa.NativeFile]) -> _Part:
-    data = readable(path, opened)
-    size = data.size()
-    file = readable(path, lambda: pq.ParquetFile(data))
-    footer = file.metadata.serialized_size
-    return _Part(path, size, size - footer, file.metadata.num_rows, file.schema_arrow)
+    with readable(path, opened) as data:
+        size = data.size()
+        file = readable(path, lambda: pq.ParquetFile(data))
+        footer = file.metadata.serialized_size
+        return _Part(path, size, size - footer, file.metadata.num_rows, file.schema_arrow)
 
 
 @dataclass
@@ -141,8 +140,8 @@ class _Merging:
 
     def merge(self, files: Iterable[OutPath]) -> None:
         """Merge the small ones among all files of the table."""
-        for path, file in open_ahead(files):
-            part = _part(path, file.result)
+        for path, opened in open_ahead(files):
+            part = _part(path, opened)
             if self._is_large(part):
                 self._end_group()
             else:
@@ -191,6 +190,6 @@ class _Merging:
 
 def _rows(paths: Sequence[OutPath], schema: pa.Schema) -> Iterator[pa.Table]:
     for _, opened in opened_files(paths):
-        with opened as file:
+        with closing(opened) as file:
             for batch in file.iter_batches(ROW_GROUP_ROWS):
                 yield with_schema(pa.Table.from_batches([batch]), schema)

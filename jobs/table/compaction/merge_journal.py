@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from captioner.jobs.storage.backends.paths import OutPath
-from captioner.jobs.table.read import open_file
+from captioner.jobs.table.read import closing, open_file
 from captioner.jobs.table.writer import Writer
 
 
@@ -59,7 +59,7 @@ def finish_merge(writer: Writer) -> None:
 def _rows(writer: Writer, path: OutPath) -> int | None:
     if not writer.storage.exists(path):
         return None
-    with open_file(path) as file:
+    with closing(open_file(path)) as file:
         return int(file.metadata.num_rows)
 
 
