@@ -27,7 +27,7 @@ def main() -> int:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
     photos, out = write_photographs(folder / "photos"), folder / "captions-of-photos"
     print(f"Captioning {photos} (six photographs, one damaged file) into {out}.", flush=True)
-    print("For so few, starting a worker takes longer than the work.\n", flush=True)
+    print("For so few files, starting a worker takes longer than captioning.\n", flush=True)
     report = run_job(JobConfig(source=photos, out=out, target_precision=PRECISION))
     print(summary(report), COLUMNS, answer(query(out)), sep="\n\n")
     return report.exit_code

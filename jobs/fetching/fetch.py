@@ -41,7 +41,7 @@ def too_large(max_bytes: int) -> FetchError:
 def _fetch_local(path: str, max_bytes: int) -> bytes:
     try:
         status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block forever
             raise FetchError(Status.FETCH_FAILED, "not a regular file")
         if status.st_size > max_bytes:
             raise too_large(max_bytes)
@@ -71,7 +71,7 @@ def _read_file(fs: Any, path: str, size: int) -> bytes:
 
 
 async def _read_async(fs: Any, path: str, size: int) -> bytes:
-    """Read by one request if the store gives a stream, for which no size is needed in advance."""
+    """Read with one request if the store can stream, which needs no size in advance."""
     try:
         file = await fs.open_async(path, "rb", size=size)
     except NotImplementedError:

@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def take_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
-    """Yield the items in order, each after `ahead` more were taken: their work may have begun."""
+    """Yield the items in order, each after up to `ahead` more were taken, whose work may begin."""
     waiting: deque[T] = deque()
     for item in items:
         waiting.append(item)

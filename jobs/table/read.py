@@ -24,7 +24,7 @@ def batches_by_file(
 
 
 def opened_files(paths: Iterable[OutPath]) -> Iterator[tuple[OutPath, pq.ParquetFile]]:
-    """Open files of the table, one after the other; raise UsageError for a foreign file."""
+    """Yield each path with its opened file of the table; UsageError for a foreign file."""
     for path, file in open_ahead(paths):
         yield path, _opened(path, file.result)
 
@@ -69,7 +69,7 @@ def readable(path: OutPath, read: Callable[[], T]) -> T:
     """Call `read`, which reads a file of the table.
 
     Raise UsageError if it is not one, and TemporaryError if it has disappeared since the files were
-    listed: a command that writes to OUT is at work.
+    listed, because a command is writing to OUT.
     """
     try:
         return read()

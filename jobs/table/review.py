@@ -17,7 +17,7 @@ from captioner.schemas.caption_table import REVIEW
 
 @dataclass(frozen=True)
 class Threshold:
-    """Captions with a confidence below `min_confidence` need review.
+    """A threshold: captions with a confidence below `min_confidence` need review.
 
     If it was found for a `target_precision`, `expected_coverage` is the share of captions that
     need none, on the calibration's images.
@@ -47,7 +47,7 @@ def needs_review(confidence: float | None, threshold: Threshold | None) -> bool 
 def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
     """Raise UsageError for a second threshold: `needs_review` means one thing in all rows.
 
-    Rows of runs without a threshold do not count: there it is null.
+    Rows of runs without a threshold do not count: their `needs_review` is null.
     """
     if threshold is None:
         return
@@ -55,7 +55,7 @@ def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
     for other in others - {None, threshold.min_confidence}:
         raise UsageError(
             f"{out.captions} is marked for review below a confidence of {other}, not "
-            f"{threshold.min_confidence}: go on with min_confidence {other}, or write to "
+            f"{threshold.min_confidence}: use min_confidence {other}, or write to "
             "another folder"
         )
 
