@@ -29,9 +29,9 @@ class JobConfig:
 
     The fields are the keys of a job file and the options of `captioner run` (jobs/README.md).
     Relative paths, even in a job file, are relative to the working directory. An empty
-    `retry_failed` stands for RETRIABLE. `storage_options` has a table for each protocol, such as
-    {"s3": {"endpoint_url": "..."}}, with the options of fsspec's file systems. No flag sets it and
-    nothing writes it: it may hold secrets. Raises UsageError for an impossible value.
+    `retry_failed` stands for RETRIABLE. `storage_options` has the options of fsspec's file systems
+    by protocol, such as {"s3": {"endpoint_url": "..."}}. No flag sets it and nothing writes it: it
+    may hold secrets. Raises UsageError for an impossible value.
     """
 
     source: str | Path

@@ -1,7 +1,6 @@
 """Caption a handful of freely licensed photographs: `python -m captioner.jobs.demo FOLDER`.
 
-The photographs come with scikit-image (public domain and CC0). They are written as ordinary files,
-with a damaged one beside them, and captioned by an ordinary job.
+They come with scikit-image (public domain and CC0); a damaged file lies beside them.
 """
 
 import sys

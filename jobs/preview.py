@@ -1,7 +1,4 @@
-"""preview_job: what a run would do, how long it would take, and how large its rows would be.
-
-Nothing is written to OUT, and no lock is taken.
-"""
+"""preview_job: what a run would do, how long it would take, and how large its rows would be."""
 
 import errno
 import functools
@@ -44,9 +41,9 @@ MIN_SHARE = 16  # of these images, for each worker
 class Estimate:
     """The cost of a run, extrapolated from some of its images on the workers of the job.
 
-    `stages` has the seconds per image of each stage on one worker; for fetching and decoding,
-    summed over its reading threads. `limit` is the stage that the others wait for. `seconds` is the
-    length of the run, without its start.
+    `stages` has seconds per image on one worker, for fetching and decoding summed over its threads.
+    `limit` is the stage that the others wait for. `seconds` is the length of the run, without its
+    start.
     """
 
     images: int
@@ -84,7 +81,7 @@ class Preview:
 def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     """Return what a run would do now, with an estimate from a `sample` of its images (0: none).
 
-    Raise UsageError and TemporaryError as `run_job` does, JobError if the plan finds no room.
+    Write nothing to OUT and take no lock. Raise the errors of `run_job`.
     """
     config = config.resolved()
     configure(config.storage_options)
@@ -183,7 +180,7 @@ def _extrapolated(plan: Plan, times: Sequence[SampleTimes], workers: int) -> Est
 def _limit(stages: Mapping[str, float], took: float, readers: int) -> str:
     """Return the stage that the others wait for.
 
-    Encoding and searching take turns. If they leave most of the time unused, they wait for images,
+    Encoding and searching take turns. If they are idle most of the time, they wait for images,
     which `readers` threads fetch and decode at the same time.
     """
     waits = stages["encode"] + stages["search"] < took / 2

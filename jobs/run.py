@@ -32,11 +32,9 @@ def run_job(config: JobConfig) -> JobReport:
 
     Return the report, whose `exit_code` says whether too many images failed. Raise UsageError,
     TemporaryError (another run uses OUT, the scheduler does not answer), JobError for a fault that
-    would hit every image, and Interrupted after Ctrl-C or SIGTERM. Whatever ends a run, what was
-    committed stays, and the same call continues from there.
+    would hit every image, and Interrupted after Ctrl-C or SIGTERM. What was committed stays.
 
-    Workers are processes that import the calling script: call it below
-    `if __name__ == "__main__":`.
+    Workers import the calling script: call this below `if __name__ == "__main__":`.
     """
     config = config.resolved()
     configure(config.storage_options)

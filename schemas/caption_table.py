@@ -110,10 +110,7 @@ def file_metadata(captioners: Mapping[str, object], review: object) -> dict[byte
 def rows_to_table(
     rows: Sequence[CaptionRow], passthrough: pa.Table, metadata: Mapping[bytes, bytes]
 ) -> pa.Table:
-    """Return one table of the rows and of their manifest columns, which have the same order.
-
-    `metadata` comes from `file_metadata`.
-    """
+    """Return rows and their manifest columns as one table; `metadata` is from `file_metadata`."""
     table = pa.table(
         {field.name: [getattr(row, field.name) for row in rows] for field in fields(CaptionRow)}
         | {name: passthrough.column(name) for name in passthrough.column_names},
@@ -123,10 +120,7 @@ def rows_to_table(
 
 
 def merged_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """Return the schema of a file that merges several: all their columns and captioners.
-
-    Columns of a plan are left out.
-    """
+    """Return the schema of a file that merges several: all columns but a plan's, all captioners."""
     merged = pa.unify_schemas([schema.remove_metadata() for schema in schemas])
     metadata = [schema.metadata or {} for schema in schemas]
     captioners: dict[str, object] = {}
@@ -146,10 +140,7 @@ def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def passthrough_names(names: Sequence[str]) -> list[str]:
-    """Return names for a manifest's own columns: `source_<name>` where a table or plan has `name`.
-
-    Case is ignored, because many readers of the table ignore it.
-    """
+    """Return names for manifest columns: `source_<name>` if a name is taken, ignoring case."""
     taken = {name.casefold() for name in (*_TABLE_SCHEMA.names, *PLAN_COLUMNS)}
     renamed: list[str] = []
     for name in names:

@@ -82,7 +82,7 @@ def mean_features(
     device: torch.device,
     mirrorable: list[bool] | None = None,
 ) -> Tensor:
-    """uint8 [N, S, S, 3] -> the mean of each image's grid features, float32 [N, C].
+    """Return the mean grid features of each image, float32 [N, C], for pixels uint8 [N, S, S, 3].
 
     If `mirrorable` is given, the images are augmented first.
     """

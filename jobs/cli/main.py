@@ -1,6 +1,6 @@
 """The command `captioner`; each subcommand has a function that adds it to the parser.
 
-Parsing imports neither torch nor Dask; a command imports what it needs when it runs.
+A command imports what it needs when it runs, so that parsing imports neither torch nor Dask.
 """
 
 import argparse

@@ -38,10 +38,7 @@ _DASK = {
 
 @contextmanager
 def connect(config: JobConfig, partitions: int) -> Iterator[Client]:
-    """Yield a client of the job's workers once there is at least one.
-
-    Raise TemporaryError if the scheduler cannot be reached, or no worker starts.
-    """
+    """Yield a client of the job's workers once one has started; TemporaryError if none does."""
     with (
         silence_logging_cmgr(logging.CRITICAL),
         _scheduler(config.scheduler) if config.scheduler else _local(config, partitions) as client,
@@ -100,8 +97,8 @@ def _local_cluster(config: JobConfig, partitions: int, folder: str) -> SpecClust
 def _without_ctrl_c() -> Iterator[None]:
     """Keep Ctrl-C from processes started in this context, which the driver stops itself.
 
-    They inherit the signal mask through the threads that start them. A Ctrl-C meanwhile reaches the
-    driver afterwards. multiprocessing's resource tracker must run first: it unblocks the signal.
+    They inherit the signal mask; a Ctrl-C meanwhile reaches the driver afterwards. The resource
+    tracker of multiprocessing must run before, because its start unblocks the signal.
     """
     resource_tracker.ensure_running()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -1,9 +1,8 @@
 """The driver of a run: it keeps few tasks in flight, and loses nothing when one fails.
 
 A failed task is submitted again, then split until the image at fault stands alone; its row says so.
-A partition whose worker died is split at once. Dask blames every task that a dead worker had been
-given; the markers (worker.py) say which of them was running. Dask's own retries are not used,
-because they cannot isolate an image.
+Dask blames every task that a dead worker had been given; the markers (worker.py) say which one was
+running. Dask's own retries are not used, because they cannot isolate an image.
 """
 
 from collections import deque
@@ -48,10 +47,7 @@ def caption_plan(config: JobConfig, settings: WorkerSettings, recorder: Recorder
 def time_samples(
     config: JobConfig, settings: WorkerSettings, partitions: int, samples: Samples
 ) -> tuple[list[SampleTimes], int]:
-    """Time one of `samples(workers)` on each worker of a job; return the times and `workers`.
-
-    Raise JobError if an image kills its worker.
-    """
+    """Time `samples(workers)`, one per worker; return times, workers. JobError if a worker dies."""
     with connect(config, partitions) as client:
         workers = len(client.nthreads())
         futures = [client.submit(time_sample, settings, s, pure=False) for s in samples(workers)]

@@ -21,10 +21,9 @@ from captioner.schemas.image_record import passthrough_of, records_of
 
 @dataclass(frozen=True)
 class SampleTimes:
-    """The seconds that a worker took for some images: in total, and by stage.
+    """The seconds a worker took for images: in total, and by stage, summed over `readers` threads.
 
-    Fetching and decoding are summed over its `readers` threads. In a Parquet file, the rows take
-    `row_bytes`, and everything else `file_bytes`.
+    In a Parquet file their rows take `row_bytes`, and everything else `file_bytes`.
     """
 
     images: int

@@ -19,10 +19,9 @@ MAX_FAILURES = 2  # of a partition, and of one image whose process died
 class Task:
     """Rows `start` to `stop` of a partition of `size` rows.
 
-    `submissions` counts all submissions but the first, `failures` those that failed by the task's
-    own fault. With a `crash_reason`, the images are not opened again: they get rows with the status
-    crashed and this reason as error. The rows of a task that `replaces` rows of the table go into
-    it when the run ends.
+    `submissions` counts all but the first, `failures` those that failed by the task's own fault.
+    With a `crash_reason`, the images are not opened again: they get rows with the status crashed
+    and this error. The rows of a task that `replaces` others go into the table when the run ends.
     """
 
     run: RunFolder
@@ -98,7 +97,7 @@ def after_failure(task: Task, error: str, *, died: bool) -> list[Task]:
     """Return the tasks to run after a failure by the task's own fault: the same, or its subsets.
 
     A partition whose worker died is split at once. A single image that fails again gets a
-    crash_reason. The list is empty if even that cannot be recorded.
+    crash_reason; if even that cannot be recorded, nothing is left to run.
     """
     failures = task.failures + 1
     if failures < MAX_FAILURES and not (died and task.images > 1):

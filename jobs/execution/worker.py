@@ -1,7 +1,4 @@
-"""One task on a worker: caption the images of a partition and commit their rows.
-
-The first task imports torch; the driver, which only names `caption_partition`, does without.
-"""
+"""One task on a worker: caption and commit. The first one imports torch; the driver never does."""
 
 import traceback
 from collections import Counter

@@ -1,7 +1,7 @@
 """The bytes of images: files are fetched one by one, members of containers read in order.
 
-A container is opened once per partition and read from the first of its images to the last, by a
-thread of its own, while other threads decode what it has read.
+A container is opened once per partition and read in order by a thread of its own, while other
+threads decode what it has read.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,10 +24,9 @@ AHEAD = 8  # members that are read and wait to be taken, at most
 
 
 class ImageReader:
-    """The bytes of the images of a partition; a context manager. `read` is thread-safe.
+    """The bytes of a partition's images, as a context manager; `read` is thread-safe.
 
-    Each image can be read once. Ask for them in order: at most AHEAD members are read and wait to
-    be taken.
+    Read each image once, in order: at most AHEAD members are read before they are asked for.
     """
 
     def __init__(self, records: Sequence[ImageRecord], max_bytes: int) -> None:

@@ -21,9 +21,8 @@ def fetch(uri: str, max_bytes: int) -> bytes:
     """Return the bytes at a local path or at any URL that fsspec opens.
 
     Raise FetchError with a status: not_found, denied, timeout, too_large (more than `max_bytes`) or
-    fetch_failed. Transient failures of a remote store are retried for at most FETCH_SECONDS. A
-    silent connection is given up sooner: HTTP after HTTP_READ_SECONDS (filesystems.py), S3 after
-    the 15 s of s3fs, other stores after the timeout of their package.
+    fetch_failed. Transient failures of a remote store are retried for at most FETCH_SECONDS; a
+    silent connection is given up after HTTP_READ_SECONDS, in S3 after the 15 s of s3fs.
     """
     if is_local(uri):
         return _fetch_local(local_path(uri), max_bytes)

@@ -76,10 +76,7 @@ class HashIndex:
         self._logged = SortedHashes(np.empty(0, np.uint64), np.empty(0, np.int32))
 
     def refresh(self) -> None:
-        """Read what has been committed since the last call.
-
-        Leave what cannot be read to the next call: at worst, images are captioned twice.
-        """
+        """Read what was committed since the last call; at worst, leave it to the next call."""
         with suppress(OSError, ValueError):
             folder = self._folder.path()
             while _file(folder, len(self._chunks), "prefixes").exists():
@@ -146,10 +143,10 @@ class _IndexFolder:
 
 
 def index_table(run: RunFolder, captioner: str, folder: Path) -> None:
-    """Index the captions of the table that are by this captioner.
+    """Index the captions of the table that are by this captioner; UsageError for a foreign file.
 
-    The index is made in `folder`, which is the scratch folder of the run unless that is on a store;
-    then workers get a copy. Raise UsageError for a file that does not belong to a caption table.
+    The index is made in `folder`: the scratch folder of the run or, if that is on a store, a local
+    one of which workers get a copy.
     """
     known = folder / run.known.name
     known.mkdir(exist_ok=True)

@@ -46,8 +46,8 @@ class ImageLoader:
     def load(self, number: int) -> LoadedImage:
         """Fetch an image and, unless its bytes are known, decode it to size x size pixels.
 
-        An error becomes the values of a failure. Decoding is measured in CPU time, because the
-        threads wait for cores.
+        An error becomes the values of a failure. Decoding counts CPU time: the threads wait for
+        cores.
         """
         record = self.records[number]
         sha256 = None

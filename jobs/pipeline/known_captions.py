@@ -1,7 +1,7 @@
 """Known captions: identical bytes are captioned once.
 
-The index (hash_index.py) says which file may have a caption. It is taken only from a row with the
-whole hash and the same captioner; if the file is gone or has changed, the image is captioned.
+A caption is taken only from a row with the whole hash and the same captioner. If the file that the
+index (hash_index.py) names is gone or has changed, the image is captioned.
 """
 
 import threading

@@ -104,10 +104,7 @@ class PartitionCaptioner:
 
 
 def reader_count() -> int:
-    """Return the number of threads that fetch and decode: one for each core of this process.
-
-    The cluster sets their number in the variable that torch reads.
-    """
+    """Return how many threads fetch and decode: one for each core, as the cluster counts them."""
     return max(MIN_READERS, int(os.environ.get("OMP_NUM_THREADS", "0")))
 
 

@@ -14,10 +14,9 @@ from captioner.search_options import SearchOptions
 
 
 def choose_threshold(config: JobConfig) -> Threshold | None:
-    """Return the job's threshold, given or found in the calibration for its target precision.
+    """Return the job's threshold, given or found in the calibration, or None.
 
-    None if the job has neither. Raise UsageError if the checkpoint has no calibration, or no
-    threshold for that precision.
+    Raise UsageError if the checkpoint has no calibration, or no threshold for the target precision.
     """
     try:
         if config.min_confidence is not None:

@@ -1,7 +1,7 @@
 """Compare the listing with the table, in bounded memory: find the images that need a new row.
 
-Both are cut into buckets on disk, by a hash of the URI, and compared bucket by bucket: a Grace
-hash join (Kitsuregawa et al. 1983). Within a bucket the URIs themselves are compared.
+Both are cut into buckets on disk, by a hash of the URI, and compared bucket by bucket: a Grace hash
+join (Kitsuregawa et al. 1983).
 """
 
 from collections.abc import Callable, Iterator
@@ -59,9 +59,8 @@ class Counts:
 class Compared:
     """The result for the images of one bucket.
 
-    `new` and `redo` are positions in the listing; `redo` adds the number of the file with the
-    outdated row. `vanished` rows are given by URI, `surplus` rows by position, both with the
-    number of their file.
+    `new` and `redo` are positions in the listing; `redo`, `vanished` (rows by URI) and `surplus`
+    (rows by position) have the number of the file with the row.
     """
 
     counts: Counts

@@ -41,10 +41,7 @@ def read_partition(folder: OutPath, partition: int) -> pa.Table:
 def write_partitions(
     path: Path, listing: Path, actions: Actions, files: Sequence[OutPath], size: int
 ) -> tuple[list[int], int]:
-    """Write the new images, then those to redo, both in the order of the listing.
-
-    Return the sizes of the partitions, and the number of the first one to redo.
-    """
+    """Write the new images, then those to redo; return partition sizes and the first redone one."""
     sizes: list[int] = []
     with pa.OSFile(str(listing)) as spool:
         listed = pa.ipc.open_file(spool)

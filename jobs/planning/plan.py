@@ -57,9 +57,9 @@ def make_plan(
 ) -> Plan:
     """Write a plan into `folder`: the images without a row, the changed ones, and what `redo` adds.
 
-    Partitions have at most `partition_size` images. Those of a small job, and the last ones of a
-    large job, have fewer, so that many workers are busy to the end. The same listing, table and
-    partition size give the same partitions.
+    Partitions have at most `partition_size` images, fewer in a small job and at the end of a large
+    one, so that many workers are busy to the end. The same listing, table and partition size give
+    the same partitions.
 
     Memory does not grow with the number of images; the folder needs room for two copies of the
     listing, and for the table's keys. Raise UsageError for a foreign file in the table, and for a

@@ -61,11 +61,7 @@ def open_parquet(
 
 
 def container_version(container: str) -> str | None:
-    """Return a version that changes whenever the file does; FetchError if the file is gone.
-
-    It is time and size of a local file, the ETag or else time and size of a remote one, and None if
-    the store reports neither.
-    """
+    """Return the ETag, or else time and size, None if unknown; FetchError if the file is gone."""
     return with_retries(container, partial(_version, container))
 
 

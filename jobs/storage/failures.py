@@ -1,8 +1,7 @@
 """Failures of stores, judged in one place: the status of an image, or the error to raise.
 
-Stores raise errors of many packages. All calls of fsspec are wrapped, so that callers see only
-errors of our own: StoreError where OUT lies, FetchError for an image, UsageError or TemporaryError
-for a source.
+All calls of fsspec are wrapped, so that callers see only errors of our own: StoreError where OUT
+lies, FetchError for an image, UsageError or TemporaryError for a source.
 """
 
 import errno
@@ -131,8 +130,7 @@ _BY_STATUS: Mapping[Status, type[StoreError]] = {
 def store_errors() -> Iterator[None]:
     """Convert any error of a call to OUT's store to StoreError.
 
-    FileExistsError, NotImplementedError and faults of this machine, such as a full disk, are let
-    through.
+    FileExistsError, NotImplementedError and faults of this machine, such as a full disk, pass.
     """
     try:
         yield

@@ -49,10 +49,7 @@ def configure(options: StorageOptions) -> None:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL, and the path of the URL in it.
-
-    Raise UsageError if its package is not installed, or if nothing knows the protocol.
-    """
+    """Return the file system of a URL, and the path in it; UsageError if no package opens it."""
     require_packages(url)
     inner, container = split_chain(url)
     if any(is_http(part) for part in url.split("::")):
@@ -116,10 +113,7 @@ def file_info(url: str) -> Mapping[str, Any]:
 
 
 def open_stream(url: str) -> io.BufferedReader:
-    """Open a remote file for reading from its beginning to its end.
-
-    Raise TemporaryError for transient failures, OSError for others.
-    """
+    """Open a remote file to read it once; TemporaryError for a transient failure, else OSError."""
     with reading_errors(url):
         fs, path = filesystem(url)
         # Not every HTTP server knows range requests.

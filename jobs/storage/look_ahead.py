@@ -24,7 +24,6 @@ def map_ahead(
 ) -> Iterator["Future[R]"]:
     """Submit `function(item)` for each item, and yield the futures in order.
 
-    At most `ahead` calls are submitted beyond the one that is yielded, so that memory does not grow
-    with the number of items. The caller decides when to wait, and what an exception means.
+    At most `ahead` calls are submitted beyond the one that is yielded, so that memory is bounded.
     """
     return take_ahead((pool.submit(function, item) for item in items), ahead)

@@ -146,8 +146,7 @@ def file_version(status: os.stat_result) -> str:
 def info_version(info: Mapping[str, Any]) -> str | None:
     """Return the version of a remote file from what fsspec's `info` or `ls` gives for it.
 
-    It is the ETag; or else the checksum in a zip archive and the size; or else modification time
-    and size; None if the store gives none of them.
+    It is the ETag, or else the size with a zip archive's checksum or the time; None if unknown.
     """
     tag = next((str(info[key]) for key in _TAGS if info.get(key)), "")
     if tag:

@@ -17,11 +17,11 @@ from captioner.jobs.table.writer import Writer
 
 @contextmanager
 def exclusive_writer(run: RunFolder) -> Iterator[Writer]:
-    """Lock OUT for a run, and finish or undo what killed runs have left behind.
+    """Lock OUT for a run, finish or undo what killed runs left behind, and shut out their workers.
 
-    Their workers can no longer add rows. SIGTERM raises Terminated, as Ctrl-C KeyboardInterrupt.
-    Raise TemporaryError if another run is at work in OUT or its store fails, UsageError if OUT
-    cannot be written to, JobError if this machine fails.
+    SIGTERM raises Terminated, as Ctrl-C KeyboardInterrupt. Raise TemporaryError if another run is
+    at work in OUT or its store fails, UsageError if OUT cannot be written to, JobError if this
+    machine fails.
     """
     out, storage = run.out, run.storage
     with (

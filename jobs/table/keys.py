@@ -88,9 +88,6 @@ def add_surplus(surplus: Surplus, files: Sequence[OutPath], rows: pd.DataFrame) 
 
 
 def by_time(rows: pd.DataFrame) -> tuple[pd.DataFrame, "pd.Series[bool]"]:
-    """Return rows sorted by time, and which of them are superseded.
-
-    Of rows with the same time, the one in the last file is the latest.
-    """
+    """Return rows sorted by time, then by file, and which of them have a later one."""
     in_order = rows.sort_values(AT, kind="stable", ignore_index=True)
     return in_order, in_order.duplicated(IMAGE_URI, keep="last")

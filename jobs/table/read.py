@@ -66,10 +66,9 @@ def rechunked(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def readable(path: OutPath, read: Callable[[], T]) -> T:
-    """Call `read`, which reads a file of the table.
+    """Call `read` on a file of the table; UsageError if it is not one.
 
-    Raise UsageError if it is not one, and TemporaryError if it has disappeared since the files were
-    listed, because a command is writing to OUT.
+    TemporaryError if the file has disappeared since it was listed: a command is writing to OUT.
     """
     try:
         return read()

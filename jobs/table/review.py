@@ -45,10 +45,7 @@ def needs_review(confidence: float | None, threshold: Threshold | None) -> bool 
 
 
 def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
-    """Raise UsageError for a second threshold: `needs_review` means one thing in all rows.
-
-    Rows of runs without a threshold do not count: their `needs_review` is null.
-    """
+    """Raise UsageError for a second threshold in a table; rows without one do not count."""
     if threshold is None:
         return
     others = {_threshold_of(path, file.result) for path, file in open_ahead(out.table_files())}

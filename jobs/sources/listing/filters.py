@@ -24,7 +24,7 @@ _MAGIC = re.compile(r"[*?[]")
 
 
 class Selection(ABC):
-    """What to list: images by the names of their files, or else the fallback.
+    """A selection of images by the names of their files, or else the fallback.
 
     `skipped` counts, by reason, what is found but is not an image. The names of all images begin
     with `start`.

@@ -68,7 +68,7 @@ class Backend(Protocol):
         """Write a file that does not exist yet; raise FileExistsError if it does."""
 
     def put(self, file: Path, path: Any) -> None:
-        """Move or copy a finished local file to `path`, whole and durably; replace any file there.
+        """Move or copy a finished file to `path`, whole and durably; replace any file there.
 
         A local OUT requires that both are on one file system.
         """

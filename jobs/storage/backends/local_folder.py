@@ -19,10 +19,10 @@ from captioner.jobs.errors import TemporaryError, UsageError
 class LocalFolder:
     """The backend of a local OUT; see Backend for its methods.
 
-    Its lock is flock(2), which the operating system frees when the process dies, however it dies.
-    It works on local file systems, on NFS (Linux, version 4) and on cluster file systems mounted
-    with it (Lustre: `-o flock`), but not between machines on SMB mounts or on object stores mounted
-    as folders; there, take care that only one run is at work.
+    Its lock is flock(2), which ends with the process, however that dies. It works on local file
+    systems, NFS (Linux, version 4) and cluster file systems mounted with it (Lustre: `-o flock`),
+    but not between machines on SMB mounts or on object stores mounted as folders: start one run at
+    a time there.
     """
 
     def local_path(self, path: Path) -> Path:

@@ -22,9 +22,8 @@ WHOLE_BYTES = 4 * 1024 * 1024  # an object of at most this size is read in one r
 class ObjectStore:
     """The backend of an OUT on a store; see Backend for its methods.
 
-    A store has no folders, and writes an object whole, by one PUT or one completed multipart
-    upload. Listings are not cached. Nothing can be appended to an object, and no lock is freed when
-    a process dies: a run holds a lease instead (lease.py).
+    A store has no folders, writes an object whole, by one PUT or one completed multipart upload,
+    and cannot append to it. Listings are not cached. A run holds a lease (lease.py), not a lock.
     """
 
     def local_path(self, path: UPath) -> None:

@@ -27,7 +27,6 @@ def parts_of(run: RunFolder) -> Parts:
 def commit(table: pa.Table, run: RunFolder, name: str, *, replaces: bool = False) -> OutPath:
     """Write part `name` of a run; its file is the commit, on a store once it is published.
 
-    Rows that replace others go into the table when the run ends (replace.py), all others at once.
     A second commit of the same part replaces the first. Raise StaleCommit if the run lost the right
     to write the part, OSError if the file cannot be written.
     """

@@ -46,13 +46,11 @@ def compact(
 ) -> Compaction:
     """Merge small files of the table in OUT into files of about `target_bytes`.
 
-    Files of at least half of that stay as they are, as do those without a small neighbour by name.
-    Superseded rows are removed. Memory does not grow with the table; OUT needs room for one more
-    merged file, and for the table's keys. jobs/table/README.md says what readers see meanwhile, and
-    what a killed compaction leaves.
-
-    Raise UsageError if there is no table, or a foreign file in it; TemporaryError if a run is at
-    work in OUT; KeyboardInterrupt after Ctrl-C or SIGTERM.
+    Files of at least half of that stay, as do those without a small neighbour by name; superseded
+    rows go. Memory does not grow with the table; OUT needs room for one merged file, and for the
+    table's keys. Raise UsageError without a table or for a foreign file in it, TemporaryError if a
+    run is at work in OUT, and KeyboardInterrupt after Ctrl-C or SIGTERM. For readers, see
+    jobs/table/README.md.
     """
     folder = OutFolder(out_path(out))
     with job_errors(folder.root):

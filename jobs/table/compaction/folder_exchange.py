@@ -2,9 +2,8 @@
 
 A second folder, the twin, has hard links to the table's files. Changes are prepared in it, where
 nobody reads; then both exchange their names at once (renameat2(2), RENAME_EXCHANGE). After a kill
-at any moment, OUT/captions is the old folder or the new one; the other lies in the scratch of a
-run, which the next command removes. So whoever lists the files at any time finds every row once, as
-no journal could promise (merge_journal.py).
+at any moment, OUT/captions is one of them, and the next command removes the other. So whoever lists
+the files finds every row once, as no journal could promise (merge_journal.py).
 """
 
 import ctypes
@@ -24,8 +23,8 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 def folder_exchange(writer: Writer) -> "FolderExchange | None":
     """Prepare an exchange of the table's folder; return None if that is impossible.
 
-    It is impossible on stores and on file systems without hard links or the exchange, and if the
-    folder is a link or a mount, contains folders, or belongs to another user.
+    That is so on stores, on file systems without hard links or the exchange, and if the folder is a
+    link or a mount, contains folders, or belongs to another user.
     """
     folder = writer.storage.local_path(writer.out.captions)
     if folder is None:
@@ -58,10 +57,7 @@ class FolderExchange:
         return self._twin / name
 
     def apply(self, changed: str, removed: Iterable[str]) -> None:
-        """Replace a file by its new version and remove others, in one step, durably.
-
-        Raise TemporaryError if another program has changed the folder meanwhile.
-        """
+        """Replace a file and remove others in one step; TemporaryError if a program interfered."""
         removed = list(removed)
         self._remove(removed)
         self._exchange()

@@ -6,10 +6,8 @@ others go, then the journal. Each step is on disk before the next begins. The ne
 writes to OUT completes what a killed one has left (`finish_merge`): if the new file is in place, it
 removes the others; if not, nothing has happened yet.
 
-A reader never misses a row, but may see rows twice until the others are gone. One that listed the
-files before finds some gone, and must list again. It cannot overlook this if it opens files in the
-order of their names, because the new file has the first name; in another order, it may have read
-old files before it comes to the new one.
+A reader never misses a row, but may see rows twice until the others are gone. As the new file has
+the first name, one that opens the files in the order of their names cannot overlook the change.
 """
 
 import json
