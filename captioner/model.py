@@ -30,7 +30,7 @@ class ModelConfig:
 
 
 class CaptionModel(nn.Module):
-    """Pixels and words -> word probabilities; `words` is the size of the vocabulary."""
+    """A model from pixels and words to word probabilities; `words` is the vocabulary's size."""
 
     def __init__(
         self, config: ModelConfig, words: int, *, encoder_weights: str | None = None

@@ -53,7 +53,7 @@ def cached_features(
 def encode(
     pixels: npt.NDArray[np.uint8], encoder: Encoder, device: torch.device
 ) -> npt.NDArray[np.float16]:
-    """uint8 [N, S, S, 3] -> grid features float16 [N, L, C]."""
+    """Return the grid features, float16 [N, L, C], of pixels uint8 [N, S, S, 3]."""
     return np.concatenate([grids.half().cpu().numpy() for grids in _grids(pixels, encoder, device)])
 
 

@@ -21,7 +21,7 @@ from captioner.schemas.image_record import passthrough_of, records_of
 
 @dataclass(frozen=True)
 class SampleTimes:
-    """The seconds a worker took for images: in total, and by stage, summed over `readers` threads.
+    """The seconds that a worker took for images, in total and by stage (over `readers` threads).
 
     In a Parquet file their rows take `row_bytes`, and everything else `file_bytes`.
     """

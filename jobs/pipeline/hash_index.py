@@ -76,7 +76,7 @@ class HashIndex:
         self._logged = SortedHashes(np.empty(0, np.uint64), np.empty(0, np.int32))
 
     def refresh(self) -> None:
-        """Read what was committed since the last call; at worst, leave it to the next call."""
+        """Read what was committed since the last call, and leave what fails to the next one."""
         with suppress(OSError, ValueError):
             folder = self._folder.path()
             while _file(folder, len(self._chunks), "prefixes").exists():
