@@ -31,7 +31,7 @@ class UsageError(JobError):
 
 
 class TemporaryError(JobError):
-    """A fault that may pass: the same command may succeed later."""
+    """A transient fault: the same command may succeed later."""
 
     exit_code = ExitCode.TEMPORARY
 
