@@ -20,7 +20,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "checkpoint": {"help": "bundled model or model directory", "metavar": "NAME"},
     "beam_size": {"help": "beams of the search", "metavar": "N", "type": int},
     "max_characters": {"help": "longest caption, with full stop", "metavar": "N", "type": int},
-    "batch_size": {"help": "images that share a network pass", "metavar": "N", "type": int},
+    "batch_size": {"help": "images per pass through the network", "metavar": "N", "type": int},
     "partition_size": {"help": "images in one file, at most", "metavar": "N", "type": int},
     "workers": {"help": "processes (one per core or GPU)", "metavar": "N", "type": int},
     "device": {"help": "where the network runs", "choices": DEVICES},

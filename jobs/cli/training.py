@@ -45,9 +45,7 @@ def add_train(commands: "Commands") -> None:
     add("--decoder-epochs", metavar="N", type=int, help="epochs of the decoder alone (8)")
     add("--finetune-epochs", metavar="N", type=int, help="epochs of encoder and decoder (8)")
     add("--self-critical-epochs", metavar="N", type=int, help="epochs with rewards (0)")
-    add(
-        "--batch-size", metavar="N", type=int, help="images in a step, with all their captions (32)"
-    )
+    add("--batch-size", metavar="N", type=int, help="images in a step, with all captions (32)")
     add("--device", choices=DEVICES, help="where to train (auto)")
     add("--seed", metavar="N", type=int, help="seed of everything random (1)")
     parser.set_defaults(command=_train)
@@ -88,13 +86,7 @@ def add_evaluate(commands: "Commands") -> None:
     add("--split", help="split of a Karpathy file, such as test")
     add("--checkpoint", default="flickr8k", metavar="NAME", help="bundled model or directory")
     add("--beam-size", default=3, metavar="N", type=_positive, help="beams of the search (3)")
-    add(
-        "--batch-size",
-        default=32,
-        metavar="N",
-        type=_positive,
-        help="images that share a network pass (32)",
-    )
+    add("--batch-size", default=32, metavar="N", type=_positive, help="images per pass (32)")
     add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
     add("--json", action="store_true", help="print a JSON object")
     add("--plots", metavar="DIR", type=Path, help="draw reliability diagrams into this folder")

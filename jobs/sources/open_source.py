@@ -64,13 +64,18 @@ Select = Callable[[IsImage], Selection]
 def open_source(source: str | Path, any_extension: bool = False) -> Source:
     """Return the images that SOURCE names: a path, or any URL that fsspec opens.
 
-    The order depends on the names alone. A directory without any image stands for the tar archives
-    in it, at any depth; without archives, for its manifests or Parquet files of images, of one
-    format, at the top or in `key=value` folders; what else it has is skipped. The first image found
-    settles that it is a directory of images. A glob matches images, or else archives, or else
-    Parquet files of images. jobs/sources/README.md has the details.
+    The order depends on the names alone. In a directory, hidden files and folders and, unless
+    `any_extension`, files without an image's extension are skipped; symbolic links are followed,
+    and loops end.
 
-    Raise UsageError if there is nothing to read, TemporaryError if a store does not answer.
+    A directory without any image stands for the tar archives in it, at any depth; manifests beside
+    them are skipped. Without archives, it stands for its manifests or its Parquet files of images,
+    of one format, at the top or in `key=value` folders; those in other folders are skipped. A text
+    file in it is a manifest only if its lines look like images' names. The first image found
+    settles that it is a directory of images, whose archives and manifests are skipped. A glob
+    matches images, or else archives, or else Parquet files of images.
+
+    UsageError if there is nothing to read, TemporaryError if a store does not answer.
     """
     if manifest := find_inventory(str(source)):
         return inventory_source(manifest, None if any_extension else IMAGE_SUFFIXES)

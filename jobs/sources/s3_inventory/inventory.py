@@ -81,11 +81,12 @@ def inventory_source(manifest: str, suffixes: tuple[str, ...] | None) -> Source:
     """Return the images of an inventory.
 
     An image is the latest version of an object whose key ends in one of the suffixes, or, with
-    None, in anything. Its version is its ETag or, if the inventory has none, time and size. An
-    archived object is an image like any other: its row will say that it cannot be read.
+    None, in anything. Its version is its ETag, as in a listing of the bucket, or, if the inventory
+    has no ETags, time and size. An archived object is an image like any other: its row will say
+    that it cannot be read.
 
-    Raise UsageError for what is not an inventory, for ORC, for an inventory without images and,
-    while the batches are read, for a damaged data file, of which no row is used.
+    UsageError for what is not an inventory, for ORC, and, while the batches are read, for a damaged
+    data file, of which no row is used, and for an inventory without images.
     """
     inventory = _read_manifest(manifest)
     skipped: Counter[str] = Counter()
