@@ -28,7 +28,7 @@ class Stepper(Protocol[S]):
         """Return the state before the first word: one empty hypothesis for each image."""
 
     def step(self, tokens: Tensor, state: S) -> tuple[Tensor, S]:
-        """Previous tokens [N, B] -> log-probabilities of the next ones [N, B, V]."""
+        """Return log-probabilities [N, B, V] of the words after `tokens` [N, B], and a state."""
 
     def reorder(self, state: S, beams: Tensor, images: Tensor | None) -> S:
         """Return the state whose hypothesis b of image n is the former `beams[n, b]`.

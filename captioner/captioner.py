@@ -121,19 +121,19 @@ class Captioner:
 
     @torch.inference_mode()
     def encode(self, pixels: Pixels) -> Tensor:
-        """uint8 RGB [N, image_size, image_size, 3] -> grid features [N, L, C]."""
+        """Encode uint8 RGB [N, image_size, image_size, 3] to grid features [N, L, C]."""
         images = torch.from_numpy(pixels).to(self.device)
         tile = CPU_TILE if self.device.type == "cpu" else len(images)
         return torch.cat([self.model.encoder(part) for part in torch.split(images, tile)])
 
     @torch.inference_mode()
     def search(self, features: Tensor) -> list[Caption]:
-        """Grid features [N, L, C] -> a caption for each image."""
+        """Return a caption for each image, given grid features [N, L, C]."""
         return list(self.captions(self.find_hypotheses(features)))
 
     @torch.inference_mode()
     def find_hypotheses(self, features: Tensor) -> SearchResult:
-        """Grid features [N, L, C] -> the hypotheses of a beam search."""
+        """Return the hypotheses of a beam search, given grid features [N, L, C]."""
         log_presence = self.model.presence(features)
         content = self.rules.content
         bias = self.model.logit_bias(log_presence, content, self.options)

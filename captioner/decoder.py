@@ -100,11 +100,11 @@ class Decoder(nn.Module):
         return State(hidden1, cell1, hidden2, cell2)
 
     def predict(self, hidden: Tensor) -> Tensor:
-        """Language states [..., H] -> logits [..., V]."""
+        """Return logits [..., V] for language states [..., H]."""
         return functional.linear(self.dropout(hidden), self.embedding.weight, self.output_bias)
 
     def forward(self, grid: Tensor, tokens: Tensor) -> Tensor:
-        """Teacher forcing: grid [N, L, C], tokens [N, B, T] -> language states [N, B, T, H].
+        """Return language states [N, B, T, H] for a grid [N, L, C] and true tokens [N, B, T].
 
         Tokens start with BOS. A column of B is skipped (its states are zero) once all its sequences
         have ended, so sort the references of each image by length, shortest first.

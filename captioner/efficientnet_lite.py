@@ -49,7 +49,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Images [N, 3, H, W], H and W multiples of 32 -> features [N, 1280, H / 32, W / 32]."""
+    """CNN from images [N, 3, H, W] (multiples of 32) to features [N, 1280, H / 32, W / 32]."""
 
     def __init__(self) -> None:
         super().__init__()

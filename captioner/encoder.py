@@ -13,7 +13,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Encoder(nn.Module):
-    """uint8 RGB pixels [N, S, S, 3] -> grid features [N, L, C], one vector for each grid cell.
+    """A torchvision CNN: uint8 RGB pixels [N, S, S, 3] -> grid features [N, L, C], one per cell.
 
     `name` is a torchvision classification CNN or ``efficientnet_lite0``, optionally followed by a
     slash and the layer whose output is the grid, as in ``resnet50/layer3``. `weights` is None

@@ -116,10 +116,7 @@ def _decode(data: bytes, size: int, limits: ImageLimits) -> DecodedImage:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """Read the header. Unlike Image.open, this does not warn about large pictures.
-
-    The warning could only be silenced for the whole process.
-    """
+    """Read the header; unlike Image.open, do not warn about large pictures."""
     for name in FORMATS:
         factory, accepts = Image.OPEN.get(name, (None, None))
         # A plugin without its codec returns a message.

@@ -30,7 +30,7 @@ class ModelConfig:
 
 
 class CaptionModel(nn.Module):
-    """Pixels and words -> word probabilities; `words` is the size of the vocabulary."""
+    """A model from pixels and words to word probabilities; `words` is the vocabulary's size."""
 
     def __init__(
         self, config: ModelConfig, words: int, *, encoder_weights: str | None = None
@@ -47,7 +47,7 @@ class CaptionModel(nn.Module):
         self.presence = WordPresence(channels, words)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """uint8 pixels [N, S, S, 3] and tokens [N, B, T] -> language states [N, B, T, H]."""
+        """Return language states [N, B, T, H] for pixels uint8 [N, S, S, 3], tokens [N, B, T]."""
         return self.decoder(self.encoder(pixels), tokens)
 
     def logit_bias(
@@ -95,7 +95,7 @@ class WordPredictor:
         return SearchState(memory, bias, self.decoder.init_state(memory, sequences=1))
 
     def step(self, tokens: Tensor, state: SearchState) -> tuple[Tensor, SearchState]:
-        """Previous tokens [N, B] -> log-probabilities of the next [N, B, V] in float32."""
+        """Return log-probabilities float32 [N, B, V] of the words after `tokens` [N, B]."""
         memory, bias, decoder_state = state
         decoder_state = self.decoder.step(tokens, decoder_state, memory)
         bias = self.logit_bias.after(bias, tokens.unsqueeze(2))

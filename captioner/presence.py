@@ -35,7 +35,7 @@ class WordPresence(nn.Module):
         return self.usual
 
     def forward(self, grid: Tensor) -> Tensor:
-        """Grid features [N, L, C] -> natural logarithms of the shares, float32 [N, V]."""
+        """Return natural logarithms of the shares, float32 [N, V], from grid features [N, L, C]."""
         logits: Tensor = self.linear(grid.mean(1, dtype=self.linear.weight.dtype))
         return functional.logsigmoid(logits.float()).clamp(min=LOG_FLOOR)
 

@@ -11,7 +11,7 @@ __all__ = ["JobConfig", "run_job"]
 
 
 def __getattr__(name: str) -> object:
-    """`run_job` on first use, because it imports Dask."""
+    """Import `run_job` on first use, because it imports Dask."""
     if name != "run_job":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from captioner.jobs.run import run_job

@@ -27,11 +27,11 @@ _SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
 class JobConfig:
     """A job: caption the images of `source` into the table in `out`.
 
-    The fields are the keys of a job file and the flags of `captioner run`, whose help explains
-    them (cli/run.py). Relative paths, in a job file too, are relative to the working directory. An
-    empty `retry_failed` stands for RETRIABLE. `storage_options` has a table for each protocol, such
-    as {"s3": {"endpoint_url": "..."}}, with the options of fsspec's file systems. No flag sets it
-    and nothing writes it: it may hold secrets. UsageError for an impossible value.
+    The fields are the keys of a job file and the options of `captioner run` (jobs/README.md).
+    Relative paths, even in a job file, are relative to the working directory. An empty
+    `retry_failed` stands for RETRIABLE. `storage_options` has the options of fsspec's file systems
+    by protocol, such as {"s3": {"endpoint_url": "..."}}. No flag sets it and nothing writes it: it
+    may hold secrets. Raises UsageError for an impossible value.
     """
 
     source: str | Path
@@ -62,8 +62,8 @@ class JobConfig:
         for name in ("source", "out"):
             if protocol := scheme_with_password(str(getattr(self, name))):
                 raise UsageError(
-                    f"{name} must be without user and password, which would be written to OUT: "
-                    f"they belong in a job file's table [storage_options.{protocol}]"
+                    f"{name} must not contain a user and password, which would end up in OUT: "
+                    f"put them into the table [storage_options.{protocol}] of a job file"
                 )
         for name in ("beam_size", "batch_size", "partition_size", "max_bytes"):
             self._require(name, _is_count(getattr(self, name)), "a whole number above 0")
@@ -73,7 +73,7 @@ class JobConfig:
             value = getattr(self, name)
             self._require(name, value is None or _is_share(value), "a number from 0 to 1")
         alone = self.min_confidence is None or self.target_precision is None
-        self._require("min_confidence", alone, "left out where target_precision is given")
+        self._require("min_confidence", alone, "omitted if target_precision is given")
         self._require(
             "workers", self.workers is None or _is_count(self.workers), "a number above 0"
         )
@@ -193,7 +193,7 @@ def _is_share(value: object) -> bool:
 
 
 def _toml(value: object) -> str:
-    """Format a TOML value; a JSON string is one too, except for DEL."""
+    """Format a value as TOML; JSON's format is valid, except for DEL in strings."""
     if isinstance(value, str | Path):
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     return json.dumps(value)

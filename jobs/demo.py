@@ -1,7 +1,6 @@
 """Caption a handful of freely licensed photographs: `python -m captioner.jobs.demo FOLDER`.
 
-The photographs come with scikit-image (public domain and CC0). They are written as ordinary files,
-with a damaged one beside them, and captioned by an ordinary job.
+They come with scikit-image (public domain and CC0); a damaged file lies beside them.
 """
 
 import sys
@@ -27,7 +26,7 @@ def main() -> int:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
     photos, out = write_photographs(folder / "photos"), folder / "captions-of-photos"
     print(f"Captioning {photos} (six photographs, one damaged file) into {out}.", flush=True)
-    print("For so few, starting a worker takes longer than the work.\n", flush=True)
+    print("For so few files, starting a worker takes longer than captioning.\n", flush=True)
     report = run_job(JobConfig(source=photos, out=out, target_precision=PRECISION))
     print(summary(report), COLUMNS, answer(query(out)), sep="\n\n")
     return report.exit_code

@@ -19,19 +19,19 @@ class ExitCode(IntEnum):
 
 
 class JobError(Exception):
-    """A job cannot go on; what it has committed stays."""
+    """A fault that ends a job; what was committed stays."""
 
     exit_code = ExitCode.FAULT
 
 
 class UsageError(JobError):
-    """The job is impossible as given; the message says what to change."""
+    """A job that is impossible as given; the message says what to change."""
 
     exit_code = ExitCode.USAGE
 
 
 class TemporaryError(JobError):
-    """The same command may succeed later."""
+    """A transient fault: the same command may succeed later."""
 
     exit_code = ExitCode.TEMPORARY
 
@@ -41,7 +41,7 @@ class StaleCommit(JobError):
 
 
 class FetchError(Exception):
-    """One image could not be fetched; `status` says why."""
+    """A failure to fetch one image; `status` says why."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -49,11 +49,11 @@ class FetchError(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """The process received SIGTERM."""
+    """SIGTERM, raised as Ctrl-C raises KeyboardInterrupt."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM stopped a run; its `report` counts what was committed."""
+    """The end of a run by Ctrl-C or SIGTERM; `report` counts what was committed."""
 
     def __init__(self, report: JobReport) -> None:
         super().__init__(f"run {report.run_id} was interrupted")

@@ -1,7 +1,4 @@
-"""preview_job: what a run would do, how long it would take, and how large its rows would be.
-
-Nothing is written to OUT, and no lock is taken.
-"""
+"""preview_job: what a run would do, how long it would take, and how large its rows would be."""
 
 import errno
 import functools
@@ -37,16 +34,16 @@ from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.review import check_threshold
 
 SAMPLE = 64  # images to time
-MIN_SHARE = 16  # of them, for each worker
+MIN_SHARE = 16  # of these images, for each worker
 
 
 @dataclass(frozen=True)
 class Estimate:
     """The cost of a run, extrapolated from some of its images on the workers of the job.
 
-    `stages` has the seconds that each step takes for an image on one worker; for fetching and
-    decoding, summed over its reading threads. `limit` is the step that the others wait for.
-    `seconds` is the length of the run, without its start.
+    `stages` has seconds per image on one worker, for fetching and decoding summed over its threads.
+    `limit` is the stage that the others wait for. `seconds` is the length of the run, without its
+    start.
     """
 
     images: int
@@ -62,8 +59,8 @@ class Estimate:
 class Preview:
     """The work of a run that has not begun; the fields of `counts` are as in JobReport.
 
-    `prune` says whether rows of vanished images would be removed. `estimate` is None without work,
-    or if a `problem` prevented it.
+    `prune` says whether rows of vanished images would be removed. `estimate` is None if there is no
+    work, or if a `problem` prevented it.
     """
 
     source: str
@@ -84,7 +81,7 @@ class Preview:
 def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     """Return what a run would do now, with an estimate from a `sample` of its images (0: none).
 
-    Raises UsageError and TemporaryError as `run_job` does, and JobError without room to plan in.
+    Write nothing to OUT and take no lock. Raise the errors of `run_job`.
     """
     config = config.resolved()
     configure(config.storage_options)
@@ -111,12 +108,12 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
 
 @contextmanager
 def _folder(out: OutFolder) -> Iterator[Path]:
-    """Provide a folder for the plan, which is not made in OUT."""
+    """Provide a temporary folder for the plan, outside OUT."""
     try:
         with job_errors(out.root), tempfile.TemporaryDirectory(prefix="captioner-") as name:
             yield Path(name)
     except OSError as error:
-        remedy = f"; TMPDIR can name another folder than {tempfile.gettempdir()}"
+        remedy = f"; set TMPDIR to a folder with more room than {tempfile.gettempdir()}"
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise JobError(f"cannot plan: {error}{remedy if is_full else ''}") from error
 
@@ -133,7 +130,7 @@ def _estimate_or_problem(config: JobConfig, plan: Plan, images: pa.Table | None)
 
 
 def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:
-    """Read images from all over the plan, at even distances."""
+    """Read images at even distances from the whole plan."""
     ends = np.cumsum(plan.partition_sizes)
     chosen = np.unique(np.linspace(0, plan.images - 1, images).astype(int))
     partitions = np.searchsorted(ends, chosen, side="right")
@@ -181,9 +178,9 @@ def _extrapolated(plan: Plan, times: Sequence[SampleTimes], workers: int) -> Est
 
 
 def _limit(stages: Mapping[str, float], took: float, readers: int) -> str:
-    """Return the step that the others wait for.
+    """Return the stage that the others wait for.
 
-    Encoding and searching take turns. If they leave most of the time unused, they wait for images,
+    Encoding and searching take turns. If they are idle most of the time, they wait for images,
     which `readers` threads fetch and decode at the same time.
     """
     waits = stages["encode"] + stages["search"] < took / 2

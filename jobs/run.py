@@ -30,13 +30,11 @@ from captioner.schemas.job_report import JobReport
 def run_job(config: JobConfig) -> JobReport:
     """Caption the images of the source that have no row in the table yet, or have changed since.
 
-    Returns the report, whose `exit_code` tells whether too many images failed. Raises UsageError,
-    TemporaryError (another run has OUT, the scheduler cannot be reached), JobError for a fault
-    that no other image would escape, and Interrupted after Ctrl-C or SIGTERM. Whatever ends it,
-    what is committed stays, and the same call goes on from there.
+    Return the report, whose `exit_code` says whether too many images failed. Raise UsageError,
+    TemporaryError (another run uses OUT, the scheduler does not answer), JobError for a fault that
+    would hit every image, and Interrupted after Ctrl-C or SIGTERM. What was committed stays.
 
-    Workers are processes that import the calling script: call it below
-    `if __name__ == "__main__":`.
+    Workers import the calling script: call this below `if __name__ == "__main__":`.
     """
     config = config.resolved()
     configure(config.storage_options)
@@ -97,13 +95,13 @@ def _caption(config: JobConfig, recorder: Recorder) -> None:
 
 
 def _finish(writer: Writer) -> None:
-    """Let no worker commit any more, then put the rows that replace others into the table."""
+    """Stop all commits, then put the rows that replace others into the table."""
     writer.parts.end()
     put_replacements_in_place(writer)
 
 
 def _exit_code(config: JobConfig, recorder: Recorder) -> ExitCode:
     limit = config.failure_limit(recorder.images)
-    if limit is None:  # any number but all
+    if limit is None:  # any number, as long as one image succeeds
         limit = max(recorder.images - 1, 0)
     return ExitCode.TOO_MANY_FAILURES if recorder.failed > limit else ExitCode.DONE

@@ -1,1 +1,1 @@
-"""What the parts of Captioner exchange: records in, the caption table and the report out."""
+"""The records that the parts of Captioner exchange: images, table rows and reports."""

@@ -1,4 +1,4 @@
-"""The caption table: one row an image, whatever became of it; Parquet files of one schema."""
+"""The caption table: Parquet files of one schema, with one row for each image."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -12,19 +12,19 @@ import pyarrow as pa
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, PLAN_COLUMNS
 
 SCHEMA_VERSION = "3"
-CAPTIONERS, REVIEW = b"captioners", b"review"  # of a file's metadata
+CAPTIONERS, REVIEW = b"captioners", b"review"  # keys of a file's metadata
 
 
 class Status(StrEnum):
-    """What became of an image: `ok`, or the reason why it has no caption."""
+    """The outcome for an image: `ok`, or the reason why it has no caption."""
 
     OK = "ok"
-    UNREADABLE = "unreadable"  # no image, or a damaged one
+    UNREADABLE = "unreadable"  # damaged, or no image at all
     TOO_LARGE = "too_large"  # more bytes or pixels than the limits allow
     NOT_FOUND = "not_found"
     DENIED = "denied"
     TIMEOUT = "timeout"
-    FETCH_FAILED = "fetch_failed"  # any other failure to get the bytes
+    FETCH_FAILED = "fetch_failed"  # not fetched for any other reason
     CRASHED = "crashed"  # killed the process that opened it, or broke the captioner
 
 
@@ -37,7 +37,7 @@ class Alternative(TypedDict):
 
 @dataclass(frozen=True)
 class CaptionRow:
-    """One row of the table; the fields are its columns, None where there is no value."""
+    """A row of the table; its fields are the columns, None where there is no value."""
 
     image_uri: str
     image_version: str | None
@@ -83,22 +83,22 @@ _TABLE_SCHEMA = pa.schema(
 )
 
 
-CONTENT_COLUMNS = (  # of a row with a caption: those that follow from the image's bytes
+CONTENT_COLUMNS = (  # that depend on the image's bytes alone, in a row with a caption
     *("width", "height", "format", "status", "caption", "confidence"),
     *("log_prob", "token_log_probs", "alternatives"),
 )
 
 
 def caption_table_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
-    """The table's columns, then those that a manifest passes through."""
+    """Return the table's columns, followed by those that a manifest passes through."""
     return pa.schema([*_TABLE_SCHEMA, *(passthrough or ())])
 
 
 def file_metadata(captioners: Mapping[str, object], review: object) -> dict[bytes, bytes]:
-    """What a file of the table says of its origin, as JSON.
+    """Return the metadata of a file of the table, as JSON.
 
-    Of each captioner, by its identity, the settings and the calibration; and the threshold of
-    `needs_review`, None if there is none.
+    `captioners` has the settings and the calibration of each captioner, by its identity; `review`
+    is the threshold of `needs_review`, or None.
     """
     return {
         b"schema_version": SCHEMA_VERSION.encode(),
@@ -110,10 +110,7 @@ def file_metadata(captioners: Mapping[str, object], review: object) -> dict[byte
 def rows_to_table(
     rows: Sequence[CaptionRow], passthrough: pa.Table, metadata: Mapping[bytes, bytes]
 ) -> pa.Table:
-    """Rows, and the manifest's own columns of the same images in the same order, as one table.
-
-    `metadata` is a file's, of `file_metadata`.
-    """
+    """Return rows and their manifest columns as one table; `metadata` is from `file_metadata`."""
     table = pa.table(
         {field.name: [getattr(row, field.name) for row in rows] for field in fields(CaptionRow)}
         | {name: passthrough.column(name) for name in passthrough.column_names},
@@ -123,10 +120,7 @@ def rows_to_table(
 
 
 def merged_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """The schema of a file that has the rows of several: all their columns, all their captioners.
-
-    A column of a plan is none of the table's.
-    """
+    """Return the schema of a file that merges several: all columns but a plan's, all captioners."""
     merged = pa.unify_schemas([schema.remove_metadata() for schema in schemas])
     metadata = [schema.metadata or {} for schema in schemas]
     captioners: dict[str, object] = {}
@@ -140,16 +134,13 @@ def merged_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
 
 
 def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table in the columns of a schema; those that it lacks are null."""
+    """Return a table with the columns of a schema, null where the table lacks them."""
     names = [name for name in schema.names if name in table.column_names]
     return pa.concat_tables([schema.empty_table(), table.select(names)], promote_options="default")
 
 
 def passthrough_names(names: Sequence[str]) -> list[str]:
-    """Names for a manifest's own columns; one that the table or a plan has becomes `source_<name>`.
-
-    Case does not count, because it does not for many that read the table.
-    """
+    """Return names for manifest columns: `source_<name>` if a name is taken, ignoring case."""
     taken = {name.casefold() for name in (*_TABLE_SCHEMA.names, *PLAN_COLUMNS)}
     renamed: list[str] = []
     for name in names:

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 IMAGE_URI = "image_uri"
 IMAGE_VERSION = "image_version"
-IMAGE_MEMBER = "image_member"  # only where images lie in containers
-REPLACES = "replaces"  # the file of the table that has the row to be replaced
-PLAN_COLUMNS = (IMAGE_MEMBER, REPLACES)  # which no table has and nothing passes through
+IMAGE_MEMBER = "image_member"  # only if the images are in containers
+REPLACES = "replaces"  # the file of the table with the outdated row
+PLAN_COLUMNS = (IMAGE_MEMBER, REPLACES)  # never in the table, never passed through
 
 MEMBER_TYPE = pa.struct(
     [
@@ -23,11 +23,11 @@ MEMBER_TYPE = pa.struct(
 
 @dataclass(frozen=True)
 class Member:
-    """Where an image lies in a file that holds many; the fields are those of MEMBER_TYPE.
+    """The place of an image in a container; the fields are those of MEMBER_TYPE.
 
-    `container` is that file's path or URL. `offset` and `size` are bytes of a tar archive,
-    unpacked if it is compressed; of a Parquet file `offset` is the row, and `size` is not known. An
-    `error` says why the listing found that it cannot be read.
+    `container` is a path or URL. In a tar archive, `offset` and `size` are in bytes of the
+    decompressed archive; in a Parquet file, `offset` is the row, and `size` is unknown. An `error`
+    says why the listing found the image unreadable.
     """
 
     container: str
@@ -40,9 +40,9 @@ class Member:
 class ImageRecord:
     """An image to caption.
 
-    `uri` is the key: an absolute path, or a URL. `version` changes whenever the bytes do
-    (for a local file "<mtime in ns>-<size>"), with those of the container for a member; None
-    where the source does not know it.
+    `uri` is the key: an absolute path or a URL. `version` changes whenever the bytes do (for a
+    local file "<mtime in ns>-<size>"); a member has the version of its container. It is None if the
+    source does not know it.
     """
 
     uri: str
@@ -51,18 +51,18 @@ class ImageRecord:
 
 
 def plan_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
-    """The columns of a source and of a plan: the record's, then the manifest's own."""
+    """Return the columns of a source or plan: the record's, then the manifest's own."""
     return pa.schema([*_RECORD, *(passthrough or ())])
 
 
 def member_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
-    """The same where images are members of containers."""
+    """Return the columns of a source or plan whose images are members of containers."""
     member = pa.field(IMAGE_MEMBER, MEMBER_TYPE, nullable=False)
     return pa.schema([*_RECORD, member, *(passthrough or ())])
 
 
 def records_of(plan: pa.Table) -> list[ImageRecord]:
-    """The records of the rows of a plan."""
+    """Return the records in the rows of a plan."""
     uris, versions = (plan.column(name).to_pylist() for name in (IMAGE_URI, IMAGE_VERSION))
     if IMAGE_MEMBER not in plan.column_names:
         return [ImageRecord(*values) for values in zip(uris, versions, strict=True)]
@@ -71,7 +71,7 @@ def records_of(plan: pa.Table) -> list[ImageRecord]:
 
 
 def passthrough_of(plan: pa.Table, keep: Collection[str] = ()) -> pa.Table:
-    """A plan without the columns of records and of plans, but for those to keep."""
+    """Return a plan without the columns of records and plans, except those to `keep`."""
     others = {IMAGE_URI, IMAGE_VERSION, *PLAN_COLUMNS}.difference(keep)
     return plan.select([name for name in plan.column_names if name not in others])
 

@@ -1,4 +1,4 @@
-"""What a run did, as Python and as JSON."""
+"""The report of a run, as Python and as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -10,18 +10,11 @@ from captioner.schemas.caption_table import Status
 
 @dataclass(frozen=True)
 class JobReport:
-    """What a run did; written to OUT/runs/<run_id>/report.json.
+    """The report of a run, written to OUT/runs/<run_id>/report.json.
 
-    `listed` images were in the source, once each. `new` ones had no row in the table, `changed`
-    ones that of another version, `stale` ones that of another captioner and `retried` ones that of
-    a failure; these are `planned`. The others were `already_there`, `kept_stale` of them with a row
-    of another captioner. `images` of those planned have a row now, counted in `statuses`. `seconds`
-    sums each stage over all workers. `duplicates` and `skipped` (by reason) are no images of the
-    job. `vanished` images had a row and were not listed; `pruned` of these rows were removed.
-    `reused` of the captions are those of identical images, which the network did not see.
-    `needs_review` counts the captions with a confidence below `min_confidence`, None if there was
-    no such threshold. If it was chosen for a `target_precision`, `expected_coverage` is the share
-    of captions that reach it on the calibration's images.
+    schemas/README.md explains the fields. `new`, `changed`, `stale` and `retried` images add up to
+    `planned`; `images` of these have a row now, counted by status. `seconds` are summed over all
+    workers, by stage; `skipped` counts by reason. `needs_review` is None without a threshold.
     """
 
     run_id: str
@@ -58,12 +51,12 @@ class JobReport:
 
     @property
     def captioned(self) -> int:
-        """Images of this run that have a caption."""
+        """The number of images of this run that have a caption."""
         return self.statuses.get(Status.OK, 0)
 
     @property
     def failures(self) -> dict[str, int]:
-        """Images of this run that have none, by status."""
+        """The number of images of this run without a caption, by status."""
         return {status: n for status, n in self.statuses.items() if status != Status.OK}
 
     @property
@@ -72,7 +65,7 @@ class JobReport:
         return sum(self.failures.values())
 
     def to_json(self) -> str:
-        """The report as a JSON object, times in ISO 8601."""
+        """Return the report as a JSON object, with times in ISO 8601."""
         return json.dumps(asdict(self), indent=2, default=datetime.isoformat)
 
     @classmethod

@@ -120,7 +120,7 @@ def press_ctrl_c(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
     output, errors = process.communicate(timeout=GIVE_UP_SECONDS)
     assert process.returncode == 130
-    assert errors == "captioner: interrupted; the same command goes on from here\n"
+    assert errors == "captioner: interrupted; the same command continues from here\n"
     assert "captioned" in output
 
 

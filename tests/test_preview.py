@@ -105,7 +105,7 @@ def test_a_temporary_folder_without_room_is_one_clear_error(job: JobConfig) -> N
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))  # bytes of a file
     try:
-        with pytest.raises(JobError, match=r"cannot plan: .*; TMPDIR can name another"):
+        with pytest.raises(JobError, match=r"cannot plan: .*; set TMPDIR to a folder"):
             preview_job(job)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -115,7 +115,7 @@ def test_an_image_that_kills_its_process_leaves_the_time_unknown(job: JobConfig)
     write_photographs(Path(job.source) / "harmful", 1, harm=b"KILL")
     preview = preview_job(job, sample=100)
     assert (preview.images, preview.estimate) == (41, None)
-    assert "time       not known: one of the images" in preview_text(preview)
+    assert "time       unknown: one of the sample images" in preview_text(preview)
 
 
 def test_an_image_that_breaks_the_captioner_leaves_the_time_unknown(job: JobConfig) -> None:
@@ -141,4 +141,4 @@ def test_the_command_prints_lines_or_json(job: JobConfig, tmp_path: Path) -> Non
     assert (found["counts"]["new"], found["estimate"]["images"]) == (40, 4)
     wrong = captioner(*command, "--sample", -1)
     assert wrong.returncode == 2
-    assert "sample must be a whole number from 0, not -1" in wrong.stderr
+    assert "sample must be 0 or a whole number above it, not -1" in wrong.stderr

@@ -19,7 +19,7 @@ class CiderD:
     """A scorer of captions against references, from which it takes the document frequencies."""
 
     def __init__(self, references: Sequence[Sequence[Words]]) -> None:
-        """`references[image]` holds token ids, which may include the end of the sentence."""
+        """Prepare `references[image]`: token ids, which may include the end of the sentence."""
         frequency: Counter[tuple[int, ...]] = Counter()
         for texts in references:
             frequency.update({ngram for text in texts for ngram in _ngrams(text)})

@@ -53,7 +53,7 @@ def cached_features(
 def encode(
     pixels: npt.NDArray[np.uint8], encoder: Encoder, device: torch.device
 ) -> npt.NDArray[np.float16]:
-    """uint8 [N, S, S, 3] -> grid features float16 [N, L, C]."""
+    """Return the grid features, float16 [N, L, C], of pixels uint8 [N, S, S, 3]."""
     return np.concatenate([grids.half().cpu().numpy() for grids in _grids(pixels, encoder, device)])
 
 
@@ -82,7 +82,7 @@ def mean_features(
     device: torch.device,
     mirrorable: list[bool] | None = None,
 ) -> Tensor:
-    """uint8 [N, S, S, 3] -> the mean of each image's grid features, float32 [N, C].
+    """Return the mean grid features of each image, float32 [N, C], for pixels uint8 [N, S, S, 3].
 
     If `mirrorable` is given, the images are augmented first.
     """

@@ -1,6 +1,6 @@
-"""The command `captioner`. Each command is a function that adds it to the parser.
+"""The command `captioner`; each subcommand has a function that adds it to the parser.
 
-Parsing imports neither torch nor Dask; a command imports what it needs when it runs.
+A command imports what it needs when it runs, so that parsing imports neither torch nor Dask.
 """
 
 import argparse
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
 
 OUT_HELP = (
-    "what `captioner run --out` wrote: a folder, or a URL, for which credentials and endpoint come "
+    "folder or URL that `captioner run --out` wrote to; for a URL, endpoint and credentials come "
     "from the environment (AWS_ENDPOINT_URL, FSSPEC_S3_KEY ...)"
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     try:
@@ -80,8 +80,8 @@ def _add_compact(commands: "Commands") -> None:
         "compact",
         help="merge the small files of a table",
         description="Merge the small files of a table into large ones, and remove rows of images "
-        "that have a later row. Readers may be at work. Interrupted at any moment, the table is "
-        "whole after the next compact or run.",
+        "that have a later row. Others may read the table meanwhile. After an interruption at any "
+        "moment, the next compact or run makes the table whole.",
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("out", metavar="OUT", help=OUT_HELP)
@@ -89,7 +89,7 @@ def _add_compact(commands: "Commands") -> None:
         "--target-bytes",
         metavar="N",
         type=int,
-        help="of a file (128 MB); files of at least half of that stay as they are",
+        help="size of a merged file (128 MB); files of at least half of it stay as they are",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
     parser.set_defaults(command=_compact)

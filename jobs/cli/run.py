@@ -16,13 +16,13 @@ SOURCE_HELP = (
     "directory, glob, manifest, tar archive, Parquet of images (or a directory of them), or S3 "
     "Inventory"
 )
-FLAGS: dict[str, dict[str, Any]] = {  # of the fields of JobConfig
+FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "checkpoint": {"help": "bundled model or model directory", "metavar": "NAME"},
     "beam_size": {"help": "beams of the search", "metavar": "N", "type": int},
-    "max_characters": {"help": "longest caption, with its full stop", "metavar": "N", "type": int},
-    "batch_size": {"help": "images at once in the network", "metavar": "N", "type": int},
-    "partition_size": {"help": "most images of one file", "metavar": "N", "type": int},
-    "workers": {"help": "processes (one a core, or one a GPU)", "metavar": "N", "type": int},
+    "max_characters": {"help": "longest caption, with full stop", "metavar": "N", "type": int},
+    "batch_size": {"help": "images per pass through the network", "metavar": "N", "type": int},
+    "partition_size": {"help": "images in one file, at most", "metavar": "N", "type": int},
+    "workers": {"help": "processes (one per core or GPU)", "metavar": "N", "type": int},
     "device": {"help": "where the network runs", "choices": DEVICES},
     "scheduler": {"help": "use the workers of a running Dask cluster", "metavar": "ADDRESS"},
     "min_confidence": {
@@ -37,16 +37,16 @@ FLAGS: dict[str, dict[str, Any]] = {  # of the fields of JobConfig
         "type": float,
     },
     "max_failures": {
-        "help": "exit 3 above this count or share of failed images, as 10 or 5%% (default: only if "
-        "every image failed)",
+        "help": "exit with 3 above this count or share of failed images, such as 10 or 5%% "
+        "(default: only if all fail)",
         "metavar": "N",
     },
     "max_bytes": {"help": "largest image file to read, in bytes", "metavar": "N", "type": int},
-    "stale": {"help": "captions of another model or other settings", "choices": STALE},
+    "stale": {"help": "captions by another model or with other settings", "choices": STALE},
     "retry_failed": {
-        "help": f"try failed images again: those of these kinds ({', '.join(FAILURES)}), or, with "
-        "none named, all but unreadable and too_large",
-        "metavar": "KIND",
+        "help": f"caption failed images again: those with these statuses ({', '.join(FAILURES)}), "
+        "or, if none is named, all but unreadable and too_large",
+        "metavar": "STATUS",
         "nargs": "*",
     },
     "prune": {
@@ -54,11 +54,11 @@ FLAGS: dict[str, dict[str, Any]] = {  # of the fields of JobConfig
         "action": "store_true",
     },
     "any_extension": {
-        "help": "take every file and object for an image, whatever its extension",
+        "help": "count every file and object as an image, whatever its extension",
         "action": "store_true",
     },
 }
-OUT_HELP = "folder of the caption table and its runs: a path, or a URL as s3://bucket/prefix"
+OUT_HELP = "folder of the caption table and its runs: a path, or a URL such as s3://bucket/prefix"
 
 
 def add_run(commands: "Commands") -> None:
@@ -67,8 +67,8 @@ def add_run(commands: "Commands") -> None:
         "run",
         help="caption the new and changed images of a source",
         description="Caption the images of SOURCE that have no row yet in the table in OUT, or "
-        "have changed since. Interrupted at any moment, the same command goes on.",
-        argument_default=argparse.SUPPRESS,  # only what is given wins over the job file
+        "have changed since. The same command continues an interrupted run.",
+        argument_default=argparse.SUPPRESS,  # only what is given overrides the job file
     )
     _add_job_options(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
@@ -86,7 +86,7 @@ def add_plan(commands: "Commands") -> None:
     )
     _add_job_options(parser)
     add = parser.add_argument
-    add("--sample", metavar="N", type=int, default=64, help="images to time; 0: no estimate (64)")
+    add("--sample", metavar="N", type=int, default=64, help="images to time; 0 for none (64)")
     add("--json", action="store_true", default=False, help="print a JSON object")
     parser.set_defaults(command=_plan)
 
@@ -109,7 +109,7 @@ def _config(options: dict[str, object]) -> JobConfig:
     kinds = options.get("retry_failed")
     others = [kind for kind in kinds if kind not in FAILURES] if isinstance(kinds, list) else []
     if others and "source" not in options:
-        raise UsageError(f"--retry-failed takes {others[0]} for a status: give SOURCE before it")
+        raise UsageError(f"--retry-failed: {others[0]} is not a status; put SOURCE before it")
     return load_config(options, job_file if isinstance(job_file, Path) else None)
 
 
@@ -122,7 +122,7 @@ def _run(options: dict[str, object]) -> int:
         report = run_job(config)
     except Interrupted as stop:
         report = stop.report
-        print("captioner: interrupted; the same command goes on from here", file=sys.stderr)
+        print("captioner: interrupted; the same command continues from here", file=sys.stderr)
     if not config.quiet:
         print(summary(report))
     return report.exit_code
@@ -134,7 +134,7 @@ def _plan(options: dict[str, object]) -> int:
 
     sample, as_json = options.pop("sample"), options.pop("json")
     if not isinstance(sample, int) or sample < 0:
-        raise UsageError(f"sample must be a whole number from 0, not {sample}")
+        raise UsageError(f"sample must be 0 or a whole number above it, not {sample}")
     preview = preview_job(_config(options), sample)
     print(preview.to_json() if as_json else preview_text(preview))
     return ExitCode.DONE

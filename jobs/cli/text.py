@@ -124,7 +124,7 @@ def preview_text(preview: "Preview") -> str:
         "others": in_brackets(others).strip(" ()") or "none",
         "partitions": f"{preview.partitions:,}",
         **(_estimate_lines(preview.estimate) if preview.estimate else {}),
-        **({"time": f"not known: {preview.problem}"} if preview.problem else {}),
+        **({"time": f"unknown: {preview.problem}"} if preview.problem else {}),
         "table": preview.table,
     }
     return aligned(lines)
@@ -133,7 +133,7 @@ def preview_text(preview: "Preview") -> str:
 def _estimate_lines(estimate: "Estimate") -> dict[str, str]:
     speed = f"{estimate.images_per_second:,.1f} images/s with {estimate.workers:,} workers"
     return {
-        "time": f"about {_duration(estimate.seconds)} ({speed}, by {estimate.images} images)",
+        "time": f"about {_duration(estimate.seconds)} ({speed}, timed on {estimate.images} images)",
         "limit": f"{estimate.limit} ({_per_image(estimate.stages)})",
         "size": f"about {tqdm.format_sizeof(estimate.table_bytes, 'B')}",
     }

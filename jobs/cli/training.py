@@ -1,4 +1,4 @@
-"""The commands `captioner train` and `captioner evaluate`: flags and recipes to a TrainConfig."""
+"""The commands `captioner train` and `captioner evaluate`."""
 
 import argparse
 import json
@@ -26,11 +26,11 @@ def add_train(commands: "Commands") -> None:
         help="train a captioner on captioned images",
         description="Train a captioner: the decoder on frozen features, then encoder and decoder, "
         "then both on the reward of captions that they sample. "
-        "Interrupted, the same command goes on after the last complete epoch.",
-        argument_default=argparse.SUPPRESS,  # only what is given wins over the recipe
+        "The same command continues an interrupted training after its last complete epoch.",
+        argument_default=argparse.SUPPRESS,  # only what is given overrides the recipe
     )
     add = parser.add_argument
-    add("--images", metavar="DIR_OR_TAR", nargs="+", help="images; several with their captions")
+    add("--images", metavar="DIR_OR_TAR", nargs="+", help="images to train on")
     add("--captions", metavar="FILE", nargs="+", help=CAPTION_FORMATS)
     add("--val-images", metavar="DIR_OR_TAR", nargs="+", help="images to choose the best epoch by")
     add("--val-captions", metavar="FILE", nargs="+", help="their captions")
@@ -38,21 +38,21 @@ def add_train(commands: "Commands") -> None:
     add("--val-split", help="split of a Karpathy file to choose by, such as val")
     add("--out", metavar="DIR", help="model directory to write")
     add("--config", metavar="RECIPE", dest="recipe", help="TOML file, coco or flickr8k; flags win")
-    add("--start", metavar="MODEL", nargs="+", help="model to go on from; of several, the mean")
-    add("--teachers", metavar="MODEL", nargs="+", help="models whose predictions are learned too")
+    add("--start", metavar="MODEL", nargs="+", help="model to continue from, or several to average")
+    add("--teachers", metavar="MODEL", nargs="+", help="models to learn from, too")
     add("--encoder", metavar="NAME", help="torchvision CNN (efficientnet_lite0)")
     add("--encoder-weights", metavar="WEIGHTS", help="DEFAULT (torchvision's), or a file")
     add("--decoder-epochs", metavar="N", type=int, help="epochs of the decoder alone (8)")
     add("--finetune-epochs", metavar="N", type=int, help="epochs of encoder and decoder (8)")
     add("--self-critical-epochs", metavar="N", type=int, help="epochs with rewards (0)")
-    add("--batch-size", metavar="N", type=int, help="images a step, with all their captions (32)")
+    add("--batch-size", metavar="N", type=int, help="images in a step, with all captions (32)")
     add("--device", choices=DEVICES, help="where to train (auto)")
-    add("--seed", metavar="N", type=int, help="of all that is random (1)")
+    add("--seed", metavar="N", type=int, help="seed of everything random (1)")
     parser.set_defaults(command=_train)
 
 
 def find_recipe(name_or_path: str) -> Path:
-    """A recipe of the package by its name, or any file."""
+    """Return the path of a recipe of the package, by its name, or of any file."""
     bundled = RECIPES / f"{name_or_path}.toml"
     return bundled if bundled.is_file() else Path(name_or_path)
 
@@ -86,12 +86,10 @@ def add_evaluate(commands: "Commands") -> None:
     add("--split", help="split of a Karpathy file, such as test")
     add("--checkpoint", default="flickr8k", metavar="NAME", help="bundled model or directory")
     add("--beam-size", default=3, metavar="N", type=_positive, help="beams of the search (3)")
-    add("--batch-size", default=32, metavar="N", type=_positive, help="images at once (32)")
+    add("--batch-size", default=32, metavar="N", type=_positive, help="images per pass (32)")
     add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
     add("--json", action="store_true", help="print a JSON object")
-    add(
-        "--plots", metavar="DIR", type=Path, help="draw there how far the confidence can be trusted"
-    )
+    add("--plots", metavar="DIR", type=Path, help="draw reliability diagrams into this folder")
     parser.set_defaults(command=_evaluate)
 
 
@@ -119,8 +117,7 @@ def _evaluate(options: dict[str, Any]) -> int:
     )
     if options["plots"] and captioner.calibration is None:
         raise CaptionerError(
-            f"{options['checkpoint']} has no calibration, so there is nothing to draw: "
-            "leave --plots out"
+            f"{options['checkpoint']} has no calibration, so there is nothing to draw: omit --plots"
         )
     result = evaluate(captioner, split, options["batch_size"])
     print(json.dumps(result.to_dict(), indent=2) if options["json"] else result)

@@ -1,1 +1,1 @@
-"""The work of a run on Dask."""
+"""The execution of a run on Dask."""

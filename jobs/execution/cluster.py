@@ -24,8 +24,8 @@ HOST = "127.0.0.1"
 
 # The driver tells dead workers from slow ones (driver.py), so the scheduler must not retry a task
 # elsewhere. Workers hold no data, so there is nothing to spill, and a paused worker would only
-# stall; one that takes all memory dies. By default, a worker that is not back 15 s after it died
-# would be given up, though it may only have died once more.
+# stall; one that takes all memory dies. By default, Dask gives up a worker that is not back 15 s
+# after it died, though it may only have died again.
 _DASK = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.deploy.lost-worker-timeout": "1000 days",
@@ -38,10 +38,7 @@ _DASK = {
 
 @contextmanager
 def connect(config: JobConfig, partitions: int) -> Iterator[Client]:
-    """Yield a client of the job's workers once there is at least one.
-
-    TemporaryError if the scheduler cannot be reached, or no worker starts.
-    """
+    """Yield a client of the job's workers once one has started; TemporaryError if none does."""
     with (
         silence_logging_cmgr(logging.CRITICAL),
         _scheduler(config.scheduler) if config.scheduler else _local(config, partitions) as client,
@@ -98,10 +95,10 @@ def _local_cluster(config: JobConfig, partitions: int, folder: str) -> SpecClust
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Hide Ctrl-C from the processes that threads started here will start; the driver stops them.
+    """Keep Ctrl-C from processes started in this context, which the driver stops itself.
 
-    They inherit the signal mask. A Ctrl-C in the meantime reaches the driver afterwards. The
-    resource tracker of multiprocessing must run before: its start unblocks the signal.
+    They inherit the signal mask; a Ctrl-C meanwhile reaches the driver afterwards. The resource
+    tracker of multiprocessing must run before, because its start unblocks the signal.
     """
     resource_tracker.ensure_running()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -1,9 +1,8 @@
-"""The work of a run on Dask: few tasks in flight, and nothing lost when one fails.
+"""The driver of a run: it keeps few tasks in flight, and loses nothing when one fails.
 
-A task that fails is submitted again, then split, down to the single image that is at fault; that
-one gets a row which says so. A partition whose worker died is split at once. Dask blames all tasks
-that a dead worker had been given; the markers (worker.py) say which of them it was working on.
-Dask's own retries are not used, because they cannot isolate an image.
+A failed task is submitted again, then split until the image at fault stands alone; its row says so.
+Dask blames every task that a dead worker had been given; the markers (worker.py) say which one was
+running. Dask's own retries are not used, because they cannot isolate an image.
 """
 
 from collections import deque
@@ -38,7 +37,7 @@ Samples = Callable[[int], list[pa.Table]]  # the images that each of n workers t
 
 
 def caption_plan(config: JobConfig, settings: WorkerSettings, recorder: Recorder) -> None:
-    """Caption all images of the plan. JobError for a fault that every image would meet."""
+    """Caption all images of the plan; raise JobError for a fault that would hit every image."""
     plan = recorder.plan
     tasks = tasks_of(plan, recorder.writer.run, settings)
     with recorder.progress(config.quiet), connect(config, len(plan.partition_sizes)) as client:
@@ -48,26 +47,23 @@ def caption_plan(config: JobConfig, settings: WorkerSettings, recorder: Recorder
 def time_samples(
     config: JobConfig, settings: WorkerSettings, partitions: int, samples: Samples
 ) -> tuple[list[SampleTimes], int]:
-    """Time one of `samples(workers)` on each worker of a job; return the times and `workers`.
-
-    JobError if an image kills its worker.
-    """
+    """Time `samples(workers)`, one per worker; return times, workers. JobError if a worker dies."""
     with connect(config, partitions) as client:
         workers = len(client.nthreads())
         futures = [client.submit(time_sample, settings, s, pure=False) for s in samples(workers)]
         try:
             return client.gather(futures), workers
         except KilledWorker as error:
-            raise JobError("one of the images that were to be timed killed its process") from error
+            raise JobError("one of the sample images killed its process") from error
 
 
 class _Driver:
-    """Keeps the workers busy until no task is left."""
+    """The loop that keeps the workers busy until no task is left."""
 
     def __init__(self, client: Client, tasks: Iterator[Task], recorder: Recorder) -> None:
         self.client = client
-        self.tasks = tasks  # not begun
-        self.waiting: deque[Task] = deque()  # to run before new ones
+        self.tasks = tasks  # not submitted yet
+        self.waiting: deque[Task] = deque()  # to submit before those
         self.running: dict[str, Task] = {}  # by key
         self.completed = as_completed(loop=client.loop)
         self.recorder, self.writer = recorder, recorder.writer
@@ -120,7 +116,7 @@ class _Driver:
         if self.writer.storage.exists(task.run.started_marker(task.key)):
             return self._settle_failure(task, DIED, died=True)
         if task.submissions >= MAX_SUBMISSIONS:
-            raise JobError(f"the workers die before they begin part {task.name}")
+            raise JobError(f"the workers keep dying before they begin part {task.name}")
         return [resubmitted(task)]
 
     def _settle_failure(self, task: Task, error: str, *, died: bool) -> list[Task]:
@@ -141,6 +137,6 @@ class _Driver:
         crashed = self.recorder.statuses[Status.CRASHED]
         if crashed == self.recorder.images >= CRASHES_TO_GIVE_UP:
             self.writer.parts.end()
-            self.writer.remove_parts()  # none is of an image that was at fault itself
+            self.writer.remove_parts()  # no image was at fault itself
             self.recorder.discard_counts()
             raise JobError(f"{crashed} images failed one by one, and none succeeded: {reason}")

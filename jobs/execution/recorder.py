@@ -24,7 +24,7 @@ EVENTS_SECONDS = 60.0  # between uploads of the events: a store cannot append to
 
 @dataclass
 class Recorder:
-    """The counts of one run, as JobReport explains them, and its events."""
+    """The counts of one run, with the names that JobReport has, and its events."""
 
     writer: Writer
     source: str

@@ -1,4 +1,4 @@
-"""What a worker process keeps from one task of a run to the next."""
+"""The state that a worker process keeps from one task of a run to the next."""
 
 import threading
 from functools import cached_property
@@ -16,7 +16,7 @@ ONE_AT_A_TIME = threading.Lock()  # held by whoever uses the state
 
 
 class RunState:
-    """The storage options of a run, which hold for the process, its captioner and its index."""
+    """The captioner and the index of a run in this process, and its storage options."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         configure(settings.storage_options)
@@ -25,7 +25,7 @@ class RunState:
 
     @cached_property
     def captioner(self) -> "Captioner":
-        """The model, loaded once. CaptionerError if it cannot be loaded."""
+        """The captioner, loaded on first use; CaptionerError if that fails."""
         return load_captioner(self._settings)
 
     def known_captions(self, run: RunFolder) -> KnownCaptions:
@@ -47,7 +47,7 @@ def state_of(run_id: str, settings: WorkerSettings) -> RunState:
 
 
 def load_captioner(settings: WorkerSettings) -> "Captioner":
-    """Load the captioner of a job, and torch with it."""
+    """Load the captioner of a job; this imports torch."""
     from captioner.allocator import keep_freed_memory
     from captioner.captioner import Captioner
 

@@ -21,7 +21,7 @@ from captioner.schemas.image_record import passthrough_of, records_of
 
 @dataclass(frozen=True)
 class SampleTimes:
-    """The seconds that some images took one worker: in all, and by stage, over its `readers`.
+    """The seconds that a worker took for images, in total and by stage (over `readers` threads).
 
     In a Parquet file their rows take `row_bytes`, and everything else `file_bytes`.
     """
@@ -35,9 +35,9 @@ class SampleTimes:
 
 
 def time_sample(settings: WorkerSettings, plan: pa.Table) -> SampleTimes:
-    """Caption images without committing them, and return what they took once the model is warm.
+    """Caption images without committing them; return the times, taken once the model is warm.
 
-    CaptionerError if the captioner cannot be loaded, JobError if an image breaks it.
+    Raise CaptionerError if the captioner cannot be loaded, JobError if an image breaks it.
     """
     name = f"sample-{secrets.token_hex(2)}"  # a run of its own, which loads the model as it is now
     with ONE_AT_A_TIME:
@@ -46,8 +46,8 @@ def time_sample(settings: WorkerSettings, plan: pa.Table) -> SampleTimes:
             return _sample_times(PartitionCaptioner(captioner, settings, name), plan)
         except Exception as error:  # noqa: BLE001 (the boundary)
             (reason,) = traceback.format_exception_only(error)[-1:]
-    # Raised here because within the handler it would carry along the error, which may not pickle.
-    raise JobError(f"an image that was to be timed failed: {without_secrets(reason.strip())}")
+    # Not raised in the handler, which would attach the original error: that may not pickle.
+    raise JobError(f"a sample image failed: {without_secrets(reason.strip())}")
 
 
 def _sample_times(partitions: PartitionCaptioner, plan: pa.Table) -> SampleTimes:

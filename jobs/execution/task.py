@@ -10,7 +10,7 @@ from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.commits.commit import parts_of
 from captioner.jobs.table.layout import RunFolder
 
-PARTS = 8  # that a failed partition is split into; three rounds find one image of 500
+PARTS = 8  # subsets that a failed partition is split into; three rounds isolate one image of 500
 DIED = "the process that opened it died"
 MAX_FAILURES = 2  # of a partition, and of one image whose process died
 
@@ -19,10 +19,9 @@ MAX_FAILURES = 2  # of a partition, and of one image whose process died
 class Task:
     """Rows `start` to `stop` of a partition of `size` rows.
 
-    `submissions` counts all of them but the first; `failures` only those that failed by the task's
-    own fault. With a `crash_reason`, the images are not opened again: they get rows with the status
-    crashed and the reason as error. The rows of a task that `replaces` others go into the table
-    when the run ends.
+    `submissions` counts all but the first, `failures` those that failed by the task's own fault.
+    With a `crash_reason`, the images are not opened again: they get rows with the status crashed
+    and this error. The rows of a task that `replaces` others go into the table when the run ends.
     """
 
     run: RunFolder
@@ -42,7 +41,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The name of its part: the partition, and the rows unless they are all of it."""
+        """The name of its part: the number of the partition and, for a subset, its rows."""
         rows = "" if self.images == self.size else f"-{self.start:06d}-{self.stop:06d}"
         return f"{self.partition:06d}{rows}"
 
@@ -53,7 +52,7 @@ class Task:
 
     @property
     def key(self) -> str:
-        """A key that no other submission has: to a scheduler, tasks with one key are the same."""
+        """A key for this submission alone: to Dask, tasks with the same key are the same."""
         return f"caption-{self.run.run_id}-{self.name}-{self.submissions}"
 
 
@@ -61,11 +60,9 @@ class Task:
 class PartitionResult:
     """The counts of a committed task (rows by status, to review; seconds by stage), or an error.
 
-    `reused` captions are those of identical images; `new_digits` are of the hashes of the others
-    (see `first_digits` in hash_index.py).
-
-    `died`: a process died of this very submission. `fatal`: no other task would fare better, so the
-    job ends with this code.
+    `reused` captions were taken from identical images; `new_digits` are the `first_digits`
+    (hash_index.py) of the hashes of all others. `died` says that this submission killed its
+    process; `fatal`, that every task would fail, so that the job ends with this code.
     """
 
     name: str
@@ -97,10 +94,10 @@ def resubmitted(task: Task) -> Task:
 
 
 def after_failure(task: Task, error: str, *, died: bool) -> list[Task]:
-    """Return the tasks to run after a failure by the task's own fault: the same, or its parts.
+    """Return the tasks to run after a failure by the task's own fault: the same, or its subsets.
 
     A partition whose worker died is split at once. A single image that fails again gets a
-    crash_reason. Nothing is left to run if even that cannot be recorded.
+    crash_reason; if even that cannot be recorded, nothing is left to run.
     """
     failures = task.failures + 1
     if failures < MAX_FAILURES and not (died and task.images > 1):

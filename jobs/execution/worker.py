@@ -1,8 +1,4 @@
-"""One task on a worker: caption the images of a partition and commit their rows.
-
-torch is imported with the first task, so that the driver, which only names `caption_partition`,
-does without.
-"""
+"""One task on a worker: caption and commit. The first one imports torch; the driver never does."""
 
 import traceback
 from collections import Counter
@@ -26,9 +22,9 @@ from captioner.schemas.image_record import REPLACES, passthrough_of, records_of
 
 
 def caption_partition(task: Task) -> PartitionResult:
-    """Caption the images of a task and commit their rows; every failure comes back as a result.
+    """Caption the images of a task and commit their rows; return failures as results, too.
 
-    A process runs one task at a time. A marker file exists meanwhile: when the process dies, the
+    A process runs one task at a time. A marker file exists meanwhile: if the process dies, the
     marker stays and says which task killed it.
     """
     with ONE_AT_A_TIME:
@@ -50,7 +46,7 @@ def caption_partition(task: Task) -> PartitionResult:
 
 
 def committed_result(task: Task) -> PartitionResult | None:
-    """Return the result of a task whose part has been committed already; None if it has not."""
+    """Return the result of a task if its part has been committed already, else None."""
     storage = task.run.storage
     if not storage.exists(task.part):
         return None

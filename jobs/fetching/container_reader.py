@@ -1,7 +1,7 @@
 """The bytes of images: files are fetched one by one, members of containers read in order.
 
-A container is opened once a partition and read from the first of its images to the last, by a
-thread of its own, while other threads decode what it has read.
+A container is opened once per partition and read in order by a thread of its own, while other
+threads decode what it has read.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +20,13 @@ from captioner.jobs.storage.file_types import is_parquet
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import ImageRecord, Member
 
-AHEAD = 8  # members read and not yet taken, at most
+AHEAD = 8  # members that are read and wait to be taken, at most
 
 
 class ImageReader:
-    """The bytes of the images of a partition; a context manager. `read` is thread-safe.
+    """The bytes of a partition's images, as a context manager; `read` is thread-safe.
 
-    Each image can be read once. Ask for them in order: a member is not read before all but AHEAD of
-    the members before it have been taken.
+    Read each image once, in order: at most AHEAD members are read before they are asked for.
     """
 
     def __init__(self, records: Sequence[ImageRecord], max_bytes: int) -> None:
@@ -69,7 +68,7 @@ class ImageReader:
 
 
 class _Container:
-    """The container that is open at the moment: that of the last member read."""
+    """The open container, which is that of the last member read."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -92,7 +91,7 @@ class _Container:
         try:
             return _open(container, version, self._max_bytes, self._file)
         except FetchError as error:
-            return partial(_raise, error)  # once opened in vain, it fails for each of its members
+            return partial(_raise, error)  # then each of its members fails
 
 
 def _open(
@@ -100,7 +99,7 @@ def _open(
 ) -> Callable[[Member], bytes]:
     """Open a container and return a function that reads its members.
 
-    FetchError if it has changed since it was listed: its members would be the wrong images.
+    Raise FetchError if it has changed since it was listed: its members may be other images.
     """
     if container_version(container) != version:
         reason = f"{container} has changed since it was listed: run again"
@@ -117,7 +116,7 @@ def _read(file: IO[bytes], max_bytes: int, member: Member) -> bytes:
     as_fetch_error(lambda: file.seek(member.offset))
     data = as_fetch_error(lambda: file.read(member.size))
     if len(data) < member.size:
-        raise FetchError(Status.UNREADABLE, "its container ends within it")
+        raise FetchError(Status.UNREADABLE, "the container ends within this image")
     return data
 
 

@@ -19,9 +19,8 @@ def fetch(uri: str, max_bytes: int) -> bytes:
     """Return the bytes at a local path or at any URL that fsspec opens.
 
     Raise FetchError with a status: not_found, denied, timeout, too_large (more than `max_bytes`) or
-    fetch_failed. Transient failures of a remote store are retried for at most FETCH_SECONDS. A
-    silent connection is given up sooner: HTTP after HTTP_READ_SECONDS (filesystems.py), S3 after
-    the 15 s of s3fs, other stores after the timeout of their package.
+    fetch_failed. Transient failures of a remote store are retried for at most FETCH_SECONDS; a
+    silent connection is given up after HTTP_READ_SECONDS, in S3 after the 15 s of s3fs.
     """
     if is_local(uri):
         return _fetch_local(local_path(uri), max_bytes)
@@ -39,7 +38,7 @@ def too_large(max_bytes: int) -> FetchError:
 def _fetch_local(path: str, max_bytes: int) -> bytes:
     try:
         status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block forever
             raise FetchError(Status.FETCH_FAILED, "not a regular file")
         if status.st_size > max_bytes:
             raise too_large(max_bytes)
@@ -69,7 +68,7 @@ def _read_file(fs: Any, path: str, size: int) -> bytes:
 
 
 async def _read_async(fs: Any, path: str, size: int) -> bytes:
-    """Read by one request if the store gives a stream, for which no size is needed in advance."""
+    """Read with one request if the store can stream, which needs no size in advance."""
     try:
         file = await fs.open_async(path, "rb", size=size)
     except NotImplementedError:

@@ -1,4 +1,4 @@
-"""The images in the rows of a Parquet file -> their bytes."""
+"""The bytes of images in the rows of a Parquet file."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -70,7 +70,7 @@ class _Rows:
         try:
             values = next(self.batches).column(self.image)
         except Exception:
-            self.group = -1  # an iterator that has failed gives no more rows
+            self.group = -1  # a failed iterator gives no more rows
             raise
         self.first += len(self.values)
         self.values = values if self.leaf == self.image else pc.struct_field(values, "bytes")

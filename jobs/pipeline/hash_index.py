@@ -1,9 +1,9 @@
-"""Which file of the table has a caption of an image with this SHA-256: an index for one run.
+"""An index for one run: from an image's SHA-256 to a file of the table that has its caption.
 
-It holds the first 8 bytes of each hash, the prefix, and takes 12 bytes a caption. The driver writes
-it to the scratch folder of the run: first the table's hashes as sorted chunks, then a log of the
-hashes of each committed part, which becomes a chunk when it is long enough. Workers map the chunks
-into memory and read on in the log, so they list no folder and their memory is bounded.
+It holds the first 8 bytes of each hash, the prefix, and takes 12 bytes per caption. The driver
+writes it to the scratch folder of the run: first the table's hashes as sorted chunks, then a log of
+the hashes of each committed part, which becomes a chunk once it is long enough. Workers map the
+chunks into memory and follow the log, so they list no folder and their memory is bounded.
 
 On a store there is no log: a worker copies the table's chunks and adds what it commits itself.
 """
@@ -24,7 +24,7 @@ from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.read import column_batches, opened_files
 from captioner.schemas.caption_table import Status
 
-CHUNK = 4_000_000  # hashes, sorted in memory at once; to search one more chunk takes 2 us
+CHUNK = 4_000_000  # hashes, sorted in memory at once; each chunk adds 2 us to a search
 RECENT = 100_000  # hashes in a worker's dictionary, which takes about 10 MB
 HASH_DIGITS, PREFIX_DIGITS = 64, 16  # hexadecimal
 _COLUMNS = ("image_sha256", "status", "captioner")
@@ -46,7 +46,7 @@ class SortedHashes(NamedTuple):
 
 
 class HashLog:
-    """The driver's log, in which workers read what the others have committed."""
+    """The driver's log, from which workers learn what the others have committed."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
@@ -76,10 +76,7 @@ class HashIndex:
         self._logged = SortedHashes(np.empty(0, np.uint64), np.empty(0, np.int32))
 
     def refresh(self) -> None:
-        """Read what has been committed since the last call.
-
-        What cannot be read is left to the next call: without it, images are only captioned twice.
-        """
+        """Read what was committed since the last call, and leave what fails to the next one."""
         with suppress(OSError, ValueError):
             folder = self._folder.path()
             while _file(folder, len(self._chunks), "prefixes").exists():
@@ -146,10 +143,10 @@ class _IndexFolder:
 
 
 def index_table(run: RunFolder, captioner: str, folder: Path) -> None:
-    """Index the captions by this captioner that the table has.
+    """Index the captions of the table that are by this captioner; UsageError for a foreign file.
 
-    The index is made in `folder`, which is the scratch folder of the run unless that is on a store;
-    then workers get a copy. UsageError for a file that does not belong to a caption table.
+    The index is made in `folder`: the scratch folder of the run or, if that is on a store, a local
+    one of which workers get a copy.
     """
     known = folder / run.known.name
     known.mkdir(exist_ok=True)
@@ -164,7 +161,7 @@ def index_table(run: RunFolder, captioner: str, folder: Path) -> None:
 
 
 def first_digits(hashes: Sequence[str]) -> str:
-    """Join the first 16 digits of each hash: this is how results and the log carry hashes."""
+    """Join the first 16 digits of each hash, as results and the log carry them."""
     return "".join(sha256[:PREFIX_DIGITS] for sha256 in hashes)
 
 
@@ -186,7 +183,7 @@ def prefixes_of(digits: str) -> Prefixes:
 
 
 class _ChunkWriter:
-    """Writes chunks of the index, after those that are in the folder."""
+    """A writer of chunks of the index, after those that are in the folder."""
 
     def __init__(self, run: RunFolder, folder: Path) -> None:
         self._run, self.folder = run, folder
@@ -239,7 +236,7 @@ def _file(known: Path, chunk: int, what: str) -> Path:
 
 
 def _log(known: Path, chunk: int) -> Path:
-    """Return the log of what is to become that chunk."""
+    """Return the log that will become that chunk."""
     return known / f"{chunk:06d}.log"
 
 

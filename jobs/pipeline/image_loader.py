@@ -20,10 +20,10 @@ FindCaption = Callable[[str], Values | None]  # by SHA-256: CONTENT_COLUMNS of a
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image with one of three things: `decoded` pixels, the `values` of its row, or neither.
+    """An image with its `decoded` pixels, with the `values` of its row, or with neither.
 
-    The values are those of a failure, or of the caption that identical bytes have already. An image
-    with neither is identical to one of the same partition, and takes its values.
+    The values are those of a failure, or of a caption of identical bytes. An image with neither
+    takes the values of an identical image in the same partition.
     """
 
     record: ImageRecord
@@ -34,7 +34,7 @@ class LoadedImage:
 
 @dataclass
 class ImageLoader:
-    """Fetches, hashes and decodes the images of one partition. `load` is thread-safe."""
+    """A loader of the images of one partition; `load` is thread-safe."""
 
     records: Sequence[ImageRecord]
     reader: ImageReader
@@ -46,8 +46,8 @@ class ImageLoader:
     def load(self, number: int) -> LoadedImage:
         """Fetch an image and, unless its bytes are known, decode it to size x size pixels.
 
-        Whatever is wrong with it becomes the values of a failure. The time of decoding is that of
-        the processor, because the threads wait for cores.
+        An error becomes the values of a failure. Decoding counts CPU time: the threads wait for
+        cores.
         """
         record = self.records[number]
         sha256 = None
@@ -70,5 +70,5 @@ class ImageLoader:
 
 
 def failure(status: Status, error: str) -> Values:
-    """Return the values of an image without a caption; UTF-8 can encode the error."""
+    """Return the values of an image without a caption, with an error that UTF-8 can encode."""
     return {"status": status, "error": error.encode(errors="backslashreplace").decode()}

@@ -1,8 +1,7 @@
-"""Identical bytes are captioned once: an image takes the caption that its content already has.
+"""Known captions: identical bytes are captioned once.
 
-The index (hash_index.py) says which file may have it. A caption is taken only from a row with the
-whole hash and the same captioner; if the file is gone or has changed, the image is captioned. Two
-workers that meet the same bytes at the same moment both caption them.
+A caption is taken only from a row with the whole hash and the same captioner. If the file that the
+index (hash_index.py) names is gone or has changed, the image is captioned.
 """
 
 import threading
@@ -46,7 +45,7 @@ class KnownCaptions:
         self._index.add(part, digits)
 
     def find(self, sha256: str) -> Values | None:
-        """Return CONTENT_COLUMNS of a row with this hash; None if there is none."""
+        """Return CONTENT_COLUMNS of a row with this hash; None if there is no such row."""
         for path in self._index.files_of(sha256):
             with self._reading:
                 if (row := self._in_pages(sha256)) or (row := self._in_file(path, sha256)):

@@ -28,7 +28,7 @@ BATCHES_AHEAD = 2  # decoded and waiting, at most
 
 @dataclass(frozen=True)
 class PartitionCaptioner:
-    """Captions partitions with one captioner, for one run."""
+    """The captioner at work on the partitions of one run."""
 
     captioner: "Captioner"
     settings: WorkerSettings
@@ -46,12 +46,12 @@ class PartitionCaptioner:
         return list(rows), new
 
     def crashed_rows(self, records: Sequence[ImageRecord], reason: str) -> list[CaptionRow]:
-        """Return rows for images that must not be opened again; their error is the reason."""
+        """Return rows for images that must not be opened again, with `reason` as their error."""
         values, now = failure(Status.CRASHED, reason), datetime.now(UTC)
         return [self._row(LoadedImage(record), values, now) for record in records]
 
     def file_metadata(self) -> dict[bytes, bytes]:
-        """Return what a file with these rows says about their origin."""
+        """Return the metadata of a file with these rows."""
         threshold = self.settings.threshold
         captioners = {self.captioner.identity: self.captioner.settings}
         return file_metadata(captioners, asdict(threshold) if threshold else None)
@@ -59,7 +59,7 @@ class PartitionCaptioner:
     def _captioned(
         self, records: Sequence[ImageRecord], times: StageTimes
     ) -> tuple[list[LoadedImage], list[str]]:
-        """Return the images, all but copies with their values, and the hashes of new captions."""
+        """Return the images, with values unless they are copies, and the hashes of new captions."""
         size, images, new = self.settings.batch_size, list[LoadedImage](), list[str]()
         with (
             ImageReader(records, self.settings.max_bytes) as reader,
@@ -76,7 +76,7 @@ class PartitionCaptioner:
     def _caption_batch(
         self, batch: Sequence[LoadedImage], times: StageTimes
     ) -> Iterator[LoadedImage]:
-        """Yield the same images, the decoded ones with the values of their captions instead."""
+        """Yield the images of a batch, with captions in exchange for decoded pixels."""
         captions: Iterator[Caption] = iter(())
         if pixels := [image.decoded.pixels for image in batch if image.decoded]:
             with times.measure("encode"):
@@ -104,10 +104,7 @@ class PartitionCaptioner:
 
 
 def reader_count() -> int:
-    """Return the number of threads that fetch and decode: one for each core of this process.
-
-    The cluster announces the cores in the variable that torch reads.
-    """
+    """Return how many threads fetch and decode: one for each core, as the cluster counts them."""
     return max(MIN_READERS, int(os.environ.get("OMP_NUM_THREADS", "0")))
 
 
@@ -125,7 +122,7 @@ def _batches(images: Iterable[LoadedImage], size: int) -> Iterator[list[LoadedIm
 
 
 def _caption_values(image: DecodedImage, caption: "Caption") -> dict[str, Any]:
-    """Return the values as the table has them: its confidence is a float32."""
+    """Return the values of a caption; the confidence is rounded to float32, as in the table."""
     confidence = caption.confidence
     others = caption.alternatives
     return {

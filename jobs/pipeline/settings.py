@@ -14,10 +14,9 @@ from captioner.search_options import SearchOptions
 
 
 def choose_threshold(config: JobConfig) -> Threshold | None:
-    """Return the job's threshold, given or found in the calibration for its target precision.
+    """Return the job's threshold, given or found in the calibration, or None.
 
-    None if the job has neither. UsageError if the checkpoint has no calibration, or no threshold
-    for that precision.
+    Raise UsageError if the checkpoint has no calibration, or no threshold for the target precision.
     """
     try:
         if config.min_confidence is not None:
@@ -44,7 +43,7 @@ def _calibration(checkpoint: str | Path) -> Calibration:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker needs to know of a job; all fields but `threshold` are those of JobConfig."""
+    """The settings that workers need; all fields but `threshold` are those of JobConfig."""
 
     checkpoint: str
     device: str
@@ -56,7 +55,7 @@ class WorkerSettings:
 
 
 def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> WorkerSettings:
-    """Return what the workers of a job need to know."""
+    """Return the settings that the workers of a job need."""
     return WorkerSettings(
         checkpoint=str(config.checkpoint),
         device=config.device,

@@ -1,4 +1,4 @@
-"""How long each stage of a partition takes."""
+"""The time that each stage of a partition takes."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ class StageTimes:
 
     @contextmanager
     def measure(self, stage: str, clock: Callable[[], float] = time.perf_counter) -> Iterator[None]:
-        """Add what the body takes to a stage, also if it fails."""
+        """Add the time that the body takes to a stage, even if it fails."""
         start = clock()
         try:
             yield

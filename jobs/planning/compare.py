@@ -1,7 +1,7 @@
-"""Compare the listing with the table, in bounded memory: which images need a new row.
+"""Compare the listing with the table, in bounded memory: find the images that need a new row.
 
-Both are cut into buckets on disk, by a hash of the URI, and compared bucket by bucket: a Grace
-hash join (Kitsuregawa et al. 1983). Within a bucket the URIs themselves are compared.
+Both are cut into buckets on disk, by a hash of the URI, and compared bucket by bucket: a Grace hash
+join (Kitsuregawa et al. 1983).
 """
 
 from collections.abc import Callable, Iterator
@@ -33,9 +33,9 @@ class Counts:
     """The numbers of images by what a run does with them.
 
     Each `listed` image counts once. `new` ones have no row. Of those with a row, some have
-    `changed` since, some are redone because their row is `stale` or a failure to be `retried`, and
-    the others are `already_there`, `kept_stale` of them by another captioner. `vanished` images
-    have a row and are not listed.
+    `changed` since, some are redone because their row is `stale` or a failure to be `retried`; the
+    others are `already_there`, `kept_stale` of them with a row by another captioner. `vanished`
+    images have a row but are not listed.
     """
 
     listed: int = 0
@@ -49,7 +49,7 @@ class Counts:
     vanished: int = 0
 
     def add(self, other: "Counts") -> None:
-        """Add the counts of other images."""
+        """Add the counts for other images."""
         for field in fields(self):
             total = getattr(self, field.name) + getattr(other, field.name)
             setattr(self, field.name, total)
@@ -59,9 +59,8 @@ class Counts:
 class Compared:
     """The result for the images of one bucket.
 
-    `new` and `redo` are positions in the listing; `redo` adds the number of the file with the
-    outdated row. `vanished` are rows by their URI, `surplus` rows by their position, both with the
-    number of their file.
+    `new` and `redo` are positions in the listing; `redo`, `vanished` (rows by URI) and `surplus`
+    (rows by position) have the number of the file with the row.
     """
 
     counts: Counts

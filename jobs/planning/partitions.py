@@ -14,8 +14,8 @@ from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.read import rechunked
 from captioner.schemas.image_record import REPLACES
 
-MIN_PARTITIONS = 16  # if that leaves them
-MIN_ROWS = 64  # each
+MIN_PARTITIONS = 16  # for a small job, as long as each has MIN_ROWS
+MIN_ROWS = 64
 NEW, NO_WORK = -1, -2  # actions; to redo an image, the action is the number of its row's file
 Actions = npt.NDArray[np.int32]  # by position in the listing
 Listed: TypeAlias = pa.ipc.RecordBatchFileReader
@@ -24,12 +24,12 @@ COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
 def plan_file(folder: Path) -> Path:
-    """Return the plan in a folder."""
+    """Return the path of the plan in a folder."""
     return folder / PLAN
 
 
 def share_plan(run: RunFolder, folder: Path) -> None:
-    """Put the plan where workers of other machines read it."""
+    """Put the plan where all workers can read it, on other machines, too."""
     run.storage.put(plan_file(folder), run.scratch / PLAN)
 
 
@@ -41,10 +41,7 @@ def read_partition(folder: OutPath, partition: int) -> pa.Table:
 def write_partitions(
     path: Path, listing: Path, actions: Actions, files: Sequence[OutPath], size: int
 ) -> tuple[list[int], int]:
-    """Write the new images, then those to redo, both in the order of the listing.
-
-    Returns the sizes of the partitions, and the number of the first one to redo.
-    """
+    """Write the new images, then those to redo; return partition sizes and the first redone one."""
     sizes: list[int] = []
     with pa.OSFile(str(listing)) as spool:
         listed = pa.ipc.open_file(spool)
@@ -87,7 +84,7 @@ def _images_to_redo(
 
 
 def _partitions(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
-    """Cut the same rows into partitions of even size."""
+    """Cut rows into partitions of even size."""
     tables = (pa.Table.from_batches([batch]) for batch in batches)
     for table in rechunked(tables, MIN_PARTITIONS * size):
         even = -(-table.num_rows // MIN_PARTITIONS)

@@ -1,4 +1,4 @@
-"""Source minus table -> what a run has to do."""
+"""The plan of a run: the images of the source that need a new row in the table."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -38,7 +38,7 @@ class Plan:
     """The work of a run: the record batches of an Arrow file are its partitions.
 
     Those from number `first_redo` on hold images whose rows in the table will be replaced. `files`
-    are the table's. `surplus` are rows of images that have a later one: by file, their positions.
+    are the table's. `surplus` has the positions of superseded rows, by file.
     """
 
     files: Sequence[OutPath] = ()
@@ -55,16 +55,15 @@ class Plan:
 def make_plan(
     source: Source, out: OutFolder, folder: Path, partition_size: int, redo: Redo
 ) -> Plan:
-    """Write into `folder` what a run has to do: the images of the source that need a new row.
+    """Write a plan into `folder`: the images without a row, the changed ones, and what `redo` adds.
 
-    Those are the images without a row, those that have changed since, and what `redo` adds.
-    Partitions have at most `partition_size` images. Those of a small job, and the last ones of a
-    large job, have fewer, so that many workers are busy to the end. The same listing, table and
-    partition size give the same partitions.
+    Partitions have at most `partition_size` images, fewer in a small job and at the end of a large
+    one, so that many workers are busy to the end. The same listing, table and partition size give
+    the same partitions.
 
-    Memory does not grow with the number of images; the folder needs room for the listing twice
-    and for the table's keys. UsageError for a foreign file in the table, and for a column whose
-    type is not the table's.
+    Memory does not grow with the number of images; the folder needs room for two copies of the
+    listing, and for the table's keys. Raise UsageError for a foreign file in the table, and for a
+    column whose type differs from the table's.
     """
     files = out.table_files()
     rows = table_buckets(files, redo, folder / "rows.arrow")
@@ -87,7 +86,7 @@ def make_plan(
 
 
 def vanished_file(folder: Path) -> Path:
-    """Return the Arrow file of rows whose images are not listed: URIs, and numbers of files."""
+    """Return the path of an Arrow file of vanished rows: URIs, and numbers of files."""
     return folder / "vanished.arrow"
 
 
@@ -103,13 +102,13 @@ def _keep_listing(source: Source, types: Types, path: Path, folder: Path) -> Lis
 
 
 def _type(column: pa.Field, types: Types) -> pa.DataType:
-    """Return the table's type: its columns keep their types, or no tool can read them all."""
+    """Return the type of a listed column; a column has one type in all files of the table."""
     is_own = column.name not in (IMAGE_URI, IMAGE_VERSION, *PLAN_COLUMNS)
     return _plain(types.get(column.name, column.type)) if is_own else column.type
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type of a dictionary's values, which vary by file; and one type for text."""
+    """Return the type of a dictionary's values for a dictionary, and string for any text."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.string() if kind == pa.large_string() else kind
 
@@ -127,7 +126,7 @@ def _in_type(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
         return pa.nulls(len(column), kind)
     widens = pa.types.is_integer(column.type) and pa.types.is_floating(kind)
     if widens or _plain(column.type) == kind:
-        with suppress(pa.ArrowInvalid):  # a number that no fraction is exactly
+        with suppress(pa.ArrowInvalid):  # an integer that no float equals
             return column.cast(kind)
     raise UsageError(
         f"the column {name} is {column.type} in the source and {kind} in the table: "
@@ -143,7 +142,7 @@ def _record(compared: Compared, plan: Plan, actions: Actions) -> None:
 
 
 def check_listing_is_whole(source: Source, listed: int) -> None:
-    """Raise UsageError for a listing that must not prune: an empty or an incomplete one."""
+    """Raise UsageError if the listing is empty or incomplete, so that it must not prune."""
     if not listed:
         raise UsageError("cannot prune: the source lists no image at all; run without prune")
     if unread := source.skipped[UNREADABLE_FOLDERS]:
@@ -154,7 +153,7 @@ def check_listing_is_whole(source: Source, listed: int) -> None:
 
 
 def redo_of(config: JobConfig) -> Redo:
-    """Return which rows of unchanged images a job redoes; UsageError without its checkpoint."""
+    """Return which rows of unchanged images a job redoes; UsageError if it has no checkpoint."""
     try:
         directory = find_checkpoint(config.checkpoint)
     except CaptionerError as error:

@@ -1,4 +1,4 @@
-"""Files that hold many images: opening them, and their versions."""
+"""Containers, the files that hold many images: how to open them, and their versions."""
 
 import gzip
 import os
@@ -24,7 +24,7 @@ BUFFER = 1024 * 1024  # bytes, of a local one
 
 @contextmanager
 def open_container(container: str, read_ahead: int = READ_AHEAD) -> Iterator[IO[bytes]]:
-    """Open the file at a path or URL, to read ahead and to seek; FetchError if that fails."""
+    """Open the file at a path or URL, for reading and seeking; FetchError if that fails."""
     if is_local(container):
         with open(local_path(container), "rb", buffering=BUFFER) as file:  # noqa: PTH123
             yield file
@@ -48,7 +48,7 @@ def open_archive(archive: str) -> Iterator[IO[bytes]]:
 def open_parquet(
     file: str, buffer: int = 0, read_ahead: int = READ_AHEAD
 ) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; with a `buffer`, in bytes, columns are streamed, not read as a whole."""
+    """Open a Parquet file; with a `buffer` in bytes, columns are streamed, not read whole."""
     if is_local(file):
         with pq.ParquetFile(local_path(file), buffer_size=buffer) as opened:
             yield opened
@@ -61,11 +61,7 @@ def open_parquet(
 
 
 def container_version(container: str) -> str | None:
-    """Return a version that changes whenever the file does; FetchError if the file is gone.
-
-    Modification time and size of a local file; the ETag, or time and size, of a remote one; None
-    if the store reports neither.
-    """
+    """Return the ETag, or else time and size, None if unknown; FetchError if the file is gone."""
     return with_retries(container, partial(_version, container))
 
 
@@ -82,7 +78,7 @@ def _open_remote(container: str, read_ahead: int) -> IO[bytes]:
 
 
 def _gives_ranges(file: Any) -> bool:
-    """Return whether an HTTP server gives parts of a file, by asking for one."""
+    """Return whether an HTTP server answers range requests, by making one."""
     from fsspec.implementations.http import HTTPFile
 
     if not isinstance(file, HTTPFile):

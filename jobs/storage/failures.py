@@ -1,8 +1,7 @@
-"""What goes wrong in a store, judged in one place: the status of an image, or the error to raise.
+"""Failures of stores, judged in one place: the status of an image, or the error to raise.
 
-Stores raise errors of many packages. Whoever calls fsspec wraps the call, so that what reaches the
-rest of the house is an error of our own: StoreError where OUT lies, FetchError for an image,
-UsageError or TemporaryError for a source.
+All calls of fsspec are wrapped, so that callers see only errors of our own: StoreError where OUT
+lies, FetchError for an image, UsageError or TemporaryError for a source.
 """
 
 import errno
@@ -26,7 +25,7 @@ from captioner.schemas.caption_table import Status
 T = TypeVar("T")
 SHORTEST_SECRET = 5  # characters; shorter values of options are words such as "path"
 
-# Errors of packages that we do not depend on, and that are no OSErrors.
+# Errors of packages that we do not depend on; they are not OSErrors.
 _STATUS_BY_NAME = {
     "ReadTimeoutError": Status.TIMEOUT,
     "ConnectTimeoutError": Status.TIMEOUT,
@@ -37,7 +36,7 @@ _STATUS_BY_HTTP = {
     **dict.fromkeys((404, 410), Status.NOT_FOUND),
     **dict.fromkeys((401, 403, 407), Status.DENIED),
 }
-_TRANSIENT_HTTP = (408, 425, 429)  # of the HTTP statuses that blame the request
+_TRANSIENT_HTTP = (408, 425, 429)  # the only 4xx statuses that are worth another attempt
 _FINAL = (Status.NOT_FOUND, Status.DENIED)
 _DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, pa.ArrowException)
 _LOCAL_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
@@ -64,7 +63,7 @@ def may_pass(error: Exception) -> bool:
 
 
 def _http_status(error: Exception) -> int:
-    """Return the HTTP status that aiohttp, gcsfs and azure keep; 0 if there is none."""
+    """Return the HTTP status in an error of aiohttp, gcsfs or azure; 0 if it has none."""
     codes = (getattr(error, name, None) for name in ("status", "status_code", "code"))
     return next((int(code) for code in map(str, codes) if code.isdecimal()), 0)
 
@@ -86,7 +85,7 @@ def without_secrets(text: str) -> str:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield the texts in a table of tables."""
+    """Yield the strings in nested tables that may be secrets."""
     if isinstance(value, Mapping):
         for below in value.values():
             yield from _texts(below)
@@ -98,25 +97,25 @@ def _texts(value: object) -> Iterator[str]:
 
 
 class StoreError(OSError):
-    """The store of OUT failed; `is_final` if the same call would fail again."""
+    """A failure of the store of OUT; `is_final` if the same call would fail again."""
 
     is_final = False
 
 
 class WrongOptions(StoreError):
-    """A package of a store does not accept the storage options or the arguments of a call."""
+    """Storage options, or arguments of a call, that a package of a store does not accept."""
 
     is_final = True
 
 
 class StoreNotFound(StoreError, FileNotFoundError):
-    """The bucket or object does not exist."""
+    """A bucket or object that does not exist."""
 
     is_final = True
 
 
 class StoreDenied(StoreError, PermissionError):
-    """The store refuses access."""
+    """Access that the store denies."""
 
     is_final = True
 
@@ -131,8 +130,8 @@ _BY_STATUS: Mapping[Status, type[StoreError]] = {
 def store_errors(*passing: type[Exception]) -> Iterator[None]:
     """Convert any error of a call to OUT's store to StoreError.
 
-    NotImplementedError and the `passing` ones pass, and so do faults of this machine, such as a full
-    disk that an object was to be copied to.
+    NotImplementedError, errors that are `passing`, and faults of this machine, such as a full disk,
+    pass unchanged.
     """
     try:
         yield
@@ -164,13 +163,13 @@ def job_errors(out: Path | UPath) -> Iterator[None]:
                 "and listed with the storage options and the environment of this job"
             ) from error
         raise TemporaryError(
-            f"{out} does not answer as it should: {error}; what is committed stays, try again"
+            f"{out} does not answer as it should: {error}; what is committed stays; try again"
         ) from error
 
 
 @contextmanager
 def listing_errors(url: str, verb: str = "list") -> Iterator[None]:
-    """Convert an error to UsageError if `url` is not there or may not be listed, else Temporary."""
+    """Convert an error to UsageError if `url` is missing or denied, otherwise TemporaryError."""
     try:
         yield
     except JobError:
@@ -182,7 +181,7 @@ def listing_errors(url: str, verb: str = "list") -> Iterator[None]:
 
 @contextmanager
 def reading_errors(url: str) -> Iterator[None]:
-    """Convert an error to TemporaryError if it may pass, else OSError, which readers expect."""
+    """Convert a transient error to TemporaryError, others to OSError, which readers expect."""
     try:
         yield
     except UsageError:
@@ -212,7 +211,7 @@ def as_fetch_error(read: Callable[[], T]) -> T:
 
 
 def undamaged(read: Callable[[], T]) -> T:
-    """Call `read`; raise FetchError for a damaged file, which no further attempt would mend."""
+    """Call `read`; raise FetchError for a damaged file, which no retry would mend."""
     try:
         return read()
     except _DAMAGE as error:
@@ -221,7 +220,7 @@ def undamaged(read: Callable[[], T]) -> T:
 
 
 def check_final(container: str, error: Exception) -> None:
-    """Raise TemporaryError if the error may be a transient fault of a remote store."""
+    """Raise TemporaryError if the error may be a transient failure of a remote store."""
     fault = error.__cause__ if isinstance(error, FetchError) else error
     is_damage = isinstance(error, FetchError) and error.status is Status.UNREADABLE
     if is_local(container) or is_damage or not isinstance(fault, Exception):

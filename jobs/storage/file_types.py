@@ -19,23 +19,23 @@ IMAGE = "image"  # the column name that decides between several columns of bytes
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a file name, alone or after its folders, ends like an image's."""
+    """Return whether a file name or path has the extension of an image."""
     stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
     return bool(stem) and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES
 
 
 def is_archive(name: str) -> bool:
-    """Return whether a file name or a URL ends like a tar archive's."""
+    """Return whether a file name or URL has the extension of a tar archive."""
     return file_name(name).lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def is_gzipped_archive(name: str) -> bool:
-    """Return whether a file name or a URL ends like a compressed tar archive's."""
+    """Return whether a file name or URL has the extension of a compressed tar archive."""
     return file_name(name).lower().endswith(_GZIPPED_ARCHIVES)
 
 
 def is_parquet(name: str) -> bool:
-    """Return whether a file name or a URL ends like a Parquet file's."""
+    """Return whether a file name or URL has the extension of a Parquet file."""
     return file_name(name).lower().endswith(".parquet")
 
 
@@ -47,29 +47,29 @@ def manifest_suffix(name: str) -> str | None:
 
 
 def is_manifest(name: str) -> bool:
-    """Return whether a file name ends like a manifest's."""
+    """Return whether a file name has the extension of a manifest."""
     return manifest_suffix(name) is not None
 
 
 def is_text(name: str) -> bool:
-    """Return whether a file name ends like a text file's: a manifest, or just notes."""
+    """Return whether a file name has the extension of a text file: a manifest, or just notes."""
     return manifest_suffix(name) == ".txt"
 
 
 def is_named_like_a_file(name: str) -> bool:
-    """Return whether a name ends like that of an image, an archive or a manifest, not a folder."""
+    """Return whether a name has the extension of an image, an archive or a manifest."""
     return is_image_name(name) or is_archive(name) or is_manifest(name)
 
 
 def container_of(uri: str) -> str:
-    """Return the container that the image with a URI is in; the URI itself if it is in none."""
+    """Return the container of the image with a URI; the URI itself if there is none."""
     if uri.startswith("tar://"):
         return uri.partition("::")[2]
     return uri.rpartition("#row=")[0] or uri
 
 
 def image_column(file: str, schema: pa.Schema) -> str | None:
-    """Return the column that holds images, or None; UsageError if several columns may."""
+    """Return the column that holds images, or None; UsageError if several columns might."""
     structs = [field.name for field in schema if is_image_struct(field.type)]
     binaries = [field.name for field in schema if is_binary(field.type)]
     candidates = structs + binaries
@@ -84,7 +84,7 @@ def image_column(file: str, schema: pa.Schema) -> str | None:
 
 
 def is_image_struct(kind: pa.DataType) -> bool:
-    """Return whether a type is Hugging Face's for images: a struct with a field `bytes`."""
+    """Return whether a type is Hugging Face's type of images: a struct with a field `bytes`."""
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
     return is_binary(kind.field("bytes").type)

@@ -1,7 +1,7 @@
 """Remote stores, by URL, through fsspec: their options, their file systems, their files.
 
-Options (`storage_options` of a job) may be secrets: they are kept in fsspec's own configuration
-and nowhere else, and `failures.reason` removes them from the messages of stores.
+Options (`storage_options` of a job) may be secrets: they are kept only in fsspec's configuration,
+and `failures.reason` removes them from the messages of stores.
 """
 
 import copy
@@ -33,7 +33,7 @@ EXTRAS = {
     **dict.fromkeys(("http", "https"), "http"),
 }
 
-# One thread at a time opens archives and reads from them: an archive has one position.
+# Only one thread at a time may open or read archives: an archive has one position.
 archives_lock = threading.RLock()
 _own_conf = copy.deepcopy(conf)  # from the environment and from fsspec's own files
 
@@ -49,16 +49,13 @@ def configure(options: StorageOptions) -> None:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL, and the path of the URL in it.
-
-    UsageError if the package for it is not installed, or if nothing knows the protocol.
-    """
+    """Return the file system of a URL, and the path in it; UsageError if no package opens it."""
     require_packages(url)
     inner, container = split_chain(url)
     if any(is_http(part) for part in url.split("::")):
         _set_http_timeouts()
     if not container:
-        fs, _ = url_to_fs(url.partition("::")[0])  # which fsspec would take for a chain
+        fs, _ = url_to_fs(url.partition("::")[0])  # fsspec would mistake all of it for a chain
         return fs, fs._strip_protocol(url)
     outer = local_path(container[2:]) if is_local(container[2:]) else container[2:]
     if not issubclass(fsspec.get_filesystem_class(scheme(inner)), AbstractArchiveFileSystem):
@@ -70,12 +67,12 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @functools.lru_cache(maxsize=4)
 def _archive(url: str) -> Any:
-    """Return an archive, cached: fsspec would open it and read its index for each of its files."""
+    """Open an archive, cached: fsspec would read its index again for each of its files."""
     return url_to_fs(url)[0]
 
 
 def _set_http_timeouts() -> None:
-    """Time out silent downloads; aiohttp would end any after five minutes, and none sooner."""
+    """Time out silent downloads, where aiohttp would end any that takes five minutes."""
     from aiohttp import ClientTimeout
 
     timeout = ClientTimeout(
@@ -116,10 +113,7 @@ def file_info(url: str) -> Mapping[str, Any]:
 
 
 def open_stream(url: str) -> io.BufferedReader:
-    """Open a remote file for reading from its beginning to its end.
-
-    OSError if that fails, TemporaryError for faults that may pass.
-    """
+    """Open a remote file to read it once; TemporaryError for a transient failure, else OSError."""
     with reading_errors(url):
         fs, path = filesystem(url)
         # Not every HTTP server knows range requests.
@@ -138,7 +132,7 @@ def open_copy(url: str) -> BinaryIO:
 
 
 class RemoteFile(io.RawIOBase):
-    """A file of fsspec as a file of Python's; it may give less than asked for."""
+    """A file of fsspec as a raw file of Python; a read may return less than asked for."""
 
     def __init__(self, file: Any) -> None:
         self._file = file

@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def take_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
-    """Yield the items in order, each after `ahead` more were taken: their work may have begun."""
+    """Yield the items in order, each after up to `ahead` more were taken, whose work may begin."""
     waiting: deque[T] = deque()
     for item in items:
         waiting.append(item)
@@ -24,7 +24,6 @@ def map_ahead(
 ) -> Iterator["Future[R]"]:
     """Submit `function(item)` for each item, and yield the futures in order.
 
-    At most `ahead` calls are submitted beyond the one that is yielded, so that memory does not grow
-    with the number of items. The caller decides when to wait, and what an exception means.
+    At most `ahead` calls are submitted beyond the one that is yielded, so that memory is bounded.
     """
     return take_ahead((pool.submit(function, item) for item in items), ahead)

@@ -47,7 +47,7 @@ def scheme_with_password(url: str) -> str | None:
 
 
 def local_path(uri: str) -> str:
-    """Return the path of a path or of a file:// URL."""
+    """Return the path that a path or a file:// URL names."""
     if scheme(uri) is None:
         return uri
     without_host = re.sub(r"^[^/]*", "", uri[len(_FILE_URL) :])
@@ -146,8 +146,7 @@ def file_version(status: os.stat_result) -> str:
 def info_version(info: Mapping[str, Any]) -> str | None:
     """Return the version of a remote file from what fsspec's `info` or `ls` gives for it.
 
-    Its ETag, or its checksum in a zip archive and size, or modification time and size; None if
-    the store gives none of them.
+    It is the ETag, or else the size with a zip archive's checksum or the time; None if unknown.
     """
     tag = next((str(info[key]) for key in _TAGS if info.get(key)), "")
     if tag:

@@ -44,7 +44,7 @@ class Buckets:
         self._waiting, self._spilled = [], self.rows
 
     def read(self, together: int) -> Iterator[pa.Table]:
-        """Yield the rows bucket by bucket, some buckets together, in the order they were added.
+        """Yield the rows, `together` buckets at a time, in the order in which they were added.
 
         No rows can be added afterwards.
         """

@@ -1,4 +1,4 @@
-"""How every command that changes a table begins and ends."""
+"""The beginning and the end of every command that changes a table."""
 
 import signal
 import threading
@@ -17,11 +17,11 @@ from captioner.jobs.table.writer import Writer
 
 @contextmanager
 def exclusive_writer(run: RunFolder) -> Iterator[Writer]:
-    """Lock OUT for a run, and bring the table to the state as if no run had been killed.
+    """Lock OUT for a run, finish or undo what killed runs left behind, and shut out their workers.
 
-    Whatever a former run left behind can no longer add rows. SIGTERM raises Terminated, as Ctrl-C
-    raises KeyboardInterrupt. TemporaryError if another run has OUT or its store fails, UsageError
-    if OUT cannot be written to, JobError if this machine fails.
+    SIGTERM raises Terminated, as Ctrl-C KeyboardInterrupt. Raise TemporaryError if another run is
+    at work in OUT or its store fails, UsageError if OUT cannot be written to, JobError if this
+    machine fails.
     """
     out, storage = run.out, run.storage
     with (
@@ -39,7 +39,7 @@ def exclusive_writer(run: RunFolder) -> Iterator[Writer]:
         except OSError as error:
             raise JobError(f"cannot go on in {out.root}: {error}") from error
         finally:
-            _remove_scratch(run, run.scratch)  # no other: another run may have taken over
+            _remove_scratch(run, run.scratch)  # only its own: another run may have begun
 
 
 def _take_over(writer: Writer) -> None:

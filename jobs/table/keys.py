@@ -1,4 +1,4 @@
-"""The keys of the table's rows, in buckets, and which rows have a later one."""
+"""The keys of the table's rows, in buckets, and which rows are superseded."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from captioner.jobs.table.buckets import Buckets, buckets_together
 from captioner.jobs.table.read import column_batches, opened_files
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
-Surplus = dict[OutPath, list[int]]  # rows that have a later one, by file: their positions
+Surplus = dict[OutPath, list[int]]  # the positions of superseded rows, by file
 
 POSITION = "position"  # of an image in the listing, or of a row in its file
 FILE, AT, STALE, RETRY = "file", "at", "stale", "retry"
@@ -30,8 +30,8 @@ _TABLE_COLUMNS = (IMAGE_URI, IMAGE_VERSION, "status", "captioner", "annotated_at
 class Redo:
     """The rows of unchanged images that a run redoes.
 
-    `captioner` is the identity of the one that runs now: rows of others are stale, and are redone
-    if `stale` is true. Rows with one of the statuses `failures` are redone in any case.
+    `captioner` is the identity of the run's captioner: rows by others are stale, and are redone if
+    `stale` is true. Rows with one of the statuses `failures` are redone in any case.
     """
 
     captioner: str | None = None
@@ -73,7 +73,7 @@ def _row_columns(batch: pa.RecordBatch, file: int, start: int, redo: Redo) -> li
 
 
 def superseded(table: Buckets, files: Sequence[OutPath]) -> Surplus:
-    """Return the rows of images that have a later row."""
+    """Return the superseded rows, those whose image has a later row."""
     surplus: Surplus = {}
     for rows in table.read(buckets_together(table.rows)):
         in_order, is_surplus = by_time(rows.to_pandas())
@@ -88,9 +88,6 @@ def add_surplus(surplus: Surplus, files: Sequence[OutPath], rows: pd.DataFrame) 
 
 
 def by_time(rows: pd.DataFrame) -> tuple[pd.DataFrame, "pd.Series[bool]"]:
-    """Return rows in the order of time, and which of them have a later one.
-
-    Among rows of one time, that of the last file is the latest.
-    """
+    """Return rows sorted by time, then by file, and which of them have a later one."""
     in_order = rows.sort_values(AT, kind="stable", ignore_index=True)
     return in_order, in_order.duplicated(IMAGE_URI, keep="last")

@@ -1,4 +1,4 @@
-"""Where everything lies in OUT.
+"""The paths of everything in OUT.
 
 OUT/captions/*.parquet           the caption table, and nothing else
 OUT/runs/<run_id>/               job.toml, report.json, events.jsonl
@@ -112,12 +112,12 @@ class RunFolder:
         return self.scratch / "known"
 
     def part(self, name: str, *, replaces: bool = False) -> OutPath:
-        """Return the file of a part: of the table, or with rows that will replace others of it."""
+        """Return the file of a part, which waits in `replacements` if it `replaces` rows."""
         folder = self.replacements if replaces else self.out.captions
         return folder / f"{self.run_id}-{name}.parquet"
 
     def started_marker(self, key: str) -> OutPath:
-        """Return the file that exists while a worker is at the task of that key."""
+        """Return the file that exists while a worker runs the task with this key."""
         return self.scratch / f"{key}.started"
 
     def create(self) -> None:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def opened_files(paths: Iterable[OutPath]) -> Iterator[tuple[OutPath, pq.ParquetFile]]:
-    """Open files of the table, one after the other; raise UsageError for a foreign file."""
+    """Yield each path with its opened file of the table; UsageError for a foreign file."""
     for path, opened in open_ahead(paths):
         yield path, _opened(path, opened)
 
@@ -68,10 +68,9 @@ def rechunked(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def readable(path: OutPath, read: Callable[[], T]) -> T:
-    """Call `read`, which reads a file of the table.
+    """Call `read` on a file of the table; UsageError if it is not one.
 
-    Raise UsageError if it is not one, and TemporaryError if it has disappeared since the files were
-    listed: a command that writes to OUT is at work.
+    TemporaryError if the file has disappeared since it was listed: a command is writing to OUT.
     """
     try:
         return read()

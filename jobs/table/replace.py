@@ -1,9 +1,8 @@
 """Replace or remove rows of the table: each of its files changes in one step.
 
 Rows that replace others wait in the run's folder `replacements/` until the run ends. Then each file
-of the table with outdated rows is rewritten with the new ones: a reader sees one row an image at
-any time. The next run puts in place what a killed run has left; done twice, it gives the same
-table.
+of the table with outdated rows is rewritten with the new ones: a reader sees one row per image at
+any time. The next run puts in place what a killed run has left; doing so twice does no harm.
 """
 
 from collections import defaultdict
@@ -25,9 +24,9 @@ from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import Status, merged_schema, with_schema
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES
 
-PRUNED_ROWS = 1_000_000  # whose URIs are in memory at once, and those of one file more
+PRUNED_ROWS = 1_000_000  # whose URIs are in memory at once, plus those of one file
 _KEYS = [IMAGE_URI, IMAGE_VERSION, "status"]
-KeptRows = Callable[[pa.Table, int], pa.Array]  # of a row group that begins at a position
+KeptRows = Callable[[pa.Table, int], pa.Array]  # a row group and its start -> mask
 
 
 def put_replacements_in_place(writer: Writer) -> None:
@@ -35,7 +34,7 @@ def put_replacements_in_place(writer: Writer) -> None:
 
     A failure never replaces a caption of the same version of an image. Columns of a manifest that
     the source of the new row lacks keep their values. Rows for a file that someone has removed are
-    dropped: their images are new then. UsageError for rows that do not fit their file.
+    dropped: their images count as new. Raise UsageError for rows that do not fit their file.
     """
     captions = writer.out.captions
     for folder in writer.storage.folders_below(writer.out.runs, "replacements"):
@@ -47,7 +46,7 @@ def put_replacements_in_place(writer: Writer) -> None:
 
 
 def remove_surplus(surplus: Surplus, writer: Writer) -> None:
-    """Remove the rows of images that have a later row, by file and position."""
+    """Remove superseded rows, given by file and position."""
     for path, positions in surplus.items():
         _rewrite(path, _all_but_positions(positions), writer)
 
@@ -110,7 +109,7 @@ def _fitting(folder: OutPath, path: OutPath) -> Iterator[None]:
 
 
 def _old_values(path: OutPath, uris: pa.Array, new: Sequence[pa.Schema]) -> pa.Table:
-    """Read the columns that some of the new rows lack, of the images whose rows they replace."""
+    """Read the columns that some of the new rows lack, from the rows that they replace."""
     file = backend_of(path).open(path)
     names = pq.read_schema(file).names
     missing = [name for name in names if not all(name in schema.names for schema in new)]

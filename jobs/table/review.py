@@ -17,7 +17,7 @@ from captioner.schemas.caption_table import REVIEW
 
 @dataclass(frozen=True)
 class Threshold:
-    """Captions with a confidence below `min_confidence` need review.
+    """A threshold: captions with a confidence below `min_confidence` need review.
 
     If it was found for a `target_precision`, `expected_coverage` is the share of captions that
     need none, on the calibration's images.
@@ -45,17 +45,14 @@ def needs_review(confidence: float | None, threshold: Threshold | None) -> bool 
 
 
 def check_threshold(threshold: Threshold | None, out: OutFolder) -> None:
-    """Raise UsageError for a second threshold: `needs_review` means one thing in all rows.
-
-    Rows of runs without a threshold do not count: there it is null.
-    """
+    """Raise UsageError for a second threshold in a table; rows without one do not count."""
     if threshold is None:
         return
     others = {_threshold_of(path, opened) for path, opened in open_ahead(out.table_files())}
     for other in others - {None, threshold.min_confidence}:
         raise UsageError(
             f"{out.captions} is marked for review below a confidence of {other}, not "
-            f"{threshold.min_confidence}: go on with min_confidence {other}, or write to "
+            f"{threshold.min_confidence}: use min_confidence {other}, or write to "
             "another folder"
         )
 

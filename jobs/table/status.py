@@ -1,4 +1,4 @@
-"""What a table holds, counted from its files alone."""
+"""The status of a table, counted from its files alone."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ _MARK = "needs_review"  # a column that files of the first schema lack
 
 @dataclass(frozen=True)
 class TableStatus:
-    """What a table holds, from its files alone.
+    """The counts of a table, from its files alone.
 
-    Of the captions, runs with the threshold `min_confidence` have `judged` some, and `needs_review`
-    of these are below it; None if no run had a threshold.
+    Runs with the threshold `min_confidence` (None if no run had one) have `judged` some captions;
+    `needs_review` of these are below it.
     """
 
     table: str

@@ -17,8 +17,8 @@ from captioner.jobs.table.layout import OutFolder, RunFolder
 class Writer:
     """The exclusive writer of an OUT, while its context lasts (`exclusive_writer`).
 
-    `scratch` is a folder of this machine to work in. What changes the table raises TemporaryError
-    if the lock on OUT was lost meanwhile, which can happen on a store, and OSError if it fails.
+    `scratch` is a folder of this machine to work in. Methods that change the table raise OSError if
+    they fail, and TemporaryError if the lock on OUT was lost, which can happen on a store.
     """
 
     run: RunFolder
@@ -35,7 +35,7 @@ class Writer:
 
     @property
     def events(self) -> Path:
-        """The file of this machine that events are appended to; a store gets copies of it."""
+        """The file on this machine to which events are appended; a store gets copies of it."""
         events = self.run.events
         return self.storage.local_path(events) or self.scratch / events.name
 
@@ -58,11 +58,11 @@ class Writer:
         self.storage.write(path, text.encode(errors="replace"), self.scratch)
 
     def publish(self, name: str, *, replaces: bool = False) -> None:
-        """Add a part that a worker has committed to the table, if it is not there by that alone."""
+        """Add a worker's part to the table, unless the worker has put it there itself."""
         self.parts.publish(name, self.lock, replaces=replaces)
 
     def remove_parts(self) -> None:
-        """Remove all rows that this run has added, and those it has yet to put in place."""
+        """Remove all rows of this run: in the table, and those that wait to replace others."""
         with self.permission():
             for folder in (self.out.captions, self.run.replacements):
                 for part in self.storage.files(folder, f"{self.run.run_id}-*.parquet"):

@@ -51,7 +51,7 @@ def test_every_option_of_a_job_file_is_a_flag_but_what_may_be_secret(
         (["run", "nowhere", "--out", "out", "--beam-size", "0"], "beam_size must be"),
         (
             ["run", "a", "--out", "o", "--min-confidence", "0.5", "--target-precision", "0.9"],
-            "min_confidence must be left out where target_precision is given",
+            "min_confidence must be omitted if target_precision is given",
         ),
         (["run", "nowhere", "--out", "out", "--config", "none.toml"], "cannot read none.toml"),
         (["status", "nowhere"], "nowhere holds no caption table"),
@@ -109,4 +109,4 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_source_that_retry_failed_has_swallowed_is_named(tmp_path: Path) -> None:
     done = captioner("run", "--retry-failed", "photos", "--out", tmp_path)
     assert done.returncode == 2
-    assert "--retry-failed takes photos for a status: give SOURCE before it" in done.stderr
+    assert "--retry-failed: photos is not a status; put SOURCE before it" in done.stderr

@@ -154,7 +154,7 @@ def test_a_table_has_one_threshold(tmp_path: Path, job: JobConfig) -> None:
     run_job(replace(job, min_confidence=0.5))
     before = read_table(tmp_path / "out")
     other = replace(job, min_confidence=0.25)
-    with pytest.raises(UsageError, match=r"below a confidence of 0\.5, not 0\.25: go on with"):
+    with pytest.raises(UsageError, match=r"below a confidence of 0\.5, not 0\.25: use min_conf"):
         run_job(other)
     write_photographs(tmp_path / "photos", COUNT + 1)
     assert run_job(replace(job, min_confidence=0.5)).needs_review in (0, 1)

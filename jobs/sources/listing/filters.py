@@ -24,7 +24,7 @@ _MAGIC = re.compile(r"[*?[]")
 
 
 class Selection(ABC):
-    """What to list: images by the names of their files, or else the fallback.
+    """A selection of images by the names of their files, or else the fallback.
 
     `skipped` counts, by reason, what is found but is not an image. The names of all images begin
     with `start`.
@@ -40,11 +40,11 @@ class Selection(ABC):
 
     @abstractmethod
     def enters(self, folder: str) -> bool:
-        """Return whether a folder may hold images; to be asked once about a folder that may not."""
+        """Return whether a folder may hold images; ask only once about a folder that may not."""
 
     @abstractmethod
     def accepts(self, name: str) -> bool:
-        """Return whether a file is an image of the source; to be asked once about each file."""
+        """Return whether a file is an image of the source; ask only once about each file."""
 
     @abstractmethod
     def is_deep(self, folder: str) -> bool:

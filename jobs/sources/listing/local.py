@@ -52,7 +52,7 @@ def _walk(
 
 
 def _child(entry: os.DirEntry[str]) -> str:
-    """Return the name, a folder's with "/", so that whole paths sort; no more stays in memory."""
+    """Return the name, a folder's with "/", so that names sort like whole paths."""
     return f"{entry.name}/" if _may_be_folder(entry) else entry.name
 
 
@@ -73,7 +73,7 @@ def _may_be_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _folder_identity(path: str) -> Identity | None:
-    """Return None for a folder that cannot be reached: on a dead mount, or just removed."""
+    """Return a folder's identity; None if it cannot be reached, on a dead mount or just removed."""
     try:
         return _identity(os.stat(path))  # noqa: PTH116
     except OSError:

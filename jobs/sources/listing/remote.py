@@ -31,7 +31,7 @@ File = tuple[str, Mapping[str, Any]]  # name below the root, and its info
 def remote_records(url: str, selection: Selection) -> Records:
     """Yield the images of a selection below a remote folder.
 
-    UsageError if the folder cannot be listed, TemporaryError for faults that may pass.
+    Raise UsageError if the folder cannot be listed, TemporaryError for transient failures.
     """
     with listing_errors(url):
         fs, root = filesystem(url)

@@ -2,7 +2,7 @@
 
 CSV columns are text, so that "007" survives and the schema does not depend on the rows; an
 empty field is null. JSONL values keep their type where a whole column has it, and become JSON text
-where not. Parquet columns stay as they are. A text file has an image a line and no other column.
+where not. Parquet columns stay as they are. A text file has one image per line and no other column.
 """
 
 from typing import Protocol

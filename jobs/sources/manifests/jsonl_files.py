@@ -13,7 +13,7 @@ from captioner.jobs.sources.source import BATCH_ROWS, Batches
 
 
 class JsonlFormat:
-    """JSON lines as manifests, an object a line.
+    """JSON lines as manifests, one object per line.
 
     Integers and floats become floats; other values whose types differ become JSON text.
     """

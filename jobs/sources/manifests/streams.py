@@ -60,7 +60,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 def read_or_refuse(path: str, read: Callable[[], T]) -> T:
     """Return what `read()` does; UsageError that names the file if it cannot be read.
 
-    TemporaryError for faults of a remote store that may pass.
+    TemporaryError for transient failures of a remote store.
     """
     try:
         return read()

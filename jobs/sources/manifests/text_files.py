@@ -1,4 +1,4 @@
-"""Text files with an image a line."""
+"""Text files with one image per line."""
 
 from itertools import islice
 

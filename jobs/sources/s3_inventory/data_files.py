@@ -43,7 +43,7 @@ def data_rows(url: str, md5: str, is_csv: bool, names: Sequence[str]) -> Batches
 
 @contextmanager
 def _on_disk(url: str) -> Iterator[Path]:
-    """Give the path of a local file, or of a temporary copy of a remote one."""
+    """Yield the path of a local file, or of a temporary copy of a remote one."""
     if is_local(url):
         yield Path(url)
         return

@@ -55,7 +55,7 @@ def find_inventory(source: str) -> str | None:
 
 
 def _may_be_folder_in_s3(source: str) -> bool:
-    """A name that looks like a file is not a folder; probing it would need the right to list."""
+    """Return False for a name like a file's: probing it would need the right to list."""
     if scheme(source) not in ("s3", "s3a") or has_magic(source):
         return False
     return source.endswith("/") or not is_named_like_a_file(file_name(source))
@@ -81,12 +81,12 @@ def inventory_source(manifest: str, suffixes: tuple[str, ...] | None) -> Source:
     """Return the images of an inventory.
 
     An image is the latest version of an object whose key ends in one of the suffixes, or, with
-    None, in anything. Its version is its ETag, as in a listing of the bucket, or, if the
-    inventory has no ETags, time and size. An archived object is an image like any other: its row
-    will say that it cannot be read.
+    None, in anything. Its version is its ETag, as in a listing of the bucket, or, if the inventory
+    has no ETags, time and size. An archived object is an image like any other: its row will say
+    that it cannot be read.
 
-    UsageError for what is not an inventory, for ORC, and, while the batches are read, for a
-    damaged data file, of which no row is used, and for an inventory without images.
+    UsageError for what is not an inventory, for ORC, and, while the batches are read, for a damaged
+    data file, of which no row is used, and for an inventory without images.
     """
     inventory = _read_manifest(manifest)
     skipped: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What OUT asks of the place where it lies, whatever that is."""
+"""The interface of the place where OUT lies, which callers need not know."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -21,45 +21,45 @@ class Lock(Protocol):
     """The exclusive right to change what is in OUT."""
 
     def confirm(self) -> None:
-        """Raise TemporaryError if the lock was lost, StoreError if the store cannot say."""
+        """Raise TemporaryError if the lock was lost, StoreError if the store does not answer."""
 
 
 class Backend(Protocol):
     """A folder of this machine, or an object store.
 
-    Every method raises OSError where it fails, and StoreError, which is one, if a store does.
-    Paths are `Any` here because each backend takes its own kind.
+    Every method raises OSError if it fails; on a store, StoreError, which is an OSError. Paths are
+    `Any` here because each backend takes its own kind.
     """
 
     def local_path(self, path: Any) -> Path | None:
-        """Return the path on this machine, where files can grow; None on a store."""
+        """Return the path on this machine, where files can be appended to; None on a store."""
 
     def make_folder(self, folder: Any) -> None:
-        """Make a folder and its parents, where there are folders."""
+        """Make a folder and its parents; do nothing on a store."""
 
     def exists(self, path: Any) -> bool:
-        """Return whether there is a file."""
+        """Return whether a file exists."""
 
     def is_folder(self, path: Any) -> bool:
-        """Return whether there is a folder."""
+        """Return whether a folder exists."""
 
     def files(self, folder: Any, pattern: str) -> Sequence[OutPath]:
-        """List the files of a folder that match, sorted by name; none if it does not exist."""
+        """List the files of a folder that match, sorted by name; none if there is no folder."""
 
     def sizes(self, folder: Any, pattern: str) -> list[int]:
-        """List the bytes of the files of a folder that match."""
+        """List the sizes in bytes of the files of a folder that match."""
 
     def folders_below(self, folder: Any, name: str) -> Sequence[OutPath]:
         """List `folder/*/name`, sorted; on a store, those that hold objects."""
 
     def open(self, path: Any) -> pa.NativeFile:
-        """Open a file for reading anywhere in it."""
+        """Open a file for reading at any position."""
 
     def open_soon(self, path: Any, pool: Executor) -> Callable[[], pa.NativeFile]:
         """Return a function that opens a file, or waits for it where `pool` opens it already."""
 
     def open_parquet(self, file: pa.NativeFile) -> Any:
-        """Open a pyarrow.parquet.ParquetFile, with the reads that suit the backend."""
+        """Open a file as pyarrow.parquet.ParquetFile, with reads that suit the backend."""
 
     def read_batch(self, path: Any, number: int) -> pa.RecordBatch:
         """Read one record batch of an Arrow file."""
@@ -71,9 +71,9 @@ class Backend(Protocol):
         """Write a file that does not exist yet; raise FileExistsError if it does."""
 
     def put(self, file: Path, path: Any) -> None:
-        """Move or copy a finished local file to `path`, whole, durably, over any other file.
+        """Move or copy a finished file to `path`, whole and durably; replace any file there.
 
-        A local OUT needs it on the same file system.
+        A local OUT requires that both are on one file system.
         """
 
     def write(self, path: Any, content: bytes, scratch: Path) -> None:
@@ -83,19 +83,19 @@ class Backend(Protocol):
         """Copy a file to this machine."""
 
     def copy(self, path: Any, to: Any) -> None:
-        """Copy a file within the backend, whole, over any other file."""
+        """Copy a file within the backend, whole; replace any file there."""
 
     def remove(self, path: Any) -> None:
         """Remove a file if it exists."""
 
     def remove_files(self, folder: Any, names: Iterable[str], scratch: Path) -> None:
-        """Remove files of a folder that exist, at once as nearly as can be, durably."""
+        """Remove those of the files that exist, as nearly at once as possible, durably."""
 
     def remove_tree(self, folder: Any, *, ignore_errors: bool = False) -> None:
-        """Remove a folder and everything in it; raise OSError if something stays."""
+        """Remove a folder and everything in it; raise OSError if anything is left."""
 
     def remove_empty_folder(self, folder: Any) -> None:
-        """Remove a folder if nothing is in it, where there are folders."""
+        """Remove a folder if it is empty; do nothing on a store."""
 
     def sync(self, folder: Any) -> None:
         """Make the renames and removals in a folder survive a power failure."""
@@ -104,7 +104,7 @@ class Backend(Protocol):
         """Provide a folder of this machine to prepare files in."""
 
     def lock(self, path: Any, out: Any, run_id: str) -> AbstractContextManager[Lock]:
-        """Hold the lock at `path` of an OUT for a run; raise TemporaryError if another has it."""
+        """Hold the lock of OUT, at `path`, for a run; TemporaryError if another run has it."""
 
 
 def is_store(path: OutPath) -> bool:

@@ -1,21 +1,19 @@
 """The lock of an OUT on a store: one run at a time, for as long as it renews its lease.
 
-A store frees no lock when a process dies. All it can do is create an object only if none has that
-name. So leases are numbered objects, `OUT/runs/.lock/000000001` and so on. The highest number owns
-OUT; whoever takes over creates the next number, which only one process can do. Nobody but its
-holder writes to a lease, so no write can undo a later one.
+A store frees no lock when a process dies, but it can create an object only if none has that name.
+So leases are numbered objects, `OUT/runs/.lock/000000001` and so on, and the highest number owns
+OUT. Whoever takes over creates the next number, which only one process can do. Only its holder
+writes to a lease, so no write can undo a later one.
 
 A thread renews the lease. A lease is free if its holder has ended, if its holder was a process of
 this machine that no longer exists, or if it was not renewed for LEASE_SECONDS and then for another
 WATCH_SECONDS in which the next run watches, so that clocks need not agree.
 
-A run that slept for longer finds the next number, and so knows that it has lost OUT. To renew is to
-write the lease, then to look for that number; to take over is to create that number, then to look
-whether the former lease was written meanwhile. So when two runs do both at once, one gives way.
-Before it writes to the table, a run also renews a lease older than CONFIRM_SECONDS. One case is
-left: a run that sleeps through a whole lease between that and the write. Then an image may have two
-rows until the next run, whose plan finds the older one, or a rewritten file may have its old rows,
-and the next run redoes what is missing.
+To renew is to write the lease, then to look for the next number; a run that finds it has lost OUT.
+To take over is to create that number, then to check that the former lease was not written
+meanwhile. So if two runs do both at once, one gives way. Before a run writes to the table, it also
+renews a lease older than CONFIRM_SECONDS. What remains is a run that sleeps through a whole lease
+between that and the write; jobs/table/README.md says what happens then.
 """
 
 import json
@@ -42,7 +40,7 @@ WATCH_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Holder:
-    """The run that holds a lease, as the lease says."""
+    """The run that holds a lease, as the lease names it."""
 
     run_id: str
     process: int
@@ -65,7 +63,7 @@ class Holder:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it was a process of this machine that no longer exists."""
+        """Whether the holder was a process of this machine that no longer exists."""
         return self.machine is not None and self.machine == _machine() and _is_gone(self.process)
 
 
@@ -80,7 +78,7 @@ def _is_gone(process: int) -> bool:
 
 
 def _seconds() -> float:
-    """Return the time of a clock that runs while the machine is suspended, where there is one."""
+    """Return the time of a clock that, if possible, also runs while the machine is suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -104,7 +102,7 @@ class Lease:
             self.renew()
 
     def renew(self) -> None:
-        """Raise TemporaryError if another run has taken over, StoreError if the store fails."""
+        """Renew the lease; TemporaryError if another run took over, StoreError if that fails."""
         now = _seconds()
         self.write()
         self.check_is_latest()
@@ -117,7 +115,7 @@ class Lease:
             raise TemporaryError(
                 f"{self.out} was taken over by {_holder(self.folder, latest) or 'another run'} "
                 f"while run {self.run_id} did not answer for more than {LEASE_SECONDS:.0f} s: what "
-                "it had committed stays, start it again"
+                "it committed stays; start it again"
             )
 
     def create(self) -> None:
@@ -140,7 +138,7 @@ class Lease:
 
 @contextmanager
 def lease(folder: UPath, out: UPath, run_id: str) -> Iterator[Lease]:
-    """Hold OUT for a run; raise TemporaryError, with the holder and its time, if another has it."""
+    """Hold OUT for a run; raise TemporaryError that names the holder if another run has it."""
     held = _take(folder, out, run_id)
     ended = threading.Event()
     renewing = threading.Thread(target=_renew, args=(held, ended), daemon=True)
@@ -184,17 +182,17 @@ def _free_lease(folder: UPath, out: UPath, number: int) -> Holder | None:
         return holder
     if datetime.now(UTC) < holder.expires_at:
         raise TemporaryError(
-            f"{out} is in use by {holder}; try again when it has ended, or, if it was killed, "
-            f"after {holder.expires_at:%H:%M:%S} UTC"
+            f"{out} is in use by {holder}; try again when that run has ended or, if it was "
+            f"killed, after {holder.expires_at:%H:%M:%S} UTC"
         )
     time.sleep(WATCH_SECONDS)
     if _holder(folder, number) != holder:
-        raise TemporaryError(f"{out} is in use by {holder}; try again when it has ended")
+        raise TemporaryError(f"{out} is in use by {holder}; try again when that run has ended")
     return holder
 
 
 def _require_exclusive_create(taken: Lease) -> None:
-    """Create a lease once more, which must fail."""
+    """Raise UsageError if the store lets the same lease be created twice."""
     try:
         taken.create()
     except FileExistsError:
@@ -215,7 +213,7 @@ def _renew(held: Lease, ended: threading.Event) -> None:
         try:
             held.renew()
         except TemporaryError:
-            return  # `confirm` will say so
+            return  # `confirm` will raise it
         except OSError:
             continue  # the next attempt may work
 
@@ -244,7 +242,7 @@ def _holder(folder: UPath, number: int) -> Holder | None:
 
 
 def _machine() -> str | None:
-    """Return what no other machine or container has until this one reboots; None if unknown."""
+    """Return an id of this machine or container since it was booted; None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115

@@ -21,11 +21,10 @@ from captioner.jobs.errors import TemporaryError, UsageError
 class LocalFolder:
     """The backend of a local OUT; see Backend for its methods.
 
-    Its lock is flock(2), which the operating system frees when the process dies, however it dies.
-    It works on local file systems, on NFS (Linux, version 4) and on cluster file systems mounted
-    with it (Lustre: `-o flock`), but not between machines on SMB mounts or on object stores mounted
-    as folders; there, start one run at a time yourself. The package filelock is not used: it has no
-    shared mode, which the fence of the table needs, and names no holder.
+    Its lock is flock(2), which ends with the process, however that dies. It works on local file
+    systems, NFS (Linux, version 4) and cluster file systems mounted with it (Lustre: `-o flock`),
+    but not between machines on SMB mounts or on object stores mounted as folders: start one run at
+    a time there.
     """
 
     def local_path(self, path: Path) -> Path:
@@ -41,7 +40,7 @@ class LocalFolder:
         return path.is_dir()
 
     def files(self, folder: Path, pattern: str) -> list[Path]:
-        # Not by glob, to which a folder that cannot be read is empty.
+        # Not by glob, which takes a folder that cannot be read for an empty one.
         names = [path.name for path in folder.iterdir()] if folder.exists() else []
         return [folder / name for name in sorted(names) if fnmatchcase(name, pattern)]
 
@@ -96,7 +95,7 @@ class LocalFolder:
         path.unlink(missing_ok=True)
 
     def remove_files(self, folder: Path, names: Iterable[str], scratch: Path) -> None:
-        """Rename the files to `scratch` first: to free the room of a file takes much longer."""
+        """Rename the files to `scratch` first, because freeing their space takes much longer."""
         names = list(names)
         for name in names:
             with suppress(FileNotFoundError):
@@ -149,7 +148,7 @@ class HeldLock:
     """A lock that nobody can take from its holder."""
 
     def confirm(self) -> None:
-        """Return: it is held for as long as this process lives."""
+        """Do nothing: the lock is held for as long as this process lives."""
 
 
 def _lock_or_refuse(file: IO[str], out: Path) -> None:
@@ -158,8 +157,8 @@ def _lock_or_refuse(file: IO[str], out: Path) -> None:
     except BlockingIOError as error:
         file.seek(0)
         holder = file.read() or "another run"
-        message = f"{out} is in use by {holder}; try again when it has ended"
+        message = f"{out} is in use by {holder}; try again when that run has ended"
         raise TemporaryError(message) from error
     except OSError as error:
-        message = f"{out} lies on a file system without locks ({error.strerror})"
+        message = f"{out} is on a file system without locks ({error.strerror}): use another folder"
         raise UsageError(message) from error

@@ -17,15 +17,14 @@ from captioner.jobs.storage.backends.lease import Lease, lease
 from captioner.jobs.storage.failures import StoreError, store_errors
 from captioner.jobs.storage.filesystems import RemoteFile
 
-WHOLE_BYTES = 4 * 1024 * 1024  # an object of at most this size is read by one request
+WHOLE_BYTES = 4 * 1024 * 1024  # an object of at most this size is read in one request
 
 
 class ObjectStore:
     """The backend of an OUT on a store; see Backend for its methods.
 
-    A store has no folders, and writes an object whole, by one PUT or one completed multipart
-    upload. No listing is kept for a second look. Nothing can be appended to an object, and no lock
-    is freed when a process dies: a run holds a lease instead (lease.py).
+    A store has no folders, writes an object whole, by one PUT or one completed multipart upload,
+    and cannot append to it. Listings are not cached. A run holds a lease (lease.py), not a lock.
     """
 
     def local_path(self, path: UPath) -> None:
@@ -50,7 +49,7 @@ class ObjectStore:
         return [size for name, size in self._listed(folder) if fnmatchcase(name, pattern)]
 
     def _listed(self, folder: UPath) -> list[tuple[str, int]]:
-        """List names and sizes; not by glob, to which a listing that fails is empty."""
+        """List names and sizes; not by glob, which takes a failed listing for an empty one."""
         with suppress(FileNotFoundError), store_errors():
             found = folder.fs.ls(folder.path, detail=True)
             return [(info["name"].rpartition("/")[2], info["size"]) for info in found]
@@ -58,13 +57,13 @@ class ObjectStore:
 
     def folders_below(self, folder: UPath, name: str) -> list[UPath]:
         with store_errors():
-            keys = folder.fs.find(folder.path)  # a request for a thousand objects, not one a run
+            keys = folder.fs.find(folder.path)  # one request per thousand objects, not per run
         below = (key.removeprefix(folder.path).lstrip("/").split("/") for key in keys)
         found = {parts[0] for parts in below if len(parts) > 2 and parts[1] == name}
         return [folder / child / name for child in sorted(found)]
 
     def open(self, path: UPath) -> pa.NativeFile:
-        """Open an object; of a large one, only what is asked for travels."""
+        """Open an object; of a large one, fetch only what is read."""
         with store_errors():
             file = path.fs.open(path.path, "rb", cache_type="none")
             if file.size <= WHOLE_BYTES:
@@ -109,7 +108,7 @@ class ObjectStore:
             path.fs.rm_file(path.path)
 
     def remove_files(self, folder: UPath, names: Iterable[str], scratch: Path) -> None:
-        """Remove objects, many by a request."""
+        """Remove objects, many per request."""
         names = set(names)
         if there := [path.path for path in self.files(folder, "*") if path.name in names]:
             with store_errors():
@@ -140,7 +139,7 @@ class ObjectStore:
 
 @functools.lru_cache(maxsize=1)
 def _arrow_file(path: UPath) -> Any:
-    """Open the plan of a run: a process reads its footer once."""
+    """Open the plan of a run, cached so that a process reads its footer once."""
     return pa.ipc.open_file(ObjectStore().open(path))
 
 

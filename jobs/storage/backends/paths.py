@@ -1,4 +1,4 @@
-"""The path of OUT: one of pathlib on this machine, one of universal_pathlib on a store.
+"""The path of OUT: pathlib's on this machine, universal_pathlib's on a store.
 
 Paths only name things. All reading and writing goes through a backend (backend.py).
 """
@@ -21,12 +21,14 @@ def out_path(out: str | Path) -> OutPath:
     if is_local(url):
         return Path(local_path(url)).absolute()
     if "::" in url:
-        raise UsageError(f"{url} lies in an archive: give a folder, or a URL as s3://bucket/prefix")
+        raise UsageError(
+            f"{url} lies in an archive: give a folder, or a URL like s3://bucket/prefix"
+        )
     if is_http(url):
-        raise UsageError(f"{url} cannot be written to: give a folder, or a URL as s3://...")
+        raise UsageError(f"{url} cannot be written to: give a folder, or a URL like s3://...")
     if any(sign in url for sign in "[]*?"):
         raise UsageError(f"{url} looks like a glob: give a prefix without any of [ ] * ?")
     if protocol := scheme_with_password(url):
-        raise UsageError(f"OUT, a {protocol}:// URL, must be without user and password")
+        raise UsageError(f"OUT, a {protocol}:// URL, must not contain a user and password")
     require_packages(url)
     return UPath(url, use_listings_cache=False)

@@ -1,1 +1,1 @@
-"""How the part of a partition gets into the table: whole, once, and only by its owner."""
+"""The commit of a part to the table: whole, once, and only by its owner."""

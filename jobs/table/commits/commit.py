@@ -16,20 +16,19 @@ from captioner.jobs.table.commits.fence import FencedParts
 from captioner.jobs.table.commits.staged_parts import StagedParts
 from captioner.jobs.table.layout import RunFolder
 
-Parts: TypeAlias = FencedParts | StagedParts  # alike to the driver and to workers
+Parts: TypeAlias = FencedParts | StagedParts  # with one interface for driver and workers
 
 
 def parts_of(run: RunFolder) -> Parts:
-    """Return the parts of a run, and who may still commit them."""
+    """Return the parts of a run, which know who may still commit them."""
     return StagedParts(run) if is_store(run.root) else FencedParts(run)
 
 
 def commit(table: pa.Table, run: RunFolder, name: str, *, replaces: bool = False) -> OutPath:
-    """Write part `name` of a run; the file's existence is the commit, on a store with `publish`.
+    """Write part `name` of a run; its file is the commit, on a store once it is published.
 
-    Rows that replace others go into the table when the run ends (replace.py), all others at once.
-    A second commit of the same part replaces the first. StaleCommit if the run lost the right to
-    write the part; OSError if the file cannot be written.
+    A second commit of the same part replaces the first. Raise StaleCommit if the run lost the right
+    to write the part, OSError if the file cannot be written.
     """
     parts = parts_of(run)
     path = parts.path(name, replaces=replaces)
@@ -45,9 +44,9 @@ def write_whole(
     folder: Path,
     permission: AbstractContextManager[None],
 ) -> int:
-    """Write tables to one file, which appears at `path` at once, over any other, and durably.
+    """Write tables to one file, which appears at `path` whole and durably; replace any file there.
 
-    It is prepared in `folder`, and takes its name while `permission` is held. Returns the number of
+    It is prepared in `folder`, and takes its name while `permission` is held. Return the number of
     rows; a file without rows is not written, and an existing one is removed.
     """
     unfinished = folder / f"{path.stem}.{secrets.token_hex(4)}.unfinished"

@@ -1,12 +1,10 @@
-"""Which worker may still commit, where workers write to the table themselves.
+"""The fence of a local OUT, where workers write to the table themselves: who may still commit.
 
-The fence keeps out workers that outlive their run or their task. When a run is killed, one of its
-workers may still be about to commit; when a worker looks dead to the scheduler, it may only have
-been slow. The fence file names the run that may commit, and the parts that no longer may be
-written. Workers read it under a shared lock and rename within that lock; the driver changes it
-under an exclusive one. So after a change no commit that it forbids can happen any more.
-
-The lock is flock(2), as that of the run (storage/backends/local_folder.py).
+It keeps out workers that outlive their run or their task. When a run is killed, one of its workers
+may still be about to commit; when a worker looks dead to the scheduler, it may only be slow. The
+fence file names the run that may commit, and the parts that may no longer be written. Workers read
+it and rename their file under a shared flock(2); the driver changes it under an exclusive one. So
+after a change, no commit that it forbids can happen any more.
 """
 
 import fcntl
@@ -59,7 +57,7 @@ class FencedParts:
             yield
 
     def publish(self, name: str, lock: Lock, *, replaces: bool = False) -> None:
-        """Do nothing: the worker's commit was the whole of it."""
+        """Do nothing: the worker has put the part into the table itself."""
 
     def _write(self, holder: str) -> None:
         with self._locked(fcntl.LOCK_EX) as file:

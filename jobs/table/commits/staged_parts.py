@@ -1,7 +1,6 @@
 """Parts on a store: workers stage them, and the driver, which holds the lease, publishes them.
 
-No worker writes to the table there, so no fence is needed: nobody copies what a worker stages that
-has outlived its run or its task.
+So no fence is needed: what a worker stages after the end of its run or task is never published.
 """
 
 from contextlib import AbstractContextManager, nullcontext

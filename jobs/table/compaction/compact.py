@@ -1,4 +1,4 @@
-"""Many small files of the table -> few large ones, without the rows that have a later one."""
+"""Many small files of the table -> few large ones, without superseded rows."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import merged_schema, with_schema
 
 TARGET_BYTES = 128_000_000
-ROW_GROUP_ROWS = 10_000  # what is read to use a caption again (known_captions.py)
+ROW_GROUP_ROWS = 10_000  # read to reuse one caption (known_captions.py)
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,11 @@ def compact(
 ) -> Compaction:
     """Merge small files of the table in OUT into files of about `target_bytes`.
 
-    Files of at least half of that stay as they are, as do those that have no small neighbour by
-    name. If an image has several rows, only the latest stays. Memory does not grow with the table;
-    OUT needs room for one more file of the target, and for the table's keys. Readers see every
-    row once, except on stores and some file systems (merge_journal.py). Killed at any moment,
-    no row is lost, and each is there once after the next command that writes to OUT.
-
-    UsageError if there is no table, or a foreign file in it; TemporaryError if a run has OUT;
-    KeyboardInterrupt after Ctrl-C or SIGTERM.
+    Files of at least half of that stay, as do those without a small neighbour by name; superseded
+    rows go. Memory does not grow with the table; OUT needs room for one merged file, and for the
+    table's keys. Raise UsageError without a table or for a foreign file in it, TemporaryError if a
+    run is at work in OUT, and KeyboardInterrupt after Ctrl-C or SIGTERM. For readers, see
+    jobs/table/README.md.
     """
     folder = OutFolder(out_path(out))
     with job_errors(folder.root):
@@ -84,7 +81,7 @@ def _progress(files: Sequence[OutPath], what: str, quiet: bool) -> "tqdm[Any]":
 
 
 def _remove_superseded(writer: Writer, quiet: bool) -> tuple[int, int]:
-    """Remove rows whose image has a later one; return how many rows stayed, and how many went."""
+    """Remove superseded rows; return how many rows stayed, and how many went."""
     files = writer.out.table_files()
     keys = writer.scratch / "rows.arrow"
     rows = table_buckets(_progress(files, "reading", quiet), Redo(), keys)
@@ -116,7 +113,7 @@ def _part(path: OutPath, opened: Callable[[], pa.NativeFile]) -> _Part:
 
 @dataclass
 class _Group:
-    """Neighbours by name, to be merged."""
+    """A group of neighbours by name, to be merged into one file."""
 
     paths: list[OutPath] = field(default_factory=list)
     schemas: list[pa.Schema] = field(default_factory=list)  # neighbours mostly have the same
@@ -132,14 +129,14 @@ class _Group:
 
 
 class _Merging:
-    """Merges neighbours, so that the last file stays the newest: it has the table's columns."""
+    """A merge of neighbours, so that the last file stays the newest, whose column types count."""
 
     def __init__(self, writer: Writer, target: int) -> None:
         self.writer, self.target = writer, target
         self.group = _Group()
 
     def merge(self, files: Iterable[OutPath]) -> None:
-        """Merge the small ones among all files of the table."""
+        """Merge the small files among all files of the table."""
         for path, opened in open_ahead(files):
             part = _part(path, opened)
             if self._is_large(part):
@@ -154,7 +151,7 @@ class _Merging:
         return part.size >= self.target / 2
 
     def _end_group_if_large(self) -> None:
-        """End the group; rows take less room together, so a file still small begins the next."""
+        """End the group; merging saves room, so a file that is still small begins the next."""
         path = self.group.paths[0]
         self._end_group()
         merged = _part(path, lambda: backend_of(path).open(path))

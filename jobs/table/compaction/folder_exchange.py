@@ -1,10 +1,9 @@
-"""Many files of the table changed in one step: by two folders that exchange their names.
+"""A change of many files of the table in one step: two folders exchange their names.
 
-A second folder has hard links to the table's files. Changes are prepared in it, where nobody reads;
-then both folders exchange their names at once (renameat2(2), RENAME_EXCHANGE). Killed at any
-moment, OUT/captions is the old folder or the new one, and the other lies in the scratch of a run,
-which the next command removes. So a reader that lists the files at any time finds every row once,
-which no journal can give (merge_journal.py).
+A second folder, the twin, has hard links to the table's files. Changes are prepared in it, where
+nobody reads; then both exchange their names at once (renameat2(2), RENAME_EXCHANGE). After a kill
+at any moment, OUT/captions is one of them, and the next command removes the other. So whoever lists
+the files finds every row once, as no journal could promise (merge_journal.py).
 """
 
 import ctypes
@@ -22,10 +21,10 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 
 
 def folder_exchange(writer: Writer) -> "FolderExchange | None":
-    """Prepare an exchange of the table's folder; return None where that is impossible.
+    """Prepare an exchange of the table's folder; return None if that is impossible.
 
-    It is impossible on stores and on file systems without hard links or the exchange, and if the
-    folder is a link or a mount, contains folders, or belongs to another user.
+    That is so on stores, on file systems without hard links or the exchange, and if the folder is a
+    link or a mount, contains folders, or belongs to another user.
     """
     folder = writer.storage.local_path(writer.out.captions)
     if folder is None:
@@ -45,7 +44,7 @@ class FolderExchange:
         self._folder, self._twin = folder, twin
 
     def prepare(self) -> None:
-        """Make the twin, and try the exchange; raise OSError where it is impossible."""
+        """Make the twin, and try the exchange; raise OSError if it is impossible."""
         if self._folder.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self._folder))
         self._seen = _changed_at(self._folder)
@@ -58,10 +57,7 @@ class FolderExchange:
         return self._twin / name
 
     def apply(self, changed: str, removed: Iterable[str]) -> None:
-        """Give the folder the new version of a file and take others away, in one step, durably.
-
-        TemporaryError if another program has changed the folder meanwhile.
-        """
+        """Replace a file and remove others in one step; TemporaryError if a program interfered."""
         removed = list(removed)
         self._remove(removed)
         self._exchange()
@@ -101,7 +97,7 @@ def _changed_at(folder: Path) -> int:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Exchange the names of two folders; raise OSError where that cannot be done in one step."""
+    """Exchange the names of two folders in one step; raise OSError if that is impossible."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     try:

@@ -1,21 +1,13 @@
 """One new file of the table for several, where folders cannot be exchanged (folder_exchange.py).
 
-No file system or store renames one file and removes others in one step. So a journal in OUT/runs
+No file system or store replaces one file and removes others in one step. So a journal in OUT/runs
 first says which files will go; then the new file takes the name of the first of them; then the
-others go, then the journal. The next command that writes to OUT completes what a killed one has
-left (`finish_merge`): if the new file is in place it removes the others, and if not, nothing has
-happened yet.
+others go, then the journal. Each step is on disk before the next begins. The next command that
+writes to OUT completes what a killed one has left (`finish_merge`): if the new file is in place, it
+removes the others; if not, nothing has happened yet.
 
-A reader never misses a row. From the first renaming to the last it sees rows of the others twice:
-for one fsync of the folder and one rename a file, or, if the process is killed just then, until the
-next command that writes to OUT. A reader that listed the files before finds some gone, and must
-list again. As the new file has the first name, one that opens files in the order of their names
-notices in any case; one that uses another order and takes minutes, as Dask does, may have read old
-files when it comes to the new one.
-
-Each step is on disk before the next begins. On an object store the new object is put over the first
-one instead of being renamed, and the others are deleted, many by a request; for a process that is
-suspended in between, see storage/backends/lease.py.
+A reader never misses a row, but may see rows twice until the others are gone. As the new file has
+the first name, one that opens the files in the order of their names cannot overlook the change.
 """
 
 import json
@@ -46,7 +38,7 @@ def merge_with_journal(
 
 
 def finish_merge(writer: Writer) -> None:
-    """Finish what a killed process has begun, or forget what it has only announced."""
+    """Finish a merge that a killed process has begun, or drop one that it has only announced."""
     path = writer.out.merge_journal
     if not writer.storage.exists(path):
         return
