@@ -10,10 +10,10 @@ demo: $(VENV)/installed-demo
 	@$(BIN)/python -m captioner.jobs.demo demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical
 
 test-fast: $(VENV)/installed-dev  # without whole commands, Dask clusters and S3 servers
-	$(BIN)/python -m pytest -m "not slow and not cluster and not s3"
+	$(BIN)/python -m pytest -n logical -m "not slow and not cluster and not s3"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

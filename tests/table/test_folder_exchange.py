@@ -12,7 +12,8 @@ from captioner.jobs.table.compaction.folder_exchange import FolderExchange
 def folder(tmp_path: Path) -> Path:
     """Return a folder with the files a, b and c."""
     folder = tmp_path / "folder"
-    folder.mkdir(mode=0o750)
+    folder.mkdir()
+    folder.chmod(0o750)  # whatever the umask
     for name in "abc":
         (folder / name).write_text(name)
     return folder
