@@ -20,12 +20,7 @@ from captioner.jobs.execution.sample import SampleTimes
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.compare import Counts
 from captioner.jobs.planning.partitions import read_partition
-from captioner.jobs.planning.plan import (
-    Plan,
-    check_listing_is_whole,
-    make_plan,
-    redo_of,
-)
+from captioner.jobs.planning.plan import Plan, check_listing_is_whole, make_plan, redo_of
 from captioner.jobs.sources.open_source import open_source, with_progress
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors

@@ -8,12 +8,7 @@ from captioner.jobs.execution.recorder import Recorder
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.partitions import share_plan
-from captioner.jobs.planning.plan import (
-    check_listing_is_whole,
-    make_plan,
-    redo_of,
-    vanished_file,
-)
+from captioner.jobs.planning.plan import check_listing_is_whole, make_plan, redo_of, vanished_file
 from captioner.jobs.sources.open_source import open_source, with_progress
 from captioner.jobs.sources.source import Source
 from captioner.jobs.storage.backends.paths import out_path

@@ -76,7 +76,4 @@ def passthrough_of(plan: pa.Table, keep: Collection[str] = ()) -> pa.Table:
     return plan.select([name for name in plan.column_names if name not in others])
 
 
-_RECORD = (
-    pa.field(IMAGE_URI, pa.string(), nullable=False),
-    pa.field(IMAGE_VERSION, pa.string()),
-)
+_RECORD = (pa.field(IMAGE_URI, pa.string(), nullable=False), pa.field(IMAGE_VERSION, pa.string()))

@@ -18,9 +18,7 @@ RIDGE = 1.0  # keeps the weights finite where the signals separate the captions 
 
 
 def calibrate(
-    captioner: Captioner,
-    pixels: npt.NDArray[np.uint8],
-    references: Sequence[Sequence[str]],
+    captioner: Captioner, pixels: npt.NDArray[np.uint8], references: Sequence[Sequence[str]]
 ) -> Calibration:
     """Caption images [N, S, S, 3] and fit a calibration to whether their references accept them."""
     texts, values = [], []

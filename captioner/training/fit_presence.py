@@ -23,10 +23,7 @@ DROPOUT = 0.5  # of the features, which are many for the number of images
 
 
 def fit_to_images(
-    model: CaptionModel,
-    pixels: npt.NDArray[np.uint8],
-    references: References,
-    device: torch.device,
+    model: CaptionModel, pixels: npt.NDArray[np.uint8], references: References, device: torch.device
 ) -> None:
     """Fit a model's word presence to training images [N, S, S, 3], in place.
 

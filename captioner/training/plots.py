@@ -40,12 +40,7 @@ def _reliability(axes: Any, result: Reliability) -> None:
     ]
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfect calibration")
     axes.errorbar(
-        confidence,
-        acceptable,
-        errors,
-        fmt="o",
-        capsize=3,
-        label=f"captions, {len(captions)} bins",
+        confidence, acceptable, errors, fmt="o", capsize=3, label=f"captions, {len(captions)} bins"
     )
     ece = f"ECE {result.ece:.3f} (by chance {result.ece_by_chance:.3f})"
     axes.set(title=f"Reliability: {ece}", xlabel="confidence", xlim=(0, 1))

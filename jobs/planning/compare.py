@@ -14,15 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from captioner.jobs.table.buckets import Buckets, buckets_together
-from captioner.jobs.table.keys import (
-    FILE,
-    KEY,
-    POSITION,
-    RETRY,
-    STALE,
-    Redo,
-    by_time,
-)
+from captioner.jobs.table.keys import FILE, KEY, POSITION, RETRY, STALE, Redo, by_time
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
 _LISTED = pa.schema(KEY)

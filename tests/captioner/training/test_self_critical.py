@@ -7,12 +7,7 @@ from captioner.decoder import Decoder
 from captioner.model import LogitBias, WordPredictor
 from captioner.training.cider import CiderD
 from captioner.training.losses import CrossEntropy
-from captioner.training.self_critical import (
-    SelfCritical,
-    _bias_at,
-    leave_one_out_advantage,
-    sample,
-)
+from captioner.training.self_critical import SelfCritical, _bias_at, leave_one_out_advantage, sample
 from captioner.training.tensors import References
 from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
 
