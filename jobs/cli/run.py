@@ -25,11 +25,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "workers": {"help": "processes (one per core or GPU)", "metavar": "N", "type": int},
     "device": {"help": "where the network runs", "choices": DEVICES},
     "scheduler": {"help": "use the workers of a running Dask cluster", "metavar": "ADDRESS"},
-    "min_confidence": {
-        "help": "mark captions below this confidence for review",
-        "metavar": "P",
-        "type": float,
-    },
+    "min_confidence": {"help": "mark captions below it for review", "metavar": "P", "type": float},
     "target_precision": {
         "help": "mark captions for review so that, by the model's calibration, this share of the "
         "others is acceptable",
@@ -49,14 +45,8 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
         "metavar": "STATUS",
         "nargs": "*",
     },
-    "prune": {
-        "help": "remove the rows of images that SOURCE no longer lists",
-        "action": "store_true",
-    },
-    "any_extension": {
-        "help": "count every file and object as an image, whatever its extension",
-        "action": "store_true",
-    },
+    "prune": {"help": "remove rows of images that SOURCE no longer lists", "action": "store_true"},
+    "any_extension": {"help": "count every file and object as an image", "action": "store_true"},
 }
 OUT_HELP = "folder of the caption table and its runs: a path, or a URL such as s3://bucket/prefix"
 

@@ -15,6 +15,7 @@ from captioner.jobs import JobConfig, run_job
 from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.storage.backends import lease as lease_module
 from captioner.jobs.storage.backends.lease import Holder, Lease, lease
+from captioner.jobs.storage.backends.object_store import ObjectStore
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.commits.commit import commit, parts_of
 from captioner.jobs.table.compaction.compact import compact
@@ -62,7 +63,7 @@ def test_the_lease_of_a_process_of_this_machine_that_is_gone_is_free(url: str) -
     assert process.returncode == -signal.SIGKILL
     run = new_run(url)
     with locked(run):
-        assert lease_module._numbers(run.out.lock) == [2]
+        assert lease_module._numbers(ObjectStore(), run.out.lock) == [2]
 
 
 def test_a_lease_that_is_not_renewed_is_taken_over_and_its_run_notices(
@@ -99,7 +100,7 @@ def test_a_lease_that_is_renewed_while_the_next_run_looks_on_is_not_free(
     url: str, short_lease: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock, out = OutFolder(out_path(url)).lock, out_path(url)
-    with lease(lock, out, "first") as held:
+    with lease(ObjectStore(), lock, out, "first") as held:
 
         def renewed(_seconds: float) -> None:
             now = Holder.of_this_process("first")
@@ -107,7 +108,10 @@ def test_a_lease_that_is_renewed_while_the_next_run_looks_on_is_not_free(
             held.path.write_text(later)
 
         monkeypatch.setattr(lease_module.time, "sleep", renewed)
-        with pytest.raises(TemporaryError, match="in use by run first"), lease(lock, out, "second"):
+        with (
+            pytest.raises(TemporaryError, match="in use by run first"),
+            lease(ObjectStore(), lock, out, "second"),
+        ):
             pass
 
 
@@ -117,11 +121,11 @@ def test_a_run_renews_its_lease(url: str, monkeypatch: pytest.MonkeyPatch) -> No
     written = []
     write = Lease.write
     monkeypatch.setattr(Lease, "write", lambda held, **k: written.append(k) or write(held, **k))
-    with lease(lock, out, "first"):
+    with lease(ObjectStore(), lock, out, "first"):
         while len(written) < 3:
             time.sleep(0.01)
     assert written[-1] == {"is_free": True}
-    with lease(lock, out, "second"):
+    with lease(ObjectStore(), lock, out, "second"):
         pass
 
 
@@ -134,10 +138,10 @@ def test_a_run_is_refused_if_others_take_over_first(
     url: str, monkeypatch: pytest.MonkeyPatch, number: int, message: str
 ) -> None:
     lock, out = OutFolder(out_path(url)).lock, out_path(url)
-    with lease(lock, out, "first"):
+    with lease(ObjectStore(), lock, out, "first"):
         pass
-    monkeypatch.setattr(lease_module, "_free_lease", lambda *_: steal(lock, out, number))
-    with pytest.raises(TemporaryError, match=message), lease(lock, out, "second"):
+    monkeypatch.setattr(lease_module, "_free_holder", lambda *_: steal(lock, out, number))
+    with pytest.raises(TemporaryError, match=message), lease(ObjectStore(), lock, out, "second"):
         pass
 
 
@@ -145,24 +149,24 @@ def test_a_run_that_comes_back_while_it_is_taken_over_makes_the_next_one_give_wa
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock, out = OutFolder(out_path(url)).lock, out_path(url)
-    with lease(lock, out, "first") as held:
+    with lease(ObjectStore(), lock, out, "first") as held:
         monkeypatch.setattr(
-            lease_module, "_free_lease", lambda *_: Holder("first", 1, "h", "m", "")
+            lease_module, "_free_holder", lambda *_: Holder("first", 1, "h", "m", "")
         )
         with (
             pytest.raises(TemporaryError, match=r"still in use by run first"),
-            lease(lock, out, "b"),
+            lease(ObjectStore(), lock, out, "b"),
         ):
             pass
         with pytest.raises(TemporaryError, match="taken over by run b"):
             held.renew()
     monkeypatch.undo()
-    with lease(lock, out, "third"):
+    with lease(ObjectStore(), lock, out, "third"):
         pass
 
 
 def steal(lock: UPath, out: UPath, number: int) -> None:
-    Lease(lock, out, "thief", number).write()
+    Lease(ObjectStore(), lock, out, "thief", number).write()
 
 
 def test_a_store_that_cannot_tell_two_runs_apart_is_refused(
@@ -172,9 +176,9 @@ def test_a_store_that_cannot_tell_two_runs_apart_is_refused(
     monkeypatch.setattr(Lease, "create", Lease.write)
     with (
         pytest.raises(UsageError, match="does not support create-if-absent"),
-        lease(lock, out, "first"),
+        lease(ObjectStore(), lock, out, "first"),
     ):
         pass
     monkeypatch.undo()
-    with lease(lock, out, "first"):
+    with lease(ObjectStore(), lock, out, "first"):
         pass

@@ -23,14 +23,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from upath import UPath
 
 from captioner.jobs.errors import TemporaryError, UsageError
-from captioner.jobs.storage.failures import WrongOptions, store_errors
+from captioner.jobs.storage.failures import WrongOptions
+
+if TYPE_CHECKING:
+    from captioner.jobs.storage.backends.object_store import ObjectStore
 
 LEASE_SECONDS = 90.0
 RENEW_SECONDS = 15.0
@@ -86,6 +90,7 @@ def _seconds() -> float:
 class Lease:
     """A lease that this process holds; `folder` holds the leases of OUT."""
 
+    store: "ObjectStore"
     folder: UPath
     out: UPath
     run_id: str
@@ -94,7 +99,7 @@ class Lease:
 
     @property
     def path(self) -> UPath:
-        return _lease(self.folder, self.number)
+        return self.folder / f"{self.number:09d}"
 
     def confirm(self) -> None:
         """Renew the lease if CONFIRM_SECONDS have passed; raise TemporaryError if it is lost."""
@@ -110,36 +115,37 @@ class Lease:
 
     def check_is_latest(self) -> None:
         """Raise TemporaryError if another run has taken over."""
-        latest = max(_numbers(self.folder), default=0)
+        latest = max(_numbers(self.store, self.folder), default=0)
         if latest != self.number:
+            holder = replace(self, number=latest).holder() or "another run"
             raise TemporaryError(
-                f"{self.out} was taken over by {_holder(self.folder, latest) or 'another run'} "
+                f"{self.out} was taken over by {holder} "
                 f"while run {self.run_id} did not answer for more than {LEASE_SECONDS:.0f} s: what "
                 "it committed stays; start it again"
             )
 
     def create(self) -> None:
         """Create the object; raise FileExistsError if it exists."""
-        with store_errors():
-            self.path.fs.pipe_file(self.path.path, self._content(), mode="create")
+        self.store.create(self.path, self._content())
 
     def write(self, *, is_free: bool = False) -> None:
         """Renew the lease, or set it free."""
-        with store_errors():
-            self.path.fs.pipe_file(self.path.path, self._content(is_free))
+        self.store.write(self.path, self._content(is_free))
 
-    def remove(self) -> None:
-        with suppress(FileNotFoundError), store_errors():
-            self.path.fs.rm_file(self.path.path)
+    def holder(self) -> Holder | None:
+        """Read who holds the lease of this number; None if it does not exist."""
+        with suppress(FileNotFoundError):
+            return Holder(**json.loads(self.store.read_bytes(self.path)))
+        return None
 
     def _content(self, is_free: bool = False) -> bytes:
         return json.dumps(vars(Holder.of_this_process(self.run_id, is_free=is_free))).encode()
 
 
 @contextmanager
-def lease(folder: UPath, out: UPath, run_id: str) -> Iterator[Lease]:
+def lease(store: "ObjectStore", folder: UPath, out: UPath, run_id: str) -> Iterator[Lease]:
     """Hold OUT for a run; raise TemporaryError that names the holder if another run has it."""
-    held = _take(folder, out, run_id)
+    held = _take(store, folder, out, run_id)
     ended = threading.Event()
     renewing = threading.Thread(target=_renew, args=(held, ended), daemon=True)
     renewing.start()
@@ -152,11 +158,11 @@ def lease(folder: UPath, out: UPath, run_id: str) -> Iterator[Lease]:
             held.write(is_free=True)
 
 
-def _take(folder: UPath, out: UPath, run_id: str) -> Lease:
-    numbers = _numbers(folder)
-    latest = max(numbers, default=0)
-    former = _free_lease(folder, out, latest) if latest else None
-    taken = Lease(folder, out, run_id, latest + 1)
+def _take(store: "ObjectStore", folder: UPath, out: UPath, run_id: str) -> Lease:
+    numbers = _numbers(store, folder)
+    latest = Lease(store, folder, out, run_id, max(numbers, default=0))
+    former = _free_holder(latest) if latest.number else None
+    taken = replace(latest, number=latest.number + 1)
     try:
         taken.create()
     except FileExistsError as error:
@@ -165,29 +171,31 @@ def _take(folder: UPath, out: UPath, run_id: str) -> Lease:
         raise _no_lock(out) from error
     _require_exclusive_create(taken)
     taken.check_is_latest()
-    if latest and _holder(folder, latest) != former:
+    if latest.number and latest.holder() != former:
         taken.write(is_free=True)
         raise TemporaryError(
             f"{out} is still in use by {former}; try again when that run has ended"
         )
     for number in numbers:
-        Lease(folder, out, run_id, number).remove()
+        store.remove(replace(latest, number=number).path)
     return taken
 
 
-def _free_lease(folder: UPath, out: UPath, number: int) -> Holder | None:
-    """Return the holder of a lease that is free; raise TemporaryError if it is not."""
-    holder = _holder(folder, number)
+def _free_holder(lease: Lease) -> Holder | None:
+    """Return the former holder of a lease that is free; raise TemporaryError if it is not."""
+    holder = lease.holder()
     if holder is None or holder.is_free or holder.is_dead:
         return holder
     if datetime.now(UTC) < holder.expires_at:
         raise TemporaryError(
-            f"{out} is in use by {holder}; try again when that run has ended or, if it was "
+            f"{lease.out} is in use by {holder}; try again when that run has ended or, if it was "
             f"killed, after {holder.expires_at:%H:%M:%S} UTC"
         )
     time.sleep(WATCH_SECONDS)
-    if _holder(folder, number) != holder:
-        raise TemporaryError(f"{out} is in use by {holder}; try again when that run has ended")
+    if lease.holder() != holder:
+        raise TemporaryError(
+            f"{lease.out} is in use by {holder}; try again when that run has ended"
+        )
     return holder
 
 
@@ -197,7 +205,7 @@ def _require_exclusive_create(taken: Lease) -> None:
         taken.create()
     except FileExistsError:
         return
-    taken.remove()
+    taken.store.remove(taken.path)
     raise _no_lock(taken.path)
 
 
@@ -218,27 +226,8 @@ def _renew(held: Lease, ended: threading.Event) -> None:
             continue  # the next attempt may work
 
 
-def _lease(folder: UPath, number: int) -> UPath:
-    return folder / f"{number:09d}"
-
-
-def _numbers(folder: UPath) -> list[int]:
-    try:
-        with store_errors():
-            keys = folder.fs.ls(folder.path, detail=False, refresh=True)
-    except FileNotFoundError:
-        return []
-    names = (key.rstrip("/").rpartition("/")[2] for key in keys)
-    return [int(name) for name in names if name.isdecimal()]
-
-
-def _holder(folder: UPath, number: int) -> Holder | None:
-    path = _lease(folder, number)
-    try:
-        with store_errors():
-            return Holder(**json.loads(path.fs.cat_file(path.path)))
-    except FileNotFoundError:
-        return None
+def _numbers(store: "ObjectStore", folder: UPath) -> list[int]:
+    return [int(path.name) for path in store.files(folder, "*") if path.name.isdecimal()]
 
 
 def _machine() -> str | None:

@@ -91,7 +91,7 @@ class ObjectStore:
         with store_errors():
             path.fs.put_file(str(file), path.path)
 
-    def write(self, path: UPath, content: bytes, scratch: Path) -> None:
+    def write(self, path: UPath, content: bytes, scratch: Path | None = None) -> None:
         with store_errors():
             path.fs.pipe_file(path.path, content)
 
@@ -134,7 +134,7 @@ class ObjectStore:
             yield Path(folder)
 
     def lock(self, path: UPath, out: UPath, run_id: str) -> AbstractContextManager[Lease]:
-        return lease(path, out, run_id)
+        return lease(self, path, out, run_id)
 
 
 @functools.lru_cache(maxsize=1)
