@@ -74,12 +74,14 @@ def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_folder")
 def test_the_python_runs(block: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_folder")
 def test_the_pandas_query_finds_the_failure(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = re.findall(r"```python\n(# pandas.*?)```", TEXTS["schemas/README.md"], re.DOTALL)
@@ -88,6 +90,7 @@ def test_the_pandas_query_finds_the_failure(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("block", blocks("sql"))
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_folder")
 def test_the_sql_runs(block: str) -> None:
     assert duckdb.sql(block).columns

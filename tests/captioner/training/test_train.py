@@ -15,6 +15,7 @@ from captioner.errors import CaptionerError
 from captioner.training.config import TrainConfig
 from captioner.training.train import train
 
+pytestmark = pytest.mark.slow
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 
 
