@@ -123,7 +123,7 @@ def test_an_image_that_breaks_the_captioner_leaves_the_time_unknown(job: JobConf
     preview = preview_job(job, sample=100)
     assert (preview.images, preview.estimate) == (41, None)
     assert preview.problem is not None
-    assert preview.problem.endswith("timed failed: sitecustomize.OddError: odd image")
+    assert preview.problem.endswith("image failed: sitecustomize.OddError: odd image")
 
 
 def test_rows_that_a_run_would_remove_are_told(job: JobConfig) -> None:
