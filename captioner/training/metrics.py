@@ -139,7 +139,13 @@ def _ptb_tokens(captions: Sequence[Sequence[str]]) -> Sentences:
         index: [{"caption": " ".join(caption.split())} for caption in of_image]
         for index, of_image in enumerate(captions)
     }
-    tokens: Sentences = _extra("tokenizer.ptbtokenizer", "PTBTokenizer")().tokenize(entries)
+    try:
+        tokens: Sentences = _extra("tokenizer.ptbtokenizer", "PTBTokenizer")().tokenize(entries)
+    except OSError as error:  # it writes a file beside its own
+        raise CaptionerError(
+            f"the Java tokenizer of pycocoevalcap failed ({error}): make its folder writable, or "
+            "take java off the PATH to score with the simple tokenizer"
+        ) from error
     if any(len(tokens.get(index, ())) != len(of_image) for index, of_image in entries.items()):
         raise CaptionerError(
             "the Java tokenizer of pycocoevalcap failed: repair java, or take it off the PATH to "

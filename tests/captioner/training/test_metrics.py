@@ -113,6 +113,19 @@ def test_a_failing_java_is_an_error_and_does_not_hang(
         score(BEST, REFERENCES)
 
 
+def test_a_tokenizer_that_may_not_write_its_file_is_an_error_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "java").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("pycocoevalcap.tokenizer.ptbtokenizer.tempfile.NamedTemporaryFile", denied)
+    with pytest.raises(CaptionerError, match="make its folder writable"):
+        score(BEST, REFERENCES)
+
+
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'captioner\[train\]'"):
