@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+UV_dev := --compile-bytecode  # once, and not by each of the many processes of the tests
 
 .PHONY: demo test test-fast check format bench clean
 
@@ -38,6 +39,6 @@ clean:
 $(VENV)/installed-demo $(VENV)/installed-dev: $(VENV)/installed-%: pyproject.toml
 	@echo "Installing into $(VENV): under a minute on a fast network (PyTorch is large)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$*]' \
+	@$(PIP) uv && $(BIN)/uv pip install --quiet $(UV_$*) --python $(BIN)/python --editable '.[$*]' \
 		|| { echo "Installing with pip instead, which takes minutes"; $(PIP) --editable '.[$*]'; }
 	@touch $(VENV)/installed-demo $@  # the extra `dev` includes `demo`
