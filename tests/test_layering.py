@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,18 @@ USES_THE_MODEL = {"config", "planning", "pipeline", "execution", "cli"}
 DASK_IS_FOR = {"jobs/execution/cluster.py", "jobs/execution/driver.py"}
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: Path, types: bool = True) -> Iterator[str]:
+    """Yield the names that a file imports; those for `types` alone only if wanted."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types and not types:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -107,6 +118,26 @@ def test_dask_is_imported_only_where_it_wires() -> None:
         if top(name) in {"dask", "distributed"}
     }
     assert users == DASK_IS_FOR
+
+
+def module_of(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name if name.startswith("captioner.") else f"captioner.{name}"
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    files = [path for package in ("captioner", "jobs", "schemas") for path in sources(package)]
+    modules = {module_of(path): path for path in files}
+    graph = {
+        module: {
+            name
+            for used in imports(path, types=False)
+            for name in (used, used.rpartition(".")[0])
+            if name in modules
+        }
+        for module, path in modules.items()
+    }
+    assert list(TopologicalSorter(graph).static_order())
 
 
 def test_one_module_has_one_name() -> None:
