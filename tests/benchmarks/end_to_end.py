@@ -50,11 +50,11 @@ def _options() -> Any:
 
 
 class _Verbatim(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description."""
+    """A formatter that keeps the lines of the description."""
 
 
 def _manifest(images: Path, limit: int, folder: Path) -> Path:
-    """A manifest of the first images of a folder, all read once so that the disk is no factor."""
+    """Write a manifest of the first images; read them all once, so that the disk is no factor."""
     batches = open_source(images).batches
     uris = islice((uri for batch in batches for uri in batch["image_uri"].to_pylist()), limit)
     lines = [json.dumps({"image_uri": uri}) for uri in uris if Path(uri).read_bytes()]

@@ -1,4 +1,4 @@
-"""A run over a million rows with a captioner that costs nothing: what the machinery itself costs.
+"""The cost of the machinery: a run over a million rows with a captioner that costs nothing.
 
 The scheduler, the worker processes, the plan and the commits are real; images are neither fetched
 nor captioned. Prints the time a partition takes, and the driver's memory in the first and the last
@@ -115,7 +115,7 @@ def sample(samples: list[tuple[float, int]], ended: threading.Event) -> None:
 
 
 def tenths(values: Sequence[int]) -> Iterator[float]:
-    """The medians of the first and of the last tenth."""
+    """Return the medians of the first and of the last tenth."""
     tenth = max(1, len(values) // 10)
     yield statistics.median(values[:tenth])
     yield statistics.median(values[-tenth:])

@@ -1,10 +1,10 @@
-"""kill -9 of a whole run at random moments, then the same command again: is every image there?
+"""Kill whole runs with SIGKILL at random moments, run them again, and look for every image.
 
     python tests/benchmarks/kill_resume.py [--moments 20] [--images 200] [--seed 0]
 
 The moments lie between a second before the first commit of an undisturbed run and its end. Prints
-a line for each: when it was, how many images had their row then, and after the next run how many
-rows there are, of how many different images. Exits 1 if an image is missing or twice.
+a line for each: when it was, how many images had a row then, and how many rows of how many
+different images there are after the next run. Exits with 1 if an image is missing or has two rows.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from tests.support.tables import image_names
 
 
 def main() -> int:
-    """Kill, resume and count."""
+    """Kill, resume and count, at each moment."""
     options = _options()
     dice = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -70,7 +70,7 @@ def _seconds(arguments: list[object], out: Path) -> float:
 
 
 def _kill(arguments: list[object], out: Path, moment: float) -> int:
-    """Kill a run and all its processes after so many seconds; the rows it had committed."""
+    """Kill a run and all its processes after some seconds; return how many rows it committed."""
     line = command(*arguments, "--out", out)
     process = subprocess.Popen(line, env=environment(), start_new_session=True)
     time.sleep(moment)

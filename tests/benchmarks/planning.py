@@ -1,4 +1,4 @@
-"""What planning takes: memory and time for a Parquet manifest of millions of rows.
+"""The memory and time of planning, for a Parquet manifest of millions of rows.
 
 Plans N rows against an empty table, a tenth of them against an empty table, and N rows against a
 table of N rows of which 1% have changed; each in a process of its own, whose peak memory counts.
