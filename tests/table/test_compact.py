@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -14,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pandas as pd
@@ -34,6 +32,7 @@ from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import CaptionRow, Status, file_metadata, rows_to_table
 from tests.support.commands import GIVE_UP_SECONDS, captioner, start
+from tests.support.dying import compact_and_die
 from tests.support.photographs import photograph, write_photographs
 from tests.support.stores import locked
 from tests.support.tables import image_names
@@ -313,22 +312,6 @@ def test_the_new_file_exists_before_the_others_are_removed(
     assert seen == [(2, rows)]
 
 
-STEPS = {"os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "open"}
-
-
-def _compact_and_die(out: Path, step: int) -> None:
-    """Compact, but die before the given step: a file is opened, renamed or removed."""
-    steps = iter(range(step + 1))
-
-    def count(event: str, _arguments: Any) -> None:
-        if event in STEPS and next(steps) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-    compact(out, 30_000, quiet=True)
-    os._exit(0)
-
-
 @pytest.mark.parametrize("has_exchange", [True, False])
 def test_killed_before_any_step_every_row_is_there_and_once_after_the_next_command(
     out: Path, tmp_path: Path, has_exchange: bool, forkserver: None
@@ -341,7 +324,7 @@ def test_killed_before_any_step_every_row_is_there_and_once_after_the_next_comma
     twice = 0
     for step in range(1000):
         copy = shutil.copytree(out, tmp_path / str(step), symlinks=True)
-        process = processes.Process(target=_compact_and_die, args=(copy, step))
+        process = processes.Process(target=compact_and_die, args=(copy, step))
         process.start()
         process.join()
         names = read(copy)["image_uri"]
