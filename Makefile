@@ -29,8 +29,8 @@ bench: $(VENV)/installed-dev  # those that need no photographs; the others are i
 	$(BIN)/python tests/benchmarks/kill_resume.py
 	$(BIN)/python tests/benchmarks/out_of_domain.py
 	$(BIN)/python tests/benchmarks/planning.py
-	$(BIN)/python tests/benchmarks/listing.py --objects 100000
-	$(BIN)/python tests/benchmarks/flat_memory.py
+	$(BIN)/python tests/benchmarks/listing.py --objects 20000
+	$(BIN)/python tests/benchmarks/flat_memory.py --rows 100000
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info
