@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 UV_dev := --compile-bytecode  # once, and not by each of the many processes of the tests
 
+# Both installations write to .venv.
+.NOTPARALLEL:
 .PHONY: demo test test-fast check format bench clean
 
 demo: $(VENV)/installed-demo
