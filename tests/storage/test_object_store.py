@@ -194,3 +194,23 @@ def test_a_full_disk_is_not_the_fault_of_the_store(url: str) -> None:
     with pytest.raises(JobError, match="No space left") as caught, writing:
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.exit_code == ExitCode.FAULT
+
+
+def test_a_full_temporary_folder_does_not_keep_a_report_from_the_store(
+    url: str, tmp_path: Path
+) -> None:
+    run = new_run(url)
+    run.storage.write(run.report, b"{}", tmp_path / "missing")
+    assert run.storage.read_bytes(run.report) == b"{}"
+
+
+def test_a_temporary_folder_that_cannot_be_made_is_a_fault_of_this_machine(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(object_store.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(JobError, match="No space left") as caught, exclusive_writer(new_run(url)):
+        pass
+    assert caught.value.exit_code == ExitCode.FAULT
