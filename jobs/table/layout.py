@@ -1,6 +1,7 @@
 """The paths of everything in OUT.
 
 OUT/captions/*.parquet           the caption table, and nothing else
+OUT/reviews/*.jsonl              what people decided (reviews.py); no run touches it
 OUT/runs/<run_id>/               job.toml, report.json, events.jsonl
 OUT/runs/<run_id>/replacements/  rows that replace others when the run ends (replace.py)
 OUT/runs/<run_id>/scratch/       the plan, an index, unfinished files; removed when the run ends
@@ -36,6 +37,10 @@ class OutFolder:
     @property
     def runs(self) -> OutPath:
         return self.root / "runs"
+
+    @property
+    def reviews(self) -> OutPath:
+        return self.root / "reviews"
 
     @property
     def lock(self) -> OutPath:
