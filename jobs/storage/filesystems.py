@@ -20,6 +20,7 @@ from fsspec.core import url_to_fs
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.failures import reading_errors
+from captioner.jobs.storage.file_types import is_gzipped_archive
 from captioner.jobs.storage.uris import is_http, is_local, local_path, scheme, split_chain
 
 StorageOptions = Mapping[str, Mapping[str, Any]]  # by protocol
@@ -68,7 +69,8 @@ def filesystem(url: str) -> tuple[Any, str]:
 @functools.lru_cache(maxsize=4)
 def _archive(url: str) -> Any:
     """Open an archive, cached: fsspec would read its index again for each of its files."""
-    return url_to_fs(url)[0]
+    is_gzipped_tar = url.startswith("tar://") and is_gzipped_archive(url.partition("::")[2])
+    return url_to_fs(url, **({"tar": {"compression": "gzip"}} if is_gzipped_tar else {}))[0]
 
 
 def _set_http_timeouts() -> None:
