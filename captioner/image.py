@@ -6,7 +6,9 @@ The whole photograph is squeezed into the square, not cropped: captions describe
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +54,8 @@ _SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
 # filter that follows then hides their traces.
 _GAP = 2
 
+T = TypeVar("T")
+
 Image.init()  # here, because the lazy registration of plugins is not thread-safe
 
 
@@ -87,10 +91,28 @@ def decode_image(data: bytes, size: int, limits: ImageLimits = _DEFAULT_LIMITS) 
     Raises UnreadableImage if the bytes are not an image or a damaged one, and ImageTooLarge, before
     any pixel is decoded, if the picture exceeds the limits.
     """
+    return _readable(data, lambda: _decode(data, size, limits))
+
+
+def shrink_image(data: bytes, side: int, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Image:
+    """Decode an image file to an upright RGB picture of at most `side` x `side` pixels.
+
+    The picture keeps its proportions. Errors are those of `decode_image`.
+    """
+
+    def shrunk() -> Image.Image:
+        upright = _upright(data, side, limits).rgb
+        upright.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return upright
+
+    return _readable(data, shrunk)
+
+
+def _readable(data: bytes, decode: Callable[[], T]) -> T:
     if not data:
         raise UnreadableImage("empty file")
     try:
-        return _decode(data, size, limits)
+        return decode()
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(str(error)) from error
     except DAMAGED as error:
@@ -98,6 +120,22 @@ def decode_image(data: bytes, size: int, limits: ImageLimits = _DEFAULT_LIMITS) 
 
 
 def _decode(data: bytes, size: int, limits: ImageLimits) -> DecodedImage:
+    rgb, width, height, kind = _upright(data, size, limits)
+    square = rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=_GAP)
+    return DecodedImage(np.array(square), width, height, kind)
+
+
+class _Upright(NamedTuple):
+    """A picture as displayed, perhaps already reduced, and the size of the original."""
+
+    rgb: Image.Image
+    width: int
+    height: int
+    format: str
+
+
+def _upright(data: bytes, size: int, limits: ImageLimits) -> _Upright:
+    """Decode a picture, to more than `size` pixels if it has more."""
     picture = _open(data)
     width, height = picture.size
     if width * height > limits.max_pixels:
@@ -111,8 +149,7 @@ def _decode(data: bytes, size: int, limits: ImageLimits) -> DecodedImage:
         width, height = height, width
     rgb = _to_rgb(picture)
     upright = rgb if turn is None else rgb.transpose(turn)
-    square = upright.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=_GAP)
-    return DecodedImage(np.array(square), width, height, picture.format or "unknown")
+    return _Upright(upright, width, height, picture.format or "unknown")
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:

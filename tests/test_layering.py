@@ -17,15 +17,16 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     "table": {"errors", "storage"},
     "planning": {"errors", "config", "storage", "sources", "table"},
     "pipeline": {"errors", "config", "storage", "fetching", "table"},
+    "publish": {"errors", "storage", "fetching", "table"},
     "execution": {"errors", "config", "storage", "table", "planning", "pipeline"},
     "run": {"errors", "config", "storage", "sources", "table", "planning", "pipeline", "execution"},
-    "cli": {"errors", "config", "table", "run", "preview"},
+    "cli": {"errors", "config", "storage", "table", "publish", "run", "preview"},
     "demo": {"errors", "config", "run", "cli"},
     "__init__": {"config", "run"},
     "__main__": {"cli"},
 }
 ALLOWED["preview"] = ALLOWED["run"]
-USES_THE_MODEL = {"config", "planning", "pipeline", "execution", "cli"}
+USES_THE_MODEL = {"config", "planning", "pipeline", "execution", "publish", "cli"}
 DASK_IS_FOR = {"jobs/execution/cluster.py", "jobs/execution/driver.py"}
 
 

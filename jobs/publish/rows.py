@@ -1,0 +1,96 @@
+"""The rows of the table with what people decided about them, in bounded memory."""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captioner.jobs.errors import UsageError
+from captioner.jobs.publish.where import Where
+from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.table.read import closing, column_batches, opened_files
+from captioner.jobs.table.reviews import Decisions, decisions
+from captioner.schemas.caption_table import caption_table_schema, with_schema
+
+TEXT, DECISION, OUTDATED = "text", "decision", "outdated"
+DECIDED = pa.schema([(TEXT, pa.string()), (DECISION, pa.string()), (OUTDATED, pa.bool_())])
+NEEDED = ("image_uri", "image_sha256", "caption", "needs_review")  # by `decided`
+
+
+def row_schema(out: OutFolder) -> pa.Schema:
+    """Return all columns of the rows in OUT: the table's, a manifest's own, then DECIDED.
+
+    A manifest's column that is named as one of DECIDED is `source_<name>`. Raise UsageError without
+    a table, for a foreign file, or if columns of one name have different types.
+    """
+    out.require_table()
+    distinct: dict[str, pa.Schema] = {}
+    for _, file in opened_files(out.table_files()):
+        with closing(file):
+            schema = file.schema_arrow.remove_metadata()
+            distinct.setdefault(str(schema), _plain(schema))
+    try:
+        merged = pa.unify_schemas([_plain(caption_table_schema()), *distinct.values()])
+    except pa.ArrowException as error:
+        raise UsageError(f"the files in {out.captions} do not fit together: {error}") from error
+    return pa.schema([*merged, *DECIDED])
+
+
+def read_rows(
+    out: OutFolder,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    where: Where | None = None,
+) -> Iterator[pa.Table]:
+    """Yield the rows of OUT that match, file by file, with some or all columns of `row_schema`.
+
+    `text` is what a person wrote, "" for a decorative image, otherwise the caption; null if a
+    person rejected it. `decision` is null where nobody decided. `outdated` says that the image's
+    bytes have changed since. `needs_review` is false for decided images, true for outdated ones.
+    """
+    wanted = list(columns) if columns is not None else schema.names
+    needed = {*wanted, *(where.columns if where else ()), *NEEDED}
+    of_table = pa.schema([f for f in schema if f.name in needed and f.name not in DECIDED.names])
+    in_force = decisions(out)
+    for path, file in opened_files(out.table_files()):
+        names = [name for name in file.schema_arrow.names if _renamed(name) in of_table.names]
+        for batch in column_batches(path, file, names):
+            rows = decided(plain_table(batch, of_table), in_force)
+            yield (rows.filter(where.expression) if where else rows).select(wanted)
+
+
+def plain_table(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
+    """Return a batch of the table with the columns of a schema, its dictionaries as strings."""
+    table = pa.Table.from_batches([batch])
+    names = [_renamed(name) for name in table.column_names]
+    return with_schema(
+        table.cast(_plain(table.schema, renamed=False)).rename_columns(names), schema
+    )
+
+
+def decided(rows: pa.Table, in_force: Decisions) -> pa.Table:
+    """Return rows with the columns DECIDED, and `needs_review` as those decisions leave it."""
+    positions, outdated = in_force.find(rows["image_uri"], rows["image_sha256"])
+    decision, human = (in_force.reviews[name].take(positions) for name in (DECISION, TEXT))
+    is_decided = pc.is_valid(decision)
+    needs_review = pc.if_else(is_decided, outdated, rows["needs_review"])
+    values = [pc.if_else(is_decided, human, rows["caption"]), decision, outdated]
+    place = rows.schema.get_field_index("needs_review")
+    rows = rows.set_column(place, rows.schema.field(place), needs_review)
+    for field, column in zip(DECIDED, values, strict=True):
+        rows = rows.append_column(field, column)
+    return rows
+
+
+def _plain(schema: pa.Schema, *, renamed: bool = True) -> pa.Schema:
+    """Return a schema of a file without dictionaries, and its columns as the rows name them."""
+    names = map(_renamed, schema.names) if renamed else schema.names
+    return pa.schema(list(zip(names, map(_value_type, schema.types), strict=True)))
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _renamed(name: str) -> str:
+    return f"source_{name}" if name in DECIDED.names else name

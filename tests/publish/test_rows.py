@@ -1,0 +1,71 @@
+"""The rows of a table with what people decided about them."""
+
+from pathlib import Path
+
+import pytest
+
+from captioner.jobs.errors import UsageError
+from captioner.jobs.publish.rows import read_rows, row_schema
+from captioner.jobs.publish.where import parse_where
+from captioner.jobs.table.layout import OutFolder
+from tests.support.rows import decide, row, write_rows
+
+
+def rows(out: OutFolder, where: str = "", columns: list[str] | None = None) -> dict[str, dict]:
+    schema = row_schema(out)
+    condition = parse_where(where, schema) if where else None
+    tables = read_rows(out, schema, columns and ["image_uri", *columns], condition)
+    return {Path(r["image_uri"]).stem: r for table in tables for r in table.to_pylist()}
+
+
+def test_a_row_has_the_text_of_a_person_or_else_the_caption(tmp_path: Path) -> None:
+    marks = {"needs_review": True}
+    out = write_rows(tmp_path, [row(f"/{name}.jpg", **marks) for name in "abcdef"])
+    decide(out, "/a.jpg", "accepted", "A picture of a.")
+    decide(out, "/b.jpg", "edited", "A dog.")
+    decide(out, "/c.jpg", "rejected")
+    decide(out, "/d.jpg", "decorative", "")
+    decide(out, "/e.jpg", "edited", "An old picture.", image_sha256="another")
+    columns = ["text", "decision", "outdated", "needs_review"]
+    found = {name: [r[c] for c in columns] for name, r in rows(out, columns=columns).items()}
+    assert found == {
+        "a": ["A picture of a.", "accepted", False, False],
+        "b": ["A dog.", "edited", False, False],
+        "c": [None, "rejected", False, False],
+        "d": ["", "decorative", False, False],
+        "e": ["An old picture.", "edited", True, True],
+        "f": ["A picture of f.", None, False, True],
+    }
+
+
+def test_rows_are_chosen_by_their_columns_and_by_decisions(tmp_path: Path) -> None:
+    pictures = [row(f"/{n}.jpg", confidence=n / 10) for n in range(10)]
+    out = write_rows(tmp_path, pictures, labels={"label": list("aabbccddee")})
+    decide(out, "/7.jpg", "edited", "A dog.")
+    assert set(rows(out, "confidence >= 0.7")) == {"7", "8", "9"}
+    assert set(rows(out, "label = 'b' OR decision IS NOT NULL", ["caption"])) == {"2", "3", "7"}
+    assert set(rows(out, "text LIKE '%dog%'", ["width"])) == {"7"}
+    with pytest.raises(UsageError, match="such as label"):
+        rows(out, "labels = 'b'")
+
+
+def test_a_manifests_column_never_hides_what_people_decided(tmp_path: Path) -> None:
+    out = write_rows(tmp_path, [row("/a.jpg")], labels={"text": ["mine"], "outdated": [7]})
+    found = rows(out)["a"]
+    assert (found["text"], found["source_text"]) == ("A picture of a.", "mine")
+    assert (found["outdated"], found["source_outdated"]) == (False, 7)
+
+
+def test_files_with_different_columns_are_one_table(tmp_path: Path) -> None:
+    write_rows(tmp_path, [row("/a.jpg")], "1", labels={"label": ["x"]})
+    out = write_rows(tmp_path, [row("/b.jpg")], "2", labels={"place": ["y"]})
+    found = rows(out)
+    assert [(r["label"], r["place"]) for r in found.values()] == [("x", None), (None, "y")]
+    assert set(rows(out, "label IS NULL")) == {"b"}
+
+
+def test_files_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path, [row("/a.jpg")], "1", labels={"label": ["x"]})
+    out = write_rows(tmp_path, [row("/b.jpg")], "2", labels={"label": [1]})
+    with pytest.raises(UsageError, match="do not fit together"):
+        row_schema(out)
