@@ -6,9 +6,10 @@ Importing this module does not import torch.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,12 @@ class Calibration:
         if not np.isfinite(numbers).all() or 0 in self.scale:
             raise ValueError("all values must be finite, and those of scale must not be 0")
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the calibration that JSON values describe; ValueError or TypeError if none."""
+        points = [OperatingPoint(*point) for point in values.get("operating_points", [])]
+        return cls(**{**values, "operating_points": points})
+
     def confidence(self, values: Floats) -> Floats:
         """Return probabilities [N] in [0, 1] for signals [N, len(SIGNALS)]."""
         standardised = (values - self.mean) / self.scale
@@ -88,9 +95,7 @@ def read_calibration(directory: Path) -> Calibration | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(read_text(path))
-        points = [OperatingPoint(*point) for point in values.pop("operating_points", [])]
-        return Calibration(**values, operating_points=points)
+        return Calibration.from_json(json.loads(read_text(path)))
     except (json.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a calibration ({error})") from error
 

@@ -26,7 +26,6 @@ from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.storage.filesystems import configure
 from captioner.jobs.table.layout import OutFolder
-from captioner.jobs.table.review import check_threshold
 
 SAMPLE = 64  # images to time
 MIN_SHARE = 16  # of these images, for each worker
@@ -81,10 +80,9 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     config = config.resolved()
     configure(config.storage_options)
     source = with_progress(open_source(config.source, config.any_extension), config.quiet)
-    threshold = choose_threshold(config)
+    choose_threshold(config)  # UsageError now rather than in the run
     out = OutFolder(out_path(config.out))
     with _folder(out) as folder:
-        check_threshold(threshold, out)
         plan = make_plan(source, out, folder, config.partition_size, redo_of(config))
         images = _sample(plan, folder, sample) if sample and plan.images else None
     if config.prune:

@@ -17,7 +17,7 @@ from captioner.jobs.storage.filesystems import configure
 from captioner.jobs.table.exclusive_writer import exclusive_writer, usage_errors
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.replace import prune, put_replacements_in_place, remove_surplus
-from captioner.jobs.table.review import check_threshold
+from captioner.jobs.table.threshold import settle_threshold
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.job_report import JobReport
 
@@ -68,7 +68,7 @@ def _run(config: JobConfig, source: Source, recorder: Recorder) -> JobReport:
 
 def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None:
     writer, redo = recorder.writer, redo_of(config)
-    check_threshold(recorder.threshold, writer.out)
+    recorder.threshold, recorder.remarked = settle_threshold(recorder.threshold, writer)
     recorder.plan = make_plan(source, writer.out, writer.scratch, config.partition_size, redo)
     if config.prune:
         check_listing_is_whole(source, recorder.plan.counts.listed)

@@ -72,7 +72,7 @@ _TABLE_SCHEMA = pa.schema(
         pa.field("error", pa.string()),
         pa.field("caption", pa.string()),
         pa.field("confidence", pa.float32()),  # in [0, 1]
-        pa.field("needs_review", pa.bool_()),  # null in a run without a threshold
+        pa.field("needs_review", pa.bool_()),  # null without a threshold
         pa.field("log_prob", pa.float32()),  # the sum over the caption's tokens
         pa.field("token_log_probs", pa.list_(pa.float32())),
         pa.field("alternatives", pa.list_(_ALTERNATIVE)),
@@ -126,11 +126,10 @@ def merged_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
     captioners: dict[str, object] = {}
     for one in metadata:
         captioners |= json.loads(one.get(CAPTIONERS, b"{}"))
-    reviews = [one[REVIEW] for one in metadata if one.get(REVIEW, b"null") != b"null"]
+    reviews = [json.loads(one.get(REVIEW, b"null")) for one in metadata]
+    latest = max(filter(None, reviews), key=lambda one: one.get("since") or "", default=None)
     columns = [column for column in merged if column.name not in PLAN_COLUMNS]
-    return pa.schema(
-        columns, file_metadata(captioners, json.loads(reviews[-1]) if reviews else None)
-    )
+    return pa.schema(columns, file_metadata(captioners, latest))
 
 
 def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:

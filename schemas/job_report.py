@@ -14,7 +14,8 @@ class JobReport:
 
     schemas/README.md explains the fields. `new`, `changed`, `stale` and `retried` images add up to
     `planned`; `images` of these have a row now, counted by status. `seconds` are summed over all
-    workers, by stage; `skipped` counts by reason. `needs_review` is None without a threshold.
+    workers, by stage; `skipped` counts by reason. `needs_review` is None without a threshold;
+    `remarked` are rows of the table that a new threshold marked again.
     """
 
     run_id: str
@@ -47,6 +48,7 @@ class JobReport:
     target_precision: float | None = None
     expected_coverage: float | None = None
     needs_review: int | None = None
+    remarked: int = 0
     error: str | None = None
 
     @property

@@ -58,11 +58,13 @@ def summary(report: JobReport) -> str:
         "images": f"{report.images:,}{unfinished}{in_brackets(others)}",
         **_outcome(report.statuses, report.reused),
         **_review(report),
+        **_remarked(report),
         "speed": f"{report.images_per_second or 0:,.1f} images/s",
         "table": report.table,
     }
     if not report.planned and not report.error:
-        lines = {"images": f"nothing to do{in_brackets(others)}", "table": report.table}
+        lines = {"images": f"nothing to do{in_brackets(others)}", **_remarked(report)}
+        lines["table"] = report.table
     return aligned(lines)
 
 
@@ -84,12 +86,19 @@ def _review(report: JobReport) -> dict[str, str]:
     return {"to review": f"{report.needs_review:,} ({reason})"}
 
 
+def _remarked(report: JobReport) -> dict[str, str]:
+    return {"marked": f"{report.remarked:,} rows, by a new threshold"} if report.remarked else {}
+
+
 def _marked(status: "TableStatus") -> dict[str, str]:
-    """Format how many captions need review, if a run had a threshold."""
-    if status.min_confidence is None:
-        return {}
-    reason = f"of {status.judged:,} judged: confidence below {status.min_confidence}"
-    return {"to review": f"{status.needs_review:,} ({reason})"}
+    """Format how many captions need review, and what people decided."""
+    lines = {}
+    if status.min_confidence is not None or status.needs_review:
+        reason = f"confidence below {status.min_confidence}" if status.judged else "images changed"
+        lines["to review"] = f"{status.needs_review:,} ({reason})"
+    if decided := sum(status.decisions.values()):
+        lines["decided"] = f"{decided:,}{in_brackets(status.decisions)}"
+    return lines
 
 
 def in_brackets(counts: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.task import PartitionResult
 from captioner.jobs.planning.plan import Plan
-from captioner.jobs.table.review import Threshold
+from captioner.jobs.table.threshold import Threshold
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
@@ -39,6 +39,7 @@ class Recorder:
     captioner: str | None = None
     reused: int = 0
     needs_review: int = 0
+    remarked: int = 0
     pruned: int = 0
     _uploaded: float = 0.0
     _bar: "tqdm[Any] | None" = None
@@ -114,10 +115,17 @@ class Recorder:
             images_per_second=round(self.images / took, 2) if self.images else None,
             seconds={stage: round(value, 3) for stage, value in self.seconds.items()},
             captioner=self.captioner,
-            **(asdict(self.threshold) if self.threshold else {}),
-            needs_review=self.needs_review if self.threshold else None,
+            **self._review(),
+            remarked=self.remarked,
             error=error,
         )
         self._upload_events()
         self.writer.write_text(report.to_json() + "\n", self.writer.run.report)
         return report
+
+    def _review(self) -> dict[str, Any]:
+        if self.threshold is None or self.threshold.min_confidence is None:
+            return {}
+        values = asdict(self.threshold)
+        del values["since"]
+        return {**values, "needs_review": self.needs_review}

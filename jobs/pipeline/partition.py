@@ -15,7 +15,7 @@ from captioner.jobs.pipeline.image_loader import FindCaption, ImageLoader, Loade
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.storage.look_ahead import map_ahead
-from captioner.jobs.table.review import needs_review
+from captioner.jobs.table.threshold import needs_review
 from captioner.schemas.caption_table import Alternative, CaptionRow, Status, file_metadata
 from captioner.schemas.image_record import ImageRecord
 

@@ -8,7 +8,7 @@ from captioner.errors import CaptionerError
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.filesystems import StorageOptions
-from captioner.jobs.table.review import Threshold
+from captioner.jobs.table.threshold import Threshold
 from captioner.model_directory import CALIBRATION, find_checkpoint
 from captioner.search_options import SearchOptions
 

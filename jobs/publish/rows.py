@@ -70,14 +70,11 @@ def plain_table(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
 
 def decided(rows: pa.Table, in_force: Decisions) -> pa.Table:
     """Return rows with the columns DECIDED, and `needs_review` as those decisions leave it."""
-    positions, outdated = in_force.find(rows["image_uri"], rows["image_sha256"])
-    decision, human = (in_force.reviews[name].take(positions) for name in (DECISION, TEXT))
-    is_decided = pc.is_valid(decision)
-    needs_review = pc.if_else(is_decided, outdated, rows["needs_review"])
-    values = [pc.if_else(is_decided, human, rows["caption"]), decision, outdated]
+    about = in_force.about(rows)
+    text = pc.if_else(pc.is_valid(about.decision), about.text, rows["caption"])
     place = rows.schema.get_field_index("needs_review")
-    rows = rows.set_column(place, rows.schema.field(place), needs_review)
-    for field, column in zip(DECIDED, values, strict=True):
+    rows = rows.set_column(place, rows.schema.field(place), about.needs_review)
+    for field, column in zip(DECIDED, (text, about.decision, about.outdated), strict=True):
         rows = rows.append_column(field, column)
     return rows
 

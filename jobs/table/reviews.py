@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +79,19 @@ class ReviewWriter:
         )
 
 
+class Decided(NamedTuple):
+    """The decisions about N rows, as columns; `decision` and `text` are null without one.
+
+    A row needs review if the bytes have changed since the decision; without a decision, if it is
+    marked.
+    """
+
+    decision: pa.ChunkedArray
+    text: pa.ChunkedArray
+    outdated: pa.Array
+    needs_review: pa.ChunkedArray
+
+
 @dataclass(frozen=True)
 class Decisions:
     """The decisions in force: of each image, the latest that nobody has undone.
@@ -106,6 +120,13 @@ class Decisions:
         changed = (own >= 0) & pd.notna(known) & pd.notna(then[own]) & (known != then[own])
         found = np.where((own < 0) | (changed & (same >= 0)), same, own)
         return pa.array(found, pa.int64(), mask=found < 0), pa.array(changed & (found == own))
+
+    def about(self, rows: pa.Table) -> Decided:
+        """Return the decisions about rows with image_uri, image_sha256 and needs_review."""
+        positions, outdated = self.find(rows["image_uri"], rows["image_sha256"])
+        decision, text = (self.reviews[name].take(positions) for name in ("decision", "text"))
+        marks = pc.if_else(pc.is_valid(decision), outdated, rows["needs_review"])
+        return Decided(decision, text, outdated, marks)
 
     @cached_property
     def _by_uri(self) -> "pd.Index[str]":

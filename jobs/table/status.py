@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import column_batches, opened_files
-from captioner.jobs.table.review import min_confidence
+from captioner.jobs.table.reviews import Decisions, decisions
+from captioner.jobs.table.threshold import Threshold, latest, threshold_of
 
 _MARK = "needs_review"  # a column that files of the first schema lack
 
@@ -20,8 +23,9 @@ _MARK = "needs_review"  # a column that files of the first schema lack
 class TableStatus:
     """The counts of a table, from its files alone.
 
-    Runs with the threshold `min_confidence` (None if no run had one) have `judged` some captions;
-    `needs_review` of these are below it.
+    `judged` captions are marked by the threshold `min_confidence` (None without one);
+    `needs_review` counts those below it that nobody has decided about, and images whose bytes have
+    changed since. `decisions` counts what people decided about the images of the table.
     """
 
     table: str
@@ -33,6 +37,7 @@ class TableStatus:
     judged: int
     needs_review: int
     min_confidence: float | None
+    decisions: Mapping[str, int]
 
 
 def read_status(out: str | Path) -> TableStatus:
@@ -47,26 +52,47 @@ def read_status(out: str | Path) -> TableStatus:
 
 def _read_status(folder: OutFolder) -> TableStatus:
     folder.require_table()
-    counts: dict[str, Counter[Any]] = {name: Counter() for name in ("status", "captioner", _MARK)}
-    thresholds: set[float | None] = set()
     files = folder.table_files()
+    counts, thresholds = _Counts(decisions(folder)), list[Threshold | None]()
     for path, file in opened_files(files):
-        thresholds.add(min_confidence(file.schema_arrow))
-        is_first_schema = _MARK not in file.schema_arrow.names
-        names = [name for name in counts if not (name == _MARK and is_first_schema)]
+        thresholds.append(threshold_of(file.schema_arrow))
+        names = [name for name in counts.columns if name in file.schema_arrow.names]
         for batch in column_batches(path, file, names):
-            for name in names:
-                for count in batch.column(name).value_counts().to_pylist():
-                    counts[name][count["values"]] += count["counts"]
-    statuses, captioners, marks = counts.values()
+            counts.add(batch)
+    threshold = latest(thresholds)
     return TableStatus(
         table=str(folder.captions),
-        images=statuses.total(),
-        statuses=dict(statuses),
-        captioners=dict(captioners),
+        images=counts.of["status"].total(),
+        statuses=dict(counts.of["status"]),
+        captioners=dict(counts.of["captioner"]),
         files=len(files),
         bytes=sum(folder.table_sizes()),
-        judged=marks[True] + marks[False],
-        needs_review=marks[True],
-        min_confidence=next(iter(thresholds - {None}), None),  # a table has one
+        judged=counts.judged,
+        needs_review=counts.of[_MARK][True],
+        min_confidence=threshold.min_confidence if threshold else None,
+        decisions=dict(counts.of["decision"]),
     )
+
+
+class _Counts:
+    """The counts of values in some columns, and in what people decided."""
+
+    def __init__(self, in_force: Decisions) -> None:
+        self.in_force = in_force
+        self.of = {name: Counter[Any]() for name in ("status", "captioner", _MARK, "decision")}
+        self.judged = 0
+        keys = ("image_uri", "image_sha256") if len(in_force) else ()
+        self.columns = ("status", "captioner", _MARK, *keys)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        rows = pa.Table.from_batches([batch])
+        if _MARK not in rows.column_names:
+            rows = rows.append_column(_MARK, pa.nulls(len(rows), pa.bool_()))
+        self.judged += len(rows) - rows[_MARK].null_count
+        columns = {name: rows[name] for name in ("status", "captioner", _MARK)}
+        if len(self.in_force):
+            about = self.in_force.about(rows)
+            columns |= {"decision": about.decision.drop_null(), _MARK: about.needs_review}
+        for name, column in columns.items():
+            for count in column.value_counts().to_pylist():
+                self.of[name][count["values"]] += count["counts"]

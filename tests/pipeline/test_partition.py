@@ -16,7 +16,7 @@ from captioner.jobs.pipeline.image_loader import Values
 from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
-from captioner.jobs.table.review import Threshold
+from captioner.jobs.table.threshold import Threshold
 from captioner.schemas.caption_table import CaptionRow
 from captioner.schemas.image_record import ImageRecord
 from captioner.search_options import SearchOptions

@@ -21,6 +21,7 @@ from captioner.jobs.table.keys import Redo, superseded, table_buckets
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import closing, opened_files, readable, rechunked
 from captioner.jobs.table.replace import remove_surplus
+from captioner.jobs.table.threshold import settle_threshold
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import merged_schema, with_schema
 
@@ -58,6 +59,7 @@ def compact(
     run = folder.new_run()
     with exclusive_writer(run) as writer:
         before = folder.table_sizes()
+        settle_threshold(None, writer)
         rows, removed = _remove_superseded(writer, quiet)
         merging = _Merging(writer, target_bytes)
         try:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -17,10 +18,15 @@ from captioner.jobs.errors import UsageError
 from captioner.jobs.execution.task import Task
 from captioner.jobs.execution.worker import committed_result
 from captioner.jobs.pipeline.settings import WorkerSettings
+from captioner.jobs.publish.marking import mark_table
+from captioner.jobs.table.compaction.compact import compact
 from captioner.jobs.table.layout import OutFolder, RunFolder
 from captioner.jobs.table.status import read_status
+from captioner.jobs.table.threshold import Threshold, needs_review
+from captioner.jobs.table.writer import Writer
 from captioner.schemas.job_report import JobReport
 from tests.support.photographs import write_photographs
+from tests.support.rows import decide, row, write_rows
 from tests.support.tables import read_table
 
 COUNT = 12
@@ -62,21 +68,17 @@ def test_captions_below_the_confidence_given_are_marked_and_counted(
     tmp_path: Path, job: JobConfig
 ) -> None:
     report = run_job(replace(job, min_confidence=0.5))
-    for row in read_table(tmp_path / "out").to_pylist():
-        expected = row["confidence"] < 0.5 if row["status"] == "ok" else None
-        assert row["needs_review"] is expected
+    assert_marked(tmp_path / "out", 0.5)
     marked = list(marks(tmp_path / "out").values()).count(True)
     assert 0 < marked < COUNT
     assert (report.captioned, report.needs_review) == (COUNT, marked)
     assert (report.min_confidence, report.target_precision) == (0.5, None)
-    assert review_metadata(tmp_path / "out") == {
-        "min_confidence": 0.5,
-        "target_precision": None,
-        "expected_coverage": None,
-    }
+    recorded = review_metadata(tmp_path / "out")
+    assert recorded.pop("since") < report.finished_at.isoformat()
+    assert recorded == {"min_confidence": 0.5, "target_precision": None, "expected_coverage": None}
 
 
-def test_the_status_counts_the_captions_to_review_among_those_judged(
+def test_the_status_counts_the_captions_to_review(
     job: JobConfig,
 ) -> None:
     run_job(job)
@@ -84,9 +86,9 @@ def test_the_status_counts_the_captions_to_review_among_those_judged(
     write_photographs(Path(job.source), COUNT + 6)
     report = run_job(replace(job, min_confidence=0.5))
     status = read_status(job.out)
-    assert (status.judged, status.min_confidence) == (6, 0.5)
-    assert status.needs_review == report.needs_review > 0
-    line = f"\nto review  {status.needs_review} (of 6 judged: confidence below 0.5)\n"
+    assert (status.judged, status.min_confidence) == (COUNT + 6, 0.5)
+    assert status.needs_review > (report.needs_review or 0) > 0
+    line = f"\nto review  {status.needs_review} (confidence below 0.5)\n"
     assert line in status_text(status)
 
 
@@ -150,21 +152,106 @@ def test_a_model_without_calibration_marks_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_table_has_one_threshold(tmp_path: Path, job: JobConfig) -> None:
-    run_job(replace(job, min_confidence=0.5))
-    before = read_table(tmp_path / "out")
-    other = replace(job, min_confidence=0.25)
-    with pytest.raises(UsageError, match=r"below a confidence of 0\.5, not 0\.25: use min_conf"):
-        run_job(other)
-    write_photographs(tmp_path / "photos", COUNT + 1)
-    assert run_job(replace(job, min_confidence=0.5)).needs_review in (0, 1)
-    assert marks(tmp_path / "out")[f"{COUNT:03d}.jpg"] is not None
-    write_photographs(tmp_path / "photos", COUNT + 2)
+def test_a_run_with_another_threshold_marks_the_whole_table_by_it(
+    tmp_path: Path, job: JobConfig
+) -> None:
+    out = tmp_path / "out"
     run_job(job)
-    assert marks(tmp_path / "out")[f"{COUNT + 1:03d}.jpg"] is None
-    with pytest.raises(UsageError, match="write to another folder"):
-        run_job(other)
-    assert read_table(tmp_path / "out").slice(0, COUNT).equals(before.slice(0, COUNT))
+    unmarked = read_table(out).drop_columns("needs_review")
+    report = run_job(replace(job, min_confidence=0.5))
+    assert (report.images, report.remarked) == (0, COUNT + 1)
+    assert set(marks(out).values()) == {True, False, None}
+    write_photographs(tmp_path / "photos", COUNT + 1)
+    report = run_job(job)  # it need not be given again
+    assert (report.images, report.remarked, report.min_confidence) == (1, 0, 0.5)
+    assert_marked(out, 0.5)
+    run_job(replace(job, min_confidence=0.25))
+    assert_marked(out, 0.25)
+    assert (
+        read_table(out)
+        .drop_columns("needs_review")
+        .slice(0, COUNT)
+        .equals(unmarked.slice(0, COUNT))
+    )
+
+
+def assert_marked(out: Path, threshold: float) -> None:
+    for each in read_table(out).to_pylist():
+        expected = each["confidence"] < threshold if each["status"] == "ok" else None
+        assert each["needs_review"] is expected
+    assert read_status(out).min_confidence == threshold
+    assert read_status(out).needs_review == list(marks(out).values()).count(True)
+
+
+def test_a_threshold_is_changed_without_captioning_anything(tmp_path: Path, job: JobConfig) -> None:
+    out = tmp_path / "out"
+    run_job(replace(job, partition_size=3))
+    done = mark_table(out, min_confidence=0.4)
+    assert (done.rows, done.threshold.min_confidence) == (COUNT + 1, 0.4)
+    assert_marked(out, 0.4)
+    assert mark_table(out, min_confidence=0.4).rows == 0
+    assert mark_table(out, target_precision=0.8).threshold.expected_coverage == 0.23
+    assert_marked(out, 0.5)
+    mark_table(out)
+    assert set(marks(out).values()) == {None}
+    assert read_status(out).min_confidence is None
+    with pytest.raises(UsageError, match=r"the best known is 0\.900"):
+        mark_table(out, target_precision=0.95)
+    assert not list((out / "runs").glob("*/scratch"))
+
+
+def test_a_table_without_calibration_has_no_threshold_for_a_precision(tmp_path: Path) -> None:
+    write_rows(tmp_path, [row("/a.jpg")])
+    with pytest.raises(UsageError, match="give a confidence instead"):
+        mark_table(tmp_path, target_precision=0.5)
+    with pytest.raises(UsageError, match="holds no caption table"):
+        mark_table(tmp_path / "nothing", min_confidence=0.5)
+
+
+def test_marking_that_was_killed_is_finished_by_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        write_rows(tmp_path, [row(f"/{number}.jpg", confidence=number / 10)], str(number))
+    mark_table(tmp_path, min_confidence=0.35)
+    written = []
+
+    def dies(self: Writer, tables: object, schema: pa.Schema, path: Path) -> int:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write(self, tables, schema, path)  # type: ignore[arg-type]
+
+    write = Writer.write
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            mark_table(tmp_path, min_confidence=0.15)
+    assert read_status(tmp_path).min_confidence == 0.15
+    compact(tmp_path, quiet=True)
+    assert_marked(tmp_path, 0.15)
+
+
+def test_a_confidence_is_as_precise_as_the_table(tmp_path: Path) -> None:
+    write_rows(tmp_path, [row("/a.jpg", confidence=0.7)])
+    mark_table(tmp_path, min_confidence=0.7)
+    assert needs_review(0.7, Threshold(0.7)) is False
+    assert list(marks(tmp_path).values()) == [False]
+
+
+def test_what_people_decided_needs_no_review(tmp_path: Path) -> None:
+    out = write_rows(tmp_path, [row(f"/{name}.jpg") for name in "abcd"])
+    mark_table(tmp_path, min_confidence=0.9)
+    decide(out, "/a.jpg", "accepted", "A picture of a.")
+    decide(out, "/b.jpg", "rejected")
+    decide(out, "/c.jpg", "edited", "A cat.", image_sha256="another")
+    decide(out, "/gone.jpg", "edited", "A cat.")
+    status = read_status(tmp_path)
+    assert (status.judged, status.needs_review) == (4, 2)
+    assert status.decisions == {"accepted": 1, "rejected": 1, "edited": 1}
+    text = status_text(status)
+    assert "\nto review  2 (confidence below 0.9)\n" in text
+    assert "\ndecided    3 (1 accepted, 1 rejected, 1 edited)\n" in text
 
 
 def test_a_run_extends_a_table_of_the_first_schema(tmp_path: Path, job: JobConfig) -> None:
@@ -174,8 +261,8 @@ def test_a_run_extends_a_table_of_the_first_schema(tmp_path: Path, job: JobConfi
     pq.write_table(first.replace_schema_metadata({"schema_version": "1"}), path)
     write_photographs(tmp_path / "photos", COUNT + 1)
     report = run_job(replace(job, min_confidence=0.5))
-    assert (report.already_there, report.images) == (COUNT + 1, 1)
-    files = sorted((tmp_path / "out" / "captions").iterdir())
-    new = ds.dataset(files[-1]).to_table()
-    assert new["needs_review"].to_pylist() != [None]
-    assert new.drop_columns("needs_review").schema.equals(first.schema)
+    assert (report.already_there, report.images, report.remarked) == (COUNT + 1, 1, COUNT + 1)
+    old, new = sorted((tmp_path / "out" / "captions").iterdir())
+    for path in (old, new):
+        assert ds.dataset(path).to_table().drop_columns("needs_review").schema.equals(first.schema)
+    assert_marked(tmp_path / "out", 0.5)
