@@ -78,12 +78,7 @@ def fit(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
     mean, scale = values.mean(0), values.std(0)
     scale[scale == 0] = 1
     inputs = np.column_stack([(values - mean) / scale, np.ones(len(values))])
-    weights = np.zeros(inputs.shape[1])
-    for _ in range(NEWTON_STEPS):
-        probability = 1 / (1 + np.exp(-inputs @ weights))
-        gradient = inputs.T @ (probability - acceptable) + RIDGE * weights
-        curvature = (inputs.T * (probability * (1 - probability))) @ inputs
-        weights -= np.linalg.solve(curvature + RIDGE * np.eye(len(weights)), gradient)
+    weights = regress(inputs, acceptable, np.zeros(inputs.shape[1]))
     return Calibration(
         acceptable=DEFINITION,
         data=f"{len(values)} validation images, {acceptable.mean():.1%} of them acceptable",
@@ -93,3 +88,29 @@ def fit(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
         weights=weights[:-1].tolist(),
         bias=float(weights[-1]),
     )
+
+
+def regress(inputs: Floats, outcomes: npt.NDArray[np.bool_], prior: Floats) -> Floats:
+    """Return the weights [K] of a logistic regression of outcomes [N] on inputs [N, K].
+
+    RIDGE draws them towards `prior` [K]. Newton's steps are halved as long as they lead upwards.
+    """
+
+    def loss(weights: Floats) -> float:
+        logits = inputs @ weights
+        return float(
+            np.logaddexp(0, logits).sum()
+            - logits[outcomes].sum()
+            + RIDGE / 2 * ((weights - prior) ** 2).sum()
+        )
+
+    weights = np.zeros(inputs.shape[1])
+    for _ in range(NEWTON_STEPS):
+        probability = 1 / (1 + np.exp(-np.clip(inputs @ weights, -50, 50)))
+        gradient = inputs.T @ (probability - outcomes) + RIDGE * (weights - prior)
+        curvature = (inputs.T * (probability * (1 - probability))) @ inputs
+        step = np.linalg.solve(curvature + RIDGE * np.eye(len(weights)), gradient)
+        while loss(weights - step) > loss(weights) and np.abs(step).max() > 1e-12:
+            step /= 2
+        weights -= step
+    return weights

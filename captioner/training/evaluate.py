@@ -1,7 +1,7 @@
 """Evaluation: caption images and score the captions against references."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,7 +57,16 @@ class Evaluation:
             **(_reliability_rows(self.reliability) if self.reliability else {}),
             "images/s": f"{self.images_per_second:.1f}",
         }
-        return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
+        return _aligned(rows)
+
+
+def reliability_text(rows: Mapping[str, object], result: Reliability) -> str:
+    """Format other values and the reliability of a confidence, one to a line."""
+    return _aligned({**rows, **_reliability_rows(result)})
+
+
+def _aligned(rows: Mapping[str, object]) -> str:
+    return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
 
 
 def _reliability_rows(result: Reliability) -> dict[str, str]:

@@ -1,21 +1,17 @@
 """Another threshold for a finished table: all its rows are marked again, from their confidence."""
 
-import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from captioner.calibration import Calibration
 from captioner.errors import CaptionerError
 from captioner.jobs.errors import UsageError
+from captioner.jobs.publish.judgements import calibrations
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder
-from captioner.jobs.table.read import closing, opened_files
 from captioner.jobs.table.threshold import Threshold, settle_threshold
-from captioner.schemas.caption_table import CAPTIONERS
 
 
 @dataclass(frozen=True)
@@ -49,26 +45,14 @@ def mark_table(
 
 
 def _threshold_for(out: OutFolder, precision: float) -> Threshold:
-    calibrations = dict(_calibrations(out))
-    if not calibrations:
+    known = dict(calibrations(out))
+    if not known:
         raise UsageError(
             f"no file of {out.captions} records a calibration: give a confidence instead"
         )
     try:
-        points = [
-            Calibration.from_json(each).for_precision(precision) for each in calibrations.values()
-        ]
+        points = [Calibration.from_json(each).for_precision(precision) for each in known.values()]
     except CaptionerError as error:
         raise UsageError(str(error)) from error
     highest = max(points, key=lambda point: point.confidence)
     return Threshold(highest.confidence, precision, highest.coverage)
-
-
-def _calibrations(out: OutFolder) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the captioners of the table that have a calibration, and its values."""
-    for _, file in opened_files(out.table_files()):
-        with closing(file):
-            metadata = file.schema_arrow.metadata or {}
-        for captioner, settings in json.loads(metadata.get(CAPTIONERS, b"{}")).items():
-            if settings.get("calibration"):
-                yield captioner, settings["calibration"]
