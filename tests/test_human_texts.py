@@ -1,0 +1,151 @@
+"""What people decided holds through any order of runs, compactions, changes and exports."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from captioner.jobs import JobConfig, run_job
+from captioner.jobs.publish.marking import mark_table
+from captioner.jobs.publish.rows import read_rows, row_schema
+from captioner.jobs.storage.backends.paths import out_path
+from captioner.jobs.table.compaction.compact import compact
+from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.table.reviews import ReviewWriter
+from captioner.schemas.review import Review
+from tests.support.photographs import photograph
+from tests.support.rows import decide
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+PICTURES = st.integers(0, 5)
+DECISIONS = st.sampled_from(["accepted", "edited", "rejected", "decorative"])
+RUNS = st.sampled_from(
+    [
+        {},
+        {"prune": True},
+        {"beam_size": 2, "stale": "redo"},
+        {"beam_size": 3, "stale": "redo"},
+        {"min_confidence": 0.5},
+        {"partition_size": 1},
+    ]
+)
+
+
+class Collection(RuleBasedStateMachine):
+    """A folder of photographs, its table, and a model of what was decided about them."""
+
+    job: JobConfig
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.photos, self.out = Path(self.job.source), Path(self.job.out)
+        for folder in (self.photos, self.out):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.photos.mkdir()
+        self.write("a", 0)
+        self.table = OutFolder(out_path(self.out))
+        self.decided: dict[str, list[Review]] = {}  # by image, the latest last
+        self.number = 0
+        self.run({})
+
+    @rule(name=NAMES, picture=PICTURES)
+    def write(self, name: str, picture: int) -> None:
+        (self.photos / f"{name}.jpg").write_bytes(photograph(picture))
+
+    @rule(name=NAMES, other=NAMES)
+    def rename(self, name: str, other: str) -> None:
+        path = self.photos / f"{name}.jpg"
+        if path.exists() and name != other:
+            path.rename(self.photos / f"{other}.jpg")
+
+    @rule(options=RUNS)
+    def run(self, options: dict[str, object]) -> None:
+        run_job(replace(self.job, **options))
+
+    @rule(threshold=st.sampled_from([None, 0.3, 0.6]))
+    def mark(self, threshold: float | None) -> None:
+        mark_table(self.out, threshold)
+
+    @rule()
+    def compact(self) -> None:
+        compact(self.out, quiet=True)
+
+    @rule(data=st.data(), decision=DECISIONS)
+    def decide(self, data: st.DataObject, decision: str) -> None:
+        row = data.draw(st.sampled_from(sorted(self.rows(), key=lambda row: str(row["image_uri"]))))
+        self.number += 1
+        texts = {"accepted": row["caption"], "edited": f"Text {self.number}.", "decorative": ""}
+        text = texts.get(decision)
+        saved = decide(
+            self.table,
+            str(row["image_uri"]),
+            decision,
+            None if text is None else str(text),
+            image_sha256=row["image_sha256"],
+        )
+        self.decided.setdefault(saved.image_uri, []).append(saved)
+
+    @precondition(lambda self: any(self.decided.values()))
+    @rule(data=st.data())
+    def undo(self, data: st.DataObject) -> None:
+        uris = sorted(uri for uri, reviews in self.decided.items() if reviews)
+        undone = self.decided[data.draw(st.sampled_from(uris))].pop()
+        ReviewWriter(self.table, "ann", "page").undo([undone])
+
+    @invariant()
+    def every_decision_holds(self) -> None:
+        for row in self.rows():
+            review = self.expected(str(row["image_uri"]), row["image_sha256"])
+            if review is None:
+                assert (row["decision"], row["text"]) == (None, row["caption"])
+            else:
+                assert (row["decision"], row["text"]) == (review.decision, review.text)
+                changed = review.image_sha256 != row["image_sha256"]
+                assert row["outdated"] == row["needs_review"] == changed
+
+    @invariant()
+    def every_image_has_one_row(self) -> None:
+        uris = [row["image_uri"] for row in self.rows()]
+        assert len(uris) == len(set(uris))
+
+    def expected(self, uri: str, sha256: object) -> Review | None:
+        """Return the decision in force: the image's own, or that about the same bytes."""
+        own = self.decided.get(uri, [])[-1:]
+        others = [reviews[-1] for reviews in self.decided.values() if reviews]
+        same = [each for each in others if each.image_sha256 == sha256]
+        same.sort(key=lambda each: each.reviewed_at)
+        if own and (own[0].image_sha256 == sha256 or not same):
+            return own[0]
+        return same[-1] if same else None
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        for table in read_rows(self.table, row_schema(self.table)):
+            yield from table.to_pylist()
+
+
+@pytest.mark.slow
+def test_what_people_decided_holds_whatever_happens(
+    job: JobConfig, calibrated_checkpoint: Path
+) -> None:
+    Collection.job = replace(job, checkpoint=calibrated_checkpoint)
+    run_state_machine_as_test(
+        Collection,
+        settings=settings(
+            max_examples=8,
+            stateful_step_count=14,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
