@@ -12,8 +12,11 @@ import pytest
 
 from captioner.jobs.cli.main import _parser
 from captioner.jobs.config import JobConfig, load_config
+from captioner.jobs.storage.backends.paths import out_path
+from captioner.jobs.table.layout import OutFolder
 from tests.support.commands import captioner
 from tests.support.photographs import photograph, write_photographs
+from tests.support.rows import decide
 
 ROOT = Path(__file__).parent.parent
 FILES = [
@@ -64,6 +67,7 @@ def folder(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     job = ("run", "photos", "--out", "captions-of-photos")
     done = captioner(*job, "--checkpoint", tiny_checkpoint, "--workers", 1, cwd=folder)
     assert done.returncode == 0, done.stderr
+    decide(OutFolder(out_path(folder / "captions-of-photos")), f"{photos}/000.jpg", "edited", "Me.")
     return folder
 
 
@@ -93,7 +97,10 @@ def test_the_pandas_query_finds_the_failure(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_folder")
 def test_the_sql_runs(block: str) -> None:
-    assert duckdb.sql(block).columns
+    answer = duckdb.sql(block)
+    assert answer.columns
+    if "reviews" in block:
+        assert ("Me.",) in answer.select("text").fetchall()
 
 
 @pytest.mark.parametrize("block", blocks("toml"))
