@@ -2,6 +2,7 @@
 
 OUT/captions/*.parquet           the caption table, and nothing else
 OUT/reviews/*.jsonl              what people decided (reviews.py); no run touches it
+OUT/exports/*.sqlite             what was exported where (publish/export/record.py)
 OUT/runs/<run_id>/               job.toml, report.json, events.jsonl
 OUT/runs/<run_id>/replacements/  rows that replace others when the run ends (replace.py)
 OUT/runs/<run_id>/scratch/       the plan, an index, unfinished files; removed when the run ends
@@ -41,6 +42,10 @@ class OutFolder:
     @property
     def reviews(self) -> OutPath:
         return self.root / "reviews"
+
+    @property
+    def exports(self) -> OutPath:
+        return self.root / "exports"
 
     @property
     def lock(self) -> OutPath:

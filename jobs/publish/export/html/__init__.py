@@ -1,0 +1,1 @@
+"""Missing alt attributes in a site's pages, filled without a change to any other byte."""
