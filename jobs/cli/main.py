@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError
+from captioner.jobs.cli.export import add_export
 from captioner.jobs.cli.run import add_plan, add_run
 from captioner.jobs.cli.training import add_evaluate, add_train
 from captioner.jobs.errors import ExitCode, JobError, Terminated
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"captioner {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_run, add_plan, _add_status, _add_compact, add_train, add_evaluate):
+    for add in (add_run, add_plan, _add_status, _add_compact, add_export, add_train, add_evaluate):
         add(commands)
     return parser
 
