@@ -24,6 +24,7 @@ from captioner.jobs.table.compaction.compact import compact
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.reviews import ReviewWriter
 from captioner.schemas.review import Review
+from tests.support.exports import exported, state
 from tests.support.photographs import photograph
 from tests.support.rows import decide
 
@@ -56,6 +57,7 @@ class Collection(RuleBasedStateMachine):
         self.write("a", 0)
         self.table = OutFolder(out_path(self.out))
         self.decided: dict[str, list[Review]] = {}  # by image, the latest last
+        self.written: dict[Path, str] = {}  # by people, beside the images
         self.number = 0
         self.run({})
 
@@ -102,6 +104,25 @@ class Collection(RuleBasedStateMachine):
         uris = sorted(uri for uri, reviews in self.decided.items() if reviews)
         undone = self.decided[data.draw(st.sampled_from(uris))].pop()
         ReviewWriter(self.table, "ann", "page").undo([undone])
+
+    @rule(name=NAMES)
+    def write_a_text_beside_an_image(self, name: str) -> None:
+        self.number += 1
+        path = self.photos / f"{name}.txt"
+        self.written[path] = f"Written by hand, {self.number}."
+        path.write_text(self.written[path])
+
+    @rule(form=st.sampled_from(["txt", "jsonl"]))
+    def export(self, form: str) -> None:
+        to = {"to": self.out / "texts.jsonl"} if form == "jsonl" else {}
+        exported(self.table, form, **to)
+        before = state(self.photos), state(self.out)
+        assert not exported(self.table, form, **to).get("write")
+        assert (state(self.photos), state(self.out)) == before
+
+    @invariant()
+    def no_file_that_a_person_wrote_has_changed(self) -> None:
+        assert {path: path.read_text() for path in self.written} == self.written
 
     @invariant()
     def every_decision_holds(self) -> None:
