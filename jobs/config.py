@@ -2,10 +2,8 @@
 
 import json
 import re
-import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.storage.uris import image_uri, is_local, local_path, scheme_with_password
+from captioner.jobs.toml_file import read_toml, toml_value
 from captioner.schemas.caption_table import Status
 from captioner.search_options import MIN_CHARACTERS, SearchOptions
 
@@ -139,7 +138,9 @@ class JobConfig:
         """Return the job as a job file, without options that are not set and storage options."""
         names = [each.name for each in fields(self) if each.name != "storage_options"]
         values = {name: getattr(self, name) for name in names}
-        lines = [f"{key} = {_toml(value)}\n" for key, value in values.items() if value is not None]
+        lines = [
+            f"{key} = {toml_value(value)}\n" for key, value in values.items() if value is not None
+        ]
         return "".join(lines)
 
 
@@ -156,21 +157,6 @@ def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobCo
     except UsageError as error:
         from_file = job_file and not any(str(error).startswith(f"{key} ") for key in flags)
         raise UsageError(f"{job_file}: {error}") if from_file else error from None
-
-
-def read_toml(path: Path, known: Collection[str]) -> dict[str, Any]:
-    """Read the keys and values of a TOML file; UsageError for a key that is not `known`."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
-    for key in values:
-        if key not in known:
-            nearest = get_close_matches(key, known, n=1, cutoff=0)
-            raise UsageError(f"{path}: unknown key {key!r}; did you mean {nearest[0]!r}?")
-    return values
 
 
 def _is_count(value: object) -> bool:
@@ -190,10 +176,3 @@ def _is_table_of_tables(value: object) -> bool:
 
 def _is_share(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-
-
-def _toml(value: object) -> str:
-    """Format a value as TOML; JSON's format is valid, except for DEL in strings."""
-    if isinstance(value, str | Path):
-        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-    return json.dumps(value)

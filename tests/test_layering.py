@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 ALLOWED = {  # a room of jobs -> the rooms below it
     "errors": set[str](),
     "storage": {"errors"},
-    "config": {"errors", "storage"},
+    "toml_file": {"errors"},
+    "config": {"errors", "toml_file", "storage"},
     "sources": {"errors", "storage"},
     "fetching": {"errors", "storage"},
     "table": {"errors", "storage"},
@@ -20,7 +21,7 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     "publish": {"errors", "storage", "fetching", "table"},
     "execution": {"errors", "config", "storage", "table", "planning", "pipeline"},
     "run": {"errors", "config", "storage", "sources", "table", "planning", "pipeline", "execution"},
-    "cli": {"errors", "config", "storage", "table", "publish", "run", "preview"},
+    "cli": {"errors", "toml_file", "config", "storage", "table", "publish", "run", "preview"},
     "demo": {"errors", "config", "run", "cli"},
     "__init__": {"config", "run"},
     "__main__": {"cli"},

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError
-from captioner.jobs.config import DEVICES, read_toml
+from captioner.jobs.config import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
+from captioner.jobs.toml_file import read_toml
 from captioner.training import config
 from captioner.training.config import DATA, SEQUENCES, TrainConfig
 

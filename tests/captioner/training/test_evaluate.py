@@ -14,7 +14,7 @@ from torchvision.models import get_model, get_model_weights
 
 from captioner.jobs.cli.main import main
 from captioner.jobs.cli.training import RECIPES, find_recipe
-from captioner.jobs.config import read_toml
+from captioner.jobs.toml_file import read_toml
 from captioner.training.config import TrainConfig
 from tests.support.commands import captioner, command, environment
 from tests.support.photographs import write_photographs

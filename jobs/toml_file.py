@@ -1,0 +1,30 @@
+"""TOML files of options: reading one, and the values of one that is written."""
+
+import json
+import tomllib
+from collections.abc import Collection
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from captioner.jobs.errors import UsageError
+
+
+def read_toml(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """Read the keys and values of a TOML file; UsageError for a key that is not `known`."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    for key in values:
+        if key not in known:
+            nearest = get_close_matches(key, known, n=1, cutoff=0)
+            raise UsageError(f"{path}: unknown key {key!r}; did you mean {nearest[0]!r}?")
+    return values
+
+
+def toml_value(value: object) -> str:
+    """Format a value as TOML; JSON's format is valid, except for DEL in strings."""
+    return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")
