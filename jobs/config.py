@@ -50,7 +50,10 @@ class JobConfig:
     stale: str = "keep"
     retry_failed: Sequence[str] | None = None
     prune: bool = False
+    exclude: Sequence[str] | None = None
     any_extension: bool = False
+    uri_column: str | None = None
+    image_column: str | None = None
     quiet: bool = False
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
 
@@ -81,6 +84,12 @@ class JobConfig:
         self._require("scheduler", bool(address), "an address such as tcp://host:8786")
         self._require("stale", self.stale in STALE, " or ".join(STALE))
         self._require("retry_failed", self._are_failures(), f"a list of: {', '.join(FAILURES)}")
+        are_patterns = self.exclude is None or _is_list_of_text(self.exclude)
+        self._require("exclude", are_patterns, "a list of patterns")
+        for name in ("uri_column", "image_column"):
+            value = getattr(self, name)
+            is_name = isinstance(value, str) and value != ""
+            self._require(name, value is None or is_name, "the name of a column")
         for name in ("any_extension", "prune", "quiet"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         if not _is_table_of_tables(self.storage_options):
@@ -157,6 +166,10 @@ def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobCo
     except UsageError as error:
         from_file = job_file and not any(str(error).startswith(f"{key} ") for key in flags)
         raise UsageError(f"{job_file}: {error}") if from_file else error from None
+
+
+def _is_list_of_text(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
 
 
 def _is_count(value: object) -> bool:

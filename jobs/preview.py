@@ -19,9 +19,9 @@ from captioner.jobs.errors import ExitCode, JobError
 from captioner.jobs.execution.sample import SampleTimes
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.compare import Counts
+from captioner.jobs.planning.listing import list_images
 from captioner.jobs.planning.partitions import read_partition
 from captioner.jobs.planning.plan import Plan, check_listing_is_whole, make_plan, redo_of
-from captioner.jobs.sources.open_source import open_source, with_progress
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.storage.filesystems import configure
@@ -79,7 +79,7 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     """
     config = config.resolved()
     configure(config.storage_options)
-    source = with_progress(open_source(config.source, config.any_extension), config.quiet)
+    source = list_images(config)
     choose_threshold(config)  # UsageError now rather than in the run
     out = OutFolder(out_path(config.out))
     with _folder(out) as folder:

@@ -7,9 +7,9 @@ from captioner.jobs.errors import ExitCode, Interrupted, JobError, Terminated
 from captioner.jobs.execution.recorder import Recorder
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
+from captioner.jobs.planning.listing import list_images
 from captioner.jobs.planning.partitions import share_plan
 from captioner.jobs.planning.plan import check_listing_is_whole, make_plan, redo_of, vanished_file
-from captioner.jobs.sources.open_source import open_source, with_progress
 from captioner.jobs.sources.source import Source
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors, without_secrets
@@ -33,7 +33,7 @@ def run_job(config: JobConfig) -> JobReport:
     """
     config = config.resolved()
     configure(config.storage_options)
-    source = with_progress(open_source(config.source, config.any_extension), config.quiet)
+    source = list_images(config)
     threshold = choose_threshold(config)
     if threshold and config.target_precision is not None and not config.quiet:
         print(f"captioner: {threshold}", file=sys.stderr)

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 IMAGE_URI = "image_uri"
 IMAGE_VERSION = "image_version"
-IMAGE_MEMBER = "image_member"  # only if the images are in containers
+IMAGE_MEMBER = "image_member"  # only if there are images in containers
 REPLACES = "replaces"  # the file of the table with the outdated row
 PLAN_COLUMNS = (IMAGE_MEMBER, REPLACES)  # never in the table, never passed through
 
@@ -17,6 +17,7 @@ MEMBER_TYPE = pa.struct(
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),
         pa.field("error", pa.string()),
+        pa.field("column", pa.string()),
     ]
 )
 
@@ -26,14 +27,16 @@ class Member:
     """The place of an image in a container; the fields are those of MEMBER_TYPE.
 
     `container` is a path or URL. In a tar archive, `offset` and `size` are in bytes of the
-    decompressed archive; in a Parquet file, `offset` is the row, and `size` is unknown. An `error`
-    says why the listing found the image unreadable.
+    decompressed archive; in a Parquet file, `offset` is the row, `size` is unknown, and `column`
+    has the images if it has to be chosen. An `error` says why the listing found the image
+    unreadable.
     """
 
     container: str
     offset: int = 0
     size: int = 0
     error: str | None = None
+    column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,11 @@ def plan_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
 
 
 def member_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
-    """Return the columns of a source or plan whose images are members of containers."""
-    member = pa.field(IMAGE_MEMBER, MEMBER_TYPE, nullable=False)
-    return pa.schema([*_RECORD, member, *(passthrough or ())])
+    """Return the columns of a source or plan with images that are members of containers.
+
+    A plan may have others, too, whose member is null.
+    """
+    return pa.schema([*_RECORD, pa.field(IMAGE_MEMBER, MEMBER_TYPE), *(passthrough or ())])
 
 
 def records_of(plan: pa.Table) -> list[ImageRecord]:
@@ -66,7 +71,8 @@ def records_of(plan: pa.Table) -> list[ImageRecord]:
     uris, versions = (plan.column(name).to_pylist() for name in (IMAGE_URI, IMAGE_VERSION))
     if IMAGE_MEMBER not in plan.column_names:
         return [ImageRecord(*values) for values in zip(uris, versions, strict=True)]
-    members = [Member(**values) for values in plan.column(IMAGE_MEMBER).to_pylist()]
+    values = plan.column(IMAGE_MEMBER).to_pylist()
+    members = [Member(**value) if value else None for value in values]
     return [ImageRecord(*values) for values in zip(uris, versions, members, strict=True)]
 
 

@@ -82,6 +82,10 @@ def test_source_and_out_are_required() -> None:
         {"max_failures": -1},
         {"max_failures": "101%"},
         {"max_failures": True},
+        {"exclude": "*.jpg"},
+        {"exclude": [1]},
+        {"uri_column": ""},
+        {"image_column": 1},
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(values: dict[str, Any]) -> None:

@@ -46,7 +46,15 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
         "nargs": "*",
     },
     "prune": {"help": "remove rows of images that SOURCE no longer lists", "action": "store_true"},
+    "exclude": {
+        "help": "leave out files and folders by name (raw) or by path below SOURCE (2024/**/raw/), "
+        "in addition to thumbnails, previews and deleted files; '' includes those",
+        "metavar": "GLOB",
+        "action": "append",
+    },
     "any_extension": {"help": "count every file and object as an image", "action": "store_true"},
+    "uri_column": {"help": "column of a manifest with the images", "metavar": "NAME"},
+    "image_column": {"help": "column of a Parquet file with the images", "metavar": "NAME"},
 }
 OUT_HELP = "folder of the caption table and its runs: a path, or a URL such as s3://bucket/prefix"
 

@@ -4,7 +4,7 @@ from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.fetch import fetch
 from captioner.jobs.fetching.parquet_rows import open_rows
 from captioner.jobs.storage.failures import as_fetch_error
-from captioner.jobs.storage.file_types import container_of, is_parquet
+from captioner.jobs.storage.file_types import container_of, is_parquet, row_of
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import Member
 
@@ -18,12 +18,13 @@ def fetch_image(uri: str, max_bytes: int) -> bytes:
     if container == uri or not is_parquet(container):
         return fetch(uri, max_bytes)
     try:
-        row = int(uri.removeprefix(f"{container}#row="))
+        row, column = row_of(uri)
     except ValueError as error:
         raise FetchError(Status.NOT_FOUND, f"{uri} names no row") from error
-    return as_fetch_error(lambda: _fetch_row(container, row, max_bytes))
+    member = Member(container, offset=row, column=column)
+    return as_fetch_error(lambda: _fetch_row(member, max_bytes))
 
 
-def _fetch_row(container: str, row: int, max_bytes: int) -> bytes:
-    with open_rows(container, max_bytes) as read:
-        return read(Member(container, offset=row))
+def _fetch_row(member: Member, max_bytes: int) -> bytes:
+    with open_rows(member.container, max_bytes, member.column) as read:
+        return read(member)

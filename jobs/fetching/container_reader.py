@@ -72,40 +72,43 @@ class _Container:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._path: str | None = None
+        self._place: tuple[str, str | None] | None = None  # path or URL, and column
         self._file = ExitStack()
         self._read: Callable[[Member], bytes]
 
     def read(self, member: Member, version: str | None) -> bytes:
         """Read a member, after opening its container if another one is open."""
-        if member.container != self._path:
+        place = (member.container, member.column)
+        if place != self._place:
             self.close()
-            self._read = self._open(member.container, version)
-            self._path = member.container
+            self._read = self._open(member, version)
+            self._place = place
         return self._read(member)
 
     def close(self) -> None:
         self._file.close()
 
-    def _open(self, container: str, version: str | None) -> Callable[[Member], bytes]:
+    def _open(self, member: Member, version: str | None) -> Callable[[Member], bytes]:
         try:
-            return _open(container, version, self._max_bytes, self._file)
+            return _open(member, version, self._max_bytes, self._file)
         except FetchError as error:
             return partial(_raise, error)  # then each of its members fails
 
 
 def _open(
-    container: str, version: str | None, max_bytes: int, stack: ExitStack
+    member: Member, version: str | None, max_bytes: int, stack: ExitStack
 ) -> Callable[[Member], bytes]:
-    """Open a container and return a function that reads its members.
+    """Open the container of a member and return a function that reads its members.
 
     Raise FetchError if it has changed since it was listed: its members may be other images.
     """
+    container = member.container
     if container_version(container) != version:
         reason = f"{container} has changed since it was listed: run again"
         raise FetchError(Status.FETCH_FAILED, reason)
     if is_parquet(container):
-        return as_fetch_error(lambda: stack.enter_context(open_rows(container, max_bytes)))
+        rows = open_rows(container, max_bytes, member.column)
+        return as_fetch_error(lambda: stack.enter_context(rows))
     file = as_fetch_error(lambda: stack.enter_context(open_archive(container)))
     return partial(_read, file, max_bytes)
 

@@ -22,19 +22,24 @@ READ_ROWS = 8  # images in memory at once
 
 
 @contextmanager
-def open_rows(container: str, max_bytes: int) -> Iterator[Callable[[Member], bytes]]:
-    """Open a file and yield a function that returns a row's bytes; fast for rows in order."""
+def open_rows(
+    container: str, max_bytes: int, column: str | None = None
+) -> Iterator[Callable[[Member], bytes]]:
+    """Open a file and yield a function that returns a row's bytes; fast for rows in order.
+
+    `column` names the one with the images where it has to be chosen.
+    """
     with open_parquet(container, BUFFER) as file:
-        yield _Rows(container, file, max_bytes).read
+        image = image_column(container, file.schema_arrow, column)
+        yield _Rows(str(image), file, max_bytes).read
 
 
 class _Rows:
     """The image column of a file, read a few rows at a time, and only the row groups asked for."""
 
-    def __init__(self, container: str, file: pq.ParquetFile, max_bytes: int) -> None:
-        schema = file.schema_arrow
-        self.image = str(image_column(container, schema))
-        is_struct = is_image_struct(schema.field(self.image).type)
+    def __init__(self, image: str, file: pq.ParquetFile, max_bytes: int) -> None:
+        self.image = image
+        is_struct = is_image_struct(file.schema_arrow.field(image).type)
         self.leaf = f"{self.image}.bytes" if is_struct else self.image
         self.file, self.max_bytes = file, max_bytes
         sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]

@@ -1,10 +1,12 @@
 """Parquet files that hold the images themselves, in a column; the URI of one is `<file>#row=<n>`.
 
 The column is a struct of `bytes` and `path`, as Hugging Face's datasets write it, or a binary one.
+The URIs of images in a column that only the job's options choose end with `&column=<name>`.
 Rows count from 0 in each file. Listing reads the other columns only, and the struct's `path`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -16,9 +18,16 @@ from captioner.jobs.errors import UsageError
 from captioner.jobs.sources.manifests.manifest import as_one_table, one_format, own_columns
 from captioner.jobs.sources.manifests.parquet_files import ParquetFormat
 from captioner.jobs.sources.manifests.streams import conform, read_or_refuse
+from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.source import Batches, Scope, Source
 from captioner.jobs.storage.containers import BUFFER, container_version, open_parquet
-from captioner.jobs.storage.file_types import container_of, image_column, is_binary, is_parquet
+from captioner.jobs.storage.file_types import (
+    container_of,
+    image_column,
+    is_binary,
+    is_parquet,
+    row_uri,
+)
 from captioner.jobs.storage.uris import image_uri
 from captioner.schemas.caption_table import passthrough_names
 from captioner.schemas.image_record import IMAGE_URI, MEMBER_TYPE, member_schema
@@ -27,7 +36,7 @@ LISTED_ROWS = 1000  # in a batch; their other columns may be long
 LISTED_AHEAD = 64 * 1024  # bytes: what lies between the columns that are listed is the images
 
 
-def holds_images(file: str) -> bool:
+def holds_images(file: str, options: SourceOptions) -> bool:
     """Return whether a file is Parquet with a column of images, and not a manifest.
 
     UsageError if it cannot be read, or if several columns might hold the images.
@@ -35,41 +44,51 @@ def holds_images(file: str) -> bool:
     if not is_parquet(file):
         return False
     schema = read_or_refuse(file, lambda: _arrow_schema(file))
-    return IMAGE_URI not in schema.names and image_column(file, schema) is not None
+    given = options.image_column
+    is_manifest = (options.uri_column or IMAGE_URI) in schema.names and given not in schema.names
+    return not is_manifest and image_column(file, schema, given) is not None
 
 
-def parquet_image_source(files: Sequence[str], folder: str, covers: Scope) -> Source:
+def parquet_image_source(
+    files: Sequence[str], folder: str, covers: Scope, column: str | None = None
+) -> Source:
     """Return the images in the rows of Parquet files, as one table.
 
-    As in a manifest, columns and types are unified over the files, and the `key=value` folders
-    below `folder` add columns. `covers(file)` returns whether the source includes a file.
-    UsageError for a file that cannot be read or has no images.
+    `column` names the one with the images where it has to be chosen. As in a manifest, columns and
+    types are unified over the files, and the `key=value` folders below `folder` add columns.
+    `covers(file)` returns whether the source includes a file. UsageError for a file that cannot be
+    read or has no images.
     """
     one_format(files, folder)
-    schema, rows = as_one_table(files, folder, _RowsFormat())
+    schema, rows = as_one_table(files, folder, _RowsFormat(column))
     target = member_schema(own_columns(column for column in schema if column.name != IMAGE_URI))
 
     def batches() -> Batches:
         for file, parts in groupby(rows, itemgetter(0)):
             container = image_uri(file)
             version = read_or_refuse(container, partial(container_version, container))
+            place = {"container": container, "column": column}
             first = 0
             for _, batch in parts:
-                yield _with_members(batch, container, version, first, target)
+                yield _with_members(batch, place, version, first, target)
                 first += batch.num_rows
 
     return Source(target, batches(), scope=lambda uri: covers(container_of(uri)))
 
 
 def _with_members(
-    batch: pa.RecordBatch, container: str, version: str | None, first: int, schema: pa.Schema
+    batch: pa.RecordBatch,
+    place: Mapping[str, str | None],
+    version: str | None,
+    first: int,
+    schema: pa.Schema,
 ) -> pa.RecordBatch:
     """Return image records for the rows of a container from number `first` on."""
     rows = range(first, first + batch.num_rows)
     record = [
         batch.column(IMAGE_URI),
         pa.repeat(pa.scalar(version, pa.string()), len(rows)),
-        pa.array([{"container": container, "offset": n, "size": 0} for n in rows], MEMBER_TYPE),
+        pa.array([{**place, "offset": n, "size": 0} for n in rows], MEMBER_TYPE),
     ]
     return pa.record_batch([*record, *batch.drop_columns([IMAGE_URI]).columns], schema=schema)
 
@@ -77,12 +96,15 @@ def _with_members(
 class _RowsFormat(ParquetFormat):
     """Parquet files of images, read like a manifest that lists their rows."""
 
+    def __init__(self, column: str | None) -> None:
+        self._column = column
+
     def schema(self, path: str) -> pa.Schema:
         schema = _arrow_schema(path)
-        if (image := image_column(path, schema)) is None:
+        if (image := image_column(path, schema, self._column)) is None:
             found = ", ".join(schema.names)
             raise UsageError(f"{path} has no column of images; its columns are: {found}")
-        listed = _listed_fields(schema, image)
+        listed = [_free_of_uri(field) for field in _listed_fields(schema, image)]
         if _has_path(schema.field(image).type):
             name = passthrough_names([*(field.name for field in listed), "path"])[-1]
             listed.append(schema.field(image).type.field("path").with_name(name))
@@ -91,17 +113,32 @@ class _RowsFormat(ParquetFormat):
     def batches(self, path: str, schema: pa.Schema) -> Batches:
         own, container = self.schema(path), image_uri(path)
         with open_parquet(path, BUFFER, LISTED_AHEAD) as opened:
-            image = image_column(path, opened.schema_arrow)
-            names = [field.name for field in _listed_fields(opened.schema_arrow, str(image))]
+            image = str(image_column(path, opened.schema_arrow, self._column))
+            chosen = _chosen(path, opened.schema_arrow, image)
+            names = [field.name for field in _listed_fields(opened.schema_arrow, image)]
             with_path = len(own) > len(names) + 1
             leaves = [*names, f"{image}.path"] if with_path else names
             first = 0
             for batch in opened.iter_batches(LISTED_ROWS, columns=leaves):
                 columns = [batch.column(name) for name in names]
                 columns += [pc.struct_field(batch.column(image), "path")] if with_path else []
-                uris = [f"{container}#row={first + n}" for n in range(batch.num_rows)]
+                uris = [row_uri(container, first + n, chosen) for n in range(batch.num_rows)]
                 yield conform(pa.record_batch([uris, *columns], schema=own), schema)
                 first += batch.num_rows
+
+
+def _chosen(file: str, schema: pa.Schema, image: str) -> str | None:
+    """Return the column of images, or None if it is the one without any choice."""
+    with suppress(UsageError):  # several columns might be it
+        if image_column(file, schema) == image:
+            return None
+    return image
+
+
+def _free_of_uri(column: pa.Field) -> pa.Field:
+    """Return a column that is not named like the URI, with a name that leaves that free."""
+    name = passthrough_names([IMAGE_URI])[0] if column.name == IMAGE_URI else column.name
+    return column.with_name(name)
 
 
 def _arrow_schema(file: str) -> pa.Schema:

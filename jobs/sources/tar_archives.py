@@ -11,7 +11,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import IO, Any
@@ -20,6 +20,7 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from captioner.jobs.errors import FetchError, UsageError
+from captioner.jobs.sources.exclusion import NOTHING, Exclusion, why_excluded
 from captioner.jobs.sources.source import Batches, Scope, Source
 from captioner.jobs.storage.containers import BUFFER, container_version, open_archive
 from captioner.jobs.storage.failures import check_final, fetch_error
@@ -50,27 +51,39 @@ class _Entry:
     error: str | None = None
 
 
-def archive_source(archives: Sequence[str], covers: Scope) -> Source:
+@dataclass(frozen=True)
+class _Skips:
+    """What to skip in archives, and the counts of what was skipped, by reason."""
+
+    exclusion: Exclusion
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def archive_source(
+    archives: Sequence[str], covers: Scope, exclusion: Exclusion = NOTHING
+) -> Source:
     """Return the images in archives, given by absolute paths or URLs.
 
-    `covers(archive)` returns whether the source includes an archive. One that cannot be read to
+    `covers(archive)` returns whether the source includes an archive. Members whose names the
+    `exclusion` matches are skipped. An archive that cannot be read to
     its end gives the images before the damage, and a record of its own whose error says where that
     is; one that cannot be opened gives a record for a worker to try. UsageError if nothing can be
     read from the only archive, TemporaryError for faults of a remote store that may pass.
     """
-    skipped: Counter[str] = Counter()
+    skips = _Skips(exclusion)
     damaged: set[str] = set()  # their members beyond the damage are not listed, but not gone
     is_only = len(archives) == 1
-    rows = chain.from_iterable(_rows(each, skipped, damaged, is_only) for each in archives)
+    rows = chain.from_iterable(_rows(each, skips, damaged, is_only) for each in archives)
     first = list(islice(rows, 1))
     if is_only and first and first[0][0] == archives[0]:
         raise UsageError(f"{archives[0]}: {first[0][2]['error']}")
 
     def scope(uri: str) -> bool:
         archive = container_of(uri)
-        return archive not in damaged and covers(archive)
+        name = uri.removeprefix("tar://").partition("::")[0]
+        return archive not in damaged and covers(archive) and not _excluding(name, exclusion)
 
-    return Source(ARCHIVE_SCHEMA, _batches(chain(first, rows)), skipped, scope)
+    return Source(ARCHIVE_SCHEMA, _batches(chain(first, rows)), skips.counts, scope)
 
 
 def _batches(rows: Iterator[Row]) -> Batches:
@@ -80,12 +93,12 @@ def _batches(rows: Iterator[Row]) -> Batches:
         yield pa.record_batch(arrays, schema=ARCHIVE_SCHEMA)
 
 
-def _rows(archive: str, skipped: Counter[str], damaged: set[str], is_only: bool) -> Iterator[Row]:
+def _rows(archive: str, skips: _Skips, damaged: set[str], is_only: bool) -> Iterator[Row]:
     """Yield the rows of an archive; add it to `damaged` if it cannot be read to its end."""
     version = None
     try:
         version = container_version(archive)
-        entries = _entries(archive, skipped)
+        entries = _entries(archive, skips)
         first = list(islice(entries, 1))
     except (FetchError, OSError) as error:
         check_final(archive, error)
@@ -100,7 +113,7 @@ def _rows(archive: str, skipped: Counter[str], damaged: set[str], is_only: bool)
         sidecars = [entry.json for entry in sample if entry.json is not None]
         images = [entry for entry in sample if entry.json is None]
         if not images:
-            skipped["no image's extension"] += len(sidecars)
+            skips.counts["no image's extension"] += len(sidecars)
         for image in images:
             if image.key is None:
                 damaged.add(archive)
@@ -122,7 +135,7 @@ def _text(name: str) -> str:
     return name
 
 
-def _entries(archive: str, skipped: Counter[str]) -> Iterator[_Entry]:
+def _entries(archive: str, skips: _Skips) -> Iterator[_Entry]:
     """Yield the images and sidecars of an archive and last, if it is damaged, the archive itself.
 
     FetchError or OSError if it cannot be opened.
@@ -135,7 +148,7 @@ def _entries(archive: str, skipped: Counter[str]) -> Iterator[_Entry]:
         ):
             for header in iter(tar.next, None):
                 tar.members.clear()  # type: ignore[attr-defined]  # or it would keep them all
-                if entry := _entry(tar, header, skipped):
+                if entry := _entry(tar, header, skips):
                     yield entry
                 end = header.offset_data + header.size
             _check_rest(file)
@@ -177,13 +190,13 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def _entry(tar: tarfile.TarFile, header: tarfile.TarInfo, skipped: Counter[str]) -> _Entry | None:
+def _entry(tar: tarfile.TarFile, header: tarfile.TarInfo, skips: _Skips) -> _Entry | None:
     """Return a member that is an image or a sidecar; count others and return None."""
     if header.isdir():
         return None
     match = _KEY_AND_EXTENSION.fullmatch(header.name)
-    if reason := _why_skipped(header, match):
-        skipped[reason] += 1
+    if reason := _why_skipped(header, match, skips.exclusion):
+        skips.counts[reason] += 1
         return None
     assert match
     if match[2].lower() == "json":
@@ -194,9 +207,18 @@ def _entry(tar: tarfile.TarFile, header: tarfile.TarInfo, skipped: Counter[str])
     return _Entry(match[1], header.name, header.offset_data, header.size, error=error)
 
 
-def _why_skipped(header: tarfile.TarInfo, match: re.Match[str] | None) -> str | None:
+def _excluding(name: str, exclusion: Exclusion) -> str | None:
+    """Return the pattern that leaves a member out, or None."""
+    return exclusion.of(name.removeprefix("./"))
+
+
+def _why_skipped(
+    header: tarfile.TarInfo, match: re.Match[str] | None, exclusion: Exclusion
+) -> str | None:
     if header.issym() or header.islnk():
         return "links in archives"
+    if pattern := _excluding(header.name, exclusion):
+        return why_excluded(pattern)
     if any(part.startswith(".") and part not in (".", "..") for part in header.name.split("/")):
         return "hidden"
     is_sidecar = match is not None and match[2].lower() == "json"

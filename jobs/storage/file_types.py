@@ -1,5 +1,7 @@
 """What a file is by its name, and which column of a Parquet file holds images."""
 
+from urllib.parse import quote, unquote
+
 import pyarrow as pa
 
 from captioner.jobs.errors import UsageError
@@ -68,8 +70,27 @@ def container_of(uri: str) -> str:
     return uri.rpartition("#row=")[0] or uri
 
 
-def image_column(file: str, schema: pa.Schema) -> str | None:
-    """Return the column that holds images, or None; UsageError if several columns might."""
+def row_uri(container: str, row: int, column: str | None = None) -> str:
+    """Return the URI of an image in a Parquet file; a `column` that was chosen is part of it."""
+    return f"{container}#row={row}" + (f"&column={quote(column, safe='')}" if column else "")
+
+
+def row_of(uri: str) -> tuple[int, str | None]:
+    """Return the row of an image in a Parquet file, and its column if that was chosen.
+
+    ValueError if the URI names no row.
+    """
+    row, _, column = uri.rpartition("#row=")[2].partition("&column=")
+    return int(row), unquote(column) or None
+
+
+def image_column(file: str, schema: pa.Schema, given: str | None = None) -> str | None:
+    """Return the column that holds images, or None.
+
+    UsageError if several columns might, or if the column that was `given` does not.
+    """
+    if given is not None:
+        return _given_column(file, schema, given)
     structs = [field.name for field in schema if is_image_struct(field.type)]
     binaries = [field.name for field in schema if is_binary(field.type)]
     candidates = structs + binaries
@@ -79,8 +100,19 @@ def image_column(file: str, schema: pa.Schema) -> str | None:
         return next(iter(candidates), None)
     names = ", ".join(candidates)
     raise UsageError(
-        f"{file} has several columns of bytes: {names}; rename the one with the images to {IMAGE}"
+        f"{file} has several columns of bytes: {names}; name the one with the images with "
+        "--image-column"
     )
+
+
+def _given_column(file: str, schema: pa.Schema, given: str) -> str:
+    if given not in schema.names:
+        found = ", ".join(schema.names)
+        raise UsageError(f"{file} has no column {given}; its columns are: {found}")
+    kind = schema.field(given).type
+    if not is_image_struct(kind) and not is_binary(kind):
+        raise UsageError(f"{file}: the column {given} must hold images as bytes, not {kind}")
+    return given
 
 
 def is_image_struct(kind: pa.DataType) -> bool:

@@ -97,6 +97,19 @@ def name_below(uri: str, folder: str) -> str:
     return uri.removesuffix(container).removeprefix(inner).lstrip("/")
 
 
+def path_below(uri: str, folder: str) -> str:
+    """Return the path of a URI relative to a folder or, elsewhere, to its disk, bucket or host."""
+    inner, _ = split_chain(folder)
+    if uri.startswith(f"{inner.rstrip('/')}/"):
+        return name_below(uri, folder)
+    inner, _ = split_chain(uri)
+    if is_http(inner):
+        return urlsplit(inner).path.lstrip("/")
+    has_bucket = not is_local(inner) and scheme(inner) not in _ARCHIVES
+    path = inner.partition("://")[2] or inner
+    return path.partition("/")[2] if has_bucket else path.lstrip("/")
+
+
 def image_uri(name: str, folder: str = "") -> str:
     """Return the key of an image named in a source; a relative path is relative to `folder`.
 

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.sources import open_source as source_module
+from captioner.jobs.sources import folders as source_module
 from captioner.jobs.sources.listing import local as local_listing
 from captioner.jobs.sources.listing.filters import AllImages
 from captioner.jobs.sources.open_source import open_source
+from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.storage.file_types import is_image_name
 
 
@@ -60,9 +61,9 @@ def test_with_any_extension_every_file_that_is_not_hidden_is_an_image(tmp_path: 
     touch(tmp_path, ["0a1b", "a.jpg", "list.csv", ".hidden", ".cache/b"])
     expected = [str(tmp_path / name) for name in ("0a1b", "a.jpg", "list.csv")]
     for source in (tmp_path, f"{tmp_path}/*"):
-        batches = open_source(source, any_extension=True).batches
+        batches = open_source(source, SourceOptions(any_extension=True)).batches
         assert [uri for batch in batches for uri in batch["image_uri"].to_pylist()] == expected
-    (batch,) = open_source(tmp_path / "0a1b", any_extension=True).batches
+    (batch,) = open_source(tmp_path / "0a1b", SourceOptions(any_extension=True)).batches
     assert batch["image_uri"].to_pylist() == expected[:1]
 
 

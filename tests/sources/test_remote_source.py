@@ -13,10 +13,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.fetching.fetch import fetch
-from captioner.jobs.sources import open_source as source_module
+from captioner.jobs.sources import folders as source_module
 from captioner.jobs.sources.listing import remote as remote_listing
 from captioner.jobs.sources.listing import s3 as s3_listing
 from captioner.jobs.sources.open_source import open_source
+from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.storage.filesystems import configure
 from captioner.jobs.storage.uris import info_version
 from tests.support.files import read, uris, write_memory, write_tree, write_zip
@@ -391,7 +392,7 @@ def test_a_file_in_a_bucket_that_may_not_be_listed_is_read(
         "x.tar": [f"tar://1.jpg::{bucket}/x.tar"],
         "list.csv": [f"{bucket}/a.jpg"],
     }
-    (batch,) = open_source(f"{bucket}/0a", any_extension=True).batches
+    (batch,) = open_source(f"{bucket}/0a", SourceOptions(any_extension=True)).batches
     assert batch["image_uri"].to_pylist() == [f"{bucket}/0a"]
     with pytest.raises(UsageError, match=r"cannot list s3://.*/folder: Access Denied"):
         open_source(f"{bucket}/folder")

@@ -16,6 +16,7 @@ import pytest
 from captioner.jobs.errors import FetchError, UsageError
 from captioner.jobs.fetching.fetch import fetch
 from captioner.jobs.sources.open_source import open_source
+from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.s3_inventory import data_files as inventory_files
 from captioner.jobs.sources.source import Source
 from captioner.schemas.caption_table import Status
@@ -103,7 +104,7 @@ def test_only_what_an_inventory_would_list_is_in_its_scope(tmp_path: Path) -> No
     outside = ["s3://photos-2/b.jpg", "s3://photos/.b/c.jpg", "s3://photos/b/.c.jpg", "/b.jpg"]
     scope = open_source(manifest).scope
     assert [uri for uri in inside + other + outside if scope(uri)] == inside
-    scope = open_source(manifest, any_extension=True).scope
+    scope = open_source(manifest, SourceOptions(any_extension=True)).scope
     assert [uri for uri in inside + other + outside if scope(uri)] == inside + other
 
 
@@ -111,7 +112,7 @@ def test_only_what_an_inventory_would_list_is_in_its_scope(tmp_path: Path) -> No
 def test_with_any_extension_every_object_is_an_image(tmp_path: Path, file_format: str) -> None:
     rows = [version("0a1b"), delete_marker("c"), version("notes.txt"), version("d/"), version(".e")]
     manifest = write_inventory(tmp_path, rows, file_format=file_format)
-    source = open_source(manifest, any_extension=True)
+    source = open_source(manifest, SourceOptions(any_extension=True))
     assert [uri for uri, _ in records(source)] == ["s3://photos/0a1b", "s3://photos/notes.txt"]
     assert source.skipped == {"delete markers": 1, "folder markers": 1, "hidden": 1}
 

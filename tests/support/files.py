@@ -1,5 +1,7 @@
 """Files in folders, archives and fsspec's memory, and listings of sources."""
 
+import io
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -30,6 +32,15 @@ def write_tree(folder: Path, files: dict[str, bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     return folder
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            archive.addfile(header, io.BytesIO(data))
+    return path
 
 
 def write_zip(path: Path, files: dict[str, bytes]) -> Path:

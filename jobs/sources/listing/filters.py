@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 from fsspec.utils import glob_translate
 
+from captioner.jobs.sources.exclusion import NOTHING, Exclusion, why_excluded
 from captioner.jobs.storage.file_types import is_archive, is_manifest, is_parquet, is_text
 
 IsImage = Callable[[str], bool]  # by the name of a file
@@ -27,15 +28,16 @@ class Selection(ABC):
     """A selection of images by the names of their files, or else the fallback.
 
     `skipped` counts, by reason, what is found but is not an image. The names of all images begin
-    with `start`.
+    with `start`. Files and folders that the `exclusion` matches are skipped.
     """
 
     allows_manifests: bool  # as the fallback, beside files that hold images
 
-    def __init__(self, is_image: IsImage, start: str) -> None:
+    def __init__(self, is_image: IsImage, start: str, exclusion: Exclusion) -> None:
         self.skipped: Counter[str] = Counter()
         self.start = start
         self._is_image = is_image
+        self._exclusion = exclusion
         self._fallback: list[str] | None = []  # None from the first image on
 
     @abstractmethod
@@ -81,6 +83,12 @@ class Selection(ABC):
             self._skip([name])
         return False
 
+    def _is_excluded(self, pattern: str | None) -> bool:
+        """Return whether there is a pattern that matches a file or folder, and count it."""
+        if pattern is not None:
+            self.skipped[why_excluded(pattern)] += 1
+        return pattern is not None
+
     def _skip(self, names: Iterable[str]) -> None:
         self.skipped.update(map(_why_not_an_image, names))
 
@@ -93,14 +101,17 @@ class AllImages(Selection):
 
     allows_manifests = True
 
-    def __init__(self, is_image: IsImage) -> None:
-        super().__init__(is_image, "")
+    def __init__(self, is_image: IsImage, exclusion: Exclusion = NOTHING) -> None:
+        super().__init__(is_image, "", exclusion)
 
     def enters(self, folder: str) -> bool:
-        return not self._is_hidden(folder)
+        pattern = self._exclusion.of_folder(folder)
+        return not self._is_excluded(pattern) and not self._is_hidden(folder)
 
     def accepts(self, name: str) -> bool:
-        return not self._is_hidden(name) and self._accept(name)
+        if self._is_excluded(self._exclusion.of_file(name)) or self._is_hidden(name):
+            return False
+        return self._accept(name)
 
     def is_deep(self, _folder: str) -> bool:
         return True
@@ -124,9 +135,9 @@ class Matches(Selection):
 
     allows_manifests = False
 
-    def __init__(self, pattern: str, is_image: IsImage) -> None:
+    def __init__(self, pattern: str, is_image: IsImage, exclusion: Exclusion = NOTHING) -> None:
         parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/")]
-        super().__init__(is_image, _MAGIC.split(parts[0])[0])
+        super().__init__(is_image, _MAGIC.split(parts[0])[0], exclusion)
         self._matches = re.compile(glob_translate("/".join(parts))).match
         self._hidden = [part for part in parts if part.startswith(".")]
         self._depth = parts.index("**") if "**" in parts else len(parts)
@@ -139,10 +150,13 @@ class Matches(Selection):
             (self._recursive or len(names) < self._depth)
             and all(map(fnmatchcase, names, self._fixed))
             and self._shows(names[-1:])
+            and not self._is_excluded(self._exclusion.of_folder(folder))
         )
 
     def accepts(self, name: str) -> bool:
-        return bool(self._matches(name)) and self._shows(name.split("/")) and self._accept(name)
+        if not self._matches(name) or not self._shows(name.split("/")):
+            return False
+        return not self._is_excluded(self._exclusion.of_file(name)) and self._accept(name)
 
     def is_deep(self, folder: str) -> bool:
         depth = len(folder.split("/")) if folder else 0

@@ -5,7 +5,8 @@ a file lacks is null there, a column without any value is text, and a column who
 gets the type that its format unifies them to. Folders named `key=value` add a column of text.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
@@ -14,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.sources.manifests.formats import TEXT, ManifestFormat, format_of
+from captioner.jobs.sources.exclusion import NOTHING, Exclusion, why_excluded
+from captioner.jobs.sources.manifests.formats import TEXT, ManifestFormat, WithUriColumn, format_of
 from captioner.jobs.sources.manifests.streams import read_or_refuse
 from captioner.jobs.sources.source import Batches, Source
 from captioner.jobs.storage.file_types import is_image_name
@@ -23,8 +25,10 @@ from captioner.jobs.storage.uris import (
     file_name,
     image_uri,
     image_version,
+    is_http,
     name_below,
     parent_folder,
+    path_below,
     scheme_with_password,
 )
 from captioner.schemas.caption_table import passthrough_names
@@ -33,18 +37,37 @@ from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, plan_schema
 LOOKED_AT = 100  # lines of a text file that may be notes
 
 
-def manifest_source(files: Sequence[str], folder: str) -> Source:
-    """Return the images that the files of a manifest list.
+def manifest_source(
+    files: Sequence[str],
+    folder: str,
+    uri_column: str | None = None,
+    exclusion: Exclusion = NOTHING,
+) -> Source:
+    """Return the images that the files of a manifest list, but for those that are excluded.
 
-    Relative paths in the files are relative to `folder`, and become absolute; `key=value` folders
-    below it add columns. The versions of local files are looked up where the column
-    `image_version` has none. UsageError for files of several formats, contradicting types, and a
-    file that cannot be read, lacks `image_uri`, or has a row without an image or with a password.
+    `uri_column` names the column with the images if it is not `image_uri`. Relative paths in the
+    files are relative to `folder`, and become absolute; `key=value` folders below it add columns.
+    The versions of local files are looked up where the column `image_version` has none. UsageError
+    for files of several formats, contradicting types, and a file that cannot be read, lacks the
+    column, or has a row without an image or with a password.
     """
-    schema, batches = as_one_table(files, folder, one_format(files, folder))
+    file_format = one_format(files, folder)
+    if uri_column not in (None, IMAGE_URI) and file_format is not TEXT:
+        file_format = WithUriColumn(file_format, uri_column)
+    schema, batches = as_one_table(files, folder, file_format)
     own = (column for column in schema if column.name not in (IMAGE_URI, IMAGE_VERSION))
     target = plan_schema(own_columns(own))
-    return Source(target, _records((batch for _, batch in batches), folder, target))
+    records = _records((batch for _, batch in batches), folder, target)
+    if exclusion is NOTHING:
+        return Source(target, records)
+
+    def why_not(uri: str) -> str | None:
+        path = path_below(uri, folder)
+        return exclusion.of(unquote(path) if is_http(uri) else path)
+
+    skipped: Counter[str] = Counter()
+    kept = _not_excluded(records, why_not, skipped)
+    return Source(target, kept, skipped, lambda uri: why_not(uri) is None)
 
 
 def lists_images(file: str, folder: str) -> bool:
@@ -131,7 +154,10 @@ def _file_schema(path: str, folder: str, file_format: ManifestFormat) -> pa.Sche
 def _check_columns(path: str, schema: pa.Schema) -> None:
     if IMAGE_URI not in schema.names:
         found = ", ".join(schema.names)
-        raise UsageError(f"{path} has no column {IMAGE_URI}; its columns are: {found}")
+        raise UsageError(
+            f"{path} has no column {IMAGE_URI}; its columns are: {found}; if one of them has the "
+            "images' paths or URLs, name it with --uri-column"
+        )
     repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if repeated:
         raise UsageError(f"{path} has several columns named {', '.join(repeated)}")
@@ -144,7 +170,8 @@ def _check_columns(path: str, schema: pa.Schema) -> None:
 
 def _folder_keys(path: str, folder: str) -> dict[str, str | None]:
     """Return the values that `key=value` folders give to the rows of a file."""
-    below = name_below(parent_folder(path), folder)
+    parent = parent_folder(path)
+    below = name_below(parent, folder) if parent.startswith(folder) else ""
     names = [unquote(part.partition("=")[0]) for part in PurePosixPath(below).parts]
     # Text, because the type that pyarrow infers would change with the folders.
     partitioning = ds.HivePartitioning(pa.schema([(name, pa.string()) for name in names]))
@@ -171,6 +198,16 @@ def _records(batches: Batches, folder: str, schema: pa.Schema) -> Batches:
         versions = [v or image_version(uri) for uri, v in zip(uris, given, strict=True)]
         own = [batch.column(n) for n in batch.schema.names if n not in (IMAGE_URI, IMAGE_VERSION)]
         yield pa.record_batch([uris, versions, *own], schema=schema)
+
+
+def _not_excluded(
+    records: Batches, why_not: Callable[[str], str | None], skipped: Counter[str]
+) -> Batches:
+    """Yield the images that no pattern excludes; count the others by pattern."""
+    for batch in records:
+        patterns = [why_not(uri) for uri in batch.column(IMAGE_URI).to_pylist()]
+        skipped.update(why_excluded(pattern) for pattern in patterns if pattern)
+        yield batch.filter(pa.array([pattern is None for pattern in patterns], pa.bool_()))
 
 
 def _given_versions(batch: pa.RecordBatch) -> list[str | None]:

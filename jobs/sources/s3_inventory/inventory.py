@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.sources.exclusion import Exclusion, why_excluded
 from captioner.jobs.sources.listing.filters import has_magic
+from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.s3_inventory.data_files import check_md5, data_rows
 from captioner.jobs.sources.source import Batches, Source
 from captioner.jobs.storage.failures import listing_errors
-from captioner.jobs.storage.file_types import is_named_like_a_file
+from captioner.jobs.storage.file_types import IMAGE_SUFFIXES, is_named_like_a_file
 from captioner.jobs.storage.filesystems import filesystem
 from captioner.jobs.storage.uris import file_name, is_local, local_path, scheme
 from captioner.schemas.image_record import plan_schema
@@ -77,11 +79,11 @@ def _newest(folder: str) -> str | None:
     return newest and f"{folder.rstrip('/')}/{newest}"
 
 
-def inventory_source(manifest: str, suffixes: tuple[str, ...] | None) -> Source:
+def inventory_source(manifest: str, options: SourceOptions) -> Source:
     """Return the images of an inventory.
 
-    An image is the latest version of an object whose key ends in one of the suffixes, or, with
-    None, in anything. Its version is its ETag, as in a listing of the bucket, or, if the inventory
+    An image is the latest version of an object whose key has an image's extension, or any, and is
+    not excluded. Its version is its ETag, as in a listing of the bucket, or, if the inventory
     has no ETags, time and size. An archived object is an image like any other: its row will say
     that it cannot be read.
 
@@ -89,6 +91,8 @@ def inventory_source(manifest: str, suffixes: tuple[str, ...] | None) -> Source:
     data file, of which no row is used, and for an inventory without images.
     """
     inventory = _read_manifest(manifest)
+    suffixes = None if options.any_extension else IMAGE_SUFFIXES
+    exclusion = options.exclusion()
     skipped: Counter[str] = Counter()
     start = f"s3://{inventory.bucket}/"
 
@@ -96,7 +100,8 @@ def inventory_source(manifest: str, suffixes: tuple[str, ...] | None) -> Source:
         is_empty = True
         for url, md5 in inventory.files:
             for rows in data_rows(url, md5, inventory.is_csv, inventory.columns):
-                if (images := _images(rows, suffixes, skipped)).num_rows:
+                images = _not_excluded(_images(rows, suffixes, skipped), exclusion, skipped)
+                if images.num_rows:
                     is_empty = False
                     yield _records(images)
         if is_empty:
@@ -105,7 +110,8 @@ def inventory_source(manifest: str, suffixes: tuple[str, ...] | None) -> Source:
     def scope(uri: str) -> bool:
         key = uri.removeprefix(start)
         is_named = suffixes is None or key.lower().endswith(suffixes)
-        return key != uri and is_named and not re.search(_HIDDEN, key) and not key.endswith("/")
+        is_left_out = re.search(_HIDDEN, key) or key.endswith("/") or exclusion.of(key)
+        return key != uri and is_named and not is_left_out
 
     return Source(plan_schema(), batches(), skipped, scope)
 
@@ -188,6 +194,17 @@ def _images(
             skipped[reason] += count
             is_image = pc.and_not(is_image, is_reason)
     return rows.filter(is_image)
+
+
+def _not_excluded(
+    images: pa.RecordBatch, exclusion: Exclusion, skipped: Counter[str]
+) -> pa.RecordBatch:
+    """Return the images that are not excluded; count the others by pattern."""
+    patterns = [exclusion.of(key) for key in images.column("key").to_pylist()]
+    if not any(patterns):
+        return images
+    skipped.update(why_excluded(pattern) for pattern in patterns if pattern)
+    return images.filter(pa.array([pattern is None for pattern in patterns]))
 
 
 def _flag(rows: pa.RecordBatch, name: str, otherwise: bool) -> pa.Array:

@@ -4,7 +4,7 @@ import sys
 import pyarrow as pa
 import pytest
 
-from captioner.jobs.sources.open_source import with_progress
+from captioner.jobs.planning.listing import with_progress
 from captioner.jobs.sources.source import Source
 from captioner.schemas.image_record import plan_schema
 

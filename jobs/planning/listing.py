@@ -1,0 +1,35 @@
+"""The images of a job, as its options choose them."""
+
+from dataclasses import replace
+
+from tqdm import tqdm
+
+from captioner.jobs.config import JobConfig
+from captioner.jobs.sources.open_source import open_source
+from captioner.jobs.sources.options import SourceOptions
+from captioner.jobs.sources.source import Batches, Source
+
+
+def list_images(config: JobConfig) -> Source:
+    """Return the images of a job; they are counted on stderr while they are read.
+
+    UsageError if there is nothing to read, TemporaryError if a store does not answer.
+    """
+    options = SourceOptions(
+        config.any_extension, tuple(config.exclude or ()), config.uri_column, config.image_column
+    )
+    return with_progress(open_source(config.source, options), config.quiet)
+
+
+def with_progress(source: Source, quiet: bool) -> Source:
+    """Return the same source, which counts the images found on stderr if that is a terminal."""
+
+    def batches() -> Batches:
+        with tqdm(
+            desc="listing", unit=" images", leave=False, disable=True if quiet else None
+        ) as bar:
+            for batch in source.batches:
+                bar.update(batch.num_rows)
+                yield batch
+
+    return replace(source, batches=batches())
