@@ -10,7 +10,13 @@ from typing import Any
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.filesystems import StorageOptions
-from captioner.jobs.storage.uris import image_uri, is_local, local_path, scheme_with_password
+from captioner.jobs.storage.uris import (
+    STANDARD_INPUT,
+    image_uri,
+    is_local,
+    local_path,
+    scheme_with_password,
+)
 from captioner.jobs.toml_file import read_toml, toml_value
 from captioner.schemas.caption_table import Status
 from captioner.search_options import MIN_CHARACTERS, SearchOptions
@@ -24,7 +30,7 @@ _SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
 
 @dataclass(frozen=True)
 class JobConfig:
-    """A job: caption the images of `source` into the table in `out`.
+    """A job: caption the images of `source`, one or several, into the table in `out`.
 
     The fields are the keys of a job file and the options of `captioner run` (jobs/README.md).
     Relative paths, even in a job file, are relative to the working directory. An empty
@@ -33,7 +39,7 @@ class JobConfig:
     may hold secrets. Raises UsageError for an impossible value.
     """
 
-    source: str | Path
+    source: str | Path | Sequence[str | Path]
     out: str | Path
     checkpoint: str | Path = "flickr8k"
     beam_size: int = 3
@@ -58,15 +64,34 @@ class JobConfig:
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("source", "out", "checkpoint"):
-            self._require(name, isinstance(getattr(self, name), str | Path), "a path")
-            self._require(name, str(getattr(self, name)) != "", "a path")
-        for name in ("source", "out"):
-            if protocol := scheme_with_password(str(getattr(self, name))):
+        self._check_paths()
+        self._check_numbers()
+        self._check_choices()
+        self._check_inputs()
+        if not _is_table_of_tables(self.storage_options):
+            raise UsageError(
+                "storage_options must be a table for each protocol, as in\n"
+                '[storage_options.s3]\nendpoint_url = "..."'
+            )
+        self.failure_limit(0)
+
+    def _check_paths(self) -> None:
+        paths = [*(("source", each) for each in self.sources), ("out", self.out)]
+        for name, path in paths:
+            if protocol := scheme_with_password(str(path)):
                 raise UsageError(
                     f"{name} must not contain a user and password, which would end up in OUT: "
                     f"put them into the table [storage_options.{protocol}] of a job file"
                 )
+        self._require("source", bool(self.sources), "a path, or a list of paths")
+        for name, path in (*paths, ("checkpoint", self.checkpoint)):
+            self._require(name, _is_path(path), "a path")
+        if [*map(str, self.sources)].count(STANDARD_INPUT) > 1:
+            raise UsageError(
+                f"{STANDARD_INPUT} is given twice: standard input can be read once only"
+            )
+
+    def _check_numbers(self) -> None:
         for name in ("beam_size", "batch_size", "partition_size", "max_bytes"):
             self._require(name, _is_count(getattr(self, name)), "a whole number above 0")
         room = _is_count(self.max_characters) and self.max_characters >= MIN_CHARACTERS
@@ -79,33 +104,39 @@ class JobConfig:
         self._require(
             "workers", self.workers is None or _is_count(self.workers), "a number above 0"
         )
+
+    def _check_choices(self) -> None:
         self._require("device", self.device in DEVICES, " or ".join(DEVICES))
         address = self.scheduler is None or (isinstance(self.scheduler, str) and self.scheduler)
         self._require("scheduler", bool(address), "an address such as tcp://host:8786")
         self._require("stale", self.stale in STALE, " or ".join(STALE))
-        self._require("retry_failed", self._are_failures(), f"a list of: {', '.join(FAILURES)}")
+        kinds = self.retry_failed
+        are_failures = kinds is None or (_is_list_of_text(kinds) and set(kinds) <= set(FAILURES))
+        self._require("retry_failed", are_failures, f"a list of: {', '.join(FAILURES)}")
+        for name in ("any_extension", "prune", "quiet"):
+            self._require(name, isinstance(getattr(self, name), bool), "true or false")
+
+    def _check_inputs(self) -> None:
         are_patterns = self.exclude is None or _is_list_of_text(self.exclude)
         self._require("exclude", are_patterns, "a list of patterns")
         for name in ("uri_column", "image_column"):
             value = getattr(self, name)
             is_name = isinstance(value, str) and value != ""
             self._require(name, value is None or is_name, "the name of a column")
-        for name in ("any_extension", "prune", "quiet"):
-            self._require(name, isinstance(getattr(self, name), bool), "true or false")
-        if not _is_table_of_tables(self.storage_options):
-            raise UsageError(
-                "storage_options must be a table for each protocol, as in\n"
-                '[storage_options.s3]\nendpoint_url = "..."'
-            )
-        self.failure_limit(0)
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise UsageError(f"{name} must be {expected}, not {getattr(self, name)!r}")
 
-    def _are_failures(self) -> bool:
-        kinds = self.retry_failed
-        return kinds is None or (isinstance(kinds, list | tuple) and set(kinds) <= set(FAILURES))
+    @property
+    def sources(self) -> Sequence[str | Path]:
+        """The one SOURCE, or all of them."""
+        return self.source if isinstance(self.source, list | tuple) else (self.source,)
+
+    @property
+    def named_source(self) -> str | list[str]:
+        """The one SOURCE, or all of them, as text."""
+        return _one_or_list([*map(str, self.sources)])
 
     @property
     def retried(self) -> frozenset[str]:
@@ -138,7 +169,7 @@ class JobConfig:
         checkpoint, out = Path(self.checkpoint), str(self.out)
         return replace(
             self,
-            source=image_uri(str(self.source)),
+            source=_one_or_list([_absolute(str(each)) for each in self.sources]),
             out=Path(local_path(out)).absolute() if is_local(out) else out,
             checkpoint=checkpoint.absolute() if checkpoint.is_dir() else self.checkpoint,
         )
@@ -166,6 +197,18 @@ def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobCo
     except UsageError as error:
         from_file = job_file and not any(str(error).startswith(f"{key} ") for key in flags)
         raise UsageError(f"{job_file}: {error}") if from_file else error from None
+
+
+def _absolute(path: str) -> str:
+    return path if path == STANDARD_INPUT else image_uri(path)
+
+
+def _one_or_list(values: list[str]) -> str | list[str]:
+    return values[0] if len(values) == 1 else values
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | Path) and str(value) != ""
 
 
 def _is_list_of_text(value: object) -> bool:

@@ -57,7 +57,7 @@ class Preview:
     work, or if a `problem` prevented it.
     """
 
-    source: str
+    source: str | Sequence[str]
     table: str
     counts: Counts
     skipped: Mapping[str, int]
@@ -88,7 +88,7 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     if config.prune:
         check_listing_is_whole(source, plan.counts.listed)
     return Preview(
-        source=str(config.source),
+        source=config.named_source,
         table=str(out.captions),
         counts=plan.counts,
         skipped=dict(source.skipped),

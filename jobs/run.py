@@ -40,7 +40,7 @@ def run_job(config: JobConfig) -> JobReport:
     run = OutFolder(out_path(config.out)).new_run()
     with exclusive_writer(run) as writer:
         _describe(config, writer)
-        recorder = Recorder(writer, str(config.source), source.skipped, threshold)
+        recorder = Recorder(writer, config.named_source, source.skipped, threshold)
         return _run(config, source, recorder)
 
 

@@ -1,7 +1,7 @@
 """The report of a run, as Python and as JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
@@ -19,7 +19,7 @@ class JobReport:
     """
 
     run_id: str
-    source: str
+    source: str | Sequence[str]
     table: str
     started_at: datetime
     finished_at: datetime
@@ -50,6 +50,11 @@ class JobReport:
     needs_review: int | None = None
     remarked: int = 0
     error: str | None = None
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The one source of the run, or all of them."""
+        return [self.source] if isinstance(self.source, str) else self.source
 
     @property
     def captioned(self) -> int:

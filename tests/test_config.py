@@ -138,6 +138,28 @@ def test_a_resolved_job_reads_back_as_the_same_job(tmp_path: Path) -> None:
     assert load_config({}, job_file(tmp_path, job.to_toml())) == job
 
 
+def test_a_job_with_several_sources_reads_back_as_the_same_job(tmp_path: Path) -> None:
+    sources = [tmp_path / "a", "s3://bucket/b", "-"]
+    job = JobConfig(sources, tmp_path / "out", exclude=["raw", ""])
+    assert job.sources == sources
+    resolved = job.resolved()
+    assert resolved.source == [f"{tmp_path}/a", "s3://bucket/b", "-"]
+    read = load_config({}, job_file(tmp_path, resolved.to_toml()))
+    assert read == replace(resolved, out=str(tmp_path / "out"))
+    assert JobConfig(["a"], "out").resolved().source == str(Path.cwd() / "a")
+
+
+@pytest.mark.parametrize("source", [[], ["a", ""], ["a", 1], 1])
+def test_sources_that_cannot_be_are_refused(source: Any) -> None:
+    with pytest.raises(UsageError, match=r"^source must be a path"):
+        JobConfig(source, "out")
+
+
+def test_standard_input_is_read_once_only() -> None:
+    with pytest.raises(UsageError, match="standard input can be read once only"):
+        JobConfig(["-", "-"], "out")
+
+
 @pytest.mark.parametrize(
     ("source", "protocol"),
     [
@@ -147,9 +169,10 @@ def test_a_resolved_job_reads_back_as_the_same_job(tmp_path: Path) -> None:
     ],
 )
 def test_a_password_in_the_source_is_refused_and_not_repeated(source: str, protocol: str) -> None:
-    with pytest.raises(UsageError, match=rf"\[storage_options\.{protocol}\]") as caught:
-        load_config({"source": source, "out": "x"})
-    assert "hush" not in str(caught.value)
+    for sources in (source, ["", source]):
+        with pytest.raises(UsageError, match=rf"\[storage_options\.{protocol}\]") as caught:
+            load_config({"source": sources, "out": "x"})
+        assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
 
 SOURCE_HELP = (
-    "directory, glob, manifest, tar archive, Parquet of images (or a directory of them), or S3 "
-    "Inventory"
+    "directory, glob, image, manifest, tar archive, Parquet of images (or a directory of them), S3 "
+    "Inventory, or - for a manifest on standard input; several are one collection"
 )
 FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "checkpoint": {"help": "bundled model or model directory", "metavar": "NAME"},
@@ -91,7 +91,7 @@ def add_plan(commands: "Commands") -> None:
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("source", metavar="SOURCE", nargs="?", help=SOURCE_HELP)
+    add("source", metavar="SOURCE", nargs="*", help=SOURCE_HELP)
     add("--out", metavar="OUT", help=OUT_HELP)
     add("--config", metavar="JOB.toml", type=Path, dest="job_file", help="job file; flags win")
     for option in fields(JobConfig):
@@ -108,6 +108,9 @@ def _config(options: dict[str, object]) -> JobConfig:
     others = [kind for kind in kinds if kind not in FAILURES] if isinstance(kinds, list) else []
     if others and "source" not in options:
         raise UsageError(f"--retry-failed: {others[0]} is not a status; put SOURCE before it")
+    sources = options.get("source")
+    if isinstance(sources, list) and len(sources) == 1:
+        options["source"] = sources[0]
     return load_config(options, job_file if isinstance(job_file, Path) else None)
 
 

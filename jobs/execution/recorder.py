@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ class Recorder:
     """The counts of one run, with the names that JobReport has, and its events."""
 
     writer: Writer
-    source: str
+    source: str | Sequence[str]
     skipped: Mapping[str, int]
     threshold: Threshold | None = None
     plan: Plan = field(default_factory=Plan)

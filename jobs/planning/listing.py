@@ -5,8 +5,8 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from captioner.jobs.config import JobConfig
-from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.sources.options import SourceOptions
+from captioner.jobs.sources.several import open_sources
 from captioner.jobs.sources.source import Batches, Source
 
 
@@ -18,7 +18,7 @@ def list_images(config: JobConfig) -> Source:
     options = SourceOptions(
         config.any_extension, tuple(config.exclude or ()), config.uri_column, config.image_column
     )
-    return with_progress(open_source(config.source, options), config.quiet)
+    return with_progress(open_sources(config.sources, options), config.quiet)
 
 
 def with_progress(source: Source, quiet: bool) -> Source:

@@ -22,7 +22,7 @@ from captioner.jobs.planning.partitions import (
     write_partitions,
 )
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS
-from captioner.jobs.sources.source import Source
+from captioner.jobs.sources.source import Source, plain_type
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.keys import Redo, Surplus, add_surplus, table_buckets
 from captioner.jobs.table.layout import OutFolder
@@ -104,13 +104,7 @@ def _keep_listing(source: Source, types: Types, path: Path, folder: Path) -> Lis
 def _type(column: pa.Field, types: Types) -> pa.DataType:
     """Return the type of a listed column; a column has one type in all files of the table."""
     is_own = column.name not in (IMAGE_URI, IMAGE_VERSION, *PLAN_COLUMNS)
-    return _plain(types.get(column.name, column.type)) if is_own else column.type
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type of a dictionary's values for a dictionary, and string for any text."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.string() if kind == pa.large_string() else kind
+    return plain_type(types.get(column.name, column.type)) if is_own else column.type
 
 
 def _in_types_of_table(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -125,7 +119,7 @@ def _in_type(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
     if column.null_count == len(column):
         return pa.nulls(len(column), kind)
     widens = pa.types.is_integer(column.type) and pa.types.is_floating(kind)
-    if widens or _plain(column.type) == kind:
+    if widens or plain_type(column.type) == kind:
         with suppress(pa.ArrowInvalid):  # an integer that no float equals
             return column.cast(kind)
     raise UsageError(

@@ -19,6 +19,7 @@ from captioner.jobs.sources.listing.remote import remote_records
 from captioner.jobs.sources.options import DEFAULT_OPTIONS, SourceOptions
 from captioner.jobs.sources.s3_inventory.inventory import find_inventory, inventory_source
 from captioner.jobs.sources.source import Source
+from captioner.jobs.sources.standard_input import standard_input_source
 from captioner.jobs.sources.tar_archives import archive_source
 from captioner.jobs.storage.failures import failure_status, listing_errors
 from captioner.jobs.storage.file_types import (
@@ -30,6 +31,7 @@ from captioner.jobs.storage.file_types import (
 )
 from captioner.jobs.storage.filesystems import file_info
 from captioner.jobs.storage.uris import (
+    STANDARD_INPUT,
     file_name,
     image_uri,
     image_version,
@@ -45,7 +47,7 @@ from captioner.schemas.image_record import plan_schema
 
 
 def open_source(source: str | Path, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
-    """Return the images that SOURCE names: a path, or any URL that fsspec opens.
+    """Return the images that SOURCE names: a path, any URL that fsspec opens, or "-".
 
     The order depends on the names alone. In a directory, hidden files and folders, those that the
     options exclude and, unless they say otherwise, files without an image's extension are skipped;
@@ -56,10 +58,13 @@ def open_source(source: str | Path, options: SourceOptions = DEFAULT_OPTIONS) ->
     of one format, at the top or in `key=value` folders; those in other folders are skipped. A text
     file in it is a manifest only if its lines look like images' names. The first image found
     settles that it is a directory of images, whose archives and manifests are skipped. A glob
-    matches images, or else archives, or else Parquet files of images.
+    matches images, or else archives, or else Parquet files of images. "-" is a manifest on standard
+    input.
 
     UsageError if there is nothing to read, TemporaryError if a store does not answer.
     """
+    if source == STANDARD_INPUT:
+        return standard_input_source(options)
     if manifest := find_inventory(str(source)):
         return inventory_source(manifest, options)
     if not is_local(str(source)):

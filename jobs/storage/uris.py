@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 PASSWORD = re.compile(rf"{_SCHEME.pattern}[^/:]*:[^/]+@")
 _ARCHIVES = ("zip", "tar", "libarchive")  # followed by the name of a member, not by a host
+STANDARD_INPUT = "-"  # as SOURCE, or as a list of images
 _FILE_URL = "file://"
 _HTTP = ("http", "https")
 _UNCHAINED = (None, "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", *_HTTP)
