@@ -53,8 +53,11 @@ class JobConfig:
     scheduler: str | None = None
     max_failures: str | int | float | None = None
     max_bytes: int = 256 * 1024 * 1024
+    limit: int | None = None
     stale: str = "keep"
     retry_failed: Sequence[str] | None = None
+    force: bool = False
+    only: str | Path | None = None
     prune: bool = False
     exclude: Sequence[str] | None = None
     any_extension: bool = False
@@ -86,7 +89,8 @@ class JobConfig:
         self._require("source", bool(self.sources), "a path, or a list of paths")
         for name, path in (*paths, ("checkpoint", self.checkpoint)):
             self._require(name, _is_path(path), "a path")
-        if [*map(str, self.sources)].count(STANDARD_INPUT) > 1:
+        self._require("only", self.only is None or _is_path(self.only), "a path")
+        if [*map(str, self.sources), str(self.only)].count(STANDARD_INPUT) > 1:
             raise UsageError(
                 f"{STANDARD_INPUT} is given twice: standard input can be read once only"
             )
@@ -101,9 +105,9 @@ class JobConfig:
             self._require(name, value is None or _is_share(value), "a number from 0 to 1")
         alone = self.min_confidence is None or self.target_precision is None
         self._require("min_confidence", alone, "omitted if target_precision is given")
-        self._require(
-            "workers", self.workers is None or _is_count(self.workers), "a number above 0"
-        )
+        for name in ("workers", "limit"):
+            value = getattr(self, name)
+            self._require(name, value is None or _is_count(value), "a number above 0")
 
     def _check_choices(self) -> None:
         self._require("device", self.device in DEVICES, " or ".join(DEVICES))
@@ -113,7 +117,7 @@ class JobConfig:
         kinds = self.retry_failed
         are_failures = kinds is None or (_is_list_of_text(kinds) and set(kinds) <= set(FAILURES))
         self._require("retry_failed", are_failures, f"a list of: {', '.join(FAILURES)}")
-        for name in ("any_extension", "prune", "quiet"):
+        for name in ("any_extension", "prune", "force", "quiet"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
 
     def _check_inputs(self) -> None:
@@ -123,6 +127,7 @@ class JobConfig:
             value = getattr(self, name)
             is_name = isinstance(value, str) and value != ""
             self._require(name, value is None or is_name, "the name of a column")
+        self._require("prune", not (self.prune and self.only), "omitted if only is given")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
@@ -171,6 +176,7 @@ class JobConfig:
             self,
             source=_one_or_list([_absolute(str(each)) for each in self.sources]),
             out=Path(local_path(out)).absolute() if is_local(out) else out,
+            only=None if self.only is None else _absolute(str(self.only)),
             checkpoint=checkpoint.absolute() if checkpoint.is_dir() else self.checkpoint,
         )
 

@@ -20,7 +20,7 @@ from captioner.jobs.execution.sample import SampleTimes
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.compare import Counts
 from captioner.jobs.planning.listing import list_images
-from captioner.jobs.planning.partitions import read_partition
+from captioner.jobs.planning.partitions import Size, read_partition
 from captioner.jobs.planning.plan import Plan, check_listing_is_whole, make_plan, redo_of
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors
@@ -53,8 +53,9 @@ class Estimate:
 class Preview:
     """The work of a run that has not begun; the fields of `counts` are as in JobReport.
 
-    `prune` says whether rows of vanished images would be removed. `estimate` is None if there is no
-    work, or if a `problem` prevented it.
+    `images` are to be captioned; `postponed` ones are beyond the job's limit. `prune` says whether
+    rows of vanished images would be removed. `estimate` is None if there is no work, or if a
+    `problem` prevented it.
     """
 
     source: str | Sequence[str]
@@ -62,6 +63,7 @@ class Preview:
     counts: Counts
     skipped: Mapping[str, int]
     images: int
+    postponed: int
     partitions: int
     prune: bool
     estimate: Estimate | None = None
@@ -83,7 +85,8 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     choose_threshold(config)  # UsageError now rather than in the run
     out = OutFolder(out_path(config.out))
     with _folder(out) as folder:
-        plan = make_plan(source, out, folder, config.partition_size, redo_of(config))
+        size = Size(config.partition_size, config.limit)
+        plan = make_plan(source, out, folder, size, redo_of(config))
         images = _sample(plan, folder, sample) if sample and plan.images else None
     if config.prune:
         check_listing_is_whole(source, plan.counts.listed)
@@ -93,6 +96,7 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
         counts=plan.counts,
         skipped=dict(source.skipped),
         images=plan.images,
+        postponed=plan.postponed,
         partitions=len(plan.partition_sizes),
         prune=config.prune,
         **_estimate_or_problem(config, plan, images),

@@ -8,13 +8,14 @@ from captioner.jobs.execution.recorder import Recorder
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.listing import list_images
-from captioner.jobs.planning.partitions import share_plan
+from captioner.jobs.planning.partitions import Size, share_plan
 from captioner.jobs.planning.plan import check_listing_is_whole, make_plan, redo_of, vanished_file
 from captioner.jobs.sources.source import Source
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors, without_secrets
 from captioner.jobs.storage.filesystems import configure
 from captioner.jobs.table.exclusive_writer import exclusive_writer, usage_errors
+from captioner.jobs.table.keys import Redo
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.replace import prune, put_replacements_in_place, remove_surplus
 from captioner.jobs.table.threshold import settle_threshold
@@ -69,17 +70,23 @@ def _run(config: JobConfig, source: Source, recorder: Recorder) -> JobReport:
 def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None:
     writer, redo = recorder.writer, redo_of(config)
     recorder.threshold, recorder.remarked = settle_threshold(recorder.threshold, writer)
-    recorder.plan = make_plan(source, writer.out, writer.scratch, config.partition_size, redo)
+    size = Size(config.partition_size, config.limit)
+    recorder.plan = make_plan(source, writer.out, writer.scratch, size, redo)
     if config.prune:
         check_listing_is_whole(source, recorder.plan.counts.listed)
     remove_surplus(recorder.plan.surplus, writer)
     if recorder.plan.images:
         share_plan(writer.run, writer.scratch)
-        index_table(writer.run, redo.captioner or "", writer.scratch)
+        index_table(writer.run, _whose_captions(config, redo), writer.scratch)
         _caption(config, recorder)
     _finish(writer)
     if config.prune:
         recorder.pruned = prune(recorder.plan.files, vanished_file(writer.scratch), writer)
+
+
+def _whose_captions(config: JobConfig, redo: Redo) -> str:
+    """Return the captioner whose captions in the table may be reused; "" for none."""
+    return "" if config.force else redo.captioner or ""
 
 
 def _caption(config: JobConfig, recorder: Recorder) -> None:

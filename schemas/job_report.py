@@ -12,10 +12,11 @@ from captioner.schemas.caption_table import Status
 class JobReport:
     """The report of a run, written to OUT/runs/<run_id>/report.json.
 
-    schemas/README.md explains the fields. `new`, `changed`, `stale` and `retried` images add up to
-    `planned`; `images` of these have a row now, counted by status. `seconds` are summed over all
-    workers, by stage; `skipped` counts by reason. `needs_review` is None without a threshold;
-    `remarked` are rows of the table that a new threshold marked again.
+    schemas/README.md explains the fields. `new`, `changed`, `stale`, `retried` and `forced` images
+    add up to `planned` and `postponed`; `images` of the planned ones have a row now, counted by
+    status. `seconds` are summed over all workers, by stage; `skipped` counts by reason.
+    `needs_review` is None without a threshold; `remarked` are rows of the table that a new
+    threshold marked again.
     """
 
     run_id: str
@@ -29,6 +30,7 @@ class JobReport:
     changed: int = 0
     stale: int = 0
     retried: int = 0
+    forced: int = 0
     already_there: int = 0
     kept_stale: int = 0
     vanished: int = 0
@@ -36,6 +38,7 @@ class JobReport:
     duplicates: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     planned: int = 0
+    postponed: int = 0
     images: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
     reused: int = 0

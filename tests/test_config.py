@@ -82,10 +82,14 @@ def test_source_and_out_are_required() -> None:
         {"max_failures": -1},
         {"max_failures": "101%"},
         {"max_failures": True},
+        {"limit": 0},
+        {"force": 1},
         {"exclude": "*.jpg"},
         {"exclude": [1]},
         {"uri_column": ""},
         {"image_column": 1},
+        {"only": ""},
+        {"prune": True, "only": "list.txt"},
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(values: dict[str, Any]) -> None:
@@ -140,10 +144,11 @@ def test_a_resolved_job_reads_back_as_the_same_job(tmp_path: Path) -> None:
 
 def test_a_job_with_several_sources_reads_back_as_the_same_job(tmp_path: Path) -> None:
     sources = [tmp_path / "a", "s3://bucket/b", "-"]
-    job = JobConfig(sources, tmp_path / "out", exclude=["raw", ""])
+    job = JobConfig(sources, tmp_path / "out", exclude=["raw", ""], only="list", limit=5)
     assert job.sources == sources
     resolved = job.resolved()
     assert resolved.source == [f"{tmp_path}/a", "s3://bucket/b", "-"]
+    assert resolved.only == str(Path.cwd() / "list")
     read = load_config({}, job_file(tmp_path, resolved.to_toml()))
     assert read == replace(resolved, out=str(tmp_path / "out"))
     assert JobConfig(["a"], "out").resolved().source == str(Path.cwd() / "a")
@@ -155,9 +160,10 @@ def test_sources_that_cannot_be_are_refused(source: Any) -> None:
         JobConfig(source, "out")
 
 
-def test_standard_input_is_read_once_only() -> None:
+@pytest.mark.parametrize(("source", "only"), [(["-", "-"], None), ("-", "-")])
+def test_standard_input_is_read_once_only(source: Any, only: str | None) -> None:
     with pytest.raises(UsageError, match="standard input can be read once only"):
-        JobConfig(["-", "-"], "out")
+        JobConfig(source, "out", only=only)
 
 
 @pytest.mark.parametrize(

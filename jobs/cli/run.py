@@ -38,12 +38,19 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
         "metavar": "N",
     },
     "max_bytes": {"help": "largest image file to read, in bytes", "metavar": "N", "type": int},
+    "limit": {"help": "caption at most N images", "metavar": "N", "type": int},
     "stale": {"help": "captions by another model or with other settings", "choices": STALE},
     "retry_failed": {
         "help": f"caption failed images again: those with these statuses ({', '.join(FAILURES)}), "
         "or, if none is named, all but unreadable and too_large",
         "metavar": "STATUS",
         "nargs": "*",
+    },
+    "force": {"help": "caption images again that have a row", "action": "store_true"},
+    "only": {
+        "help": "of SOURCE, only the images in this file, one path or URL a line; - for standard "
+        "input",
+        "metavar": "LIST",
     },
     "prune": {"help": "remove rows of images that SOURCE no longer lists", "action": "store_true"},
     "exclude": {

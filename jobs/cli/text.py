@@ -46,6 +46,8 @@ def summary(report: JobReport) -> str:
         "changed": report.changed,
         "by another captioner": report.stale,
         "tried again": report.retried,
+        "captioned again": report.forced,
+        "left for a later run": report.postponed,
         "already in the table": report.already_there,
         "of these by another captioner": report.kept_stale,
         "listed twice": report.duplicates,
@@ -120,8 +122,10 @@ def preview_text(preview: "Preview") -> str:
         "changed": counts.changed,
         "by another captioner": counts.stale,
         "failed, to be tried again": counts.retried,
+        "to be captioned again": counts.forced,
     }
     others = {
+        "left for a later run": preview.postponed,
         "already in the table": counts.already_there,
         "of these by another captioner": counts.kept_stale,
         "listed twice": counts.duplicates,

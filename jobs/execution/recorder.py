@@ -107,6 +107,7 @@ class Recorder:
             pruned=self.pruned,
             skipped=dict(self.skipped),
             planned=self.plan.images,
+            postponed=self.plan.postponed,
             images=self.images,
             statuses=dict(self.statuses),
             reused=self.reused,

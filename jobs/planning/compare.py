@@ -25,9 +25,9 @@ class Counts:
     """The numbers of images by what a run does with them.
 
     Each `listed` image counts once. `new` ones have no row. Of those with a row, some have
-    `changed` since, some are redone because their row is `stale` or a failure to be `retried`; the
-    others are `already_there`, `kept_stale` of them with a row by another captioner. `vanished`
-    images have a row but are not listed.
+    `changed` since, some are redone because their row is `stale`, a failure to be `retried`, or
+    because all are `forced`; the others are `already_there`, `kept_stale` of them with a row by
+    another captioner. `vanished` images have a row but are not listed.
     """
 
     listed: int = 0
@@ -36,9 +36,15 @@ class Counts:
     changed: int = 0
     stale: int = 0
     retried: int = 0
+    forced: int = 0
     already_there: int = 0
     kept_stale: int = 0
     vanished: int = 0
+
+    @property
+    def work(self) -> int:
+        """The number of images that need a new row."""
+        return self.new + self.changed + self.stale + self.retried + self.forced
 
     def add(self, other: "Counts") -> None:
         """Add the counts for other images."""
@@ -92,12 +98,8 @@ def _compare(
     pairs = listed[~duplicate].merge(latest, "left", on=IMAGE_URI, suffixes=("", "_then"))
 
     has_row = pairs[FILE].notna()
-    version, then = pairs[IMAGE_VERSION], pairs[f"{IMAGE_VERSION}_then"]
-    changed = has_row & version.notna() & (then.isna() | (version != then))
-    stale = has_row & ~changed & pairs[STALE].eq(True)
-    redo_stale = stale & redo.stale
-    retried = has_row & ~changed & ~redo_stale & pairs[RETRY].eq(True)
-    work_again = changed | redo_stale | retried
+    why = _why_redone(pairs, redo)
+    work_again = why.any(axis=1)
 
     is_listed = np.zeros(len(rows), bool)
     is_listed[pairs["row"].dropna().astype(int)] = True
@@ -108,11 +110,9 @@ def _compare(
         listed=len(pairs),
         duplicates=int(duplicate.sum()),
         new=int((~has_row).sum()),
-        changed=int(changed.sum()),
-        stale=int(redo_stale.sum()),
-        retried=int(retried.sum()),
+        **{str(reason): int(images.sum()) for reason, images in why.items()},
         already_there=int((has_row & ~work_again).sum()),
-        kept_stale=int((stale & ~work_again).sum()),
+        kept_stale=int((pairs[STALE].eq(True) & ~work_again).sum()),
         vanished=len(vanished),
     )
     return Compared(
@@ -122,3 +122,22 @@ def _compare(
         vanished[[IMAGE_URI, FILE]],
         rows.loc[surplus, [POSITION, FILE]],
     )
+
+
+def _why_redone(pairs: pd.DataFrame, redo: Redo) -> pd.DataFrame:
+    """Return which listed images with a row need a new one: columns named as in Counts.
+
+    Each image has one reason, the first.
+    """
+    version, then = pairs[IMAGE_VERSION], pairs[f"{IMAGE_VERSION}_then"]
+    reasons = pd.DataFrame(
+        {
+            "changed": version.notna() & (then.isna() | (version != then)),
+            "stale": pairs[STALE].eq(True) & redo.stale,
+            "retried": pairs[RETRY].eq(True),
+            "forced": redo.everything,
+        }
+    )
+    reasons &= reasons.cumsum(axis=1) == 1
+    reasons[pairs[FILE].isna()] = False
+    return reasons

@@ -5,6 +5,7 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from captioner.jobs.config import JobConfig
+from captioner.jobs.sources.chosen import chosen_images
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.several import open_sources
 from captioner.jobs.sources.source import Batches, Source
@@ -18,7 +19,10 @@ def list_images(config: JobConfig) -> Source:
     options = SourceOptions(
         config.any_extension, tuple(config.exclude or ()), config.uri_column, config.image_column
     )
-    return with_progress(open_sources(config.sources, options), config.quiet)
+    source = open_sources(config.sources, options)
+    if config.only is not None:
+        source = chosen_images(source, str(config.only))
+    return with_progress(source, config.quiet)
 
 
 def with_progress(source: Source, quiet: bool) -> Source:

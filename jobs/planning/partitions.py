@@ -1,6 +1,7 @@
 """The partitions of a run on disk: an Arrow file with a record batch for each."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -38,8 +39,16 @@ def read_partition(folder: OutPath, partition: int) -> pa.Table:
     return pa.Table.from_batches([backend_of(folder).read_batch(folder / PLAN, partition)])
 
 
+@dataclass(frozen=True)
+class Size:
+    """The size of a plan: images in a partition at most, and in the whole plan (None: all)."""
+
+    partition: int
+    limit: int | None = None
+
+
 def write_partitions(
-    path: Path, listing: Path, actions: Actions, files: Sequence[OutPath], size: int
+    path: Path, listing: Path, actions: Actions, files: Sequence[OutPath], size: Size
 ) -> tuple[list[int], int]:
     """Write the new images, then those to redo; return partition sizes and the first redone one."""
     sizes: list[int] = []
@@ -49,7 +58,8 @@ def write_partitions(
         with pa.ipc.new_file(str(path), schema, options=COMPRESSED) as file:
 
             def write(batches: Iterator[pa.RecordBatch]) -> None:
-                for partition in _partitions(batches, size):
+                room = None if size.limit is None else size.limit - sum(sizes)
+                for partition in _partitions(_first_rows(batches, room), size.partition):
                     file.write_batch(partition.combine_chunks().to_batches()[0])
                     sizes.append(partition.num_rows)
 
@@ -81,6 +91,15 @@ def _images_to_redo(
         rows = batch.filter(pa.array(action >= 0))
         replaces = names.take(pa.array(action[action >= 0]))
         yield pa.record_batch([*rows.columns, replaces], schema=schema)
+
+
+def _first_rows(batches: Iterator[pa.RecordBatch], rows: int | None) -> Iterator[pa.RecordBatch]:
+    """Yield the first rows of all batches; all of them if `rows` is None."""
+    for batch in batches:
+        yield batch if rows is None else batch.slice(0, rows)
+        rows = None if rows is None else rows - min(rows, batch.num_rows)
+        if rows == 0:
+            return
 
 
 def _partitions(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:

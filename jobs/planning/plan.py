@@ -18,6 +18,7 @@ from captioner.jobs.planning.partitions import (
     NEW,
     NO_WORK,
     Actions,
+    Size,
     plan_file,
     write_partitions,
 )
@@ -38,7 +39,8 @@ class Plan:
     """The work of a run: the record batches of an Arrow file are its partitions.
 
     Those from number `first_redo` on hold images whose rows in the table will be replaced. `files`
-    are the table's. `surplus` has the positions of superseded rows, by file.
+    are the table's. `surplus` has the positions of superseded rows, by file. `postponed` images
+    need a row, too, but are beyond the limit of the run.
     """
 
     files: Sequence[OutPath] = ()
@@ -46,20 +48,19 @@ class Plan:
     partition_sizes: list[int] = field(default_factory=list)
     first_redo: int = 0
     surplus: Surplus = field(default_factory=dict)
+    postponed: int = 0
 
     @property
     def images(self) -> int:
         return sum(self.partition_sizes)
 
 
-def make_plan(
-    source: Source, out: OutFolder, folder: Path, partition_size: int, redo: Redo
-) -> Plan:
+def make_plan(source: Source, out: OutFolder, folder: Path, size: Size, redo: Redo) -> Plan:
     """Write a plan into `folder`: the images without a row, the changed ones, and what `redo` adds.
 
-    Partitions have at most `partition_size` images, fewer in a small job and at the end of a large
-    one, so that many workers are busy to the end. The same listing, table and partition size give
-    the same partitions.
+    Partitions have at most `size.partition` images, fewer in a small job and at the end of a large
+    one, so that many workers are busy to the end. The plan ends after `size.limit` images. The same
+    listing, table and size give the same partitions.
 
     Memory does not grow with the number of images; the folder needs room for two copies of the
     listing, and for the table's keys. Raise UsageError for a foreign file in the table, and for a
@@ -78,8 +79,9 @@ def make_plan(
             vanished.write_table(
                 pa.Table.from_pandas(compared.vanished, _VANISHED, preserve_index=False)
             )
-    sizes = write_partitions(plan_file(folder), listing, actions, files, partition_size)
+    sizes = write_partitions(plan_file(folder), listing, actions, files, size)
     plan.partition_sizes, plan.first_redo = sizes
+    plan.postponed = plan.counts.work - plan.images
     for temporary in (listing, images.path, rows.path, folder / "actions"):
         temporary.unlink()
     return plan
@@ -153,4 +155,4 @@ def redo_of(config: JobConfig) -> Redo:
     except CaptionerError as error:
         raise UsageError(str(error)) from error
     captioner = identity(directory.resolve().name, fingerprint(directory), config.search)
-    return Redo(captioner, config.stale == "redo", config.retried)
+    return Redo(captioner, config.stale == "redo", config.retried, config.force)

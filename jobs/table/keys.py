@@ -31,12 +31,14 @@ class Redo:
     """The rows of unchanged images that a run redoes.
 
     `captioner` is the identity of the run's captioner: rows by others are stale, and are redone if
-    `stale` is true. Rows with one of the statuses `failures` are redone in any case.
+    `stale` is true. Rows with one of the statuses `failures` are redone in any case, and all rows
+    if `everything` is true.
     """
 
     captioner: str | None = None
     stale: bool = False
     failures: frozenset[str] = frozenset()
+    everything: bool = False
 
 
 class TableBuckets(Buckets):

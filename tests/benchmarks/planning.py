@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captioner.jobs.planning.partitions import Size
 from captioner.jobs.planning.plan import make_plan
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.table.keys import Redo
@@ -55,7 +56,7 @@ def plan(manifest: Path, out: Path) -> None:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=manifest.parent) as name:
         source = open_source(manifest)
-        made = make_plan(source, OutFolder(out), Path(name), 500, Redo("flickr8k@0"))
+        made = make_plan(source, OutFolder(out), Path(name), Size(500), Redo("flickr8k@0"))
     seconds = time.perf_counter() - start
     counts = made.counts
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.planning.partitions import MIN_ROWS, read_partition
+from captioner.jobs.planning.partitions import MIN_ROWS, Size, read_partition
 from captioner.jobs.planning.plan import Plan, make_plan, vanished_file
 from captioner.jobs.sources.source import Source
 from captioner.jobs.table import buckets
@@ -51,8 +51,15 @@ def commit(
     pq.write_table(pa.Table.from_pylist(rows, caption_table_schema()), run.part(name))
 
 
-def plan_of(run: RunFolder, listing: Source, partition_size: int = 10, **redo: Any) -> Plan:
-    return make_plan(listing, run.out, run.scratch, partition_size, Redo("now", **redo))
+def plan_of(
+    run: RunFolder,
+    listing: Source,
+    partition_size: int = 10,
+    limit: int | None = None,
+    **redo: Any,
+) -> Plan:
+    size = Size(partition_size, limit)
+    return make_plan(listing, run.out, run.scratch, size, Redo("now", **redo))
 
 
 def planned(plan: Plan, run: RunFolder) -> list[list[str]]:
@@ -147,6 +154,47 @@ def test_failures_are_tried_again_by_their_kind(run: RunFolder) -> None:
     plan = plan_of(run, source(listing), failures=frozenset({"timeout", "denied"}))
     assert planned(plan, run) == [["timeout"]]
     assert (plan.counts.retried, plan.counts.already_there) == (1, 2)
+
+
+def test_all_rows_are_redone_by_force_and_each_is_counted_once(run: RunFolder) -> None:
+    commit(run, ["same", "changed"], "1", "000000")
+    commit(run, ["stale"], "1", "000001", captioner="then")
+    commit(run, ["failed"], "1", "000002", status="timeout")
+    listing = source(["new", "same", "changed", "stale", "failed"], ["1", "1", "2", "1", "1"])
+    plan = plan_of(run, listing, everything=True, failures=frozenset({"timeout"}))
+    counts = plan.counts
+    assert (counts.new, counts.changed, counts.retried, counts.forced) == (1, 1, 1, 2)
+    assert (counts.already_there, counts.kept_stale) == (0, 0)
+    assert planned(plan, run) == [["new"], ["same", "changed", "stale", "failed"]]
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (1, [["b"]]),
+        (2, [["b", "d"]]),
+        (3, [["b", "d"], ["a"]]),
+        (4, [["b", "d"], ["a", "c"]]),
+        (9, [["b", "d"], ["a", "c"]]),
+    ],
+)
+def test_a_limit_keeps_the_first_images_of_the_plan(
+    run: RunFolder, limit: int, expected: list[list[str]]
+) -> None:
+    commit(run, ["a", "c", "gone"], "1")
+    versions = ["2", "1", "2", "1", "2"]
+    plan = plan_of(run, source(["a", "b", "c", "d", "b"], versions, batch=2), limit=limit)
+    assert planned(plan, run) == expected
+    assert plan.postponed == 4 - plan.images
+    counts = plan.counts
+    assert (counts.new, counts.changed, counts.vanished, counts.duplicates) == (2, 2, 1, 1)
+    assert vanished(run) == ["gone"]
+
+
+def test_a_limit_ends_within_a_partition(run: RunFolder) -> None:
+    plan = plan_of(run, source([f"{n:04d}" for n in range(1000)]), partition_size=100, limit=250)
+    assert plan.partition_sizes == [64, 64, 64, 58]
+    assert (plan.images, plan.postponed, plan.counts.new) == (250, 750, 1000)
 
 
 def test_what_the_source_no_longer_lists_has_vanished_if_it_could_be_listed(run: RunFolder) -> None:

@@ -16,7 +16,7 @@ import pytest
 from pyarrow import csv
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.planning.partitions import read_partition
+from captioner.jobs.planning.partitions import Size, read_partition
 from captioner.jobs.planning.plan import make_plan
 from captioner.jobs.sources.manifests import (
     csv_files,
@@ -122,7 +122,7 @@ def test_the_same_images_give_the_same_plan_from_every_kind(tmp_path: Path, name
     WRITERS[name](tmp_path / name)
     run = OutFolder(tmp_path / "out").new_run()
     run.create()
-    plan = make_plan(open_source(tmp_path / name), run.out, run.scratch, 4, Redo())
+    plan = make_plan(open_source(tmp_path / name), run.out, run.scratch, Size(4), Redo())
     assert (plan.partition_sizes, plan.counts.listed) == ([4, 2], 6)
     partitions = pa.concat_tables([read_partition(run.scratch, number) for number in range(2)])
     assert partitions["image_uri"].to_pylist() == SIX
