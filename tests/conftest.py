@@ -6,6 +6,7 @@ import pytest
 
 pytest_plugins = [
     "tests.support.models",
+    "tests.support.pages",
     "tests.support.clusters",
     "tests.support.servers",
     "tests.support.stores",
