@@ -34,6 +34,9 @@ def test_the_wheel_has_the_packages_the_checkpoint_and_the_type_markers(wheel: P
         "captioner/py.typed",
         "captioner/jobs/run.py",
         "captioner/schemas/caption_table.py",
+        "captioner/jobs/publish/assets/report.html",
+        "captioner/jobs/publish/assets/report.css",
+        "captioner/jobs/publish/assets/base.css",
     } <= names
     for file in ("config.json", "vocabulary.txt", "model.safetensors", "calibration.json"):
         assert f"{checkpoint}/{file}" in names

@@ -12,18 +12,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError
+from captioner.jobs.cli import OUT_HELP
 from captioner.jobs.cli.export import add_export
+from captioner.jobs.cli.report import add_report
 from captioner.jobs.cli.run import add_plan, add_run
 from captioner.jobs.cli.training import add_evaluate, add_train
 from captioner.jobs.errors import ExitCode, JobError, Terminated
 
 if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
-
-OUT_HELP = (
-    "folder or URL that `captioner run --out` wrote to; for a URL, endpoint and credentials come "
-    "from the environment (AWS_ENDPOINT_URL, FSSPEC_S3_KEY ...)"
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"captioner {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_run, add_plan, _add_status, _add_compact, add_export, add_train, add_evaluate):
+    for add in (
+        *(add_run, add_plan, _add_status, add_report, _add_compact),
+        *(add_export, add_train, add_evaluate),
+    ):
         add(commands)
     return parser
 

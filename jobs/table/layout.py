@@ -3,7 +3,8 @@
 OUT/captions/*.parquet           the caption table, and nothing else
 OUT/reviews/*.jsonl              what people decided (reviews.py); no run touches it
 OUT/exports/*.sqlite             what was exported where (publish/export/record.py)
-OUT/runs/<run_id>/               job.toml, report.json, events.jsonl
+OUT/report.html                  a report about the whole table
+OUT/runs/<run_id>/               job.toml, report.json, report.html, events.jsonl
 OUT/runs/<run_id>/replacements/  rows that replace others when the run ends (replace.py)
 OUT/runs/<run_id>/scratch/       the plan, an index, unfinished files; removed when the run ends
 OUT/runs/.lock                   the lock of the run at work (storage/backends/)
@@ -59,6 +60,10 @@ class OutFolder:
     def merge_journal(self) -> OutPath:
         return self.runs / ".swap.json"
 
+    @property
+    def page(self) -> OutPath:
+        return self.root / "report.html"
+
     def name_of(self, path: OutPath) -> str:
         """Return a file's path below OUT."""
         return "/".join(path.parts[len(self.root.parts) :])
@@ -103,6 +108,10 @@ class RunFolder:
     @property
     def report(self) -> OutPath:
         return self.root / "report.json"
+
+    @property
+    def page(self) -> OutPath:
+        return self.root / "report.html"
 
     @property
     def events(self) -> OutPath:

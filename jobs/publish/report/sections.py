@@ -1,0 +1,55 @@
+"""The sections that both kinds of report have."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from captioner.jobs.publish.report.charts import histogram
+from captioner.jobs.publish.report.collect import Collected
+from captioner.jobs.publish.report.page import Failures, Section
+from captioner.jobs.publish.report.privacy import (
+    public_text,
+    public_uri,
+    shortened,
+    shortened_uri,
+)
+from captioner.jobs.publish.report.words import FAILURES, share
+from captioner.schemas.caption_table import Status
+
+
+def confidence_section(collected: Collected) -> Section:
+    """Describe the confidences of captions."""
+    sentences = ["The confidence is the probability that people would accept a caption."]
+    median, threshold = collected.median, collected.threshold
+    if median is None:
+        sentences = ["These captions have no confidence, because the model has no calibration."]
+        return Section("confidence", "Confidence", sentences)
+    sentences.append(f"Half of the captions have a confidence of {median:.2f} or more.")
+    if threshold is not None:
+        low, total = int(collected.below.sum()), int(collected.histogram.sum())
+        sentences.append(
+            f"{low:,} of {total:,} captions ({share(low, total)}) are below the threshold of "
+            f"{threshold:.3g}: a person should check them before they are used."
+        )
+    if not collected.is_whole:
+        sentences.append(
+            f"This counts {collected.images:,} images of the run: reading the others would have "
+            "taken too long."
+        )
+    return Section("confidence", "Confidence", sentences, histogram(collected))
+
+
+def failures_of(collected: Collected, counts: Mapping[str, int]) -> list[Failures]:
+    """Return the failures by status, most frequent first, with examples."""
+    total = sum(counts.values())
+    failed = {status: n for status, n in counts.items() if status != Status.OK and n}
+    found = []
+    for status, count in sorted(failed.items(), key=lambda pair: -pair[1]):
+        title, remedy = FAILURES[status]
+        examples = [_failed(row) for row in collected.failures.get(status, [])]
+        found.append(Failures(title, f"{count:,} ({share(count, total)})", remedy, examples))
+    return found
+
+
+def _failed(row: dict[str, Any]) -> tuple[str, str]:
+    uri, error = row["image_uri"], row["error"] or ""
+    return shortened_uri(public_uri(uri)), shortened(public_text(error, uri))
