@@ -10,6 +10,7 @@ from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.listing import list_images
 from captioner.jobs.planning.partitions import Size, share_plan
 from captioner.jobs.planning.plan import check_listing_is_whole, make_plan, redo_of, vanished_file
+from captioner.jobs.publish.report.write import write_run_report
 from captioner.jobs.sources.source import Source
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors, without_secrets
@@ -59,12 +60,23 @@ def _run(config: JobConfig, source: Source, recorder: Recorder) -> JobReport:
         _finish(recorder.writer)
         terminated = isinstance(stop, Terminated)
         code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
-        raise Interrupted(recorder.write_report(code, "interrupted")) from None
+        raise Interrupted(_report(recorder, code, "interrupted")) from None
     except Exception as error:
         code = error.exit_code if isinstance(error, JobError) else ExitCode.FAULT
-        recorder.write_report(code, without_secrets(str(error) or repr(error)))
+        _report(recorder, code, without_secrets(str(error) or repr(error)))
         raise
-    return recorder.write_report(_exit_code(config, recorder))
+    return _report(recorder, _exit_code(config, recorder))
+
+
+def _report(recorder: Recorder, code: ExitCode, error: str | None = None) -> JobReport:
+    """Write both reports. Without the one for people the run is complete, whatever prevents it."""
+    report = recorder.write_report(code, error)
+    try:
+        write_run_report(recorder.writer, report)
+    except (Exception, KeyboardInterrupt) as fault:  # noqa: BLE001 (the boundary)
+        reason = without_secrets(str(fault) or repr(fault))
+        print(f"captioner: no report.html for this run: {reason}", file=sys.stderr)
+    return report
 
 
 def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None:

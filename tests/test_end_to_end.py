@@ -81,10 +81,12 @@ def test_one_command_captions_a_folder_and_the_next_one_has_nothing_to_do(
     first = captioner(*arguments, cwd=tmp_path)
     assert (first.returncode, first.stderr) == (0, "")
     lines = [line.split(maxsplit=1) for line in first.stdout.splitlines()]
-    assert [name for name, _ in lines] == ["images", "captioned", "failed", "speed", "table"]
+    names = ["images", "captioned", "failed", "speed", "table", "report"]
+    assert [name for name, _ in lines] == names
     assert lines[0][1] == "6 (1 skipped: no image's extension)"
     assert lines[2][1] == "1 (1 unreadable)"
     assert lines[4][1] == str(tmp_path / "out" / "captions")
+    assert Path(lines[5][1]).is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
     again = captioner(*arguments, cwd=tmp_path)
     assert again.returncode == 0

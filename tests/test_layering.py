@@ -20,7 +20,10 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     "pipeline": {"errors", "config", "storage", "fetching", "table"},
     "publish": {"errors", "storage", "fetching", "table"},
     "execution": {"errors", "config", "storage", "table", "planning", "pipeline"},
-    "run": {"errors", "config", "storage", "sources", "table", "planning", "pipeline", "execution"},
+    "run": {
+        *("errors", "config", "storage", "sources", "table", "planning", "pipeline"),
+        *("execution", "publish"),
+    },
     "cli": {"errors", "toml_file", "config", "storage", "table", "publish", "run", "preview"},
     "demo": {"errors", "config", "run", "cli"},
     "__init__": {"config", "run"},

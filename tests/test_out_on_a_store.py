@@ -46,8 +46,8 @@ def test_a_run_leaves_only_the_table_and_its_records(
     report = run_job(job)
     assert (report.exit_code, report.images, report.captioned) == (0, 8, 8)
     assert sorted(rows(url)) == [f"{n:03d}.jpg" for n in range(8)]
-    records = {f"runs/{report.run_id}/{n}" for n in ("job.toml", "report.json", "events.jsonl")}
-    assert keys(url) == records
+    records = ("job.toml", "report.json", "report.html", "events.jsonl")
+    assert keys(url) == {f"runs/{report.run_id}/{name}" for name in records}
     run = OutFolder(out_path(url)).runs / report.run_id
     assert JobReport.from_json((run / "report.json").read_text()) == report
     assert report.table == f"{url}/captions"

@@ -49,7 +49,7 @@ def test_a_run_leaves_the_table_and_its_records_and_nothing_else(
     out = tmp_path / "out"
     assert {path.suffix for path in (out / "captions").iterdir()} == {".parquet"}
     records = {path.name for path in (out / "runs" / report.run_id).iterdir()}
-    assert records == {"job.toml", "report.json", "events.jsonl"}
+    assert records == {"job.toml", "report.json", "report.html", "events.jsonl"}
     saved = (out / "runs" / report.run_id / "report.json").read_text()
     assert JobReport.from_json(saved) == report
     assert set(report.seconds) == {"fetch", "decode", "encode", "search", "commit"}

@@ -67,7 +67,8 @@ def summary(report: JobReport) -> str:
     if not report.planned and not report.error:
         lines = {"images": f"nothing to do{in_brackets(others)}", **_remarked(report)}
         lines["table"] = report.table
-    return aligned(lines)
+    folder = report.table.removesuffix("captions")
+    return aligned({**lines, "report": f"{folder}runs/{report.run_id}/report.html"})
 
 
 def _outcome(statuses: Mapping[str, int], reused: int = 0) -> dict[str, str]:
