@@ -11,7 +11,6 @@ with odd characters double ones. As in SQL, a comparison with null is neither tr
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from difflib import get_close_matches
 from functools import reduce
 from typing import Any
@@ -41,6 +40,7 @@ class Where:
     """A parsed condition, for Arrow and for SQL.
 
     `sql` has a `?` for each of the `parameters`, and names only existing columns, in double quotes.
+    It takes times as strings, in the form of Arrow's cast.
     """
 
     columns: frozenset[str]
@@ -176,7 +176,8 @@ class _Parser:
         if pa.types.is_floating(column.type):  # 0.7 is the number that float32 rounds it to
             scalar = scalar.cast(column.type)
         expression = _COMPARE[sign](pc.field(column.name), scalar)
-        parameter = value.isoformat() if isinstance(value, datetime) else scalar.as_py()
+        is_time = pa.types.is_temporal(column.type)
+        parameter = (scalar.cast(pa.string()) if is_time else scalar).as_py()
         sql = f"{_quoted(column.name)} {sign} ?"
         return Where(frozenset({column.name}), expression, sql, (parameter,))
 

@@ -45,9 +45,10 @@ def by_sqlite(condition: str) -> list[int]:
     names = [name for name in SCHEMA.names if name != "token_log_probs"]
     columns = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
     database.execute(f"CREATE TABLE t ({columns})")
-    for row in ROWS.select(names).to_pylist():
-        values = [v.isoformat() if isinstance(v, datetime) else v for v in row.values()]
-        database.execute(f"INSERT INTO t VALUES ({', '.join('?' * len(names))})", values)
+    at = ROWS.schema.get_field_index("annotated_at")
+    rows = ROWS.set_column(at, "annotated_at", ROWS["annotated_at"].cast(pa.string()))
+    for row in rows.select(names).to_pylist():
+        database.execute(f"INSERT INTO t VALUES ({', '.join('?' * len(names))})", [*row.values()])
     found = database.execute(f"SELECT n FROM t WHERE {where.sql} ORDER BY n", where.parameters)
     return [n for (n,) in found]
 
@@ -77,6 +78,8 @@ def by_sqlite(condition: str) -> list[int]:
         ('"odd "" name" = \'y\'', [3]),
         ("annotated_at > '2026-01-02'", [3, 4]),
         ("annotated_at <= '2026-01-01T01:00:00+01:00'", [1]),
+        ("annotated_at < '2026-01-01T01:00:00+01:00'", []),
+        ("annotated_at >= '2026-01-03T00:30:00+01:00'", [3, 4]),
         ("n = 1 OR n = 2 AND confidence > 0.5", [1]),
         ("(n = 1 OR n = 2) AND confidence > 0.5", [1]),
         ("n < 99999999999999999999 AND n > -1.5", [1, 2, 3, 4]),
