@@ -27,6 +27,7 @@ from captioner.vocabulary import EOS, sentence
 CPU_TILE = 16  # images through the CNN at once: activations of more would not fit into the cache
 
 Pixels = npt.NDArray[np.uint8]
+Embeddings = npt.NDArray[np.float16]
 
 
 class SearchResult(NamedTuple):
@@ -125,6 +126,16 @@ class Captioner:
         images = torch.from_numpy(pixels).to(self.device)
         tile = CPU_TILE if self.device.type == "cpu" else len(images)
         return torch.cat([self.model.encoder(part) for part in torch.split(images, tile)])
+
+    @torch.inference_mode()
+    def embed(self, features: Tensor) -> Embeddings:
+        """Return vectors of unit length that say what images look like, from grid features.
+
+        float16 [N, C] for [N, L, C]: the mean over the grid. The closer to 1 the scalar product of
+        two, the more alike are the images.
+        """
+        pooled = features.float().mean(1)  # [N, C]
+        return torch.nn.functional.normalize(pooled, dim=1).half().cpu().numpy()
 
     @torch.inference_mode()
     def search(self, features: Tensor) -> list[Caption]:

@@ -63,6 +63,7 @@ class JobConfig:
     any_extension: bool = False
     uri_column: str | None = None
     image_column: str | None = None
+    embeddings: bool = False
     quiet: bool = False
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
 
@@ -117,7 +118,7 @@ class JobConfig:
         kinds = self.retry_failed
         are_failures = kinds is None or (_is_list_of_text(kinds) and set(kinds) <= set(FAILURES))
         self._require("retry_failed", are_failures, f"a list of: {', '.join(FAILURES)}")
-        for name in ("any_extension", "prune", "force", "quiet"):
+        for name in ("any_extension", "embeddings", "prune", "force", "quiet"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
 
     def _check_inputs(self) -> None:

@@ -86,7 +86,7 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     out = OutFolder(out_path(config.out))
     with _folder(out) as folder:
         size = Size(config.partition_size, config.limit)
-        plan = make_plan(source, out, folder, size, redo_of(config))
+        plan = make_plan(source, out, folder, size, redo_of(config, out, folder))
         images = _sample(plan, folder, sample) if sample and plan.images else None
     if config.prune:
         check_listing_is_whole(source, plan.counts.listed)

@@ -80,7 +80,8 @@ def _report(recorder: Recorder, code: ExitCode, error: str | None = None) -> Job
 
 
 def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None:
-    writer, redo = recorder.writer, redo_of(config)
+    writer = recorder.writer
+    redo = redo_of(config, writer.out, writer.scratch)
     recorder.threshold, recorder.remarked = settle_threshold(recorder.threshold, writer)
     size = Size(config.partition_size, config.limit)
     recorder.plan = make_plan(source, writer.out, writer.scratch, size, redo)
@@ -89,7 +90,7 @@ def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None
     remove_surplus(recorder.plan.surplus, writer)
     if recorder.plan.images:
         share_plan(writer.run, writer.scratch)
-        index_table(writer.run, _whose_captions(config, redo), writer.scratch)
+        index_table(writer.run, _whose_captions(config, redo), writer.scratch, redo.embedded)
         _caption(config, recorder)
     _finish(writer)
     if config.prune:

@@ -12,10 +12,10 @@ from captioner.schemas.caption_table import Status
 class JobReport:
     """The report of a run, written to OUT/runs/<run_id>/report.json.
 
-    schemas/README.md explains the fields. `new`, `changed`, `stale`, `retried` and `forced` images
-    add up to `planned` and `postponed`; `images` of the planned ones have a row now, counted by
-    status. `seconds` are summed over all workers, by stage; `skipped` counts by reason.
-    `needs_review` is None without a threshold; `remarked` are rows of the table that a new
+    schemas/README.md explains the fields. `new`, `changed`, `stale`, `retried`, `lacking` and
+    `forced` images add up to `planned` and `postponed`; `images` of the planned ones have a row
+    now, counted by status. `seconds` are summed over all workers, by stage; `skipped` counts by
+    reason. `needs_review` is None without a threshold; `remarked` are rows of the table that a new
     threshold marked again.
     """
 
@@ -30,6 +30,7 @@ class JobReport:
     changed: int = 0
     stale: int = 0
     retried: int = 0
+    lacking: int = 0
     forced: int = 0
     already_there: int = 0
     kept_stale: int = 0

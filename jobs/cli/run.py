@@ -62,6 +62,11 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "any_extension": {"help": "count every file and object as an image", "action": "store_true"},
     "uri_column": {"help": "column of a manifest with the images", "metavar": "NAME"},
     "image_column": {"help": "column of a Parquet file with the images", "metavar": "NAME"},
+    "embeddings": {
+        "help": "also write what each image looks like, for `captioner search --like` and "
+        "`captioner duplicates`",
+        "action": "store_true",
+    },
 }
 OUT_HELP = "folder of the caption table and its runs: a path, or a URL such as s3://bucket/prefix"
 

@@ -46,6 +46,7 @@ def summary(report: JobReport) -> str:
         "changed": report.changed,
         "by another captioner": report.stale,
         "tried again": report.retried,
+        "without an embedding": report.lacking,
         "captioned again": report.forced,
         "left for a later run": report.postponed,
         "already in the table": report.already_there,
@@ -123,6 +124,7 @@ def preview_text(preview: "Preview") -> str:
         "changed": counts.changed,
         "by another captioner": counts.stale,
         "failed, to be tried again": counts.retried,
+        "without an embedding": counts.lacking,
         "to be captioned again": counts.forced,
     }
     others = {

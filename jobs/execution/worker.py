@@ -17,6 +17,7 @@ from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.planning.partitions import read_partition
 from captioner.jobs.storage.failures import StoreError, without_secrets
 from captioner.jobs.table.commits.commit import commit
+from captioner.jobs.table.embeddings import Vectors, commit_embeddings
 from captioner.schemas.caption_table import CaptionRow, Status, rows_to_table
 from captioner.schemas.image_record import REPLACES, passthrough_of, records_of
 
@@ -74,19 +75,22 @@ def _caption_and_commit(task: Task, state: RunState) -> PartitionResult:
     table = rows_to_table(rows, passthrough, partitions.file_metadata())
     try:
         with times.measure("commit"):
+            vectors = {sha256: vector for sha256, vector in new.items() if vector is not None}
+            if vectors:
+                commit_embeddings(task.run, task.name, rows, vectors, partitions.file_metadata())
             commit(table, task.run, task.name, replaces=task.replaces)
     except OSError as error:
         return _cannot_write(task, error)
-    known.add(task.part, first_digits(new))
-    return _result(task, rows, new, times)
+    known.add(task.part, first_digits([*new]))
+    return _result(task, rows, [*new], times)
 
 
 def _rows(
     task: Task, plan: pa.Table, partitions: PartitionCaptioner, times: StageTimes
-) -> tuple[list[CaptionRow], list[str]]:
-    """Return the rows of a task, and the hashes of those that have a new caption."""
+) -> tuple[list[CaptionRow], dict[str, Vectors | None]]:
+    """Return the rows of a task, and the embeddings of those that have a new caption, by hash."""
     if task.crash_reason is not None:
-        return partitions.crashed_rows(records_of(plan), task.crash_reason), []
+        return partitions.crashed_rows(records_of(plan), task.crash_reason), {}
     return partitions.caption(records_of(plan), times)
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.table.embeddings import EmbeddedHashes
 from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.read import column_batches, opened_files
 from captioner.schemas.caption_table import Status
@@ -142,9 +143,12 @@ class _IndexFolder:
         return Path(self._copy.name)
 
 
-def index_table(run: RunFolder, captioner: str, folder: Path) -> None:
+def index_table(
+    run: RunFolder, captioner: str, folder: Path, embedded: EmbeddedHashes | None = None
+) -> None:
     """Index the captions of the table that are by this captioner; UsageError for a foreign file.
 
+    With `embedded`, leave out images without an embedding, for which a caption alone will not do.
     The index is made in `folder`: the scratch folder of the run or, if that is on a store, a local
     one of which workers get a copy.
     """
@@ -153,7 +157,10 @@ def index_table(run: RunFolder, captioner: str, folder: Path) -> None:
     chunks = _ChunkWriter(run, known)
     for path, file in opened_files(run.out.table_files()):
         for batch in column_batches(path, file, _COLUMNS):
-            if len(hashes := batch.column(0).filter(_is_known(batch, captioner))):
+            hashes = batch.column(0).filter(_is_known(batch, captioner))
+            if embedded:
+                hashes = hashes.filter(embedded.contain(hashes))
+            if len(hashes):
                 chunks.add(path, prefixes_of(joined_digits(hashes)))
     chunks.write()
     for file in known.iterdir():

@@ -15,6 +15,7 @@ from captioner.jobs.pipeline.image_loader import FindCaption, ImageLoader, Loade
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.storage.look_ahead import map_ahead
+from captioner.jobs.table.embeddings import Vectors
 from captioner.jobs.table.threshold import needs_review
 from captioner.schemas.caption_table import Alternative, CaptionRow, Status, file_metadata
 from captioner.schemas.image_record import ImageRecord
@@ -37,8 +38,11 @@ class PartitionCaptioner:
 
     def caption(
         self, records: Sequence[ImageRecord], times: StageTimes
-    ) -> tuple[list[CaptionRow], list[str]]:
-        """Return a row for each record, in order, and the hashes that the network captioned."""
+    ) -> tuple[list[CaptionRow], dict[str, Vectors | None]]:
+        """Return a row for each record, in order, and the embeddings of the images that are new.
+
+        These are those that the network captioned, by hash; None unless the job wants embeddings.
+        """
         now = datetime.now(UTC)
         images, new = self._captioned(records, times)
         by_content = {image.sha256: image.values for image in images if image.values}
@@ -58,9 +62,13 @@ class PartitionCaptioner:
 
     def _captioned(
         self, records: Sequence[ImageRecord], times: StageTimes
-    ) -> tuple[list[LoadedImage], list[str]]:
-        """Return the images, with values unless they are copies, and the hashes of new captions."""
-        size, images, new = self.settings.batch_size, list[LoadedImage](), list[str]()
+    ) -> tuple[list[LoadedImage], dict[str, Vectors | None]]:
+        """Return the images, with values unless they are copies, and the embeddings of new ones."""
+        size, images, new = (
+            self.settings.batch_size,
+            list[LoadedImage](),
+            dict[str, Vectors | None](),
+        )
         with (
             ImageReader(records, self.settings.max_bytes) as reader,
             ThreadPoolExecutor(reader_count()) as pool,
@@ -69,18 +77,21 @@ class PartitionCaptioner:
             loader = ImageLoader(records, reader, pixels, self.find_caption, times)
             loading = map_ahead(pool, loader.load, range(len(records)), BATCHES_AHEAD * size)
             for batch in _batches((future.result() for future in loading), size):
-                new += [image.sha256 for image in batch if image.decoded and image.sha256]
-                images += self._caption_batch(batch, times)
+                images += self._caption_batch(batch, times, new)
         return images, new
 
     def _caption_batch(
-        self, batch: Sequence[LoadedImage], times: StageTimes
+        self, batch: Sequence[LoadedImage], times: StageTimes, new: dict[str, Vectors | None]
     ) -> Iterator[LoadedImage]:
-        """Yield the images of a batch, with captions in exchange for decoded pixels."""
+        """Yield the images of a batch, with captions for pixels; add embeddings to `new`."""
         captions: Iterator[Caption] = iter(())
+        hashes = [image.sha256 or "" for image in batch if image.decoded]
         if pixels := [image.decoded.pixels for image in batch if image.decoded]:
             with times.measure("encode"):
                 features = self.captioner.encode(np.stack(pixels))
+                wanted = self.settings.embeddings
+                vectors = self.captioner.embed(features) if wanted else [None] * len(hashes)
+            new.update(zip(hashes, vectors, strict=True))
             with times.measure("search"):
                 captions = iter(self.captioner.search(features))
         for image in batch:

@@ -51,6 +51,7 @@ class WorkerSettings:
     batch_size: int
     max_bytes: int
     threshold: Threshold | None = None
+    embeddings: bool = False
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
 
 
@@ -63,5 +64,6 @@ def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> Wo
         batch_size=config.batch_size,
         max_bytes=config.max_bytes,
         threshold=threshold,
+        embeddings=config.embeddings,
         storage_options=config.storage_options,
     )

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from captioner.jobs.table.buckets import Buckets, buckets_together
-from captioner.jobs.table.keys import FILE, KEY, POSITION, RETRY, STALE, Redo, by_time
+from captioner.jobs.table.keys import FILE, KEY, LACKING, POSITION, RETRY, STALE, Redo, by_time
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
 _LISTED = pa.schema(KEY)
@@ -26,7 +26,8 @@ class Counts:
 
     Each `listed` image counts once. `new` ones have no row. Of those with a row, some have
     `changed` since, some are redone because their row is `stale`, a failure to be `retried`, or
-    because all are `forced`; the others are `already_there`, `kept_stale` of them with a row by
+    `lacking` an embedding, or because all are `forced`; the others are `already_there`,
+    `kept_stale` of them with a row by
     another captioner. `vanished` images have a row but are not listed.
     """
 
@@ -36,6 +37,7 @@ class Counts:
     changed: int = 0
     stale: int = 0
     retried: int = 0
+    lacking: int = 0
     forced: int = 0
     already_there: int = 0
     kept_stale: int = 0
@@ -135,6 +137,7 @@ def _why_redone(pairs: pd.DataFrame, redo: Redo) -> pd.DataFrame:
             "changed": version.notna() & (then.isna() | (version != then)),
             "stale": pairs[STALE].eq(True) & redo.stale,
             "retried": pairs[RETRY].eq(True),
+            "lacking": pairs[LACKING].eq(True),
             "forced": redo.everything,
         }
     )

@@ -25,6 +25,7 @@ from captioner.jobs.planning.partitions import (
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS
 from captioner.jobs.sources.source import Source, plain_type
 from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.table.embeddings import EmbeddedHashes
 from captioner.jobs.table.keys import Redo, Surplus, add_surplus, table_buckets
 from captioner.jobs.table.layout import OutFolder
 from captioner.model_directory import find_checkpoint, fingerprint, identity
@@ -148,11 +149,15 @@ def check_listing_is_whole(source: Source, listed: int) -> None:
         )
 
 
-def redo_of(config: JobConfig) -> Redo:
-    """Return which rows of unchanged images a job redoes; UsageError if it has no checkpoint."""
+def redo_of(config: JobConfig, out: OutFolder, folder: Path) -> Redo:
+    """Return which rows of unchanged images a job redoes; UsageError if it has no checkpoint.
+
+    `folder` needs room for 8 bytes for each embedding in OUT, if the job wants embeddings.
+    """
     try:
         directory = find_checkpoint(config.checkpoint)
     except CaptionerError as error:
         raise UsageError(str(error)) from error
     captioner = identity(directory.resolve().name, fingerprint(directory), config.search)
-    return Redo(captioner, config.stale == "redo", config.retried, config.force)
+    embedded = EmbeddedHashes(out, captioner, folder) if config.embeddings else None
+    return Redo(captioner, config.stale == "redo", config.retried, config.force, embedded)

@@ -11,16 +11,23 @@ import pyarrow.compute as pc
 
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.buckets import Buckets, buckets_together
+from captioner.jobs.table.embeddings import EmbeddedHashes
 from captioner.jobs.table.read import column_batches, opened_files
+from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
 Surplus = dict[OutPath, list[int]]  # the positions of superseded rows, by file
 
 POSITION = "position"  # of an image in the listing, or of a row in its file
-FILE, AT, STALE, RETRY = "file", "at", "stale", "retry"
+FILE, AT, STALE, RETRY, LACKING = "file", "at", "stale", "retry", "lacking"
 KEY = [(IMAGE_URI, pa.string()), (IMAGE_VERSION, pa.string()), (POSITION, pa.int64())]
 _ROW = pa.schema(
-    [*KEY, (FILE, pa.int32()), (AT, pa.int64()), (STALE, pa.bool_()), (RETRY, pa.bool_())]
+    [
+        *KEY,
+        (FILE, pa.int32()),
+        (AT, pa.int64()),
+        *((n, pa.bool_()) for n in (STALE, RETRY, LACKING)),
+    ]
 )
 
 _TABLE_COLUMNS = (IMAGE_URI, IMAGE_VERSION, "status", "captioner", "annotated_at")
@@ -31,14 +38,16 @@ class Redo:
     """The rows of unchanged images that a run redoes.
 
     `captioner` is the identity of the run's captioner: rows by others are stale, and are redone if
-    `stale` is true. Rows with one of the statuses `failures` are redone in any case, and all rows
-    if `everything` is true.
+    `stale` is true. Rows with one of the statuses `failures` are redone in any case, as are its own
+    captions of images without an embedding, if `embedded` says which have one, and all rows if
+    `everything` is true.
     """
 
     captioner: str | None = None
     stale: bool = False
     failures: frozenset[str] = frozenset()
     everything: bool = False
+    embedded: EmbeddedHashes | None = None
 
 
 class TableBuckets(Buckets):
@@ -55,22 +64,29 @@ def table_buckets(files: Iterable[OutPath], redo: Redo, path: Path) -> TableBuck
     for number, (name, file) in enumerate(opened_files(files)):
         buckets.types |= {column.name: column.type for column in file.schema_arrow}
         start = 0
-        for batch in column_batches(name, file, _TABLE_COLUMNS):
+        columns = (*_TABLE_COLUMNS, "image_sha256") if redo.embedded else _TABLE_COLUMNS
+        for batch in column_batches(name, file, columns):
             buckets.add(_row_columns(batch, number, start, redo))
             start += batch.num_rows
     return buckets
 
 
 def _row_columns(batch: pa.RecordBatch, file: int, start: int, redo: Redo) -> list[pa.Array]:
-    uri, version, status, captioner, at = batch.columns
+    uri, version, status, captioner, at, *hashes = batch.columns
+    stale = pc.not_equal(captioner, redo.captioner or "")
+    lacking = pa.repeat(False, batch.num_rows)
+    if redo.embedded:
+        own = pc.and_not(pc.equal(status.cast(pa.string()), Status.OK), stale)
+        lacking = pc.and_not(own, redo.embedded.contain(*hashes))
     return [
         uri,
         version,
         pa.array(np.arange(start, start + batch.num_rows)),
         pa.repeat(pa.scalar(file, pa.int32()), batch.num_rows),
         at.cast(pa.int64()),
-        pc.not_equal(captioner, redo.captioner or ""),
+        stale,
         pc.is_in(status.cast(pa.string()), pa.array(redo.failures, pa.string())),
+        lacking,
     ]
 
 

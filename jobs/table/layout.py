@@ -3,6 +3,8 @@
 OUT/captions/*.parquet           the caption table, and nothing else
 OUT/reviews/*.jsonl              what people decided (reviews.py); no run touches it
 OUT/exports/*.sqlite             what was exported where (publish/export/record.py)
+OUT/embeddings/*.parquet         what images look like (embeddings.py); may be deleted
+OUT/index.sqlite                 what `captioner search` searches; may be deleted
 OUT/report.html                  a report about the whole table
 OUT/runs/<run_id>/               job.toml, report.json, report.html, events.jsonl
 OUT/runs/<run_id>/replacements/  rows that replace others when the run ends (replace.py)
@@ -47,6 +49,14 @@ class OutFolder:
     @property
     def exports(self) -> OutPath:
         return self.root / "exports"
+
+    @property
+    def embeddings(self) -> OutPath:
+        return self.root / "embeddings"
+
+    @property
+    def index(self) -> OutPath:
+        return self.root / "index.sqlite"
 
     @property
     def lock(self) -> OutPath:

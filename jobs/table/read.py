@@ -41,14 +41,14 @@ def closing(file: pq.ParquetFile) -> Iterator[pq.ParquetFile]:
 
 
 def column_batches(
-    path: OutPath, file: pq.ParquetFile, columns: Sequence[str]
+    path: OutPath, file: pq.ParquetFile, columns: Sequence[str], rows: int = BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
     """Yield columns of a file of the table, then close it; raise UsageError if it lacks one."""
     with closing(file):
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
             raise _foreign(path, f"it has no column {missing[0]}")
-        batches = file.iter_batches(BATCH_ROWS, columns=list(columns))
+        batches = file.iter_batches(rows, columns=list(columns))
         while (batch := readable(path, lambda: next(batches, None))) is not None:
             yield batch.select(columns)
 

@@ -228,7 +228,7 @@ def test_an_image_whose_file_of_the_table_has_changed_is_captioned_again(
     rename(photos)
     first, _ = OutFolder(Path(job.out)).table_files()
 
-    def change(run: RunFolder, captioner: str, folder: Path) -> None:
+    def change(run: RunFolder, captioner: str, folder: Path, *_: object) -> None:
         index_table(run, captioner, folder)
         if fate == "gone":
             first.unlink()

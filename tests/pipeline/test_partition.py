@@ -60,7 +60,9 @@ class Partition:
         return [ImageRecord(str(path), None) for path in names]
 
     def caption(self, contents: Sequence[bytes]) -> tuple[list[CaptionRow], list[str]]:
-        return self.partitions.caption(self.write(contents), self.times)
+        """Caption images; return rows, and the hashes of new captions."""
+        rows, new = self.partitions.caption(self.write(contents), self.times)
+        return rows, list(new)
 
 
 @pytest.fixture

@@ -64,10 +64,17 @@ def write_whole(
     return rows
 
 
+def _repeating(schema: pa.Schema) -> bool | list[str]:
+    """Return the columns to write with dictionaries: all but vectors, which are read slower so."""
+    plain = [field.name for field in schema if not pa.types.is_fixed_size_list(field.type)]
+    return len(plain) == len(schema) or plain
+
+
 def _write_durably(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> int:
     rows = 0
     with path.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=True) as writer:
+        options = {"use_dictionary": _repeating(schema), "write_statistics": True}
+        with pq.ParquetWriter(file, schema, compression="zstd", **options) as writer:
             for table in tables:
                 writer.write_table(table)
                 rows += table.num_rows
