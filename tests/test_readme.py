@@ -64,7 +64,7 @@ def folder(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         (folder / name).write_bytes(photograph(number))
     photos = write_photographs(folder / "photos", 5)
     (photos / "broken.jpg").write_bytes(b"")
-    job = ("run", "photos", "--out", "captions-of-photos")
+    job = ("run", "photos", "--out", "captions-of-photos", "--embeddings")
     done = captioner(*job, "--checkpoint", tiny_checkpoint, "--workers", 1, cwd=folder)
     assert done.returncode == 0, done.stderr
     decide(OutFolder(out_path(folder / "captions-of-photos")), f"{photos}/000.jpg", "edited", "Me.")

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.where import Where
+from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import closing, column_batches, opened_files
 from captioner.jobs.table.reviews import Decisions, decisions
@@ -17,15 +19,16 @@ DECIDED = pa.schema([(TEXT, pa.string()), (DECISION, pa.string()), (OUTDATED, pa
 NEEDED = ("image_uri", "image_sha256", "caption", "needs_review")  # by `decided`
 
 
-def row_schema(out: OutFolder) -> pa.Schema:
+def row_schema(out: OutFolder, files: Sequence[OutPath] | None = None) -> pa.Schema:
     """Return all columns of the rows in OUT: the table's, a manifest's own, then DECIDED.
 
-    A manifest's column that is named as one of DECIDED is `source_<name>`. Raise UsageError without
-    a table, for a foreign file, or if columns of one name have different types.
+    With `files`, return those of some files only. A manifest's column that is named as one of
+    DECIDED is `source_<name>`. Raise UsageError without a table, for a foreign file, or if columns
+    of one name have different types.
     """
     out.require_table()
     distinct: dict[str, pa.Schema] = {}
-    for _, file in opened_files(out.table_files()):
+    for _, file in opened_files(out.table_files() if files is None else files):
         with closing(file):
             schema = file.schema_arrow.remove_metadata()
             distinct.setdefault(str(schema), _plain(schema))
@@ -53,10 +56,16 @@ def read_rows(
     of_table = pa.schema([f for f in schema if f.name in needed and f.name not in DECIDED.names])
     in_force = decisions(out)
     for path, file in opened_files(out.table_files()):
-        names = [name for name in file.schema_arrow.names if _renamed(name) in of_table.names]
-        for batch in column_batches(path, file, names):
-            rows = decided(plain_table(batch, of_table), in_force)
+        for plain in plain_rows(path, file, of_table):
+            rows = decided(plain, in_force)
             yield (rows.filter(where.expression) if where else rows).select(wanted)
+
+
+def plain_rows(path: OutPath, file: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of a file with the columns of a schema, without DECIDED; close the file."""
+    names = [name for name in file.schema_arrow.names if _renamed(name) in schema.names]
+    for batch in column_batches(path, file, names):
+        yield plain_table(batch, schema)
 
 
 def plain_table(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:

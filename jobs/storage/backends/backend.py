@@ -49,6 +49,9 @@ class Backend(Protocol):
     def sizes(self, folder: Any, pattern: str) -> list[int]:
         """List the sizes in bytes of the files of a folder that match."""
 
+    def versions(self, folder: Any, pattern: str) -> dict[str, str]:
+        """List the files of a folder that match: what changes with their content, by name."""
+
     def folders_below(self, folder: Any, name: str) -> Sequence[OutPath]:
         """List `folder/*/name`, sorted; on a store, those that hold objects."""
 

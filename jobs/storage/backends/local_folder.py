@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioner.jobs.errors import TemporaryError, UsageError
+from captioner.jobs.storage.uris import file_version
 
 
 class LocalFolder:
@@ -46,6 +47,13 @@ class LocalFolder:
 
     def sizes(self, folder: Path, pattern: str) -> list[int]:
         return [path.stat().st_size for path in folder.glob(pattern)]
+
+    def versions(self, folder: Path, pattern: str) -> dict[str, str]:
+        found = {}
+        for path in self.files(folder, pattern):
+            with suppress(FileNotFoundError):  # removed since it was listed
+                found[path.name] = file_version(path.stat())
+        return found
 
     def folders_below(self, folder: Path, name: str) -> list[Path]:
         return sorted(folder.glob(f"*/{name}"))

@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fnmatch import fnmatchcase
@@ -16,6 +16,7 @@ from upath import UPath
 from captioner.jobs.storage.backends.lease import Lease, lease
 from captioner.jobs.storage.failures import StoreError, store_errors
 from captioner.jobs.storage.filesystems import RemoteFile
+from captioner.jobs.storage.uris import info_version
 
 WHOLE_BYTES = 4 * 1024 * 1024  # an object of at most this size is read in one request
 
@@ -42,18 +43,23 @@ class ObjectStore:
             return bool(path.fs.isdir(path.path))
 
     def files(self, folder: UPath, pattern: str) -> list[UPath]:
-        names = sorted(name for name, _ in self._listed(folder))
-        return [folder / name for name in names if fnmatchcase(name, pattern)]
+        return [folder / name for name in sorted(self._listed(folder, pattern))]
 
     def sizes(self, folder: UPath, pattern: str) -> list[int]:
-        return [size for name, size in self._listed(folder) if fnmatchcase(name, pattern)]
+        return [info["size"] for info in self._listed(folder, pattern).values()]
 
-    def _listed(self, folder: UPath) -> list[tuple[str, int]]:
-        """List names and sizes; not by glob, which takes a failed listing for an empty one."""
+    def versions(self, folder: UPath, pattern: str) -> dict[str, str]:
+        listed = sorted(self._listed(folder, pattern).items())
+        return {name: info_version(info) or str(info["size"]) for name, info in listed}
+
+    def _listed(self, folder: UPath, pattern: str) -> dict[str, Mapping[str, Any]]:
+        """List infos by name; not by glob, which takes a failed listing for an empty one."""
         with suppress(FileNotFoundError), store_errors():
-            found = folder.fs.ls(folder.path, detail=True)
-            return [(info["name"].rpartition("/")[2], info["size"]) for info in found]
-        return []
+            found = {
+                i["name"].rpartition("/")[2]: i for i in folder.fs.ls(folder.path, detail=True)
+            }
+            return {name: info for name, info in found.items() if fnmatchcase(name, pattern)}
+        return {}
 
     def folders_below(self, folder: UPath, name: str) -> list[UPath]:
         with store_errors():
