@@ -73,3 +73,12 @@ def decide(
     )
     (saved,) = ReviewWriter(out, "ann", "page").add([review])
     return saved
+
+
+def write_judgements(out: Path, count: int) -> None:
+    """Save decisions about `count` captions of the first captioner in OUT, right and wrong ones."""
+    folder = OutFolder(out_path(out))
+    captioner = pq.read_table(folder.table_files()[0], columns=["captioner"])["captioner"][0]
+    for number in range(count):
+        values = {"confidence": (number % 10) / 10, "captioner": captioner.as_py()}
+        decide(folder, f"/{number}.jpg", "rejected" if number % 3 else "accepted", **values)

@@ -25,12 +25,12 @@ class S3Server:
     def options(self) -> dict[str, dict[str, Any]]:
         return {"s3": {"endpoint_url": self.endpoint}}
 
-    def bucket(self, files: Mapping[str, bytes]) -> str:
+    def bucket(self, files: Mapping[str, bytes], name: str | None = None) -> str:
         """Create a bucket with these objects; return its URL."""
         import s3fs
 
         fs = s3fs.S3FileSystem(endpoint_url=self.endpoint)
-        name = f"bucket-{next(_BUCKETS)}"
+        name = name or f"bucket-{next(_BUCKETS)}"
         fs.call_s3("create_bucket", Bucket=name)
         for key, data in files.items():
             fs.call_s3("put_object", Bucket=name, Key=key, Body=data)
