@@ -54,11 +54,20 @@ def read_rows(
     wanted = list(columns) if columns is not None else schema.names
     needed = {*wanted, *(where.columns if where else ()), *NEEDED}
     of_table = pa.schema([f for f in schema if f.name in needed and f.name not in DECIDED.names])
-    in_force = decisions(out)
+    for _, rows in decided_batches(out, of_table, decisions(out)):
+        yield (rows.filter(where.expression) if where else rows).select(wanted)
+
+
+def decided_batches(
+    out: OutFolder, of_table: pa.Schema, in_force: Decisions
+) -> Iterator[tuple[OutPath, pa.Table]]:
+    """Yield all rows, file by file in their order: columns of the table, then DECIDED.
+
+    `of_table` must have NEEDED.
+    """
     for path, file in opened_files(out.table_files()):
         for plain in plain_rows(path, file, of_table):
-            rows = decided(plain, in_force)
-            yield (rows.filter(where.expression) if where else rows).select(wanted)
+            yield path, decided(plain, in_force)
 
 
 def plain_rows(path: OutPath, file: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:

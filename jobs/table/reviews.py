@@ -18,6 +18,7 @@ import pyarrow.json
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.backends.backend import open_ahead
+from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.storage.failures import StoreError
 from captioner.jobs.table.layout import OutFolder
 from captioner.schemas.review import REVIEW_SCHEMA, Decision, Review, review_lines
@@ -157,9 +158,12 @@ def decisions(out: OutFolder) -> Decisions:
     return Decisions(kept.take(pa.array(latest)).combine_chunks())
 
 
-def read_reviews(out: OutFolder) -> pa.Table:
-    """Read all reviews in OUT, in the order of time; raise UsageError for a foreign file."""
-    paths = out.storage.files(out.reviews, "*.jsonl")
+def read_reviews(out: OutFolder, paths: Sequence[OutPath] | None = None) -> pa.Table:
+    """Read reviews, all in OUT or those in some of its files, in the order of time.
+
+    Raise UsageError for a foreign file.
+    """
+    paths = out.storage.files(out.reviews, "*.jsonl") if paths is None else paths
     tables = [_read(str(path), opened().read()) for path, opened in open_ahead(paths)]
     reviews = pa.concat_tables(tables or [REVIEW_SCHEMA.empty_table()])
     return reviews.sort_by([("reviewed_at", "ascending"), ("id", "ascending")])
