@@ -41,7 +41,14 @@ def test_the_wheel_has_the_packages_the_checkpoint_and_the_type_markers(wheel: P
     for file in ("config.json", "vocabulary.txt", "model.safetensors", "calibration.json"):
         assert f"{checkpoint}/{file}" in names
     assert f"{checkpoint}/MODEL_CARD.md" in names
+    for folder in ("jobs/publish", "jobs/publish/review/page"):
+        assets = {f"captioner/{folder}/assets/{path.name}" for path in assets_of(folder)}
+        assert assets and assets <= names
     assert not any(name.startswith("tests/") for name in names)
+
+
+def assets_of(folder: str) -> list[Path]:
+    return list((ROOT / folder / "assets").iterdir())
 
 
 def test_an_installed_wheel_runs_a_job_with_the_bundled_checkpoint(

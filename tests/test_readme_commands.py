@@ -28,7 +28,7 @@ if sys.argv[1] in ("run", "plan"):  # each worker takes seconds to start
 if sys.argv[1] == "review" and len(sys.argv) == 3:  # until someone ends it
     review = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     url = next(found[0] for line in review.stdout if (found := re.search("http://[^ ]+", line)))
-    assert b"<img" in urllib.request.urlopen(url.strip()).read()
+    assert b"<main" in urllib.request.urlopen(url.strip()).read()
     review.send_signal(signal.SIGINT)
     raise SystemExit(review.wait())
 os.execv(sys.executable, command)

@@ -16,6 +16,7 @@ from captioner.jobs.cli import OUT_HELP
 from captioner.jobs.cli.export import add_export
 from captioner.jobs.cli.find import add_duplicates, add_index, add_search
 from captioner.jobs.cli.report import add_report
+from captioner.jobs.cli.review import add_review
 from captioner.jobs.cli.run import add_plan, add_run
 from captioner.jobs.cli.training import add_evaluate, add_train
 from captioner.jobs.errors import ExitCode, JobError, Terminated
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"captioner {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
-        *(add_run, add_plan, _add_status, add_report, _add_compact),
+        *(add_run, add_plan, _add_status, add_report, add_review, _add_compact),
         *(add_index, add_search, add_duplicates),
         *(add_export, add_train, add_evaluate),
     ):

@@ -1,0 +1,152 @@
+"""The command `captioner review`."""
+
+import getpass
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioner.jobs.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from captioner.jobs.cli import Commands
+    from captioner.jobs.publish.review.queue import Scope
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+LINES = 20  # of refused rows that are printed
+
+
+def add_review(commands: "Commands") -> None:
+    """Add the command `review`."""
+    parser = commands.add_parser(
+        "review",
+        help="decide about captions, in the browser or in a spreadsheet",
+        description="Open a page in the browser to accept, edit or reject the captions of a table, "
+        "the least certain first. Each decision is saved at once, in OUT/reviews. Ctrl-C ends it.",
+    )
+    add = parser.add_argument
+    add("out", metavar="OUT", help="folder or URL that `captioner run --out` wrote to")
+    add("--where", metavar="CONDITION", help='only rows that match, as in "confidence < 0.5"')
+    add("--reviewer", metavar="NAME", help="who decides (the user of this machine)")
+    add("--config", metavar="JOB.toml", type=Path, help="job file, for its storage_options")
+    page = parser.add_argument_group("the page")
+    page.add_argument("--host", default=LOCAL[0], help="address to serve at (127.0.0.1)")
+    page.add_argument("--port", type=int, default=0, metavar="N", help="port (any that is free)")
+    page.add_argument("--no-browser", action="store_true", help="print the address, do not open it")
+    sheet = parser.add_argument_group("instead of the page").add_mutually_exclusive_group()
+    sheet.add_argument("--csv", metavar="FILE", type=Path, help="write what is to review")
+    sheet.add_argument(
+        "--import",
+        metavar="FILE",
+        type=Path,
+        dest="filled",
+        help="save the decisions in that file",
+    )
+    sheet.add_argument("--undo", action="store_true", help="take the latest import back")
+    parser.set_defaults(command=_review)
+
+
+def _review(options: dict[str, Any]) -> int:
+    from captioner.jobs.publish.review.queue import scope_of
+    from captioner.jobs.storage.backends.paths import out_path
+    from captioner.jobs.storage.failures import job_errors
+    from captioner.jobs.table.layout import OutFolder
+
+    _configure(options["config"], options["out"])
+    out = OutFolder(out_path(options["out"]))
+    reviewer = options["reviewer"] or _user()
+    try:
+        with job_errors(out.root):
+            scope = scope_of(out, options["where"])
+            if options["csv"]:
+                return _write(scope, options["csv"])
+            if options["filled"]:
+                return _import(scope, options["filled"], reviewer)
+            if options["undo"]:
+                return _undo(scope, reviewer)
+            return _serve(scope, reviewer, options)
+    except OSError as error:
+        raise UsageError(f"cannot read or write {out.root}: {error}") from error
+
+
+def _configure(job_file: Path | None, out: str) -> None:
+    from captioner.jobs.config import load_config
+    from captioner.jobs.storage.filesystems import configure
+
+    if job_file:
+        configure(load_config({"source": out, "out": out}, job_file).storage_options)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no name for this user's number
+        return "unknown"
+
+
+def _serve(scope: "Scope", reviewer: str, options: dict[str, Any]) -> int:
+    from captioner.jobs.publish.review.page.server import review_in_browser
+
+    host = options["host"]
+    if host not in LOCAL:
+        print(
+            "captioner: anyone on the network who knows the address can see the images and decide",
+            file=sys.stderr,
+        )
+
+    def opened(url: str) -> None:
+        print(f"Review at {url}\nCtrl-C ends it; every decision is saved at once.", flush=True)
+        if not options["no_browser"]:
+            _open_browser(url)
+
+    saved = review_in_browser(scope, reviewer, host, options["port"], opened)
+    print(f"\n{_decisions(saved)} saved in {scope.out.reviews}")
+    return ExitCode.DONE
+
+
+def _open_browser(url: str) -> None:
+    """Open a browser if there is a screen; one in the terminal would take it."""
+    import webbrowser
+
+    has_screen = sys.platform == "darwin" or any(
+        name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    )
+    if has_screen:
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+
+def _write(scope: "Scope", path: Path) -> int:
+    from captioner.jobs.publish.review.sheet.write import write_sheet
+
+    rows = write_sheet(scope, path)
+    print(f"{rows:,} rows to review in {path}")
+    return ExitCode.DONE
+
+
+def _import(scope: "Scope", path: Path, reviewer: str) -> int:
+    from captioner.jobs.publish.review.sheet.importing import import_sheet
+
+    done = import_sheet(scope.out, path, reviewer)
+    for line, reason in done.refused[:LINES]:
+        print(f"captioner: {path}, line {line}: {reason}", file=sys.stderr)
+    if len(done.refused) > LINES:
+        print(f"captioner: and {len(done.refused) - LINES:,} more rows", file=sys.stderr)
+    print(
+        f"{_decisions(done.saved)} saved, {done.unchanged:,} rows without a new one, "
+        f"{len(done.refused):,} refused"
+    )
+    return ExitCode.TOO_MANY_FAILURES if done.refused else ExitCode.DONE
+
+
+def _undo(scope: "Scope", reviewer: str) -> int:
+    from captioner.jobs.publish.review.sheet.importing import undo_import
+
+    taken_back = undo_import(scope.out, reviewer)
+    done = f"{_decisions(taken_back)} of the latest import taken back"
+    print(done if taken_back else "there is no import to take back")
+    return ExitCode.DONE
+
+
+def _decisions(count: int) -> str:
+    return f"{count:,} {'decision' if count == 1 else 'decisions'}"

@@ -1,0 +1,1 @@
+"""People decide about captions: in a page of their browser, or in a spreadsheet."""

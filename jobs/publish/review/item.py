@@ -1,0 +1,168 @@
+"""An image to decide about: its row, what was decided before, and how a page shows it."""
+
+import math
+import re
+from bisect import bisect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from hashlib import blake2b
+from typing import Any
+
+import pyarrow as pa
+
+from captioner.jobs.errors import TemporaryError
+from captioner.jobs.publish.review.queue import Queue, hash_of
+from captioner.jobs.publish.review.texts import longest, verdict
+from captioner.jobs.publish.rows import plain_table
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.storage.uris import split_chain
+from captioner.jobs.table.read import closing, open_file, readable
+from captioner.jobs.table.reviews import as_reviews
+from captioner.schemas.caption_table import caption_table_schema
+from captioner.schemas.review import Review
+
+CHOICES = 9  # alternatives with a key
+DOUBTFUL = 0.15  # the probability below which a word is marked
+SURENESS = (  # of a caption, by its confidence
+    "almost certainly wrong",
+    "probably wrong",
+    "uncertain",
+    "probably right",
+    "almost certainly right",
+)
+SURENESS_FROM = (0.15, 0.4, 0.6, 0.85)
+SCHEMA = pa.schema(
+    caption_table_schema().field(name)
+    for name in (
+        *("image_uri", "image_sha256", "width", "height", "caption", "confidence"),
+        *("token_log_probs", "alternatives", "captioner"),
+    )
+)
+_POSSESSIVE = re.compile(r"(?<=\w)'s(?!\w)")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A row of the table, and the decision in force about it, which may be `outdated`."""
+
+    row: Mapping[str, Any]
+    former: Review | None
+    outdated: bool
+
+    @cached_property
+    def id(self) -> str:
+        """What changes when the image, its bytes or its caption change."""
+        seen = [self.row[name] for name in ("image_uri", "image_sha256", "caption", "captioner")]
+        return blake2b(repr(seen).encode(errors="replace"), digest_size=12).hexdigest()
+
+    @cached_property
+    def image(self) -> int:
+        return hash_of(self.row["image_uri"])
+
+    @cached_property
+    def content(self) -> int:
+        return hash_of(self.row["image_sha256"])
+
+    @property
+    def alternatives(self) -> list[str]:
+        """The texts to choose among, beside the caption, the best first."""
+        former = [self.former.text] if self.former and self.former.text else []
+        found = [each["caption"] for each in self.row["alternatives"] or ()]
+        texts = dict.fromkeys(text for text in [*former, *found] if text)
+        return [text for text in texts if text != self.row["caption"]][:CHOICES]
+
+    def review(self, decision: str, text: str) -> Review:
+        """Return a person's decision, to be saved; raise Refused if it does not fit."""
+        row = self.row
+        decided, written = verdict(decision, text, row["caption"])
+        seen = {name: row[name] for name in ("image_uri", "image_sha256", "caption", "captioner")}
+        return Review(
+            **seen,
+            confidence=row["confidence"],
+            decision=decided,
+            text=written,
+            id="",  # these four are the writer's
+            reviewer="",
+            origin="",
+            reviewed_at=datetime.now(UTC),
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """Return what a page shows, as values of JSON."""
+        row = self.row
+        folder, name = place(row["image_uri"])
+        return {
+            "id": self.id,
+            "name": name,
+            "folder": folder,
+            "size": [row["width"], row["height"]],
+            "caption": row["caption"],
+            "words": words(row["caption"], row["token_log_probs"]),
+            "confidence": row["confidence"],
+            "sureness": sureness(row["confidence"]),
+            "alternatives": self.alternatives,
+            "longest": longest(row["caption"]),
+            "former": self._former(),
+        }
+
+    def _former(self) -> dict[str, Any] | None:
+        if self.former is None:
+            return None
+        decided_at = self.former.reviewed_at.isoformat()
+        named = {name: getattr(self.former, name) for name in ("decision", "text", "reviewer")}
+        return {**named, "at": decided_at, "outdated": self.outdated}
+
+
+def read_item(queue: Queue, number: int) -> Item:
+    """Read an entry of a queue; raise TemporaryError if the table has changed since."""
+    path, row = queue.files[queue.file[number]], int(queue.row[number])
+    table = _read_row(path, row)
+    if not len(table) or hash_of(table["image_uri"][0].as_py()) != queue.image[number]:
+        raise TemporaryError(f"{path} was rewritten while its rows were reviewed")
+    positions, outdated = queue.in_force.find(table["image_uri"], table["image_sha256"])
+    former = as_reviews(queue.in_force.reviews.take(positions.drop_null()))
+    return Item(table.to_pylist()[0], former[0] if former else None, outdated[0].as_py())
+
+
+def _read_row(path: OutPath, row: int) -> pa.Table:
+    """Read one row, or none if the file has fewer, from the row group that holds it."""
+    with closing(open_file(path)) as file:
+        names = [name for name in file.schema_arrow.names if name in SCHEMA.names]
+        for number in range(file.num_row_groups):
+            rows = file.metadata.row_group(number).num_rows
+            if row < rows:
+                read = partial(file.read_row_group, number, columns=names)
+                found = readable(path, read)
+                return plain_table(found.slice(row, 1).to_batches()[0], SCHEMA)
+            row -= rows
+    return SCHEMA.empty_table()
+
+
+def place(uri: str) -> tuple[str, str]:
+    """Return the folder or container of an image, and its name in it."""
+    inner, container = split_chain(uri)
+    if container:
+        return container.removeprefix("::"), inner.partition("://")[2]
+    folder, _, name = uri.rpartition("/")
+    return folder, name
+
+
+def sureness(confidence: float | None) -> str:
+    """Return a confidence in words."""
+    return "unknown" if confidence is None else SURENESS[bisect(SURENESS_FROM, confidence)]
+
+
+def words(caption: str, log_probs: Sequence[float] | None) -> list[tuple[str, float | None]]:
+    """Return the words of a caption, with the probability of those that are doubtful.
+
+    A word's text begins with the space before it. Nothing is doubtful if the log-probabilities
+    are not those of these words and of the end.
+    """
+    texts = re.findall(r"\s*\S+", _POSSESSIVE.sub(" 's", caption))
+    texts = [text.replace(" 's", "'s") for text in texts]
+    if log_probs is None or len(log_probs) != len(texts) + 1:
+        return [(caption, None)]
+    sure = [math.exp(value) for value in log_probs[:-1]]
+    return [(t, p if p < DOUBTFUL else None) for t, p in zip(texts, sure, strict=True)]

@@ -1,0 +1,1 @@
+"""The spreadsheet: written, and taken back when people have filled it in."""

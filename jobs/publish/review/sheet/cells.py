@@ -1,0 +1,79 @@
+"""The text of a spreadsheet's cells: guarded against formulas, and read as Excel writes it."""
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from captioner.jobs.errors import UsageError
+
+NEEDED = ("image_uri", "version", "caption", "decision", "text")
+COLUMNS = (*("image_uri", "caption", "confidence", "alternatives"), "decision", "text", "version")
+# A cell that begins with one of these signs is a formula. Excel may split a cell at a separator.
+_FORMULA = re.compile(r"(^|[;,\t\r\n])(?='*[=+\-@\t\r])")
+_GUARDED = re.compile(r"(^|[;,\t\r\n])'(?='*[=+\-@\t\r])")
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def guarded(text: str) -> str:
+    """Return a text with an apostrophe wherever a spreadsheet would take it for a formula."""
+    return _FORMULA.sub(r"\1'", text)
+
+
+def unguarded(text: str) -> str:
+    """Return the text that `guarded` was given."""
+    return _GUARDED.sub(r"\1", text)
+
+
+def read_cells(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield each row's line number and its cells by column, empty ones for missing columns.
+
+    Read commas, semicolons or tabs, in UTF-8, UTF-16 or Windows-1252. Raise UsageError for a file
+    that is no such table.
+    """
+    text = _decoded(path)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+    try:
+        names = [name.strip() for name in next(rows, [])]
+        _check(path, names)
+        for cells in rows:
+            if any(cells):
+                cells += [""] * (len(names) - len(cells))
+                yield (
+                    rows.line_num,
+                    {name: unguarded(cell) for name, cell in zip(names, cells, strict=False)},
+                )
+    except csv.Error as error:
+        raise UsageError(f"{path}, line {rows.line_num}, is not CSV: {error}") from error
+
+
+def _check(path: Path, names: Sequence[str]) -> None:
+    missing = [name for name in NEEDED if name not in names]
+    if missing:
+        raise UsageError(
+            f"{path} has no column {missing[0]}: import a file that `captioner review --csv` wrote"
+        )
+
+
+def _decoded(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
+
+
+def _delimiter(text: str) -> str:
+    """Return the sign that separates the names in the first line."""
+    header = text.partition("\n")[0]
+    return max(",;\t", key=header.count)

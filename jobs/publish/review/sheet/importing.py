@@ -1,0 +1,133 @@
+"""A spreadsheet that people filled in -> decisions, row by row."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captioner.jobs.publish.review.item import SCHEMA, Item
+from captioner.jobs.publish.review.sheet.cells import read_cells
+from captioner.jobs.publish.review.sheet.write import filled_in, state_of
+from captioner.jobs.publish.review.texts import Refused, clean_text
+from captioner.jobs.publish.rows import NEEDED, decided_batches
+from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.table.reviews import ReviewWriter, as_reviews, decisions, read_reviews
+from captioner.schemas.caption_table import caption_table_schema
+from captioner.schemas.review import Decision, Review
+
+ORIGIN = "import"
+COLUMNS = pa.schema(
+    caption_table_schema().field(name) for name in dict.fromkeys((*SCHEMA.names, *NEEDED))
+)
+Cells = Mapping[str, str]
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass
+class Import:
+    """What an import did: decisions saved, rows without a new one, and rows refused by line."""
+
+    saved: int = 0
+    unchanged: int = 0
+    refused: list[tuple[int, str]] = field(default_factory=list)
+
+
+def import_sheet(out: OutFolder, path: Path, reviewer: str) -> Import:
+    """Save the decisions in a file that `write_sheet` wrote and a person filled in.
+
+    All that fit are saved at once. A row is refused if its decision does not fit, or if its image,
+    its caption or the decision about it has changed since. Raise UsageError for another file.
+    """
+    done = Import()
+    changed = list[tuple[int, Cells]]()
+    for line, cells in read_cells(path):
+        if cells["version"] and cells["version"].startswith(f"v{filled_in(cells)}-"):
+            done.unchanged += 1
+        else:
+            changed.append((line, cells))
+    rows = _rows(out, [cells["image_uri"] for _, cells in changed])
+    reviews = _decided(changed, rows, done)
+    if reviews:
+        ReviewWriter(out, reviewer, ORIGIN).add(reviews)
+    done.saved = len(reviews)
+    return done
+
+
+def undo_import(out: OutFolder, reviewer: str) -> int:
+    """Take back the latest import that was not taken back; return how many decisions it made."""
+    reviews = read_reviews(out)
+    undone = pc.is_in(reviews["id"], value_set=reviews["undoes"].combine_chunks().drop_null())
+    is_import = pc.equal(reviews["origin"], ORIGIN)
+    is_decision = pc.not_equal(reviews["decision"], Decision.UNDONE)
+    left = as_reviews(reviews.filter(pc.and_(pc.and_(is_import, is_decision), pc.invert(undone))))
+    latest = [each for each in left if each.session == left[-1].session]
+    if latest:
+        ReviewWriter(out, reviewer, ORIGIN).undo(latest)
+    return len(latest)
+
+
+def _rows(out: OutFolder, uris: Iterable[str]) -> Rows:
+    """Return the rows of the images with these URIs, with what was decided about them."""
+    wanted = pa.array(sorted(set(uris)), pa.string())
+    found = dict[str, Mapping[str, Any]]()
+    if len(wanted):
+        for _, rows in decided_batches(out, COLUMNS, decisions(out)):
+            matching = rows.filter(pc.is_in(rows["image_uri"], value_set=wanted))
+            found |= {row["image_uri"]: row for row in matching.to_pylist()}
+    return found
+
+
+def _decided(changed: Iterable[tuple[int, Cells]], rows: Rows, done: Import) -> list[Review]:
+    """Return the decisions in rows that a person changed; note the others."""
+    reviews = dict[str, Review]()
+    for line, cells in changed:
+        try:
+            row = _row_of(cells, rows)
+            review = _review(cells, row)
+            if _is_in_force(review, row):
+                done.unchanged += 1
+                continue
+            _check(cells, row, reviews)
+            reviews[review.image_uri] = review
+        except Refused as error:
+            done.refused.append((line, str(error)))
+    return list(reviews.values())
+
+
+def _row_of(cells: Cells, rows: Rows) -> Mapping[str, Any]:
+    row = rows.get(cells["image_uri"])
+    if row is None:
+        raise Refused(f"the table has no image {cells['image_uri']!r}")
+    if row["caption"] is None:
+        raise Refused("the image has no caption")
+    if clean_text(cells["caption"]) != clean_text(row["caption"]):
+        raise Refused(
+            "the caption is not the table's: it is another one since, or was edited here "
+            "(edit the column text)"
+        )
+    return row
+
+
+def _review(cells: Cells, row: Mapping[str, Any]) -> Review:
+    """Return what a person decided in a row: an edited text needs no word, nor does it say no."""
+    decision = cells["decision"].strip().lower()
+    text = clean_text(cells["text"])
+    if decision in ("", Decision.ACCEPTED) and (text or not decision):
+        decision = Decision.EDITED
+    return Item(row, None, False).review(decision, text)
+
+
+def _is_in_force(review: Review, row: Mapping[str, Any]) -> bool:
+    same = (review.decision, review.text) == (row["decision"], row["text"])
+    return same and not row["outdated"]
+
+
+def _check(cells: Cells, row: Mapping[str, Any], reviews: Mapping[str, Review]) -> None:
+    """Raise Refused if a row does not speak about what the table has now, or not the first."""
+    if cells["image_uri"] in reviews:
+        raise Refused("the image has a decision in a line above")
+    if cells["version"].strip().partition("-")[2] != state_of(row):
+        raise Refused("the image, or the decision about it, has changed since the file was written")
