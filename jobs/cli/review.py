@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from captioner.jobs.publish.review.queue import Scope
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+THRESHOLDS = ("min_confidence", "target_precision")
 LINES = 20  # of refused rows that are printed
 
 
@@ -44,6 +45,19 @@ def add_review(commands: "Commands") -> None:
         help="save the decisions in that file",
     )
     sheet.add_argument("--undo", action="store_true", help="take the latest import back")
+    sheet.add_argument(
+        "--min-confidence",
+        metavar="P",
+        type=float,
+        help="mark all captions below it for review, and no others",
+    )
+    sheet.add_argument(
+        "--target-precision",
+        metavar="P",
+        type=float,
+        help="the same, with a threshold from the calibration that the table records",
+    )
+    sheet.add_argument("--clear", action="store_true", help="mark no caption for review")
     parser.set_defaults(command=_review)
 
 
@@ -54,6 +68,8 @@ def _review(options: dict[str, Any]) -> int:
     from captioner.jobs.table.layout import OutFolder
 
     _configure(options["config"], options["out"])
+    if options["clear"] or any(options[name] is not None for name in THRESHOLDS):
+        return _mark(options)
     out = OutFolder(out_path(options["out"]))
     reviewer = options["reviewer"] or _user()
     try:
@@ -76,6 +92,21 @@ def _configure(job_file: Path | None, out: str) -> None:
 
     if job_file:
         configure(load_config({"source": out, "out": out}, job_file).storage_options)
+
+
+def _mark(options: dict[str, Any]) -> int:
+    from captioner.jobs.cli.text import status_text
+    from captioner.jobs.publish.marking import mark_table
+    from captioner.jobs.table.status import read_status
+
+    for name in THRESHOLDS:
+        if options[name] is not None and not 0 <= options[name] <= 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be from 0 to 1, not {options[name]}")
+    done = mark_table(options["out"], **{name: options[name] for name in THRESHOLDS})
+    if done.threshold.target_precision is not None:
+        print(f"captioner: {done.threshold}", file=sys.stderr)
+    print(f"marked     {done.rows:,} rows again\n{status_text(read_status(options['out']))}")
+    return ExitCode.DONE
 
 
 def _user() -> str:

@@ -103,3 +103,30 @@ def test_a_table_on_a_store_is_reviewed_with_the_options_of_a_job_file(
     assert main([*options, "--import", str(sheet)]) == ExitCode.DONE
     assert main([*options, "--undo"]) == ExitCode.DONE
     assert "1 decision of the latest import" in capsys.readouterr().out
+
+
+def test_the_threshold_is_changed_and_status_review_and_export_agree(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    rows = [row(f"/{n}.jpg", confidence=n / 10) for n in range(10)]
+    write_rows(tmp_path / "out", rows)
+    assert main(["review", out, "--min-confidence", "0.4"]) == ExitCode.DONE
+    printed = capsys.readouterr().out
+    assert printed.startswith("marked     10 rows again\n")
+    assert "\nto review  4 (confidence below 0.4)\n" in printed
+    assert main(["review", out, "--csv", str(tmp_path / "sheet.csv")]) == ExitCode.DONE
+    assert "4 rows to review in" in capsys.readouterr().out
+    assert main(["export", out, "--format", "csv", "--to", str(tmp_path / "texts.csv")]) == 0
+    assert len((tmp_path / "texts.csv").read_text().splitlines()) == 1 + 6
+    assert main(["review", out, "--clear"]) == ExitCode.DONE
+    assert "to review" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [["--min-confidence", "2"], ["--target-precision", "-0.1"]])
+def test_a_threshold_is_from_0_to_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    write_rows(tmp_path, [row("/a.jpg")])
+    assert main(["review", str(tmp_path), *options]) == ExitCode.USAGE
+    assert "must be from 0 to 1" in capsys.readouterr().err
