@@ -17,6 +17,7 @@ import pyarrow as pa
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import ExitCode, JobError
 from captioner.jobs.execution.sample import SampleTimes
+from captioner.jobs.execution.task import task_counts
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.compare import Counts
 from captioner.jobs.planning.listing import list_images
@@ -143,9 +144,9 @@ def _estimate(config: JobConfig, plan: Plan, sample: pa.Table) -> Estimate:
     # Imported here, because a job without work needs no Dask.
     from captioner.jobs.execution.driver import time_samples
 
-    settings, partitions = worker_settings(config), len(plan.partition_sizes)
     shares = functools.partial(_shares, sample)
-    return _extrapolated(plan, *time_samples(config, settings, partitions, shares))
+    times, workers = time_samples(config, worker_settings(config), plan.images, shares)
+    return _extrapolated(plan, times, workers)
 
 
 def _shares(sample: pa.Table, workers: int) -> list[pa.Table]:
@@ -161,6 +162,7 @@ def _extrapolated(plan: Plan, times: Sequence[SampleTimes], workers: int) -> Est
     rate = sum(time.images / time.seconds for time in times) * workers / len(times)
     bytes_per_image = sum(time.row_bytes for time in times) / images
     bytes_per_part = sum(time.file_bytes for time in times) / len(times)
+    parts = sum(task_counts(plan.partition_sizes, workers))
     return Estimate(
         images=images,
         images_per_second=round(rate, 2),
@@ -168,9 +170,7 @@ def _extrapolated(plan: Plan, times: Sequence[SampleTimes], workers: int) -> Est
         stages={stage: round(seconds / images, 5) for stage, seconds in stages.items()},
         limit=_limit(stages, sum(time.seconds for time in times), times[0].readers),
         seconds=round(plan.images / rate, 1),
-        table_bytes=round(
-            plan.images * bytes_per_image + len(plan.partition_sizes) * bytes_per_part
-        ),
+        table_bytes=round(plan.images * bytes_per_image + parts * bytes_per_part),
     )
 
 

@@ -20,6 +20,7 @@ from captioner.jobs.errors import TemporaryError
 
 CONNECT_SECONDS = 10
 START_SECONDS = 60
+IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
 HOST = "127.0.0.1"
 
 # The driver tells dead workers from slow ones (driver.py), so the scheduler must not retry a task
@@ -37,11 +38,14 @@ _DASK = {
 
 
 @contextmanager
-def connect(config: JobConfig, partitions: int) -> Iterator[Client]:
-    """Yield a client of the job's workers once one has started; TemporaryError if none does."""
+def connect(config: JobConfig, images: int) -> Iterator[Client]:
+    """Yield a client of the job's workers once one has started; TemporaryError if none does.
+
+    Few `images` need few workers of this machine.
+    """
     with (
         silence_logging_cmgr(logging.CRITICAL),
-        _scheduler(config.scheduler) if config.scheduler else _local(config, partitions) as client,
+        _scheduler(config.scheduler) if config.scheduler else _local(config, images) as client,
     ):
         try:
             client.wait_for_workers(1, timeout=START_SECONDS)
@@ -58,20 +62,20 @@ def _scheduler(address: str) -> Client:
 
 
 @contextmanager
-def _local(config: JobConfig, partitions: int) -> Iterator[Client]:
+def _local(config: JobConfig, images: int) -> Iterator[Client]:
     """Yield a client of a cluster that ends with the context and leaves no files."""
     with (
         dask.config.set(_DASK),
         tempfile.TemporaryDirectory(prefix="captioner-") as folder,
-        _local_cluster(config, partitions, folder) as cluster,
+        _local_cluster(config, images, folder) as cluster,
         Client(cluster) as client,
     ):
         yield client
 
 
-def _local_cluster(config: JobConfig, partitions: int, folder: str) -> SpecCluster:
+def _local_cluster(config: JobConfig, images: int, folder: str) -> SpecCluster:
     gpus = gpu_count() if config.device != "cpu" else 0
-    workers = config.workers or min(gpus or CPU_COUNT, partitions)
+    workers = config.workers or min(gpus or CPU_COUNT, -(-images // IMAGES_PER_WORKER))
     threads = max(1, CPU_COUNT // workers)
     specs = {
         number: {

@@ -38,17 +38,17 @@ Samples = Callable[[int], list[pa.Table]]  # the images that each of n workers t
 
 def caption_plan(config: JobConfig, settings: WorkerSettings, recorder: Recorder) -> None:
     """Caption all images of the plan; raise JobError for a fault that would hit every image."""
-    plan = recorder.plan
-    tasks = tasks_of(plan, recorder.writer.run, settings)
-    with recorder.progress(config.quiet), connect(config, len(plan.partition_sizes)) as client:
+    plan, run = recorder.plan, recorder.writer.run
+    with recorder.progress(config.quiet), connect(config, plan.images) as client:
+        tasks = tasks_of(plan, run, settings, len(client.nthreads()))
         _Driver(client, tasks, recorder).run()
 
 
 def time_samples(
-    config: JobConfig, settings: WorkerSettings, partitions: int, samples: Samples
+    config: JobConfig, settings: WorkerSettings, images: int, samples: Samples
 ) -> tuple[list[SampleTimes], int]:
     """Time `samples(workers)`, one per worker; return times, workers. JobError if a worker dies."""
-    with connect(config, partitions) as client:
+    with connect(config, images) as client:
         workers = len(client.nthreads())
         futures = [client.submit(time_sample, settings, s, pure=False) for s in samples(workers)]
         try:

@@ -1,6 +1,6 @@
 """The task that the driver gives to a worker, its result, and the tasks that follow a failure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from captioner.jobs.errors import ExitCode
@@ -10,6 +10,8 @@ from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.commits.commit import parts_of
 from captioner.jobs.table.layout import RunFolder
 
+MIN_IMAGES = 10  # of a task that was divided for more workers: smaller batches take longer
+TASKS_PER_WORKER = 4  # so that a slow one does not keep the others waiting
 PARTS = 8  # subsets that a failed partition is split into; three rounds isolate one image of 500
 DIED = "the process that opened it died"
 MAX_FAILURES = 2  # of a partition, and of one image whose process died
@@ -81,11 +83,25 @@ class PartitionResult:
         return sum(self.statuses.values())
 
 
-def tasks_of(plan: Plan, run: RunFolder, settings: WorkerSettings) -> Iterator[Task]:
-    """Yield one task for each partition."""
-    for partition, size in enumerate(plan.partition_sizes):
+def tasks_of(plan: Plan, run: RunFolder, settings: WorkerSettings, workers: int) -> Iterator[Task]:
+    """Yield one task for each partition or, in a job that is small for its workers, several."""
+    counts = task_counts(plan.partition_sizes, workers)
+    for partition, (size, count) in enumerate(zip(plan.partition_sizes, counts, strict=True)):
         replaces = partition >= plan.first_redo
-        yield Task(run, settings, partition, size, start=0, stop=size, replaces=replaces)
+        yield from _split(Task(run, settings, partition, size, 0, size, replaces), count)
+
+
+def task_counts(partition_sizes: Sequence[int], workers: int) -> list[int]:
+    """Return into how many tasks each partition is divided, so that all workers have some.
+
+    The plan does not depend on the workers, which may be unknown when it is made.
+    """
+    if workers == 1:
+        return [1] * len(partition_sizes)
+    images = sum(partition_sizes)
+    rounds = min(max(images // (workers * MIN_IMAGES), 1), TASKS_PER_WORKER)
+    even = max(-(-images // (workers * rounds)), 1)  # images in a task
+    return [max(min(-(-size // even), size // MIN_IMAGES), 1) for size in partition_sizes]
 
 
 def resubmitted(task: Task) -> Task:
@@ -103,14 +119,14 @@ def after_failure(task: Task, error: str, *, died: bool) -> list[Task]:
     if failures < MAX_FAILURES and not (died and task.images > 1):
         return [replace(resubmitted(task), failures=failures)]
     if task.images > 1:
-        return _split(task)
+        return list(_split(replace(task, submissions=0, failures=0), PARTS))
     if task.crash_reason is not None:
         return []
     return [replace(resubmitted(task), failures=0, crash_reason=error)]
 
 
-def _split(task: Task) -> list[Task]:
-    step = -(-task.images // PARTS)
-    starts = range(task.start, task.stop, step)
-    fresh = replace(task, submissions=0, failures=0)
-    return [replace(fresh, start=a, stop=min(a + step, task.stop)) for a in starts]
+def _split(task: Task, count: int) -> Iterator[Task]:
+    """Yield the images of a task as at most `count` tasks of even size."""
+    step = -(-task.images // count)
+    for start in range(task.start, task.stop, step):
+        yield replace(task, start=start, stop=min(start + step, task.stop))

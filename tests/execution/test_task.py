@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from captioner.jobs.execution.task import PARTS, Task, after_failure, resubmitted, tasks_of
+from captioner.jobs.execution.task import (
+    PARTS,
+    Task,
+    after_failure,
+    resubmitted,
+    task_counts,
+    tasks_of,
+)
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.planning.plan import Plan
 from captioner.jobs.table.layout import OutFolder
@@ -13,16 +20,30 @@ SETTINGS = WorkerSettings("flickr8k", "cpu", SearchOptions(), 32, 1000)
 
 
 def task(images: int) -> Task:
-    return next(tasks_of(Plan(partition_sizes=[images], first_redo=1), RUN, SETTINGS))
+    return next(tasks_of(Plan(partition_sizes=[images], first_redo=1), RUN, SETTINGS, 1))
 
 
 def test_the_tasks_of_a_plan_are_its_partitions() -> None:
-    tasks = list(tasks_of(Plan(partition_sizes=[500, 500, 3], first_redo=3), RUN, SETTINGS))
+    tasks = list(tasks_of(Plan(partition_sizes=[500, 500, 3], first_redo=3), RUN, SETTINGS, 1))
     assert [(task.partition, task.start, task.stop) for task in tasks] == [
         (0, 0, 500),
         (1, 0, 500),
         (2, 0, 3),
     ]
+
+
+def test_a_job_that_is_small_for_its_workers_has_tasks_for_all_of_them() -> None:
+    tasks = list(tasks_of(Plan(partition_sizes=[40], first_redo=0), RUN, SETTINGS, workers=2))
+    assert [(task.start, task.stop) for task in tasks] == [(0, 10), (10, 20), (20, 30), (30, 40)]
+    assert len({task.name for task in tasks}) == 4 and all(task.replaces for task in tasks)
+    assert sum(task_counts([500] * 20, workers=64)) >= 2 * 64
+
+
+def test_tasks_are_not_divided_for_nothing() -> None:
+    assert task_counts([40], workers=1) == [1]
+    assert task_counts([500] * 100, workers=8) == [1] * 100
+    assert task_counts([8, 19], workers=64) == [1, 1]
+    assert task_counts([], workers=4) == []
 
 
 def test_a_partition_that_fails_is_tried_again_whole_and_then_in_parts() -> None:
