@@ -19,6 +19,7 @@ from captioner.jobs.errors import ExitCode, JobError
 from captioner.jobs.execution.sample import SampleTimes
 from captioner.jobs.execution.task import task_counts
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
+from captioner.jobs.pipeline.stage_times import limiting_step
 from captioner.jobs.planning.compare import Counts
 from captioner.jobs.planning.listing import list_images
 from captioner.jobs.planning.partitions import Size, read_partition
@@ -168,18 +169,7 @@ def _extrapolated(plan: Plan, times: Sequence[SampleTimes], workers: int) -> Est
         images_per_second=round(rate, 2),
         workers=workers,
         stages={stage: round(seconds / images, 5) for stage, seconds in stages.items()},
-        limit=_limit(stages, sum(time.seconds for time in times), times[0].readers),
+        limit=limiting_step(stages, sum(time.seconds for time in times)),
         seconds=round(plan.images / rate, 1),
         table_bytes=round(plan.images * bytes_per_image + parts * bytes_per_part),
     )
-
-
-def _limit(stages: Mapping[str, float], took: float, readers: int) -> str:
-    """Return the stage that the others wait for.
-
-    Encoding and searching take turns. If they are idle most of the time, they wait for images,
-    which `readers` threads fetch and decode at the same time.
-    """
-    waits = stages["encode"] + stages["search"] < took / 2
-    steps = ("fetch", "decode") if waits else ("encode", "search")
-    return max(steps, key=lambda step: stages[step])

@@ -4,8 +4,24 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import TypedDict
 
 from captioner.schemas.caption_table import Status
+
+
+class CaptionExample(TypedDict):
+    """A caption with its image."""
+
+    image_uri: str
+    caption: str
+    confidence: float
+
+
+class FailedImage(TypedDict):
+    """An image without a caption, and why it has none."""
+
+    image_uri: str
+    error: str
 
 
 @dataclass(frozen=True)
@@ -14,8 +30,9 @@ class JobReport:
 
     schemas/README.md explains the fields. `new`, `changed`, `stale`, `retried`, `lacking` and
     `forced` images add up to `planned` and `postponed`; `images` of the planned ones have a row
-    now, counted by status. `seconds` are summed over all workers, by stage; `skipped` counts by
-    reason. `needs_review` is None without a threshold; `remarked` are rows of the table that a new
+    now, counted by status. `seconds` are summed over all workers, by stage; `captioning_seconds`
+    count from the first image to the last commit, None without images. `skipped` counts by reason.
+    `needs_review` is None without a threshold; `remarked` are rows of the table that a new
     threshold marked again.
     """
 
@@ -46,6 +63,7 @@ class JobReport:
     partitions: int = 0
     workers: int = 0
     images_per_second: float | None = None
+    captioning_seconds: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     captioner: str | None = None
     min_confidence: float | None = None
@@ -53,6 +71,9 @@ class JobReport:
     expected_coverage: float | None = None
     needs_review: int | None = None
     remarked: int = 0
+    first_failures: Mapping[str, FailedImage] = field(default_factory=dict)
+    surest: Sequence[CaptionExample] = field(default_factory=list)
+    least_sure: Sequence[CaptionExample] = field(default_factory=list)
     error: str | None = None
 
     @property

@@ -31,7 +31,7 @@ ALLOWED = {  # a room of jobs -> the rooms below it
 }
 ALLOWED["preview"] = ALLOWED["run"]
 USES_THE_MODEL = {"config", "planning", "pipeline", "execution", "publish", "cli"}
-DASK_IS_FOR = {"jobs/execution/cluster.py", "jobs/execution/driver.py"}
+DASK_IS_FOR = {f"jobs/execution/{name}.py" for name in ("batches", "cluster", "driver")}
 
 
 def imports(path: Path, types: bool = True) -> Iterator[str]:

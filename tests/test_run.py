@@ -15,6 +15,7 @@ import pytest
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
 from captioner.jobs.errors import JobError, TemporaryError, UsageError
+from captioner.jobs.execution.recorder import Recorder
 from captioner.schemas.job_report import JobReport
 from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import image_names, read_table, statuses
@@ -244,8 +245,88 @@ def test_progress_counts_images_and_the_failures_so_far(
 ) -> None:
     photos = write_photographs(tmp_path / "photos", 3)
     (photos / "empty.jpg").touch()
-    run_job(replace(job, quiet=False))
-    assert capsys.readouterr().err == ""  # not a terminal
+    run_job(job)
+    assert capsys.readouterr().err == ""  # quiet
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run_job(replace(job, quiet=False, out=tmp_path / "other"))
-    assert re.search(r"4/4 .* images/s, failed=1\]", capsys.readouterr().err)
+    errors = capsys.readouterr().err
+    assert "captioner: Dask's dashboard is at http://" in errors
+    assert re.search(r"100%\|█+\| 4 of 4 images.*, 1 failed", errors)
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    tmp_path: Path,
+    job: JobConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_photographs(tmp_path / "photos", 3)
+    run_job(replace(job, quiet=False))
+    assert "of 3 images" not in capsys.readouterr().err  # it took less than a minute
+    monkeypatch.setattr("captioner.jobs.execution.progress.LINE_SECONDS", 0)
+    run_job(replace(job, quiet=False, out=tmp_path / "other"))
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("captioner: 3 of 3 images")
+
+
+def test_progress_moves_by_batches(
+    tmp_path: Path, job: JobConfig, one_worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.jobs.execution.batches.SECONDS", 0)
+    moments: list[int] = []
+    report = Recorder.report
+
+    def spy(recorder: Recorder, key: str, done: int) -> None:
+        report(recorder, key, done)
+        moments.append(recorder.moment().images)
+
+    monkeypatch.setattr(Recorder, "report", spy)
+    write_photographs(tmp_path / "photos", 20)
+    run_job(replace(job, scheduler=one_worker))
+    assert moments == [0, 8, 16, 20]
+
+
+def test_a_small_job_is_divided_among_all_workers(tmp_path: Path, job: JobConfig) -> None:
+    write_photographs(tmp_path / "photos", 40)
+    report = run_job(job)
+    assert (report.partitions, report.captioned) == (4, 40)
+    assert image_names(tmp_path / "out") == [f"{n:03d}.jpg" for n in range(40)]
+
+
+def test_the_speed_without_the_start_is_known(tmp_path: Path, job: JobConfig) -> None:
+    write_photographs(tmp_path / "photos", 5)
+    report = run_job(job)
+    assert report.captioning_seconds is not None
+    took = (report.finished_at - report.started_at).total_seconds()
+    assert 0 < report.captioning_seconds < took
+    assert run_job(job).captioning_seconds is None
+
+
+def test_events_say_how_long_each_stage_of_a_partition_took(tmp_path: Path, job: JobConfig) -> None:
+    write_photographs(tmp_path / "photos", 5)
+    report = run_job(job)
+    (event,) = events(tmp_path / "out")
+    assert event["event"] == "committed"
+    assert event["seconds"] == report.seconds
+    assert event["took"] >= event["seconds"]["encode"] + event["seconds"]["search"]
+
+
+def test_the_report_has_the_surest_captions_and_the_first_failure_of_each_kind(
+    tmp_path: Path, job: JobConfig, calibrated_checkpoint: Path
+) -> None:
+    photos = write_photographs(tmp_path / "photos", 30)
+    for name in ("empty.jpg", "torn.jpg"):
+        (photos / name).write_bytes(b"")
+    (photos / "large.jpg").write_bytes(bytes(20_000))
+    report = run_job(replace(job, checkpoint=calibrated_checkpoint, max_bytes=10_000))
+    rows = [row for row in read_table(tmp_path / "out").to_pylist() if row["status"] == "ok"]
+    confidences = sorted(row["confidence"] for row in rows)
+    least, most = confidences[:3], confidences[:-4:-1]
+    assert [each["confidence"] for each in report.least_sure] == pytest.approx(least, abs=1e-4)
+    assert [each["confidence"] for each in report.surest] == pytest.approx(most, abs=1e-4)
+    captions = {row["image_uri"]: row["caption"] for row in rows}
+    for each in (*report.surest, *report.least_sure):
+        assert captions[each["image_uri"]] == each["caption"]
+    assert report.first_failures.keys() == {"unreadable", "too_large"}
+    assert Path(report.first_failures["too_large"]["image_uri"]).name == "large.jpg"
+    assert report.first_failures["unreadable"]["error"] == "empty file"

@@ -1,6 +1,7 @@
 """Reports, previews and the status of a table, formatted for people."""
 
 from collections.abc import Mapping
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -60,9 +61,10 @@ def summary(report: JobReport) -> str:
     lines = {
         "images": f"{report.images:,}{unfinished}{in_brackets(others)}",
         **_outcome(report.statuses, report.reused),
+        **_first_failures(report),
         **_review(report),
         **_remarked(report),
-        "speed": f"{report.images_per_second or 0:,.1f} images/s",
+        "speed": _speed(report),
         "table": report.table,
     }
     if not report.planned and not report.error:
@@ -79,6 +81,23 @@ def _outcome(statuses: Mapping[str, int], reused: int = 0) -> dict[str, str]:
         "captioned": f"{statuses.get(Status.OK, 0):,}{in_brackets(others)}",
         "failed": f"{sum(failures.values()):,}{in_brackets(failures)}",
     }
+
+
+def _first_failures(report: JobReport) -> dict[str, str]:
+    """Format the first failure of each kind."""
+    return {
+        f"  {status}": f"{image['image_uri']}: {shorten(image['error'] or '', 200)}"
+        for status, image in report.first_failures.items()
+    }
+
+
+def _speed(report: JobReport) -> str:
+    """Format the speed from the first image on, and that of the whole run."""
+    whole = f"{report.images_per_second or 0:,.1f} images/s"
+    if not report.captioning_seconds:
+        return whole
+    speed = report.images / report.captioning_seconds
+    return f"{speed:,.1f} images/s ({whole} with listing the source and starting the workers)"
 
 
 def _review(report: JobReport) -> dict[str, str]:

@@ -5,16 +5,21 @@ Dask blames every task that a dead worker had been given; the markers (worker.py
 running. Dask's own retries are not used, because they cannot isolate an image.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 
 import pyarrow as pa
 from distributed import Client, Future, KilledWorker, as_completed
+from tqdm import tqdm
 
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
+from captioner.jobs.execution.batches import caption_and_report, receiving
 from captioner.jobs.execution.cluster import connect
+from captioner.jobs.execution.progress import showing
 from captioner.jobs.execution.recorder import Recorder
 from captioner.jobs.execution.sample import SampleTimes, time_sample
 from captioner.jobs.execution.task import (
@@ -25,7 +30,7 @@ from captioner.jobs.execution.task import (
     resubmitted,
     tasks_of,
 )
-from captioner.jobs.execution.worker import caption_partition, committed_result
+from captioner.jobs.execution.worker import committed_result
 from captioner.jobs.pipeline.hash_index import HashLog
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.schemas.caption_table import Status
@@ -39,9 +44,20 @@ Samples = Callable[[int], list[pa.Table]]  # the images that each of n workers t
 def caption_plan(config: JobConfig, settings: WorkerSettings, recorder: Recorder) -> None:
     """Caption all images of the plan; raise JobError for a fault that would hit every image."""
     plan, run = recorder.plan, recorder.writer.run
-    with recorder.progress(config.quiet), connect(config, plan.images) as client:
+    with (
+        showing(recorder.moment, plan.images, config.quiet),
+        connect(config, plan.images) as client,
+        receiving(client, recorder.report),
+    ):
+        if config.scheduler and not config.quiet:
+            _tell_dashboard(client)
         tasks = tasks_of(plan, run, settings, len(client.nthreads()))
         _Driver(client, tasks, recorder).run()
+
+
+def _tell_dashboard(client: Client) -> None:
+    with suppress(KeyError):  # a scheduler without one
+        tqdm.write(f"captioner: Dask's dashboard is at {client.dashboard_link}", file=sys.stderr)
 
 
 def time_samples(
@@ -75,6 +91,7 @@ class _Driver:
         for future in self.completed:
             task = self.running.pop(future.key)
             self.waiting.extendleft(reversed(self._settle(task, future)))
+            self.recorder.end(task.key)
             self._top_up()
 
     def _top_up(self) -> None:
@@ -85,7 +102,8 @@ class _Driver:
             if task is None:
                 return
             self.running[task.key] = task
-            self.completed.add(self.client.submit(caption_partition, task, key=task.key))
+            self.recorder.begin(task.key)
+            self.completed.add(self.client.submit(caption_and_report, task, key=task.key))
 
     def _settle(self, task: Task, future: "Future[PartitionResult]") -> list[Task]:
         """Count a committed task; otherwise return the tasks to run instead."""
@@ -104,7 +122,7 @@ class _Driver:
         if result.error is not None:
             return self._settle_failure(task, result.error, died=result.died)
         self.writer.publish(task.name, replaces=task.replaces)
-        self.recorder.add(result)
+        self.recorder.add(result, task.key)
         self.hash_log.add(task.part, result.new_digits)
         return []
 

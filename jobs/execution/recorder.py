@@ -1,17 +1,17 @@
-"""The record of a run: the progress bar, the events, and finally the report."""
+"""The record of a run: what has been done so far, the events, and finally the report."""
 
 import json
+import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tqdm import tqdm
-
 from captioner.jobs.errors import ExitCode
+from captioner.jobs.execution.examples import Examples
+from captioner.jobs.execution.progress import Moment
 from captioner.jobs.execution.task import PartitionResult
 from captioner.jobs.planning.plan import Plan
 from captioner.jobs.table.threshold import Threshold
@@ -24,7 +24,11 @@ EVENTS_SECONDS = 60.0  # between uploads of the events: a store cannot append to
 
 @dataclass
 class Recorder:
-    """The counts of one run, with the names that JobReport has, and its events."""
+    """The counts of one run, with the names that JobReport has, and its events.
+
+    Tasks at work count in `moment` alone, and only while they are at work: an image of a task that
+    fails is not counted twice.
+    """
 
     writer: Writer
     source: str | Sequence[str]
@@ -33,7 +37,8 @@ class Recorder:
     plan: Plan = field(default_factory=Plan)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     statuses: Counter[str] = field(default_factory=Counter)
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    seconds: Counter[str] = field(default_factory=Counter)  # floats
+    took: float = 0.0
     partitions: int = 0
     workers: int = 0
     captioner: str | None = None
@@ -41,8 +46,12 @@ class Recorder:
     needs_review: int = 0
     remarked: int = 0
     pruned: int = 0
+    examples: Examples = field(default_factory=Examples)
+    _began: float | None = None  # when the first image was opened
+    _committed: float = 0.0  # when the last partition was
+    _at_work: dict[str, int] = field(default_factory=dict)  # images done, by key of the task
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _uploaded: float = 0.0
-    _bar: "tqdm[Any] | None" = None
 
     @property
     def images(self) -> int:
@@ -52,32 +61,66 @@ class Recorder:
     def failed(self) -> int:
         return self.images - self.statuses[Status.OK]
 
-    @contextmanager
-    def progress(self, quiet: bool) -> Iterator[None]:
-        """Show a progress bar that counts images, if stderr is a terminal."""
-        with tqdm(total=self.plan.images, unit=" images", disable=True if quiet else None) as bar:
-            self._bar = bar
-            yield
+    @property
+    def captioning_seconds(self) -> float | None:
+        if self._began is None or not self.images:
+            return None
+        return round(self._committed - self._began, 3)
 
-    def add(self, result: PartitionResult) -> None:
-        """Count a committed partition."""
-        self.statuses.update(result.statuses)
-        for stage, seconds in result.seconds.items():
-            self.seconds[stage] += seconds
+    def begin(self, key: str) -> None:
+        """Begin to count the images of a task at work."""
+        with self._lock:
+            self._at_work[key] = 0
+
+    def report(self, key: str, done: int) -> None:
+        """Record how many images a task has done; ignore tasks of other runs, and ended ones."""
+        with self._lock:
+            if key in self._at_work:
+                self._at_work[key] = done
+                self._began = self._began or time.monotonic()
+
+    def end(self, key: str) -> None:
+        """Forget a task that has ended."""
+        with self._lock:
+            self._at_work.pop(key, None)
+
+    def moment(self) -> Moment:
+        """Return the counts of now or, when all is done, of that time."""
+        with self._lock:
+            images = self.images + sum(self._at_work.values())
+            begun = self._began is not None or images > 0
+            at = time.monotonic() if self.images < self.plan.images else self._committed
+            return Moment(at, begun, images, self.failed, dict(self.seconds), self.took)
+
+    def add(self, result: PartitionResult, key: str) -> None:
+        """Count the partition that the task with this key has committed."""
+        with self._lock:
+            self._at_work.pop(key, None)
+            self._committed = time.monotonic()
+            self.statuses.update(result.statuses)
+            self.seconds.update(result.seconds)
+            self.took += result.took
         self.partitions += 1
         self.captioner = result.captioner or self.captioner
         self.reused += result.reused
         self.needs_review += result.needs_review
-        counts = {"statuses": dict(result.statuses), "reused": result.reused}
-        self.event("committed", result.name, images=result.images, **counts)
-        if self._bar is not None:
-            self._bar.set_postfix(failed=self.failed, refresh=False)
-            self._bar.update(result.images)
+        self.examples += result.examples
+        self.event(
+            "committed",
+            result.name,
+            images=result.images,
+            statuses=dict(result.statuses),
+            reused=result.reused,
+            seconds=_rounded(result.seconds),
+            took=round(result.took, 3),
+        )
 
     def discard_counts(self) -> None:
         """Forget the partitions counted so far, because their rows have been removed."""
-        self.statuses.clear()
+        with self._lock:
+            self.statuses.clear()
         self.partitions = self.reused = 0
+        self.examples = Examples()
 
     def event(self, event: str, part: str, **details: object) -> None:
         """Append a line to events.jsonl."""
@@ -114,10 +157,14 @@ class Recorder:
             partitions=self.partitions,
             workers=self.workers,
             images_per_second=round(self.images / took, 2) if self.images else None,
-            seconds={stage: round(value, 3) for stage, value in self.seconds.items()},
+            captioning_seconds=self.captioning_seconds,
+            seconds=_rounded(self.seconds),
             captioner=self.captioner,
             **self._review(),
             remarked=self.remarked,
+            first_failures=self.examples.failures,
+            surest=self.examples.surest,
+            least_sure=self.examples.least_sure,
             error=error,
         )
         self._upload_events()
@@ -130,3 +177,7 @@ class Recorder:
         values = asdict(self.threshold)
         del values["since"]
         return {**values, "needs_review": self.needs_review}
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {stage: round(value, 3) for stage, value in seconds.items()}

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from captioner.jobs.errors import JobError
 from captioner.jobs.execution.run_state import ONE_AT_A_TIME, state_of
-from captioner.jobs.pipeline.partition import PartitionCaptioner, reader_count
+from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.storage.failures import without_secrets
@@ -21,7 +21,7 @@ from captioner.schemas.image_record import passthrough_of, records_of
 
 @dataclass(frozen=True)
 class SampleTimes:
-    """The seconds that a worker took for images, in total and by stage (over `readers` threads).
+    """The seconds that a worker took for images, in total and by stage (over several threads).
 
     In a Parquet file their rows take `row_bytes`, and everything else `file_bytes`.
     """
@@ -29,7 +29,6 @@ class SampleTimes:
     images: int
     seconds: float
     stages: Mapping[str, float]
-    readers: int
     row_bytes: int
     file_bytes: int
 
@@ -59,7 +58,7 @@ def _sample_times(partitions: PartitionCaptioner, plan: pa.Table) -> SampleTimes
     table = rows_to_table(rows, passthrough_of(plan), partitions.file_metadata())
     row_bytes, file_bytes = _part_bytes(table)
     stages = dict(times.seconds)
-    return SampleTimes(plan.num_rows, seconds, stages, reader_count(), row_bytes, file_bytes)
+    return SampleTimes(plan.num_rows, seconds, stages, row_bytes, file_bytes)
 
 
 def _part_bytes(table: pa.Table) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from captioner.jobs.errors import ExitCode
+from captioner.jobs.execution.examples import Examples
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.planning.plan import Plan
 from captioner.jobs.storage.backends.paths import OutPath
@@ -62,18 +63,21 @@ class Task:
 class PartitionResult:
     """The counts of a committed task (rows by status, to review; seconds by stage), or an error.
 
-    `reused` captions were taken from identical images; `new_digits` are the `first_digits`
-    (hash_index.py) of the hashes of all others. `died` says that this submission killed its
-    process; `fatal`, that every task would fail, so that the job ends with this code.
+    The whole `took` seconds, in which several threads fetched and decoded. `reused` captions were
+    taken from identical images; `new_digits` are the `first_digits` (hash_index.py) of the hashes
+    of all others. `died` says that this submission killed its process; `fatal`, that every task
+    would fail, so that the job ends with this code.
     """
 
     name: str
     statuses: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    took: float = 0.0
     captioner: str | None = None
     needs_review: int = 0
     reused: int = 0
     new_digits: str = ""
+    examples: Examples = field(default_factory=Examples)
     error: str | None = None
     died: bool = False
     fatal: ExitCode | None = None

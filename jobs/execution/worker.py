@@ -1,14 +1,18 @@
 """One task on a worker: caption and commit. The first one imports torch; the driver never does."""
 
+import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioner.errors import CaptionerError
 from captioner.jobs.errors import ExitCode
+from captioner.jobs.execution.examples import COLUMNS, examples_of
 from captioner.jobs.execution.run_state import ONE_AT_A_TIME, RunState, state_of
 from captioner.jobs.execution.task import DIED, PartitionResult, Task
 from captioner.jobs.pipeline.hash_index import first_digits
@@ -21,8 +25,10 @@ from captioner.jobs.table.embeddings import Vectors, commit_embeddings
 from captioner.schemas.caption_table import CaptionRow, Status, rows_to_table
 from captioner.schemas.image_record import REPLACES, passthrough_of, records_of
 
+Report = Callable[[int], None]  # called with the number of images done so far
 
-def caption_partition(task: Task) -> PartitionResult:
+
+def caption_partition(task: Task, report: Report = lambda done: None) -> PartitionResult:
     """Caption the images of a task and commit their rows; return failures as results, too.
 
     A process runs one task at a time. A marker file exists meanwhile: if the process dies, the
@@ -38,7 +44,7 @@ def caption_partition(task: Task) -> PartitionResult:
         except OSError as error:
             return _cannot_write(task, error)
         try:
-            return committed_result(task) or _caption_and_commit(task, state)
+            return committed_result(task) or _caption_and_commit(task, state, report)
         except Exception:  # noqa: BLE001 (the boundary: no task may break the run)
             return PartitionResult(task.name, error=without_secrets(traceback.format_exc()))
         finally:
@@ -51,24 +57,31 @@ def committed_result(task: Task) -> PartitionResult | None:
     storage = task.run.storage
     if not storage.exists(task.part):
         return None
-    columns = ["status", "needs_review", "image_sha256"]
-    rows = pq.read_table(storage.open(task.part), columns=columns).to_pydict()
+    columns = [*COLUMNS, "needs_review", "image_sha256"]
+    table = pq.read_table(storage.open(task.part), columns=columns)
+    rows = table.to_pydict()
     to_review = rows["needs_review"].count(True)
     pairs = zip(rows["status"], rows["image_sha256"], strict=True)
     digits = first_digits([sha256 for status, sha256 in pairs if status == Status.OK])
     return PartitionResult(
-        task.name, Counter(rows["status"]), needs_review=to_review, new_digits=digits
+        task.name,
+        Counter(rows["status"]),
+        needs_review=to_review,
+        new_digits=digits,
+        examples=examples_of(table),
     )
 
 
-def _caption_and_commit(task: Task, state: RunState) -> PartitionResult:
+def _caption_and_commit(task: Task, state: RunState, report: Report) -> PartitionResult:
     try:
         captioner = state.captioner
     except CaptionerError as error:
         return PartitionResult(task.name, error=str(error), fatal=ExitCode.USAGE)
+    start = time.perf_counter()
+    report(0)
     plan = read_partition(task.run.scratch, task.partition).slice(task.start, task.images)
     known = state.known_captions(task.run)
-    partitions = PartitionCaptioner(captioner, task.settings, task.run.run_id, known.find)
+    partitions = PartitionCaptioner(captioner, task.settings, task.run.run_id, known.find, report)
     times = StageTimes()
     rows, new = _rows(task, plan, partitions, times)
     passthrough = passthrough_of(plan, keep=(REPLACES,) if task.replaces else ())
@@ -82,7 +95,8 @@ def _caption_and_commit(task: Task, state: RunState) -> PartitionResult:
     except OSError as error:
         return _cannot_write(task, error)
     known.add(task.part, first_digits([*new]))
-    return _result(task, rows, [*new], times)
+    result = _result(task, rows, [*new], times)
+    return replace(result, examples=examples_of(table), took=time.perf_counter() - start)
 
 
 def _rows(

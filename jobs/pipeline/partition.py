@@ -1,7 +1,7 @@
 """The images of a partition -> rows: load them in threads, caption them in batches."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -29,12 +29,16 @@ BATCHES_AHEAD = 2  # decoded and waiting, at most
 
 @dataclass(frozen=True)
 class PartitionCaptioner:
-    """The captioner at work on the partitions of one run."""
+    """The captioner at work on the partitions of one run.
+
+    After each batch it calls `report` with the number of images done so far in the partition.
+    """
 
     captioner: "Captioner"
     settings: WorkerSettings
     run_id: str
     find_caption: FindCaption = lambda sha256: None
+    report: Callable[[int], None] = lambda done: None
 
     def caption(
         self, records: Sequence[ImageRecord], times: StageTimes
@@ -78,6 +82,7 @@ class PartitionCaptioner:
             loading = map_ahead(pool, loader.load, range(len(records)), BATCHES_AHEAD * size)
             for batch in _batches((future.result() for future in loading), size):
                 images += self._caption_batch(batch, times, new)
+                self.report(len(images))
         return images, new
 
     def _caption_batch(

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -116,6 +117,15 @@ def test_failures_are_rows_that_say_why(partition: Partition) -> None:
     assert all(row.error and row.error.encode() for row in rows)
     assert [row.image_version for row in rows][2:] == [None, "1"]
     assert not new and not partition.captioner.batches
+
+
+def test_the_images_done_are_reported_after_each_batch(partition: Partition) -> None:
+    done: list[int] = []
+    photos = [photograph(number) for number in range(7)]
+    replace(partition.partitions, report=done.append).caption(
+        partition.write([b"no image", *photos]), partition.times
+    )
+    assert done == [4, 7, 8]
 
 
 def test_a_partition_without_images_has_no_rows(partition: Partition) -> None:
