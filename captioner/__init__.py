@@ -1,12 +1,33 @@
-"""Captions for photographs: `Captioner.load("flickr8k").caption(["dog.jpg"])`."""
+"""Captions for photographs: `Captioner.load("flickr8k").caption("dog.jpg")`."""
 
 from typing import TYPE_CHECKING, Any
+
+from captioner.errors import (
+    CaptionerError,
+    CheckpointError,
+    DatasetError,
+    ImageError,
+    ImageTooLarge,
+    MissingExtraError,
+    UnreadableImage,
+)
 
 if TYPE_CHECKING:
     from captioner.captioner import Caption, Captioner
     from captioner.search_options import SearchOptions
 
-__all__ = ["Caption", "Captioner", "SearchOptions"]
+__all__ = [
+    "Caption",
+    "Captioner",
+    "CaptionerError",
+    "CheckpointError",
+    "DatasetError",
+    "ImageError",
+    "ImageTooLarge",
+    "MissingExtraError",
+    "SearchOptions",
+    "UnreadableImage",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,10 @@
 """Captioner: photographs -> captions. The public interface of the library."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias, TypeGuard, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.constraints import NEG_INF, WordRules
 from captioner.device import choose_device, compute_dtype
 from captioner.errors import ImageError, UnreadableImage
-from captioner.image import decode_image
+from captioner.image import decode_image, square_pixels
 from captioner.model import WordPredictor
 from captioner.model_directory import identity
 from captioner.search_options import SearchOptions
@@ -26,8 +27,10 @@ from captioner.vocabulary import EOS, sentence
 
 CPU_TILE = 16  # images through the CNN at once: activations of more would not fit into the cache
 
-Pixels = npt.NDArray[np.uint8]
-Embeddings = npt.NDArray[np.float16]
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Embeddings: TypeAlias = npt.NDArray[np.float16]
+Picture: TypeAlias = str | Path | bytes | Pixels | Image.Image
+OnError: TypeAlias = Literal["raise", "skip"]
 
 
 class SearchResult(NamedTuple):
@@ -107,18 +110,52 @@ class Captioner:
         calibration = asdict(self.calibration) if self.calibration else None
         return {"search": asdict(self.options), "calibration": calibration}
 
-    def caption(
-        self, images: Sequence[str | Path | bytes | Pixels], batch_size: int = 32
-    ) -> list[Caption]:
-        """Caption images: each a path, the bytes of an image file, or uint8 RGB [H, W, 3].
+    # A str is an iterable of str, too.
+    @overload
+    def caption(self, images: Picture, batch_size: int = ...) -> Caption: ...  # type: ignore[overload-overlap]
 
-        Raises ImageError for the first image that cannot be read.
+    @overload
+    def caption(self, images: Iterable[Picture], batch_size: int = ...) -> list[Caption]: ...
+
+    @overload
+    def caption(  # type: ignore[overload-overlap]
+        self, images: Picture, batch_size: int = ..., *, on_error: OnError
+    ) -> Caption | None: ...
+
+    @overload
+    def caption(
+        self, images: Iterable[Picture], batch_size: int = ..., *, on_error: OnError
+    ) -> list[Caption | None]: ...
+
+    def caption(
+        self,
+        images: Picture | Iterable[Picture],
+        batch_size: int = 32,
+        *,
+        on_error: OnError = "raise",
+    ) -> Caption | Sequence[Caption | None] | None:
+        """Return the caption of an image, or a list with those of several, in their order.
+
+        An image is a path, the bytes of an image file, a picture of PIL or uint8 RGB [H, W, 3].
+        Raises ImageError for the first image that cannot be read; with `on_error="skip"`, None is
+        in its place.
         """
-        captions: list[Caption] = []
-        for start in range(0, len(images), batch_size):
-            batch = [self._pixels(image) for image in images[start : start + batch_size]]
-            captions += self.search(self.encode(np.stack(batch)))
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+        if _is_one(images):
+            return self._captions([images], on_error)[0]
+        captions: list[Caption | None] = []
+        waiting = iter(cast(Iterable[Picture], images))
+        while batch := list(islice(waiting, batch_size)):
+            captions += self._captions(batch, on_error)
         return captions
+
+    def _captions(self, images: Sequence[Picture], on_error: OnError) -> list[Caption | None]:
+        """Return the captions of a batch."""
+        pixels = [self._pixels_or_none(image, on_error) for image in images]
+        readable = [each for each in pixels if each is not None]
+        captions = iter(self.search(self.encode(np.stack(readable))) if readable else ())
+        return [None if each is None else next(captions) for each in pixels]
 
     @torch.inference_mode()
     def encode(self, pixels: Pixels) -> Tensor:
@@ -178,11 +215,21 @@ class Captioner:
                 alternatives=tuple(texts.values())[1:],
             )
 
-    def _pixels(self, image: str | Path | bytes | Pixels) -> Pixels:
+    def _pixels_or_none(self, image: Picture, on_error: OnError) -> Pixels | None:
+        try:
+            return self._pixels(image)
+        except ImageError:
+            if on_error == "raise":
+                raise
+            return None
+
+    def _pixels(self, image: Picture) -> Pixels:
         """Convert any accepted image to uint8 RGB [image_size, image_size, 3]."""
         if isinstance(image, np.ndarray):
             picture = Image.fromarray(image).convert("RGB")
             return np.asarray(picture.resize((self.image_size, self.image_size)))
+        if isinstance(image, Image.Image):
+            return square_pixels(image, self.image_size)
         if isinstance(image, bytes):
             return decode_image(image, self.image_size).pixels
         try:
@@ -191,3 +238,9 @@ class Captioner:
             raise UnreadableImage(f"{image}: {error.strerror}") from error
         except ImageError as error:
             raise type(error)(f"{image}: {error}") from error
+
+
+def _is_one(images: Picture | Iterable[Picture]) -> TypeGuard[Picture]:
+    if isinstance(images, np.ndarray):
+        return images.ndim == 3  # [H, W, 3], not a batch of these
+    return isinstance(images, str | Path | bytes | Image.Image)

@@ -91,7 +91,7 @@ def decode_image(data: bytes, size: int, limits: ImageLimits = _DEFAULT_LIMITS) 
     Raises UnreadableImage if the bytes are not an image or a damaged one, and ImageTooLarge, before
     any pixel is decoded, if the picture exceeds the limits.
     """
-    return _readable(data, lambda: _decode(data, size, limits))
+    return _readable(lambda: _decode(data, size, limits))
 
 
 def shrink_image(data: bytes, side: int, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Image:
@@ -105,24 +105,35 @@ def shrink_image(data: bytes, side: int, limits: ImageLimits = _DEFAULT_LIMITS) 
         upright.thumbnail((side, side), Image.Resampling.LANCZOS)
         return upright
 
-    return _readable(data, shrunk)
+    return _readable(shrunk)
 
 
-def _readable(data: bytes, decode: Callable[[], T]) -> T:
-    if not data:
-        raise UnreadableImage("empty file")
+def square_pixels(picture: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """Return a picture as uint8 RGB [size, size, 3], upright; UnreadableImage if it is damaged."""
+
+    def turned() -> Image.Image:
+        picture.load()
+        return _turned(_to_rgb(picture), _turn_upright(picture))
+
+    return _square(_readable(turned), size)
+
+
+def _decode(data: bytes, size: int, limits: ImageLimits) -> DecodedImage:
+    rgb, width, height, kind = _upright(data, size, limits)
+    return DecodedImage(_square(rgb, size), width, height, kind)
+
+
+def _square(rgb: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    return np.array(rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=_GAP))
+
+
+def _readable(decode: Callable[[], T]) -> T:
     try:
         return decode()
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(str(error)) from error
     except DAMAGED as error:
         raise UnreadableImage(_describe(error)) from error
-
-
-def _decode(data: bytes, size: int, limits: ImageLimits) -> DecodedImage:
-    rgb, width, height, kind = _upright(data, size, limits)
-    square = rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=_GAP)
-    return DecodedImage(np.array(square), width, height, kind)
 
 
 class _Upright(NamedTuple):
@@ -136,6 +147,8 @@ class _Upright(NamedTuple):
 
 def _upright(data: bytes, size: int, limits: ImageLimits) -> _Upright:
     """Decode a picture, to more than `size` pixels if it has more."""
+    if not data:
+        raise UnreadableImage("empty file")
     picture = _open(data)
     width, height = picture.size
     if width * height > limits.max_pixels:
@@ -147,9 +160,7 @@ def _upright(data: bytes, size: int, limits: ImageLimits) -> _Upright:
     turn = _turn_upright(picture)
     if turn in _SIDEWAYS:
         width, height = height, width
-    rgb = _to_rgb(picture)
-    upright = rgb if turn is None else rgb.transpose(turn)
-    return _Upright(upright, width, height, picture.format or "unknown")
+    return _Upright(_turned(_to_rgb(picture), turn), width, height, picture.format or "unknown")
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -162,6 +173,10 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if data[4:8] == b"ftyp":
         raise UnreadableImage("HEIF, AVIF or video: the installed Pillow has no decoder for it")
     raise UnreadableImage("not an image in a known format")
+
+
+def _turned(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _turn_upright(picture: Image.Image) -> Image.Transpose | None:

@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captioner import Captioner, SearchOptions
-from captioner.errors import CaptionerError, UnreadableImage
+from captioner import Captioner, CaptionerError, ImageError, SearchOptions, UnreadableImage
 from tests.support.photographs import photograph
 
 IMAGES = [photograph(number) for number in range(64)]
@@ -55,8 +54,34 @@ def test_paths_bytes_and_pixels_are_the_same_image(captioner: Captioner, tmp_pat
     path = tmp_path / "image.png"
     pixels = np.asarray(Image.open(io.BytesIO(IMAGES[0])).resize((64, 64)))
     Image.fromarray(pixels).save(path)
-    captions = captioner.caption([path, str(path), path.read_bytes(), pixels])
+    picture = Image.open(path)
+    captions = captioner.caption([path, str(path), path.read_bytes(), pixels, picture])
     assert len({caption.text for caption in captions}) == 1
+
+
+def test_one_image_alone_gives_its_caption(captioner: Captioner, tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(IMAGES[0])
+    (expected,) = captioner.caption([path])
+    pixels = np.asarray(Image.open(path).resize((64, 64)))
+    for image in (path, str(path), path.read_bytes(), Image.open(path)):
+        assert captioner.caption(image) == expected
+    assert captioner.caption(pixels).text == captioner.caption(pixels[np.newaxis])[0].text
+
+
+def test_images_may_come_one_by_one(captioner: Captioner, tmp_path: Path) -> None:
+    captions = captioner.caption((image for image in IMAGES[:9]), batch_size=4)
+    assert captions == captioner.caption(IMAGES[:9], batch_size=4)
+
+
+def test_a_picture_of_any_mode_is_turned_upright(captioner: Captioner) -> None:
+    upright = Image.open(io.BytesIO(IMAGES[0])).convert("RGBA")
+    sideways = upright.transpose(Image.Transpose.ROTATE_90)
+    sideways.getexif()[0x0112] = 6  # turn it by 90 degrees, clockwise
+    assert captioner.caption(sideways) == captioner.caption(upright)
+    assert captioner.caption(sideways) != captioner.caption(
+        upright.transpose(Image.Transpose.ROTATE_90)
+    )
 
 
 def test_a_caption_has_its_log_probabilities_and_alternatives(captioner: Captioner) -> None:
@@ -77,6 +102,24 @@ def test_no_images_give_no_captions(captioner: Captioner) -> None:
 def test_an_image_that_cannot_be_read_raises(captioner: Captioner) -> None:
     with pytest.raises(UnreadableImage):
         captioner.caption([b"text"])
+    with pytest.raises(ImageError, match=r"none\.jpg: No such file"):
+        captioner.caption("none.jpg")
+
+
+def test_a_picture_that_turns_out_to_be_damaged_raises(captioner: Captioner) -> None:
+    picture = Image.open(io.BytesIO(IMAGES[0][:-300]))
+    with pytest.raises(UnreadableImage, match="truncated"):
+        captioner.caption(picture)
+
+
+def test_images_that_cannot_be_read_may_be_skipped(captioner: Captioner) -> None:
+    images = [b"", IMAGES[0], "none.jpg", IMAGES[1], IMAGES[2][:-200]]
+    captions = captioner.caption(images, batch_size=2, on_error="skip")
+    first, second = captioner.caption(IMAGES[:1]) + captioner.caption(IMAGES[1:2])
+    assert captions == [None, first, None, second, None]
+    assert captioner.caption(b"", on_error="skip") is None
+    with pytest.raises(ValueError, match="on_error"):
+        captioner.caption(images, on_error="ignore")  # type: ignore[call-overload]
 
 
 def test_the_identity_changes_with_the_search(tiny_checkpoint: Path, captioner: Captioner) -> None:
