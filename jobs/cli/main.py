@@ -63,10 +63,14 @@ def _version() -> str:
 
 def _add_status(commands: "Commands") -> None:
     parser = commands.add_parser(
-        "status", help="count the rows of a table", description="Count the rows of a table."
+        "status",
+        help="count the rows of a table",
+        description="Count the rows of a table, or list the images without a caption.",
     )
-    parser.add_argument("out", metavar="OUT", help=OUT_HELP)
-    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    add = parser.add_argument
+    add("out", metavar="OUT", help=OUT_HELP)
+    add("--failed", action="store_true", help="list the images without a caption, and why")
+    add("--json", action="store_true", help="print a JSON object; with --failed, one a line")
     parser.set_defaults(command=_status)
 
 
@@ -74,8 +78,20 @@ def _status(options: dict[str, object]) -> int:
     from captioner.jobs.cli.text import status_text
     from captioner.jobs.table.status import read_status
 
-    status = read_status(str(options["out"]))
-    print(json.dumps(asdict(status), indent=2) if options["json"] else status_text(status))
+    out, as_json = str(options["out"]), options["json"]
+    if options["failed"]:
+        return _failures(out, as_json=bool(as_json))
+    status = read_status(out)
+    print(json.dumps(asdict(status), indent=2) if as_json else status_text(status))
+    return ExitCode.DONE
+
+
+def _failures(out: str, *, as_json: bool) -> int:
+    from captioner.jobs.table.failures import read_failures
+
+    for failure in read_failures(out):
+        line = (failure.status, failure.image_uri, " ".join((failure.error or "").split()))
+        print(json.dumps(asdict(failure)) if as_json else "\t".join(line))
     return ExitCode.DONE
 
 

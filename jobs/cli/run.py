@@ -127,7 +127,7 @@ def _config(options: dict[str, object]) -> JobConfig:
 
 
 def _run(options: dict[str, object]) -> int:
-    from captioner.jobs.cli.text import summary
+    from captioner.jobs.cli.text import closing, summary, too_many_failures
     from captioner.jobs.run import run_job
 
     config = _config(options)
@@ -138,6 +138,10 @@ def _run(options: dict[str, object]) -> int:
         print("captioner: interrupted; the same command continues from here", file=sys.stderr)
     if not config.quiet:
         print(summary(report))
+        if sys.stdout.isatty() and not report.error:
+            print(closing(report, str(config.out)))
+    if report.exit_code == ExitCode.TOO_MANY_FAILURES:
+        print(f"captioner: {too_many_failures(report, config.max_failures)}", file=sys.stderr)
     return report.exit_code
 
 

@@ -1,13 +1,14 @@
 """Reports, previews and the status of a table, formatted for people."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from captioner.schemas.caption_table import Status
-from captioner.schemas.job_report import JobReport
+from captioner.schemas.job_report import CaptionExample, JobReport
 
 if TYPE_CHECKING:
     from captioner.jobs.preview import Estimate, Preview
@@ -72,6 +73,45 @@ def summary(report: JobReport) -> str:
         lines["table"] = report.table
     folder = report.table.removesuffix("captions")
     return aligned({**lines, "report": f"{folder}runs/{report.run_id}/report.html"})
+
+
+def closing(report: JobReport, out: str) -> str:
+    """Format the surest and the least sure captions of a run, and what one can do next."""
+    least = [caption for caption in report.least_sure if caption not in report.surest]
+    parts = [
+        *(_captions("surest", report.surest) if report.surest else ()),
+        *(_captions("least sure", least) if least else ()),
+        "\nnext",
+        *_next_steps(report, shlex.quote(out)),
+    ]
+    return "\n".join(parts)
+
+
+def _captions(title: str, captions: Sequence[CaptionExample]) -> Iterator[str]:
+    yield f"\n{title}"
+    for each in captions:
+        yield f"  {each['confidence']:.2f}  {each['caption']}  {each['image_uri']}"
+
+
+def _next_steps(report: JobReport, out: str) -> Iterator[str]:
+    steps = {
+        f"captioner review {out}": "decide about captions, the least sure first",
+        f'captioner search "dog on a beach" {out}': "find images",
+        f"captioner export {out} --format csv --to captions.csv": "use the captions elsewhere",
+    }
+    if report.failed:
+        steps[f"captioner status {out} --failed"] = "list the images without a caption"
+    width = max(map(len, steps))
+    for command, purpose in steps.items():
+        yield f"  {command:<{width}}  # {purpose}"
+
+
+def too_many_failures(report: JobReport, limit: object) -> str:
+    """Say why a run ended with the exit code for too many failures."""
+    if limit is None:
+        return f"all {report.images:,} images failed"
+    failed = f"{report.failed:,} of {report.images:,} images failed"
+    return f"{failed}, more than --max-failures {limit}"
 
 
 def _outcome(statuses: Mapping[str, int], reused: int = 0) -> dict[str, str]:
