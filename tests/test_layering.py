@@ -24,13 +24,17 @@ ALLOWED = {  # a room of jobs -> the rooms below it
         *("errors", "config", "storage", "sources", "table", "planning", "pipeline"),
         *("execution", "publish"),
     },
-    "cli": {"errors", "toml_file", "config", "storage", "table", "publish", "run", "preview"},
+    "cli": {
+        *("errors", "toml_file", "config", "storage", "table", "publish"),
+        *("run", "preview", "caption"),
+    },
     "demo": {"errors", "config", "run", "cli"},
     "__init__": {"config", "run"},
     "__main__": {"cli"},
 }
 ALLOWED["preview"] = ALLOWED["run"]
-USES_THE_MODEL = {"config", "planning", "pipeline", "execution", "publish", "cli"}
+ALLOWED["caption"] = {"storage", "sources", "pipeline", "execution"}
+USES_THE_MODEL = {"config", "planning", "pipeline", "execution", "publish", "caption", "cli"}
 DASK_IS_FOR = {f"jobs/execution/{name}.py" for name in ("batches", "cluster", "driver")}
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError
 from captioner.jobs.cli import OUT_HELP
+from captioner.jobs.cli.caption import add_caption
+from captioner.jobs.cli.completion import add_completion
 from captioner.jobs.cli.export import add_export
 from captioner.jobs.cli.find import add_duplicates, add_index, add_search
 from captioner.jobs.cli.report import add_report
@@ -47,10 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
         *(add_run, add_plan, _add_status, add_report, add_review, _add_compact),
-        *(add_index, add_search, add_duplicates),
+        *(add_caption, add_index, add_search, add_duplicates),
         *(add_export, add_train, add_evaluate),
     ):
         add(commands)
+    add_completion(commands, parser)
     return parser
 
 

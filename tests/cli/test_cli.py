@@ -13,7 +13,8 @@ HEAVY = "{'torch', 'torchvision', 'dask', 'distributed', 'pandas'}"
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["status", "--help"], ["compact", "--help"]]
+    "arguments",
+    [["--help"], ["run", "--help"], ["status", "--help"], ["compact", "--help"], ["caption", "-h"]],
 )
 def test_help_imports_neither_torch_nor_dask(arguments: list[str]) -> None:
     code = (

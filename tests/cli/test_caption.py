@@ -1,0 +1,70 @@
+"""`captioner caption`: captions without a table."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from captioner.jobs.cli.main import main
+from tests.support.files import write_memory
+from tests.support.photographs import photograph, write_photographs
+
+Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def run(calibrated_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command; return its exit code and the lines on stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
+        options = ("--checkpoint", calibrated_checkpoint, "--device", "cpu")
+        code = main(["caption", *map(str, (*arguments, *options))])
+        printed = capsys.readouterr()
+        return code, printed.out.splitlines(), printed.err.splitlines()
+
+    return run
+
+
+def test_each_image_is_a_line_with_confidence_caption_and_uri(tmp_path: Path, run: Run) -> None:
+    photos = write_photographs(tmp_path / "photos", 3)
+    write_memory({"/caption/remote.jpg": photograph(7)})
+    code, lines, errors = run(photos / "001.jpg", "memory://caption/remote.jpg", photos)
+    assert (code, errors) == (0, [])
+    confidences, captions, uris = zip(*(line.split("\t") for line in lines), strict=True)
+    names = ["001.jpg", "remote.jpg", "000.jpg", "001.jpg", "002.jpg"]
+    assert [Path(uri).name for uri in uris] == names
+    assert all(0 <= float(confidence) <= 1 for confidence in confidences)
+    assert captions[0] == captions[3] and all(text.endswith(".") for text in captions)
+
+
+def test_a_bad_image_is_named_and_the_others_are_captioned(tmp_path: Path, run: Run) -> None:
+    photos = write_photographs(tmp_path / "photos", 2)
+    (photos / "bad.jpg").write_text("no image")
+    images = [photos / "bad.jpg", photos / "000.jpg", photos / "none.jpg", photos / "001.jpg"]
+    code, lines, errors = run(*images)
+    assert code == 3
+    assert [line.split("\t")[2] for line in lines] == [str(images[1]), str(images[3])]
+    assert errors == [
+        f"captioner: {images[0]}: unreadable: not an image in a known format",
+        f"captioner: {images[2]}: not_found: No such file or directory",
+    ]
+
+
+def test_json_has_an_object_for_each_image(tmp_path: Path, run: Run) -> None:
+    photos = write_photographs(tmp_path / "photos", 1)
+    code, lines, errors = run(photos / "000.jpg", photos / "none.jpg", "--json")
+    good, bad = map(json.loads, lines)
+    assert (code, errors) == (3, [])
+    assert (good["status"], good["error"]) == ("ok", None)
+    assert good["alternatives"][0].keys() == {"caption", "log_prob"}
+    assert good["captioner"].startswith("calibrated@")
+    assert (bad["status"], bad["caption"], bad["confidence"]) == ("not_found", None, None)
+
+
+def test_settings_that_cannot_be_are_errors_of_the_user(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run("a.jpg", "--beam-size", 0)[0] == 2
+    assert run("a.jpg", "--max-characters", 3)[0] == 2
+    code, lines, errors = run(tmp_path / "empty")
+    assert (code, lines) == (2, []) and "no images in" in errors[0]
