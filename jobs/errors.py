@@ -15,6 +15,7 @@ class ExitCode(IntEnum):
     TOO_MANY_FAILURES = 3
     TEMPORARY = 75
     INTERRUPTED = 130
+    BROKEN_PIPE = 141
     TERMINATED = 143
 
 

@@ -5,6 +5,8 @@ A command imports what it needs when it runs, so that parsing imports neither to
 
 import argparse
 import json
+import os
+import select
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,6 +31,19 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            sys.stdout.flush()  # not only when Python exits, where no error can be caught
+    except BrokenPipeError:
+        if not _is_unread(sys.stdout.fileno()):
+            raise  # of another pipe or connection
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        return ExitCode.BROKEN_PIPE
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     try:
@@ -39,6 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print("captioner: interrupted", file=sys.stderr)
         return int(ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED)
+
+
+def _is_unread(file: int) -> bool:
+    """Return whether a file is a pipe whose reader has gone, as after `| head`."""
+    poll = select.poll()
+    poll.register(file, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from captioner.jobs.cli.main import main
-from tests.support.commands import captioner, environment
+from tests.support.commands import captioner, command, environment
+from tests.support.rows import row, write_rows
 
 HEAVY = "{'torch', 'torchvision', 'dask', 'distributed', 'pandas'}"
 
@@ -111,3 +113,38 @@ def test_a_source_that_retry_failed_has_swallowed_is_named(tmp_path: Path) -> No
     done = captioner("run", "--retry-failed", "photos", "--out", tmp_path)
     assert done.returncode == 2
     assert "--retry-failed: photos is not a status; put SOURCE before it" in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["--help", "completion bash", "status . --failed"])
+def test_output_that_nobody_reads_is_no_error(
+    arguments: str, unbuffered: str, tmp_path: Path
+) -> None:
+    failed = {"status": "denied", "error": "403", "caption": None}
+    write_rows(tmp_path, [row(f"/{number}.jpg", **failed) for number in range(20_000)])
+    reader = subprocess.Popen(["true"], stdin=subprocess.PIPE)
+    assert reader.stdin is not None
+    reader.wait()
+    done = subprocess.run(
+        command(*arguments.split()),
+        env=environment(PYTHONUNBUFFERED=unbuffered),
+        cwd=tmp_path,
+        stdout=reader.stdin,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 141 or arguments == "--help"  # argparse ignores what it cannot print
+
+
+def test_a_broken_pipe_elsewhere_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(out: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("captioner.jobs.table.status.read_status", fail)
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as stdout, os.fdopen(read):
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with pytest.raises(BrokenPipeError):
+            main(["status", "out"])
