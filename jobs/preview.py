@@ -19,7 +19,6 @@ from captioner.jobs.errors import ExitCode, JobError
 from captioner.jobs.execution.sample import SampleTimes
 from captioner.jobs.execution.task import task_counts
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
-from captioner.jobs.pipeline.stage_times import limiting_step
 from captioner.jobs.planning.compare import Counts
 from captioner.jobs.planning.listing import list_images
 from captioner.jobs.planning.partitions import Size, read_partition
@@ -28,6 +27,7 @@ from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.storage.filesystems import configure
 from captioner.jobs.table.layout import OutFolder
+from captioner.schemas.job_report import limiting_step
 
 SAMPLE = 64  # images to time
 MIN_SHARE = 16  # of these images, for each worker
@@ -46,7 +46,7 @@ class Estimate:
     images_per_second: float
     workers: int
     stages: Mapping[str, float]
-    limit: str
+    limit: str | None
     seconds: float
     table_bytes: int
 

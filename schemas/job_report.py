@@ -107,3 +107,21 @@ class JobReport:
         for name in ("started_at", "finished_at"):
             values[name] = datetime.fromisoformat(values[name])
         return cls(**values)
+
+
+_LOADING, _IN_TURN = ("fetch", "decode"), ("encode", "search", "commit")
+
+
+def limiting_step(seconds: Mapping[str, float], took: float) -> str | None:
+    """Return the stage that the others waited for, given seconds by stage and those of all tasks.
+
+    Encoding, searching and committing take turns. If they were idle most of the time, they waited
+    for images, which several threads fetch and decode at the same time. If `took` is 0, it is
+    unknown, and the stage that took most time is returned; None without any.
+    """
+    steps: tuple[str, ...] = (*_LOADING, *_IN_TURN)
+    if took:
+        busy = sum(seconds.get(step, 0.0) for step in _IN_TURN)
+        steps = _LOADING if busy < took / 2 else _IN_TURN
+    slowest = max(steps, key=lambda step: seconds.get(step, 0.0))
+    return slowest if seconds.get(slowest) else None

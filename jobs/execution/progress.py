@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from captioner.jobs.pipeline.stage_times import limiting_step
+from captioner.schemas.job_report import limiting_step
 
 WINDOW = 60.0  # seconds of which the speed is the mean
 BAR_SECONDS, LINE_SECONDS = 0.5, 60.0

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -24,15 +24,3 @@ class StageTimes:
             took = clock() - start
             with self._lock:
                 self.seconds[stage] += took
-
-
-def limiting_step(seconds: Mapping[str, float], took: float) -> str:
-    """Return the stage that the others wait for, given seconds by stage and those of the whole.
-
-    Encoding, searching and committing take turns. If they are idle most of the time, they wait for
-    images, which several threads fetch and decode at the same time.
-    """
-    in_turn = ("encode", "search", "commit")
-    waits = sum(seconds.get(step, 0.0) for step in in_turn) < took / 2
-    steps = ("fetch", "decode") if waits else in_turn
-    return max(steps, key=lambda step: seconds.get(step, 0.0))

@@ -1,7 +1,7 @@
 """The events of a run -> its throughput over time, and the step that the others waited for."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,7 +12,6 @@ from captioner.schemas.job_report import JobReport
 
 BINS = 48
 MIN_COMMITS = 4  # fewer say nothing about time
-LOADING, IN_TURN = ("fetch", "decode"), ("encode", "search", "commit")
 
 
 @dataclass(frozen=True)
@@ -47,17 +46,3 @@ def read_pace(events: Iterable[str], report: JobReport) -> Pace | None:
 def _shares(edges: npt.NDArray[np.float64], since: float, at: float) -> npt.NDArray[np.float64]:
     """Return the share of a stretch of time that is in each bin [BINS]."""
     return np.diff(np.clip((edges - since) / max(at - since, 1e-6), 0, 1))
-
-
-def limiting_step(seconds: Mapping[str, float], took: float) -> str | None:
-    """Return the stage that the others waited for, or that took most time if `took` is unknown.
-
-    Encoding, searching and committing take turns. If they were idle most of the time, they waited
-    for images, which several threads fetch and decode at the same time.
-    """
-    steps: tuple[str, ...] = (*LOADING, *IN_TURN)
-    if took:
-        busy = sum(seconds.get(step, 0.0) for step in IN_TURN)
-        steps = LOADING if busy < took / 2 else IN_TURN
-    slowest = max(steps, key=lambda step: seconds.get(step, 0.0))
-    return slowest if seconds.get(slowest) else None

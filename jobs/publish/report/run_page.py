@@ -7,7 +7,7 @@ from captioner.jobs.errors import ExitCode
 from captioner.jobs.publish.report.charts import throughput
 from captioner.jobs.publish.report.collect import Collected
 from captioner.jobs.publish.report.gallery import with_gallery
-from captioner.jobs.publish.report.pace import Pace, limiting_step
+from captioner.jobs.publish.report.pace import Pace
 from captioner.jobs.publish.report.page import Fact, Grid, Page, Section
 from captioner.jobs.publish.report.privacy import public_text, public_uri, shortened
 from captioner.jobs.publish.report.sections import confidence_section, failures_of
@@ -19,7 +19,7 @@ from captioner.jobs.publish.report.words import (
     number,
     share,
 )
-from captioner.schemas.job_report import JobReport
+from captioner.schemas.job_report import JobReport, limiting_step
 
 NUMBERS_ONLY = (
     "This page has no captions, because the run did not get to its end. The command "
@@ -105,8 +105,9 @@ def _facts(report: JobReport) -> list[Fact]:
         facts.append(Fact("To review", f"{report.needs_review:,}", note))
     workers = f"{report.workers:,} worker{'s' if report.workers != 1 else ''}"
     facts.append(Fact("Time", duration(took), workers if report.workers else ""))
-    if report.images_per_second:
-        facts.append(Fact("Speed", number(report.images_per_second), "images per second"))
+    if report.captioning_seconds:
+        speed = number(images / report.captioning_seconds)
+        facts.append(Fact("Speed", speed, "images per second, from the first one on"))
     return facts if images else facts[-1:]
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from captioner.jobs.publish.report.pace import limiting_step, read_pace
+from captioner.jobs.publish.report.pace import read_pace
 from captioner.jobs.publish.report.privacy import public_text, public_uri, shortened_uri
 from captioner.jobs.publish.report.words import duration, number, share
 from captioner.schemas.job_report import JobReport
@@ -68,23 +68,6 @@ def test_a_part_counts_for_the_time_that_it_took() -> None:
 
 def test_a_few_parts_make_no_throughput() -> None:
     assert read_pace([committed(1, 12)], report_of(48)) is None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "took", "step"),
-    [
-        ({"fetch": 300, "decode": 5, "encode": 10, "search": 20}, 100, "fetch"),
-        ({"fetch": 3, "decode": 50, "encode": 10, "search": 20}, 100, "decode"),
-        ({"fetch": 300, "decode": 5, "encode": 40, "search": 50}, 100, "search"),
-        ({"fetch": 3, "decode": 5, "encode": 40, "search": 20}, 0, "encode"),
-        ({"commit": 0.0}, 0, None),
-        ({}, 0, None),
-    ],
-)
-def test_the_step_that_the_others_wait_for_is_named(
-    seconds: dict[str, float], took: float, step: str | None
-) -> None:
-    assert limiting_step(seconds, took) == step
 
 
 @pytest.mark.parametrize(
