@@ -72,11 +72,7 @@ class JobConfig:
         self._check_numbers()
         self._check_choices()
         self._check_inputs()
-        if not _is_table_of_tables(self.storage_options):
-            raise UsageError(
-                "storage_options must be a table for each protocol, as in\n"
-                '[storage_options.s3]\nendpoint_url = "..."'
-            )
+        _check_storage_options(self.storage_options)
         self.failure_limit(0)
 
     def _check_paths(self) -> None:
@@ -204,6 +200,22 @@ def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobCo
     except UsageError as error:
         from_file = job_file and not any(str(error).startswith(f"{key} ") for key in flags)
         raise UsageError(f"{job_file}: {error}") if from_file else error from None
+
+
+def storage_options_of(job_file: Path) -> StorageOptions:
+    """Return the storage options of a job file, whatever else is in it."""
+    values = read_toml(job_file, [each.name for each in fields(JobConfig)])
+    options: StorageOptions = values.get("storage_options", {})
+    _check_storage_options(options)
+    return options
+
+
+def _check_storage_options(options: object) -> None:
+    if not _is_table_of_tables(options):
+        raise UsageError(
+            "storage_options must be a table for each protocol, as in\n"
+            '[storage_options.s3]\nendpoint_url = "..."'
+        )
 
 
 def _absolute(path: str) -> str:

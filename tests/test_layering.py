@@ -119,6 +119,17 @@ def test_the_model_is_used_only_where_images_are_captioned_or_named() -> None:
     assert users == USES_THE_MODEL
 
 
+def test_only_a_query_photograph_is_encoded_where_people_publish() -> None:
+    light = ("captioner.errors.", "captioner.image.", "captioner.calibration.")
+    users = {
+        path.name
+        for path in sources("jobs/publish")
+        for name in imports(path)
+        if top(name) == "captioner" and not name.startswith(light)
+    }
+    assert users == {"photograph.py"}
+
+
 def test_dask_is_imported_only_where_it_wires() -> None:
     users = {
         str(path.relative_to(ROOT))

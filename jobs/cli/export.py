@@ -1,12 +1,11 @@
 """The command `captioner export`."""
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from captioner.jobs.cli.out import add_out
 from captioner.jobs.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ def add_export(commands: "Commands") -> None:
         description="Write the texts of a table, people's before captions, in a format. A text "
         "that a person wrote at the destination stays; images to review are left out.",
     )
+    add_out(parser)
     add = parser.add_argument
-    add("out", metavar="OUT", help="folder or URL that `captioner run --out` wrote to")
     add("--format", required=True, choices=_FORMATS, help="what to write")
     add("--to", metavar="PATH", help="file, or folder of pages, images or archives to write to")
     add("--root", metavar="FOLDER", help="folder or URL that paths of images are relative to")
@@ -37,7 +36,6 @@ def add_export(commands: "Commands") -> None:
     add("--max-characters", metavar="N", type=int, help="longest text; longer are to review (125)")
     add("--index", metavar="NAME", help="index of OpenSearch (captions)")
     add("--dry-run", action="store_true", help="say what would change; write nothing")
-    add("--config", metavar="JOB.toml", type=Path, help="job file, for its storage_options")
     parser.set_defaults(command=_export)
 
 
@@ -45,26 +43,19 @@ def _export(options: dict[str, Any]) -> int:
     from captioner.jobs.publish.export.export import export
 
     job = _job(options)
-    try:
-        outcomes: Iterable[Outcome] = export(job)
-        if job.dry_run:
-            outcomes = _shown(outcomes)
-        print("\n".join(_summary(outcomes)), file=_people(job))
-    except BrokenPipeError:  # as in `captioner export ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    outcomes: Iterable[Outcome] = export(job)
+    if job.dry_run:
+        outcomes = _shown(outcomes)
+    print("\n".join(_summary(outcomes)), file=_people(job))
     return ExitCode.DONE
 
 
 def _job(options: dict[str, Any]) -> "ExportJob":
-    from captioner.jobs.config import load_config
     from captioner.jobs.publish.export.job import ExportJob
     from captioner.jobs.storage.backends.paths import out_path
-    from captioner.jobs.storage.filesystems import configure
     from captioner.jobs.table.layout import OutFolder
 
-    out, job_file, columns = (options.pop(name) for name in ("out", "config", "columns"))
-    if job_file:
-        configure(load_config({"source": out, "out": out}, job_file).storage_options)
+    out, columns = options.pop("out"), options.pop("columns")
     given = {name: value for name, value in options.items() if value is not None}
     names = columns and [name.strip() for name in columns.split(",")]
     return ExportJob(OutFolder(out_path(out)), columns=names, **given)

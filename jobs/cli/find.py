@@ -3,12 +3,12 @@
 import json
 import sys
 import tempfile
-import webbrowser
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captioner.jobs.cli.out import add_out, show_in_browser
 from captioner.jobs.cli.text import aligned
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.jobs.storage.failures import job_errors
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from captioner.jobs.publish.find.search import Found, SearchResult
     from captioner.jobs.table.layout import OutFolder
 
-OUT_HELP = "folder or URL that `captioner run --out` wrote to"
 INDEX_HELP = "file of the index (OUT/index.sqlite; for a URL, a file in ~/.cache/captioner)"
 WIDEST_TEXT = 60  # characters, before the images' names begin
 
@@ -33,8 +32,8 @@ def add_index(commands: "Commands") -> None:
         description="Build the full-text index of a table, or bring it up to date: only files of "
         "the table that have changed, and reviews, are read. It may be deleted at any time.",
     )
+    add_out(parser)
     add = parser.add_argument
-    add("out", metavar="OUT", help=OUT_HELP)
     add("--index", metavar="FILE", type=Path, help=INDEX_HELP)
     add("--json", action="store_true", help="print a JSON object")
     add("--quiet", action="store_true", help="no progress, no summary")
@@ -86,7 +85,7 @@ def add_search(commands: "Commands") -> None:
     )
     add = parser.add_argument
     add("query", metavar="QUERY", nargs="?", help="words to search for")
-    add("out", metavar="OUT", help=OUT_HELP)
+    add_out(parser)
     add(
         "--like",
         metavar="IMAGE",
@@ -155,7 +154,7 @@ def _show_page(result: "SearchResult", heading: str, options: dict[str, Any]) ->
     write_page(path, heading, summary, result.found)
     print(f"page: {path}", file=sys.stderr)
     if options["open"]:
-        webbrowser.open(path.absolute().as_uri())
+        show_in_browser(path.absolute().as_uri())
 
 
 def _found_lines(found: "Sequence[Found]") -> list[str]:
@@ -180,8 +179,8 @@ def add_duplicates(commands: "Commands") -> None:
         description="Group the images of a table that have identical bytes or, after a run with "
         "--embeddings, look nearly the same: resized, compressed or slightly cropped copies.",
     )
+    add_out(parser)
     add = parser.add_argument
-    add("out", metavar="OUT", help=OUT_HELP)
     add("--threshold", metavar="P", type=float, default=0.9, help="lowest similarity (0.9)")
     add("--json", action="store_true", help="print a JSON array")
     add("--index", metavar="FILE", type=Path, help=INDEX_HELP)

@@ -11,14 +11,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError
-from captioner.jobs.cli import OUT_HELP
 from captioner.jobs.cli.caption import add_caption
 from captioner.jobs.cli.completion import add_completion
 from captioner.jobs.cli.export import add_export
 from captioner.jobs.cli.find import add_duplicates, add_index, add_search
+from captioner.jobs.cli.out import add_out
 from captioner.jobs.cli.report import add_report
 from captioner.jobs.cli.review import add_review
 from captioner.jobs.cli.run import add_plan, add_run
@@ -47,6 +48,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     try:
+        if job_file := options.pop("storage_options_in", None):
+            _configure(job_file)
         return int(command(options))
     except (JobError, CaptionerError) as error:
         print(f"captioner: error: {error}", file=sys.stderr)
@@ -54,6 +57,13 @@ def _main(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt as stop:
         print("captioner: interrupted", file=sys.stderr)
         return int(ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED)
+
+
+def _configure(job_file: Path) -> None:
+    from captioner.jobs.config import storage_options_of
+    from captioner.jobs.storage.filesystems import configure
+
+    configure(storage_options_of(job_file))
 
 
 def _is_unread(file: int) -> bool:
@@ -92,8 +102,8 @@ def _add_status(commands: "Commands") -> None:
         help="count the rows of a table",
         description="Count the rows of a table, or list the images without a caption.",
     )
+    add_out(parser)
     add = parser.add_argument
-    add("out", metavar="OUT", help=OUT_HELP)
     add("--failed", action="store_true", help="list the images without a caption, and why")
     add("--json", action="store_true", help="print a JSON object; with --failed, one a line")
     parser.set_defaults(command=_status)
@@ -129,7 +139,7 @@ def _add_compact(commands: "Commands") -> None:
         "moment, the next compact or run makes the table whole.",
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("out", metavar="OUT", help=OUT_HELP)
+    add_out(parser)
     parser.add_argument(
         "--target-bytes",
         metavar="N",

@@ -1,10 +1,9 @@
 """The command `captioner report`."""
 
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.jobs.cli import OUT_HELP
+from captioner.jobs.cli.out import add_out, show_in_browser
 from captioner.jobs.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +19,8 @@ def add_report(commands: "Commands") -> None:
         "and no other file, with numbers, charts, failures, people's decisions and pictures. Every "
         "run leaves such a page about itself, OUT/runs/<run_id>/report.html.",
     )
+    add_out(parser)
     add = parser.add_argument
-    add("out", metavar="OUT", help=OUT_HELP)
     add("--to", metavar="FILE", type=Path, help="file to write (OUT/report.html)")
     add("--open", action="store_true", help="show it in the browser")
     parser.set_defaults(command=_report)
@@ -36,5 +35,5 @@ def _report(options: dict[str, object]) -> int:
     if options["open"]:
         if not isinstance(path, Path):
             raise UsageError(f"{path} is not on this machine: add --to FILE to open the report")
-        webbrowser.open(path.as_uri())
+        show_in_browser(path.as_uri())
     return ExitCode.DONE

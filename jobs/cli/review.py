@@ -1,12 +1,11 @@
 """The command `captioner review`."""
 
 import getpass
-import os
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captioner.jobs.cli.out import add_out, show_in_browser
 from captioner.jobs.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 THRESHOLDS = ("min_confidence", "target_precision")
+WITHOUT_PAGE = ("csv", "filled", "undo", "clear", *THRESHOLDS)
 LINES = 20  # of refused rows that are printed
 
 
@@ -26,11 +26,10 @@ def add_review(commands: "Commands") -> None:
         description="Open a page in the browser to accept, edit or reject the captions of a table, "
         "the least certain first. Each decision is saved at once, in OUT/reviews. Ctrl-C ends it.",
     )
+    add_out(parser)
     add = parser.add_argument
-    add("out", metavar="OUT", help="folder or URL that `captioner run --out` wrote to")
     add("--where", metavar="CONDITION", help='only rows that match, as in "confidence < 0.5"')
     add("--reviewer", metavar="NAME", help="who decides (the user of this machine)")
-    add("--config", metavar="JOB.toml", type=Path, help="job file, for its storage_options")
     page = parser.add_argument_group("the page")
     page.add_argument("--host", default=LOCAL[0], help="address to serve at (127.0.0.1)")
     page.add_argument("--port", type=int, default=0, metavar="N", help="port (any that is free)")
@@ -67,7 +66,7 @@ def _review(options: dict[str, Any]) -> int:
     from captioner.jobs.storage.failures import job_errors
     from captioner.jobs.table.layout import OutFolder
 
-    _configure(options["config"], options["out"])
+    _check_combination(options)
     if options["clear"] or any(options[name] is not None for name in THRESHOLDS):
         return _mark(options)
     out = OutFolder(out_path(options["out"]))
@@ -86,12 +85,16 @@ def _review(options: dict[str, Any]) -> int:
         raise UsageError(f"cannot read or write {out.root}: {error}") from error
 
 
-def _configure(job_file: Path | None, out: str) -> None:
-    from captioner.jobs.config import load_config
-    from captioner.jobs.storage.filesystems import configure
-
-    if job_file:
-        configure(load_config({"source": out, "out": out}, job_file).storage_options)
+def _check_combination(options: dict[str, Any]) -> None:
+    """Raise UsageError for options that have no meaning beside the chosen one."""
+    chosen = [name for name in WITHOUT_PAGE if options[name] not in (None, False)]
+    of_the_page = {"host": LOCAL[0], "port": 0, "no_browser": False}
+    idle = [name for name, default in of_the_page.items() if options[name] != default]
+    if options["where"] and chosen and chosen != ["csv"]:
+        idle.append("where")
+    if chosen and idle:
+        option, other = (name.replace("_", "-") for name in (idle[0], chosen[0]))
+        raise UsageError(f"--{option} has no meaning with --{other.replace('filled', 'import')}")
 
 
 def _mark(options: dict[str, Any]) -> int:
@@ -129,22 +132,11 @@ def _serve(scope: "Scope", reviewer: str, options: dict[str, Any]) -> int:
     def opened(url: str) -> None:
         print(f"Review at {url}\nCtrl-C ends it; every decision is saved at once.", flush=True)
         if not options["no_browser"]:
-            _open_browser(url)
+            show_in_browser(url)
 
     saved = review_in_browser(scope, reviewer, host, options["port"], opened)
     print(f"\n{_decisions(saved)} saved in {scope.out.reviews}")
     return ExitCode.DONE
-
-
-def _open_browser(url: str) -> None:
-    """Open a browser if there is a screen; one in the terminal would take it."""
-    import webbrowser
-
-    has_screen = sys.platform == "darwin" or any(
-        name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
-    )
-    if has_screen:
-        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def _write(scope: "Scope", path: Path) -> int:

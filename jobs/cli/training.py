@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError
+from captioner.jobs.cli.out import add_config
 from captioner.jobs.config import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.jobs.toml_file import read_toml
@@ -86,6 +87,7 @@ def add_evaluate(commands: "Commands") -> None:
     add("--images", metavar="DIR_OR_TAR", nargs="+", type=Path, help="captioned images")
     add("--captions", metavar="FILE", nargs="+", type=Path, help=CAPTION_FORMATS)
     add("--reviews", metavar="OUT", help="score the confidence on the decisions in OUT/reviews")
+    add_config(parser)
     add(
         "--recalibrate",
         metavar="DIR",

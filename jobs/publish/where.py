@@ -172,14 +172,21 @@ class _Parser:
         return Where(frozenset({column.name}), expression, sql, ())
 
     def _compared(self, column: pa.Field, sign: str, value: object) -> Where:
-        scalar = pa.scalar(value, None if isinstance(value, float | int) else column.type)
-        if pa.types.is_floating(column.type):  # 0.7 is the number that float32 rounds it to
-            scalar = scalar.cast(column.type)
+        scalar = self._scalar(column, value)
         expression = _COMPARE[sign](pc.field(column.name), scalar)
         is_time = pa.types.is_temporal(column.type)
         parameter = (scalar.cast(pa.string()) if is_time else scalar).as_py()
         sql = f"{_quoted(column.name)} {sign} ?"
         return Where(frozenset({column.name}), expression, sql, (parameter,))
+
+    def _scalar(self, column: pa.Field, value: object) -> pa.Scalar:
+        if pa.types.is_floating(column.type):  # 0.7 is the number that float32 rounds it to
+            return pa.scalar(value, pa.float64()).cast(column.type, safe=False)
+        try:
+            return pa.scalar(value, None if isinstance(value, float | int) else column.type)
+        except pa.ArrowException as error:
+            what = f"{column.name}, a column of {column.type},"
+            raise UsageError(f"--where: {what} cannot be compared with {value!r}") from error
 
     def _column(self) -> pa.Field:
         token = self.token

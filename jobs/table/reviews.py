@@ -19,7 +19,6 @@ import pyarrow.json
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.backends.backend import open_ahead
 from captioner.jobs.storage.backends.paths import OutPath
-from captioner.jobs.storage.failures import StoreError
 from captioner.jobs.table.layout import OutFolder
 from captioner.schemas.review import REVIEW_SCHEMA, Decision, Review, review_lines
 
@@ -52,6 +51,8 @@ class ReviewWriter:
         """Save reviews durably, all or none; return them with id, reviewer, origin and time."""
         with self._lock:
             added = [self._stamped(each, number) for number, each in enumerate(reviews)]
+            if not added:
+                return []
             in_file = [*self._in_file, *added]
             with self.out.storage.work_folder(self.out.reviews) as scratch:
                 self.out.storage.make_folder(self.out.reviews)
@@ -164,7 +165,10 @@ def read_reviews(out: OutFolder, paths: Sequence[OutPath] | None = None) -> pa.T
     Raise UsageError for a foreign file.
     """
     paths = out.storage.files(out.reviews, "*.jsonl") if paths is None else paths
-    tables = [_read(str(path), opened().read()) for path, opened in open_ahead(paths)]
+    tables = []
+    for path, opened in open_ahead(paths):
+        with opened() as file:
+            tables.append(_read(str(path), file.read()))
     reviews = pa.concat_tables(tables or [REVIEW_SCHEMA.empty_table()])
     return reviews.sort_by([("reviewed_at", "ascending"), ("id", "ascending")])
 
@@ -176,8 +180,6 @@ def _read(path: str, content: bytes) -> pa.Table:
     try:
         table = pyarrow.json.read_json(io.BytesIO(content), parse_options=options)
         return table.select(REVIEW_SCHEMA.names).cast(REVIEW_SCHEMA)
-    except StoreError:
-        raise
     except (pa.ArrowException, ValueError) as error:
         raise UsageError(f"{path} is not a file of reviews ({error}): move it elsewhere") from error
 

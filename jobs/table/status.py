@@ -56,7 +56,8 @@ def _read_status(folder: OutFolder) -> TableStatus:
     counts, thresholds = _Counts(decisions(folder)), list[Threshold | None]()
     for path, file in opened_files(files):
         thresholds.append(threshold_of(file.schema_arrow))
-        names = [name for name in counts.columns if name in file.schema_arrow.names]
+        is_first_schema = _MARK not in file.schema_arrow.names
+        names = [name for name in counts.columns if not (name == _MARK and is_first_schema)]
         for batch in column_batches(path, file, names):
             counts.add(batch)
     threshold = latest(thresholds)

@@ -7,6 +7,7 @@ import pytest
 
 from captioner.jobs.cli.export import _FORMATS
 from captioner.jobs.cli.main import main
+from captioner.jobs.errors import ExitCode
 from captioner.jobs.publish.export.job import FORMATS
 from tests.support.commands import command, environment
 from tests.support.rows import decide, row, write_rows
@@ -81,4 +82,4 @@ def test_a_reader_may_stop_early(tmp_path: Path) -> None:
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait() == 0
+    assert process.wait() == ExitCode.BROKEN_PIPE

@@ -130,3 +130,20 @@ def test_a_threshold_is_from_0_to_1(
     write_rows(tmp_path, [row("/a.jpg")])
     assert main(["review", str(tmp_path), *options]) == ExitCode.USAGE
     assert "must be from 0 to 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--where", "confidence > 0.5", "--min-confidence", "0.5"], "--where has no meaning with"),
+        (["--where", "confidence > 0.5", "--undo"], "--where has no meaning with --undo"),
+        (["--port", "8080", "--csv", "x.csv"], "--port has no meaning with --csv"),
+        (["--no-browser", "--import", "x.csv"], "--no-browser has no meaning with --import"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    write_rows(tmp_path, [row("/a.jpg")])
+    assert main(["review", str(tmp_path), *options]) == ExitCode.USAGE
+    assert message in capsys.readouterr().err

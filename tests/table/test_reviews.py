@@ -124,6 +124,11 @@ def test_a_failed_save_leaves_what_was_there(
     assert read_reviews(out).num_rows == before.num_rows + 1
 
 
+def test_a_session_without_decisions_leaves_nothing(out: OutFolder) -> None:
+    assert ReviewWriter(out, "ann", "page").add([]) == []
+    assert read_reviews(out).num_rows == 0
+
+
 def test_a_foreign_file_is_named(out: OutFolder) -> None:
     decide(out, "/a.jpg", "accepted", "x")
     (Path(str(out.reviews)) / "notes.jsonl").write_text("hello\n")

@@ -266,3 +266,10 @@ def test_a_run_extends_a_table_of_the_first_schema(tmp_path: Path, job: JobConfi
     for path in (old, new):
         assert ds.dataset(path).to_table().drop_columns("needs_review").schema.equals(first.schema)
     assert_marked(tmp_path / "out", 0.5)
+
+
+def test_a_foreign_file_in_the_table_is_named(tmp_path: Path) -> None:
+    write_rows(tmp_path, [row("/a.jpg")])
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "captions" / "foreign.parquet")
+    with pytest.raises(UsageError, match=r"foreign\.parquet is not a file of a caption table"):
+        read_status(tmp_path)
