@@ -1,5 +1,6 @@
 """What people decided holds through any order of runs, compactions, changes and exports."""
 
+import csv
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,11 +19,14 @@ from hypothesis.stateful import (
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.publish.marking import mark_table
+from captioner.jobs.publish.review.queue import scope_of
+from captioner.jobs.publish.review.sheet.importing import import_sheet, undo_import
+from captioner.jobs.publish.review.sheet.write import write_sheet
 from captioner.jobs.publish.rows import read_rows, row_schema
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.compaction.compact import compact
 from captioner.jobs.table.layout import OutFolder
-from captioner.jobs.table.reviews import ReviewWriter
+from captioner.jobs.table.reviews import ReviewWriter, as_reviews, read_reviews
 from captioner.schemas.review import Review
 from tests.support.exports import exported, state
 from tests.support.photographs import photograph
@@ -57,6 +61,7 @@ class Collection(RuleBasedStateMachine):
         self.write("a", 0)
         self.table = OutFolder(out_path(self.out))
         self.decided: dict[str, list[Review]] = {}  # by image, the latest last
+        self.imported: list[Review] = []
         self.written: dict[Path, str] = {}  # by people, beside the images
         self.number = 0
         self.run({})
@@ -85,24 +90,64 @@ class Collection(RuleBasedStateMachine):
 
     @rule(data=st.data(), decision=DECISIONS)
     def decide(self, data: st.DataObject, decision: str) -> None:
-        row = data.draw(st.sampled_from(sorted(self.rows(), key=lambda row: str(row["image_uri"]))))
+        uris = sorted(str(row["image_uri"]) for row in self.rows())
+        self.save(data.draw(st.sampled_from(uris)), decision)
+
+    def save(self, uri: str, decision: str) -> None:
+        (row,) = (row for row in self.rows() if row["image_uri"] == uri)
         self.number += 1
         texts = {"accepted": row["caption"], "edited": f"Text {self.number}.", "decorative": ""}
         text = texts.get(decision)
         saved = decide(
             self.table,
-            str(row["image_uri"]),
+            uri,
             decision,
             None if text is None else str(text),
             image_sha256=row["image_sha256"],
         )
         self.decided.setdefault(saved.image_uri, []).append(saved)
 
+    @rule(data=st.data(), late=st.booleans())
+    def fill_in_a_spreadsheet(self, data: st.DataObject, late: bool) -> None:
+        """Write a text into one row of the spreadsheet; `late`: somebody decided meanwhile."""
+        sheet = self.out / "sheet.csv"
+        sheet.unlink(missing_ok=True)
+        if not write_sheet(scope_of(self.table, None), sheet):
+            return
+        with sheet.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file))
+        line = data.draw(st.sampled_from(lines))
+        if late:
+            self.save(line["image_uri"], "edited")
+        self.number += 1
+        line["text"] = f"Text {self.number}."
+        with sheet.open("w", newline="") as file:
+            writer = csv.DictWriter(file, line.keys())
+            writer.writeheader()
+            writer.writerows(lines)
+        done = import_sheet(self.table, sheet, "bob")
+        assert (done.saved, len(done.refused)) == ((0, 1) if late else (1, 0))
+        if not late:
+            (saved,) = as_reviews(read_reviews(self.table))[-1:]
+            assert saved.text == line["text"]
+            self.decided.setdefault(saved.image_uri, []).append(saved)
+            self.imported.append(saved)
+
+    @precondition(lambda self: self.imported)
+    @rule()
+    def undo_the_import(self) -> None:
+        saved = self.imported.pop()
+        undo_import(self.table, "bob")
+        reviews = self.decided[saved.image_uri]
+        if saved in reviews:
+            reviews.remove(saved)
+
     @precondition(lambda self: any(self.decided.values()))
     @rule(data=st.data())
     def undo(self, data: st.DataObject) -> None:
         uris = sorted(uri for uri, reviews in self.decided.items() if reviews)
         undone = self.decided[data.draw(st.sampled_from(uris))].pop()
+        self.imported = [each for each in self.imported if each != undone]
         ReviewWriter(self.table, "ann", "page").undo([undone])
 
     @rule(name=NAMES)
