@@ -1,5 +1,6 @@
 """The server of the review: who may talk to it, and what it saves."""
 
+import asyncio
 import io
 import socket
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from captioner.jobs.publish.review.page import others, session
+from captioner.jobs.publish.review.queue import Filters, scope_of
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.reviews import as_reviews, decisions, read_reviews
 from tests.support.photographs import photograph
@@ -208,6 +210,40 @@ def test_a_decision_that_another_takes_back_returns_the_image(
             assert "a.jpg" not in bob.names()
             ann.post("api/undo", {"window": "w"})
             eventually(lambda: "a.jpg" in bob.names("another"))
+
+
+def test_what_others_decide_is_not_lost_while_the_table_cannot_be_listed(
+    out: OutFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: OutFolder) -> object:
+        raise OSError("away")
+
+    monkeypatch.setattr(session, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(session, "table_version", fail)
+    with reviewing(out, "ann") as ann:
+        assert "a.jpg" in ann.names()
+        decide(out, f"{tmp_path}/a.jpg", "rejected")
+        eventually(lambda: "a.jpg" not in ann.names("another"))
+
+
+def test_a_decision_is_saved_although_the_queue_of_other_filters_cannot_be_built(
+    out: OutFolder,
+) -> None:
+    (path,) = out.table_files()
+    content = path.read_bytes()
+
+    async def decided() -> None:
+        path.write_bytes(b"no Parquet")
+        current = session.Session(scope_of(out, None), "ann")
+        await asyncio.wait([current.begin(Filters())])
+        path.write_bytes(content)
+        desk = current.desk("w")
+        desk.filters = Filters(status="all")
+        item, *_ = (await current.window(desk)).items
+        await current.decide(desk, item, "rejected", "")
+
+    asyncio.run(decided())
+    assert saved(out) == {"a": ("rejected", None)}
 
 
 def test_only_files_that_grew_are_read_again(

@@ -197,8 +197,10 @@ class Session:
         self._marks.append((review, gone))
         image, content = hash_of(review.image_uri), hash_of(review.image_sha256)
         for filters, building in list(self._queues.items()):
-            is_there = building.done() and building.result().mark(image, content, gone=gone)
-            if building.done() and not gone and not is_there:
+            queue = _ready(building)
+            if queue is None:
+                continue
+            if not queue.mark(image, content, gone=gone) and not gone:
                 del self._queues[filters]
 
     def _look_around(self) -> None:
@@ -208,21 +210,31 @@ class Session:
 
     async def _see_others(self) -> None:
         try:
-            reviews = await self._reading.run(self._others.new)
+            self._apply(await self._reading.run(self._others.new))
             version = await self._reading.run(table_version, self.scope.out)
         except (JobError, OSError):
             return  # the store is away for a moment, or a file: the next look will tell
         finally:
             self._looked = time.monotonic()
+        for filters, building in list(self._queues.items()):
+            queue = _ready(building)
+            if queue is not None and queue.version != version:
+                del self._queues[filters]
+
+    def _apply(self, reviews: list[Review]) -> None:
+        """Take out what others decided, and put back what they undid."""
         for review in reviews:
             is_undone = review.decision == Decision.UNDONE
             self.by_others.pop(hash_of(review.image_uri), None)
             if not is_undone:
                 self.by_others[hash_of(review.image_uri)] = review
             self._mark(review, gone=not is_undone)
-        for filters, building in list(self._queues.items()):
-            if building.done() and building.result().version != version:
-                del self._queues[filters]
+
+
+def _ready(building: "asyncio.Task[Queue]") -> Queue | None:
+    """Return a queue that has been built; None if it is being built, or that has failed."""
+    has_failed = building.done() and (building.cancelled() or building.exception())
+    return building.result() if building.done() and not has_failed else None
 
 
 def _look_at_failure(building: "asyncio.Task[Queue]") -> None:
