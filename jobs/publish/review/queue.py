@@ -20,6 +20,7 @@ from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import BATCH_ROWS, rechunked
 from captioner.jobs.table.reviews import Decisions, decisions
 from captioner.schemas.caption_table import Status
+from captioner.schemas.review import Review
 
 STATUSES = ("to_review", "undecided", "decided", "all")
 TOGETHER = 64  # images that reviewers at work at once see in different orders
@@ -74,7 +75,7 @@ class Filters:
         return reduce(and_, parts)
 
 
-@dataclass
+@dataclass(eq=False)
 class Queue:
     """Rows in the order of their review: outdated decisions, those to review, the least certain.
 
@@ -101,13 +102,16 @@ class Queue:
     def remaining(self) -> int:
         return len(self) - int(np.count_nonzero(self.gone))
 
-    def mark(self, image: int, content: int, *, gone: bool) -> bool:
-        """Take out an image and those with the same bytes, or put them back; False if not there."""
-        found = self.image == np.uint64(image)
-        if content != NO_CONTENT:
-            found |= self.content == np.uint64(content)
+    def set_gone(self, images: Keys, contents: Keys, gone: bool) -> bool:
+        """Take images, and those with the same bytes, out of the queue, or put them back.
+
+        Return whether all of them are in it. `contents` has NO_CONTENT where bytes are unknown.
+        """
+        same_bytes = np.isin(self.content, contents[contents != NO_CONTENT])
+        found = np.isin(self.image, images) | same_bytes
         self.gone[found] = gone
-        return bool(found.any())
+        has_image = np.isin(images, self.image[found])
+        return bool(np.all(has_image | np.isin(contents, self.content[same_bytes])))
 
     def upcoming(self, spread: int = 0) -> Iterator[int]:
         """Yield the entries that are not gone, in order.
@@ -207,6 +211,15 @@ def hashes(texts: pa.ChunkedArray) -> Keys:
     """Return a hash of each text, NO_CONTENT for null."""
     keys = pd.util.hash_array(texts.to_numpy(), categorize=False)
     return np.where(texts.is_valid().to_numpy(), keys, NO_CONTENT)
+
+
+def keys_of(reviews: Sequence[Review]) -> tuple[Keys, Keys]:
+    """Return the hashes of the URIs and of the bytes of reviewed images."""
+    seen = pa.table(
+        [[each.image_uri for each in reviews], [each.image_sha256 for each in reviews]],
+        pa.schema([COLUMNS.field("image_uri"), COLUMNS.field("image_sha256")]),
+    )
+    return hashes(seen["image_uri"]), hashes(seen["image_sha256"])
 
 
 def hash_of(text: str | None) -> int:

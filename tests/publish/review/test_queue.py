@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.publish.review.item import place, read_item, sureness, words
-from captioner.jobs.publish.review.queue import Filters, Queue, build_queue, hash_of, scope_of
+from captioner.jobs.publish.review.queue import Filters, Queue, build_queue, hashes, scope_of
 from captioner.jobs.table.layout import OutFolder
 from captioner.schemas.caption_table import Status
 from tests.support.rows import decide, row, write_rows
@@ -22,6 +23,15 @@ def names(queue: Queue) -> list[str]:
 
 def queue_of(out: OutFolder, where: str | None = None, **filters: Any) -> Queue:
     return build_queue(scope_of(out, where), Filters(**filters))
+
+
+def set_gone(queue: Queue, images: dict[str, str | None], *, gone: bool) -> bool:
+    """Take out images, given as URIs and hashes of their bytes, or put them back."""
+    keys = [
+        hashes(pa.chunked_array([list(each)], pa.string()))
+        for each in zip(*images.items(), strict=True)
+    ]
+    return queue.set_gone(*keys, gone)
 
 
 def named(confidences: dict[str, float | None], folder: str = "", **values: Any) -> list:
@@ -65,11 +75,18 @@ def test_a_decision_takes_out_the_image_and_its_copies_until_it_is_undone(tmp_pa
     rows = [row(f"/{name}.jpg", image_sha256=sha) for name, sha in zip("abcd", "1213", strict=True)]
     rows += [row(f"/{name}.jpg", image_sha256=None) for name in "ef"]
     queue = queue_of(write_rows(tmp_path, rows))
-    queue.mark(hash_of("/a.jpg"), hash_of("1"), gone=True)
-    queue.mark(hash_of("/e.jpg"), hash_of(None), gone=True)
+    assert set_gone(queue, {"/a.jpg": "1", "/e.jpg": None}, gone=True)
     assert (names(queue), queue.remaining) == (["b", "d", "f"], 3)
-    queue.mark(hash_of("/a.jpg"), hash_of("1"), gone=False)
+    assert set_gone(queue, {"/a.jpg": "1"}, gone=False)
     assert names(queue) == list("abcdf")
+
+
+def test_a_queue_knows_whether_it_has_the_images_that_are_put_back(tmp_path: Path) -> None:
+    queue = queue_of(write_rows(tmp_path, [row("/a.jpg", image_sha256="1")]))
+    assert set_gone(queue, {"/moved.jpg": "1"}, gone=True)
+    assert names(queue) == []
+    assert not set_gone(queue, {"/a.jpg": "1", "/another.jpg": None}, gone=False)
+    assert names(queue) == ["a"]
 
 
 def test_reviewers_at_work_at_once_see_neighbours_in_different_orders(tmp_path: Path) -> None:

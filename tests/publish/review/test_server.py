@@ -235,7 +235,7 @@ def test_a_decision_is_saved_although_the_queue_of_other_filters_cannot_be_built
     async def decided() -> None:
         path.write_bytes(b"no Parquet")
         current = session.Session(scope_of(out, None), "ann")
-        await asyncio.wait([current.begin(Filters())])
+        await asyncio.wait([current.queues.begin(Filters())])
         path.write_bytes(content)
         desk = current.desk("w")
         desk.filters = Filters(status="all")

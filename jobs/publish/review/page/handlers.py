@@ -142,7 +142,7 @@ class DecisionHandler(Api):
         item = self.item(values)
         decision, text = (self.text_of(values, name) for name in ("decision", "text"))
         review = await self.session.decide(self.desk(values), item, decision, text)
-        other = self.session.by_others.pop(item.image, None)
+        other = self.session.by_others.pop(item.row["image_uri"], None)
         by_other = {"reviewer": other.reviewer, "decision": other.decision} if other else None
         self.finish({"decision": review.decision, "text": review.text, "by_other": by_other})
 

@@ -64,7 +64,7 @@ async def served(session: Session, host: str, port: int) -> AsyncIterator[str]:
     sockets = _bound(host, port)
     server = HTTPServer(_application(Site(session, token, host)), max_body_size=MOST_BYTES)
     server.add_sockets(sockets)
-    session.begin(Filters())  # while the browser starts
+    session.queues.begin(Filters())  # while the browser starts
     try:
         yield f"http://{_address(host)}:{sockets[0].getsockname()[1]}/{token}/"
     finally:
