@@ -151,7 +151,11 @@ class Decisions:
 
 def decisions(out: OutFolder) -> Decisions:
     """Read the decisions in force in OUT; raise UsageError for a foreign file."""
-    reviews = read_reviews(out)
+    return in_force(read_reviews(out))
+
+
+def in_force(reviews: pa.Table) -> Decisions:
+    """Return the decisions in force among all reviews of a table, in the order of time."""
     undone = pc.is_in(reviews["id"], value_set=reviews["undoes"].combine_chunks().drop_null())
     is_undo = pc.equal(reviews["decision"], Decision.UNDONE)
     kept = reviews.filter(pc.invert(pc.or_(undone, is_undo)))
@@ -169,7 +173,11 @@ def read_reviews(out: OutFolder, paths: Sequence[OutPath] | None = None) -> pa.T
     for path, opened in open_ahead(paths):
         with opened() as file:
             tables.append(_read(str(path), file.read()))
-    reviews = pa.concat_tables(tables or [REVIEW_SCHEMA.empty_table()])
+    return in_order(pa.concat_tables(tables or [REVIEW_SCHEMA.empty_table()]))
+
+
+def in_order(reviews: pa.Table) -> pa.Table:
+    """Return reviews in the order of time."""
     return reviews.sort_by([("reviewed_at", "ascending"), ("id", "ascending")])
 
 

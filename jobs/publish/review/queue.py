@@ -18,7 +18,7 @@ from captioner.jobs.publish.where import Where, parse_where
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import BATCH_ROWS, rechunked
-from captioner.jobs.table.reviews import Decisions, decisions
+from captioner.jobs.table.reviews import Decisions
 from captioner.schemas.caption_table import Status
 from captioner.schemas.review import Review
 
@@ -151,13 +151,13 @@ def scope_of(out: OutFolder, where: str | None) -> Scope:
     return Scope(out, parse_where(where, schema), schema)
 
 
-def build_queue(scope: Scope, filters: Filters) -> Queue:
+def build_queue(scope: Scope, filters: Filters, in_force: Decisions) -> Queue:
     """Read the table once and order the rows that match; memory is that of the queue.
 
     Raise TemporaryError if the table is being rewritten.
     """
     out, where = scope.out, scope.where
-    version, in_force = table_version(out), decisions(out)
+    version = table_version(out)
     expression = filters.expression() & where.expression if where else filters.expression()
     files = list[OutPath]()
     numbered = _numbered(decided_batches(out, scope.columns, in_force), files)

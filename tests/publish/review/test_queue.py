@@ -11,6 +11,7 @@ from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.publish.review.item import place, read_item, sureness, words
 from captioner.jobs.publish.review.queue import Filters, Queue, build_queue, hashes, scope_of
 from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.table.reviews import decisions
 from captioner.schemas.caption_table import Status
 from tests.support.rows import decide, row, write_rows
 
@@ -22,7 +23,7 @@ def names(queue: Queue) -> list[str]:
 
 
 def queue_of(out: OutFolder, where: str | None = None, **filters: Any) -> Queue:
-    return build_queue(scope_of(out, where), Filters(**filters))
+    return build_queue(scope_of(out, where), Filters(**filters), decisions(out))
 
 
 def set_gone(queue: Queue, images: dict[str, str | None], *, gone: bool) -> bool:

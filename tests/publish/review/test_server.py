@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from captioner.jobs.publish.review.page import others, session
+from captioner.jobs.publish.review.page import decided, others, session
 from captioner.jobs.publish.review.queue import Filters, scope_of
 from captioner.jobs.table.layout import OutFolder
-from captioner.jobs.table.reviews import as_reviews, decisions, read_reviews
+from captioner.jobs.table.reviews import ReviewWriter, as_reviews, decisions, read_reviews
 from tests.support.photographs import photograph
 from tests.support.reviewing import Reviewing, eventually, reviewing
 from tests.support.rows import decide, row, write_rows
@@ -244,6 +244,27 @@ def test_a_decision_is_saved_although_the_queue_of_other_filters_cannot_be_built
 
     asyncio.run(decided())
     assert saved(out) == {"a": ("rejected", None)}
+
+
+def test_the_decisions_are_read_once_for_all_queues_and_kept_up_to_date(
+    out: OutFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[object]()
+    original = decided.read_reviews
+    monkeypatch.setattr(decided, "read_reviews", lambda o, p: read.extend(p) or original(o, p))
+    known = decided.Decided(out)
+    assert len(known.decisions()) == 0
+    first = decide(out, "/x.jpg", "rejected")
+    decide(out, "/y.jpg", "rejected")
+    assert known.decisions() is known.decisions()
+    ReviewWriter(out, "bob", "page").undo([first])
+    assert known.decisions().reviews["image_uri"].to_pylist() == ["/y.jpg"]
+    assert known.decisions().reviews.equals(decisions(out).reviews)
+    assert len(read) == 3
+    for path in out.storage.files(out.reviews, "*.jsonl"):
+        path.unlink()
+    decide(out, "/z.jpg", "rejected")
+    assert known.decisions().reviews["image_uri"].to_pylist() == ["/z.jpg"]
 
 
 def test_only_files_that_grew_are_read_again(

@@ -3,9 +3,11 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.publish.review.page.background import Background
+from captioner.jobs.publish.review.page.decided import Decided
 from captioner.jobs.publish.review.page.kept import keep
 from captioner.jobs.publish.review.queue import (
     Filters,
@@ -27,6 +29,7 @@ class Queues:
     def __init__(self, scope: Scope, reading: Background) -> None:
         self.scope = scope
         self._reading = reading
+        self._decided = Decided(scope.out)
         self._changing = Background(1)  # one change after the other, in the order of time
         self._building: OrderedDict[Filters, asyncio.Task[Queue]] = OrderedDict()
         self._changes: list[tuple[Keys, Keys, bool]] = []
@@ -76,19 +79,20 @@ class Queues:
 
     async def _build(self, filters: Filters) -> Queue:
         known = len(self._changes)
-        queue = await self._read(filters)
+        queue = await self._reading.run(self._read, filters)
         while known < len(self._changes):  # made meanwhile
             await self._changing.run(queue.set_gone, *self._changes[known])
             known += 1
+        for _, other in self._all_ready():
+            other.in_force = queue.in_force  # the latest decisions, once in memory
         return queue
 
-    async def _read(self, filters: Filters) -> Queue:
+    def _read(self, filters: Filters) -> Queue:
+        in_force = self._decided.decisions()
         for _ in range(TRIES - 1):
-            try:
-                return await self._reading.run(build_queue, self.scope, filters)
-            except TemporaryError:
-                continue
-        return await self._reading.run(build_queue, self.scope, filters)
+            with suppress(TemporaryError):
+                return build_queue(self.scope, filters, in_force)
+        return build_queue(self.scope, filters, in_force)
 
     def _all_ready(self) -> list[tuple[Filters, Queue]]:
         found = [(filters, _ready(building)) for filters, building in self._building.items()]

@@ -14,6 +14,7 @@ from captioner.jobs.publish.review.queue import Filters, Queue, Scope, build_que
 from captioner.jobs.publish.review.sheet.cells import COLUMNS, guarded
 from captioner.jobs.publish.review.texts import clean_text
 from captioner.jobs.publish.rows import DECIDED, NEEDED, decided_batches
+from captioner.jobs.table.reviews import decisions
 from captioner.schemas.caption_table import caption_table_schema
 
 MOST_ROWS = 1_048_575  # beside the names of the columns: what Excel opens
@@ -32,7 +33,7 @@ def write_sheet(scope: Scope, path: Path) -> int:
     """
     if path.exists():
         raise UsageError(f"{path} exists: give another name, to keep what is filled in")
-    table = _ordered(scope, build_queue(scope, Filters()))
+    table = _ordered(scope, build_queue(scope, Filters(), decisions(scope.out)))
     try:
         with path.open("x", encoding="utf-8-sig", newline="") as file:
             sheet = csv.writer(file, quoting=csv.QUOTE_ALL)
