@@ -163,6 +163,19 @@ def test_skipped_images_come_when_all_others_are_decided(page: Reviewing) -> Non
     assert page.queue()["items"] == []
 
 
+def test_each_step_reads_only_rows_that_were_not_read_before(
+    page: Reviewing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[int]()
+    original = session.read_item
+    monkeypatch.setattr(session, "read_item", lambda q, n: read.append(n) or original(q, n))
+    for _ in range(3):
+        page.decide(page.queue()["items"][0], "accepted")
+    page.post("api/undo", {"window": "w"})
+    assert page.names() == [f"{name}.jpg" for name in "cdefgh"]
+    assert sorted(read) == list(range(8))
+
+
 def test_filters_hold_for_a_window(page: Reviewing) -> None:
     filters = {"status": "all", "low": 0.2, "high": 0.3, "folder": "", "text": "OF"}
     found = page.post("api/queue", {"window": "other", "filters": filters}).json

@@ -10,6 +10,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from weakref import WeakKeyDictionary
 
 from captioner.jobs.errors import JobError, TemporaryError
 from captioner.jobs.publish.review.item import Item, read_item
@@ -25,6 +26,7 @@ from captioner.jobs.table.reviews import ReviewWriter
 from captioner.schemas.review import Decision, Review
 
 AHEAD = 6  # images whose rows and pictures are ready before they are shown
+ENTRIES = 100  # of each queue that are kept
 ITEMS = 1000  # kept: what a window shows must be among them
 LOOK_SECONDS = 3  # between looks at what others do
 READERS = 4  # threads that read rows, queues and what others decide
@@ -53,6 +55,7 @@ class Session:
         self._others = Others(scope.out, self.writer.session)
         self._desks: defaultdict[str, Desk] = defaultdict(Desk)
         self._items: OrderedDict[str, Item] = OrderedDict()
+        self._entries: WeakKeyDictionary[Queue, OrderedDict[int, Item]] = WeakKeyDictionary()
         self._looked = 0.0
         self._look: asyncio.Task[None] | None = None
         self._saving = Background(1)
@@ -139,8 +142,18 @@ class Session:
         if not numbers:
             desk.skipped.clear()
             numbers = self._next(queue, desk.skipped)
-        reading = (self._reading.run(read_item, queue, number) for number in numbers)
-        return list(await asyncio.gather(*reading))
+        return await self._read_items(queue, numbers)
+
+    async def _read_items(self, queue: Queue, numbers: Sequence[int]) -> list[Item]:
+        """Return entries of a queue; those shown ahead of the last step are not read again."""
+        kept = self._entries.setdefault(queue, OrderedDict())
+        missing = [number for number in numbers if number not in kept]
+        found = {number: kept[number] for number in numbers if number in kept}
+        reading = (self._reading.run(read_item, queue, number) for number in missing)
+        found |= zip(missing, await asyncio.gather(*reading), strict=True)
+        for number, item in found.items():
+            keep(kept, number, item, ENTRIES)
+        return [found[number] for number in numbers]
 
     def _next(self, queue: Queue, passed: set[int]) -> list[int]:
         """Return the entries of the next images that are not among those to be passed over."""
