@@ -8,7 +8,7 @@ import hmac
 import ipaddress
 import socket
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from tornado.httputil import HTTPServerRequest
 
@@ -36,18 +36,26 @@ def problem(request: HTTPServerRequest, token: str, right_token: str, host: str)
     origin = request.headers.get("Origin")
     if origin is None:
         return None if request.method in _READING else "a page must say where it comes from"
-    if urlsplit(origin).netloc != request.host:
+    if _parts(origin).netloc != request.host:
         return "the request comes from another page"
     return None
 
 
 def _is_ours(name: str, bound_to: str) -> bool:
     """Return whether a Host is this machine: an address, or a name that only it decides about."""
-    host = urlsplit(f"//{name}").hostname or ""
-    if host in {"localhost", bound_to.lower(), socket.gethostname().lower()}:
+    host = _parts(f"//{name}").hostname or ""
+    if host in {"localhost", bound_to.lower(), socket.gethostname().lower()} - {""}:
         return True
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
     return True
+
+
+def _parts(url: str) -> SplitResult:
+    """Return the parts of a URL, all empty for one that is malformed."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
