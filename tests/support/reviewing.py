@@ -17,8 +17,7 @@ from captioner.jobs.publish.review.page.server import served
 from captioner.jobs.publish.review.page.session import Session
 from captioner.jobs.publish.review.queue import scope_of
 from captioner.jobs.table.layout import OutFolder
-
-GIVE_UP_SECONDS = 60
+from tests.support.commands import GIVE_UP_SECONDS
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def eventually(holds: Callable[[], bool]) -> None:
     give_up = time.monotonic() + GIVE_UP_SECONDS
     while not holds():
         assert time.monotonic() < give_up
-        time.sleep(0.01)
+        time.sleep(0.1)
 
 
 def _answer(request: urllib.request.Request) -> Answer:
@@ -97,7 +96,7 @@ def reviewing(
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    url, loop, stopped = started.get(timeout=60)
+    url, loop, stopped = started.get(timeout=GIVE_UP_SECONDS)
     try:
         yield Reviewing(url)
     finally:
