@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.publish.review.queue import Queue, hash_of
-from captioner.jobs.publish.review.texts import longest, verdict
+from captioner.jobs.publish.review.texts import MAX_TEXT, verdict
 from captioner.jobs.publish.rows import plain_table
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.storage.uris import split_chain
@@ -53,7 +53,7 @@ class Item:
 
     @cached_property
     def id(self) -> str:
-        """What changes when the image, its bytes or its caption change."""
+        """Return a digest of the image, its bytes and its caption."""
         seen = [self.row[name] for name in ("image_uri", "image_sha256", "caption", "captioner")]
         return blake2b(repr(seen).encode(errors="replace"), digest_size=12).hexdigest()
 
@@ -67,7 +67,7 @@ class Item:
 
     @property
     def alternatives(self) -> list[str]:
-        """The texts to choose among, beside the caption, the best first."""
+        """Return the texts to choose among, beside the caption, the best first."""
         former = [self.former.text] if self.former and self.former.text else []
         found = [each["caption"] for each in self.row["alternatives"] or ()]
         texts = dict.fromkeys(text for text in [*former, *found] if text)
@@ -103,7 +103,7 @@ class Item:
             "confidence": row["confidence"],
             "sureness": sureness(row["confidence"]),
             "alternatives": self.alternatives,
-            "longest": longest(row["caption"]),
+            "longest": MAX_TEXT,
             "former": self._former(),
         }
 

@@ -23,14 +23,16 @@ def clean_text(text: str) -> str:
 def verdict(decision: str, text: str, caption: str) -> tuple[Decision, str | None]:
     """Return what to save for a decision, as a page or a spreadsheet names it, and its text.
 
-    A text that equals the caption accepts it. Raise Refused if the two do not fit together.
+    A text that equals the caption accepts it, whatever its length. Raise Refused for another
+    decision, or a text that is empty or too long.
     """
     match decision:
         case Decision.ACCEPTED:
             return Decision.ACCEPTED, caption
+        case Decision.EDITED if clean_text(text) == caption:
+            return Decision.ACCEPTED, caption
         case Decision.EDITED:
-            written = fitting(clean_text(text), caption)
-            return (Decision.ACCEPTED if written == caption else Decision.EDITED), written
+            return Decision.EDITED, fitting(clean_text(text))
         case Decision.REJECTED:
             return Decision.REJECTED, None
         case Decision.DECORATIVE:
@@ -40,15 +42,10 @@ def verdict(decision: str, text: str, caption: str) -> tuple[Decision, str | Non
     )
 
 
-def fitting(text: str, caption: str) -> str:
+def fitting(text: str) -> str:
     """Return a text that has a fitting length; raise Refused otherwise."""
     if not text:
         raise Refused("the text is empty: an image that needs none is decorative")
-    if len(text) > longest(caption):
-        raise Refused(f"the text has {len(text)} characters: at most {longest(caption)} fit")
+    if len(text) > MAX_TEXT:
+        raise Refused(f"the text has {len(text)} characters: at most {MAX_TEXT} fit")
     return text
-
-
-def longest(caption: str) -> int:
-    """Return how many characters a text may have: as many as the caption, if that is longer."""
-    return max(MAX_TEXT, len(caption))

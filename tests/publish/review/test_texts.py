@@ -46,8 +46,9 @@ def test_what_does_not_fit_is_refused_with_the_remedy(
         verdict(decision, text, "A dog.")
 
 
-def test_a_text_may_be_as_long_as_a_long_caption() -> None:
+def test_a_long_caption_can_be_accepted_but_no_other_text_may_be_as_long() -> None:
     caption = "x" * 200
-    assert verdict("edited", "y" * 200, caption) == (Decision.EDITED, "y" * 200)
-    with pytest.raises(Refused):
-        verdict("edited", "y" * 201, caption)
+    assert verdict("accepted", "", caption) == (Decision.ACCEPTED, caption)
+    assert verdict("edited", caption, caption) == (Decision.ACCEPTED, caption)
+    with pytest.raises(Refused, match="at most 125"):
+        verdict("edited", "y" * 126, caption)
