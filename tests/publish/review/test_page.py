@@ -148,6 +148,8 @@ def test_the_editor_counts_and_saves_only_what_fits(page: "Page", out: OutFolder
     text.fill("x" * 130)
     assert count.inner_text() == "130 of 125 characters: 5 too many"
     page.keyboard.press("Enter")
+    text.fill("e\u0301" * 125)
+    assert count.inner_text() == "125 of 125 characters"
     text.fill("  ")
     page.keyboard.press("Enter")
     assert "decorative" in count.inner_text()
@@ -256,6 +258,30 @@ def test_a_server_that_is_gone_is_said_and_the_text_is_kept(pages: Pages, out: O
     page.get_by_role("alert").get_by_text("does not answer").wait_for()
     assert page.get_by_label("Text", exact=True).input_value() == "A long text."
     assert barriers(page) == []
+
+
+def test_a_decision_is_said_to_be_saved_if_only_the_next_picture_does_not_come(
+    pages: Pages, out: OutFolder
+) -> None:
+    with reviewing(out, where="confidence < 0.12") as served:
+        page = pages.open(served.url)
+        shows(page, "a.jpg")
+        page.keyboard.press("a")
+        shows(page, "b.jpg")
+        page.route("**/api/queue*", lambda route: route.abort())
+        page.keyboard.press("e")
+        page.keyboard.type("A cat.")
+        page.keyboard.press("Enter")
+        page.get_by_role("alert").get_by_text("The decision is saved, but the next").wait_for()
+        assert barriers(page) == []
+        page.keyboard.press("u")
+        shows(page, "b.jpg")
+        page.keyboard.press("r")
+        page.get_by_role("alert").get_by_text("The decision is saved, but the next").wait_for()
+        page.unroute("**/api/queue*")
+        page.get_by_role("button", name="Try again").click()
+        page.locator("#end").get_by_text("2 decisions").wait_for()
+    assert saved(out) == {"a": ("accepted", "A dog on a beach."), "b": ("rejected", None)}
 
 
 def test_accepting_keeps_what_a_person_wrote_before_the_picture_changed(

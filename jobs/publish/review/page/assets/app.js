@@ -45,8 +45,13 @@ function showEnd(said) {
   const explanation = isPlain
     ? `Nothing is left to review. ${view.decisions(saved)} saved.`
     : "No more pictures match the filter.";
-  view.nothing(title, explanation);
+  showNothing(title, explanation);
   view.announce(`${said} ${title}. ${explanation}`.trim());
+}
+
+function showNothing(title, explanation = "") {
+  editor.close();
+  view.nothing(title, explanation);
   view.at("end-title").focus();
   view.enable(false, steps > 0);
 }
@@ -70,10 +75,17 @@ function refillSoon() {
   refill().catch((error) => view.fault(error.message, true));
 }
 
-async function advance(said) {
+// What is done stays done: only the next picture can be asked for again.
+async function advance(said, done) {
   round += 1;
   current = null;
-  if (next.length === 0) await refill();
+  try {
+    if (next.length === 0) await refill();
+  } catch (error) {
+    showNothing("No next picture yet");
+    const message = `${done}, but the next picture did not come. ${error.message}`;
+    throw Object.assign(new Error(message), { canRetry: true });
+  }
   show(next.shift() ?? null, said);
   refillSoon();
 }
@@ -87,7 +99,7 @@ async function alone(work, canRetry = false) {
     await work();
     view.fault("");
   } catch (error) {
-    view.fault(error.message, canRetry);
+    view.fault(error.message, canRetry || error.canRetry);
   } finally {
     clearTimeout(slow);
     isBusy = false;
@@ -101,7 +113,7 @@ function decide(decision, text = "") {
     const said = SAID[answer.decision] + (answer.text ? `: ${answer.text}` : ".");
     const other = answer.by_other;
     view.notice(other ? `${said} Instead of what ${other.reviewer} decided meanwhile.` : said);
-    await advance(SAID[answer.decision] + ".");
+    await advance(SAID[answer.decision] + ".", "The decision is saved");
   });
 }
 
@@ -110,7 +122,7 @@ function skip() {
     await api.skip(current.id);
     steps += 1;
     view.notice("Skipped until the others are done.");
-    await advance("Skipped.");
+    await advance("Skipped.", "The picture is skipped");
   });
 }
 
@@ -178,9 +190,10 @@ function act(action) {
 function load(request, said) {
   return alone(async () => {
     round += 1;
+    current = null;
+    editor.close();
     view.nothing("Reading the table …", "");
     view.enable(false, false);
-    current = null;
     take(await request());
     show(next.shift() ?? null, said);
   }, true);

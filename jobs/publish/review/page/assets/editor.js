@@ -7,8 +7,9 @@ let most = 125;
 
 export const isOpen = () => !at("editor").hidden;
 
+// As the server saves and counts it.
 function written() {
-  return at("text").value.replace(spaces, " ").trim();
+  return at("text").value.normalize("NFC").replace(spaces, " ").trim();
 }
 
 function count() {
