@@ -9,6 +9,7 @@ import pytest
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.review.queue import scope_of
+from captioner.jobs.publish.review.sheet import write
 from captioner.jobs.publish.review.sheet.cells import guarded, unguarded
 from captioner.jobs.publish.review.sheet.importing import Import, import_sheet, undo_import
 from captioner.jobs.publish.review.sheet.write import write_sheet
@@ -107,6 +108,25 @@ def test_only_matching_rows_are_written_and_no_file_is_overwritten(
         write_sheet(scope, sheet)
     with pytest.raises(UsageError, match="cannot write"):
         write_sheet(scope, tmp_path / "no folder" / "sheet.csv")
+
+
+def test_a_failure_leaves_no_half_written_sheet(
+    out: OutFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "sheets"
+    folder.mkdir()
+
+    def fail(text: str) -> str:
+        if text == "/b.jpg":
+            raise OSError(28, "No space left on device")
+        return text
+
+    with monkeypatch.context() as full:
+        full.setattr(write, "guarded", fail)
+        with pytest.raises(UsageError, match="No space left"):
+            write_sheet(scope_of(out, None), folder / "sheet.csv")
+    assert list(folder.iterdir()) == []
+    assert write_sheet(scope_of(out, None), folder / "sheet.csv") == 4
 
 
 def test_an_untouched_sheet_decides_nothing(out: OutFolder, sheet: Path) -> None:

@@ -4,10 +4,13 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.publish.review.texts import clean_text
 
 NEEDED = ("image_uri", "version", "caption", "decision", "text")
 COLUMNS = (*("image_uri", "caption", "confidence", "alternatives"), "decision", "text", "version")
@@ -29,6 +32,21 @@ def guarded(text: str) -> str:
 def unguarded(text: str) -> str:
     """Return the text that `guarded` was given."""
     return _GUARDED.sub(r"\1", text)
+
+
+def filled_in(cells: Mapping[str, str]) -> str:
+    """Return a digest of the cells that a person may have changed."""
+    return _digest([clean_text(cells[name]) for name in ("caption", "decision", "text")])
+
+
+def state_of(row: Mapping[str, Any]) -> str:
+    """Return a digest of an image, its caption and the decision about it."""
+    names = ("image_uri", "image_sha256", "caption", "decision", "text", "outdated")
+    return _digest([row[name] for name in names])
+
+
+def _digest(values: Sequence[object]) -> str:
+    return blake2b(repr(values).encode(errors="replace"), digest_size=6).hexdigest()
 
 
 def read_cells(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

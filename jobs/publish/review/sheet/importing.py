@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.publish.review.item import SCHEMA, Item
-from captioner.jobs.publish.review.sheet.cells import read_cells
-from captioner.jobs.publish.review.sheet.write import filled_in, state_of
+from captioner.jobs.publish.review.sheet.cells import filled_in, read_cells, state_of
 from captioner.jobs.publish.review.texts import Refused, clean_text
 from captioner.jobs.publish.rows import NEEDED, decided_batches
 from captioner.jobs.table.layout import OutFolder
@@ -28,7 +27,11 @@ Rows = Mapping[str, Mapping[str, Any]]
 
 @dataclass
 class Import:
-    """What an import did: decisions saved, rows without a new one, and rows refused by line."""
+    """The outcome of an import.
+
+    `saved` counts decisions, `unchanged` the rows without a new one; `refused` has the line of each
+    row that was refused, and why.
+    """
 
     saved: int = 0
     unchanged: int = 0
@@ -44,7 +47,7 @@ def import_sheet(out: OutFolder, path: Path, reviewer: str) -> Import:
     done = Import()
     changed = list[tuple[int, Cells]]()
     for line, cells in read_cells(path):
-        if cells["version"] and cells["version"].startswith(f"v{filled_in(cells)}-"):
+        if cells["version"].startswith(f"v{filled_in(cells)}-"):
             done.unchanged += 1
         else:
             changed.append((line, cells))
@@ -112,7 +115,11 @@ def _row_of(cells: Cells, rows: Rows) -> Mapping[str, Any]:
 
 
 def _review(cells: Cells, row: Mapping[str, Any]) -> Review:
-    """Return what a person decided in a row: an edited text needs no word, nor does it say no."""
+    """Return what a person decided in a row.
+
+    An edited text counts as a decision without a word in the column `decision`, and also beside
+    the word "accepted".
+    """
     decision = cells["decision"].strip().lower()
     text = clean_text(cells["text"])
     if decision in ("", Decision.ACCEPTED) and (text or not decision):
@@ -126,7 +133,7 @@ def _is_in_force(review: Review, row: Mapping[str, Any]) -> bool:
 
 
 def _check(cells: Cells, row: Mapping[str, Any], reviews: Mapping[str, Review]) -> None:
-    """Raise Refused if a row does not speak about what the table has now, or not the first."""
+    """Raise Refused for a second decision about an image, or one about a former state of it."""
     if cells["image_uri"] in reviews:
         raise Refused("the image has a decision in a line above")
     if cells["version"].strip().partition("-")[2] != state_of(row):

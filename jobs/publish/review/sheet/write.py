@@ -1,8 +1,7 @@
 """The queue as a spreadsheet, to be filled in elsewhere."""
 
 import csv
-from collections.abc import Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import pyarrow as pa
 
 from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.publish.review.queue import Filters, Queue, Scope, build_queue, table_version
-from captioner.jobs.publish.review.sheet.cells import COLUMNS, guarded
-from captioner.jobs.publish.review.texts import clean_text
+from captioner.jobs.publish.review.sheet.cells import COLUMNS, filled_in, guarded, state_of
 from captioner.jobs.publish.rows import DECIDED, NEEDED, decided_batches
 from captioner.jobs.table.reviews import decisions
 from captioner.schemas.caption_table import caption_table_schema
@@ -35,14 +33,24 @@ def write_sheet(scope: Scope, path: Path) -> int:
         raise UsageError(f"{path} exists: give another name, to keep what is filled in")
     table = _ordered(scope, build_queue(scope, Filters(), decisions(scope.out)))
     try:
-        with path.open("x", encoding="utf-8-sig", newline="") as file:
+        _write(table, path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    return len(table)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Write a file beside the final one, and rename it: half a sheet never has the name."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8-sig", newline="") as file:
             sheet = csv.writer(file, quoting=csv.QUOTE_ALL)
             sheet.writerow(COLUMNS)
             for batch in table.to_batches(max_chunksize=BATCH):
                 sheet.writerows(map(_cells, batch.to_pylist()))
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    return len(table)
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _ordered(scope: Scope, queue: Queue) -> pa.Table:
@@ -50,10 +58,11 @@ def _ordered(scope: Scope, queue: Queue) -> pa.Table:
     file, row = queue.file[:MOST_ROWS], queue.row[:MOST_ROWS]
     as_stored = np.lexsort((row, file))
     stored_file, stored_row = file[as_stored], row[as_stored]
+    numbers = {path: number for number, path in enumerate(queue.files)}
     parts, known, first = [pa.schema([*SCHEMA, *DECIDED]).empty_table()], None, 0
     for path, rows in decided_batches(scope.out, SCHEMA, queue.in_force):
         first, known = (first if path == known else 0), path
-        number = queue.files.index(path) if path in queue.files else -1
+        number = numbers.get(path, -1)
         start, end = np.searchsorted(stored_file, [number, number + 1])
         inside = stored_row[start:end] - first
         wanted = inside[(inside >= 0) & (inside < len(rows))]
@@ -78,18 +87,3 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     }
     values["version"] = f"v{filled_in(values)}-{state_of(row)}"
     return [guarded(values[name]) for name in COLUMNS]
-
-
-def filled_in(cells: Mapping[str, str]) -> str:
-    """Return a digest of the cells that a person may have changed."""
-    return _digest([clean_text(cells[name]) for name in ("caption", "decision", "text")])
-
-
-def state_of(row: Mapping[str, Any]) -> str:
-    """Return what changes when an image, its caption or the decision about it changes."""
-    names = ("image_uri", "image_sha256", "caption", "decision", "text", "outdated")
-    return _digest([row[name] for name in names])
-
-
-def _digest(values: Sequence[object]) -> str:
-    return blake2b(repr(values).encode(errors="replace"), digest_size=6).hexdigest()
