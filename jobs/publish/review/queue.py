@@ -137,7 +137,7 @@ class Scope:
 
     @property
     def columns(self) -> pa.Schema:
-        """The columns of the table that a queue is built from."""
+        """Return the columns of the table that a queue is built from."""
         named = self.where.columns - {*COLUMNS.names, *DECIDED.names} if self.where else ()
         return pa.schema([*COLUMNS, *(self.schema.field(name) for name in sorted(named))])
 

@@ -22,7 +22,7 @@ MOST_BYTES = 64 * 1024  # of a request
 
 @dataclass(frozen=True)
 class Site:
-    """What all handlers share."""
+    """The session that all handlers share, and who may talk to it: `host` is the server's."""
 
     session: Session
     token: str
@@ -169,7 +169,7 @@ class PictureHandler(Api):
 
     async def get(self, name: str) -> None:
         item = self.session.item(name)
-        picture = await self.site.session.pictures.prepare(item.row["image_uri"])
+        picture = await self.session.pictures.prepare(item.row["image_uri"])
         self.set_header("Content-Type", "image/jpeg")
         self.finish(picture)
 
@@ -201,13 +201,13 @@ class NothingHere(Guarded):
 
 
 def _filters(values: object) -> Filters:
-    """Return filters that a page sends; raise HTTPError if they are none."""
+    """Return the filters that a page sends; raise HTTPError if they are not valid."""
     try:
         filters = Filters(**values) if isinstance(values, dict) else Filters()
         numbers = (filters.low, filters.high)
         is_right = filters.status in STATUSES and all(0 <= float(n) <= 1 for n in numbers)
     except (TypeError, ValueError) as error:
-        raise HTTPError(400, "these are no filters") from error
+        raise HTTPError(400, "these are not valid filters") from error
     if not is_right or not (isinstance(filters.folder, str) and isinstance(filters.text, str)):
-        raise HTTPError(400, "these are no filters")
+        raise HTTPError(400, "these are not valid filters")
     return filters

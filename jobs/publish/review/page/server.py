@@ -102,16 +102,12 @@ def _application(site: Site) -> Application:
         "/api/undo": UndoHandler,
         "/pictures/(?P<name>[0-9a-f]+)": PictureHandler,
     }
-    served = [
-        (
-            f"{token}/{name}/(?P<path>[\\w-]+\\.(?:css|js|svg))",
-            AssetHandler,
-            about | {"path": folder},
-        )
+    assets = [
+        (f"{token}/{name}/{ASSET}", AssetHandler, about | {"path": folder})
         for name, folder in {"assets": str(ASSETS), "shared": str(SHARED_ASSETS)}.items()
     ]
     return Application(
-        [*((token + path, handler, about) for path, handler in handlers.items()), *served],
+        [*((token + path, handler, about) for path, handler in handlers.items()), *assets],
         default_handler_class=NothingHere,
         default_handler_args=about,
         log_function=lambda _: None,  # the address has the token

@@ -34,7 +34,7 @@ READERS = 4  # threads that read rows, queues and what others decide
 
 @dataclass(frozen=True)
 class Window:
-    """What a page shows: the image it shows now, if it still does, and the next ones."""
+    """The images of a page: the one it shows, unless it is decided, and the next ones."""
 
     items: list[Item]
     remaining: int
