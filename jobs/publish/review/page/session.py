@@ -145,7 +145,7 @@ class Session:
         return await self._read_items(queue, numbers)
 
     async def _read_items(self, queue: Queue, numbers: Sequence[int]) -> list[Item]:
-        """Return entries of a queue; those shown ahead of the last step are not read again."""
+        """Return entries of a queue; those read last are kept, and not read again."""
         kept = self._entries.setdefault(queue, OrderedDict())
         missing = [number for number in numbers if number not in kept]
         found = {number: kept[number] for number in numbers if number in kept}
