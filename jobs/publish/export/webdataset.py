@@ -9,13 +9,14 @@ import io
 import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import TypeAlias
 
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.by_uri import fetch_image
-from captioner.jobs.publish.export.files import new_file, read_version, usage_errors
+from captioner.jobs.publish.export.files import NewFile, new_file, read_version, usage_errors
 from captioner.jobs.publish.export.job import ExportJob, Outcome, Row
 from captioner.jobs.publish.export.one_file.lines import as_json
 from captioner.jobs.publish.export.policy import Action, Unfit, Verdict
@@ -27,6 +28,7 @@ THREADS = 8  # that fetch images
 AHEAD = 16  # images that wait in memory, at most
 MAX_BYTES = 256 * 1024 * 1024  # of an image
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
+_STAYS = "; the earlier archive stays"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ class _Sample:
         return data
 
 
+_Missing: TypeAlias = tuple[_Sample, Unfit]  # an image that is not in the archive, and why
+
+
 def export_webdataset(job: ExportJob, record: Record) -> Iterator[Outcome]:
     """Write the archives; yield what was not written of each image, and each archive."""
     columns, folder = job.chosen_columns(), Path(str(job.to)).absolute()
@@ -86,31 +91,83 @@ def _archive(
     path: Path, samples: Sequence[_Sample], record: Record, dry_run: bool
 ) -> Iterator[Outcome]:
     """Write an archive, unless it is there with the same images and texts already."""
-    if _mark(path, samples).mark in record.marks(_mark(path, samples).place):
+    if _digest(path, samples) in record.marks(_place(path)):
         yield Outcome(Verdict(Action.UNCHANGED), place=str(path), images=len(samples))
-        return
-    if dry_run:
+    elif dry_run:
         yield Outcome(Verdict(Action.WRITE), place=str(path), images=len(samples))
-        return
-    included = []
+    else:
+        yield from _written(path, samples, record)
+
+
+def _written(path: Path, samples: Sequence[_Sample], record: Record) -> Iterator[Outcome]:
+    """Write an archive, unless the earlier one has an image that cannot be fetched now."""
     with new_file(path, record, dry_run=False) as file:
-        # Of a stream, tarfile only calls `write`.
-        with tarfile.open(fileobj=file, mode="w|") as archive:  # type: ignore[call-overload]
-            for sample, data in _fetched(samples):
-                if isinstance(data, Unfit):
-                    yield Outcome(data.verdict, sample.uri, str(path))
-                else:
-                    _add(archive, sample, data)
-                    included.append(sample)
-        action = file.finish()
-    with record.writing([_mark(path, included)]):
-        pass
-    yield Outcome(Verdict(action), place=str(path), images=len(included))
+        included, missing = _fill(file, samples)
+        stays = _stays(path, included, missing, record)
+        if included and not stays:
+            action = file.finish()
+    for sample, unfit in missing:
+        reason = unfit.verdict.reason + (_STAYS if stays else "")
+        yield Outcome(replace(unfit.verdict, reason=reason), sample.uri, str(path))
+    if stays:
+        verdict = Verdict(Action.SKIP, reason=f"an image of its archive was not fetched{_STAYS}")
+        yield Outcome(verdict, place=str(path), images=len(included))
+    elif included:
+        with record.writing([Mark(_place(path), _digest(path, included))]):
+            pass
+        yield Outcome(Verdict(action), place=str(path), images=len(included))
 
 
-def _mark(path: Path, samples: Sequence[_Sample]) -> Mark:
-    """Return the mark of what an archive was made from, and of the file that it became."""
-    return Mark(f"{path}#samples", mark_of(f"{samples} {read_version(path)}"))
+def _fill(file: NewFile, samples: Sequence[_Sample]) -> tuple[list[_Sample], list[_Missing]]:
+    """Write the images that can be fetched, and their texts; return these samples and the rest."""
+    included: list[_Sample] = []
+    missing: list[_Missing] = []
+    # Of a stream, tarfile only calls `write`.
+    with tarfile.open(fileobj=file, mode="w|") as archive:  # type: ignore[call-overload]
+        for sample, data in _fetched(samples):
+            if isinstance(data, Unfit):
+                missing.append((sample, data))
+            else:
+                _add(archive, sample, data)
+                included.append(sample)
+    return included, missing
+
+
+def _stays(
+    path: Path, included: Sequence[_Sample], missing: Sequence[_Missing], record: Record
+) -> bool:
+    """Return whether a new archive would lose images of an earlier one that may come back."""
+    if not missing or not path.exists() or not _is_ours(path, record):
+        return False
+    lost = [sample for sample, unfit in missing if unfit.verdict.action is Action.SKIP]
+    return not included or bool(lost and _has_one(path, lost))
+
+
+def _has_one(path: Path, samples: Sequence[_Sample]) -> bool:
+    """Return whether an archive has one of the images, by its bytes or else by its key."""
+    wanted = {sample.sha256 or sample.key for sample in samples}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            file = archive.extractfile(member)
+            digest = hashlib.sha256(file.read()).hexdigest() if file else None
+            if {digest, member.name.partition(".")[0]} & wanted:
+                return True
+    return False
+
+
+def _is_ours(path: Path, record: Record) -> bool:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() in record.marks(str(path))
+
+
+def _place(path: Path) -> str:
+    """Return where the record has the digest of what an archive was made from."""
+    return f"{path}#samples"
+
+
+def _digest(path: Path, samples: Sequence[_Sample]) -> str:
+    """Return the digest of what an archive was made from, and of the file that it became."""
+    return mark_of(f"{samples} {read_version(path)}")
 
 
 def _fetched(samples: Sequence[_Sample]) -> Iterator[tuple[_Sample, bytes | Unfit]]:
@@ -139,8 +196,7 @@ def _left_over(
         path = Path(place)
         if path.parent != folder or path.suffix != ".tar" or place in used or not path.exists():
             continue
-        with path.open("rb") as file:
-            is_ours = hashlib.file_digest(file, "sha256").hexdigest() in record.marks(place)
+        is_ours = _is_ours(path, record)
         if is_ours and not dry_run:
             with usage_errors(path):
                 path.unlink()

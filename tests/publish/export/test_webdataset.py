@@ -11,7 +11,7 @@ import webdataset
 from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.export import webdataset as archives
 from captioner.jobs.table.layout import OutFolder
-from tests.support.exports import exported, reasons, state
+from tests.support.exports import exported, outcomes, reasons, state
 from tests.support.photographs import write_photographs
 from tests.support.rows import decide, row, write_rows
 
@@ -107,6 +107,45 @@ def test_an_image_that_cannot_be_had_is_reported_and_tried_again(tmp_path: Path)
     photos[0].write_bytes(image)
     exported(out, "webdataset", to=to)
     assert [sample["__key__"][-1] for sample in samples(to)] == list("0234")
+
+
+def test_an_archive_stays_while_one_of_its_images_cannot_be_fetched(tmp_path: Path) -> None:
+    photos = photographs(tmp_path)
+    out, to = table(tmp_path, photos), tmp_path / "to"
+    exported(out, "webdataset", to=to)
+    before = state(to)
+    photos[0].rename(tmp_path / "away.jpg")
+    decide(out, str(photos[1]), "edited", "A dog.", image_sha256=None)
+    found = outcomes(out, "webdataset", to=to, where=f"image_uri < '{photos[2]}'")
+    assert [each.images for each in found if each.verdict.action == "skip"] == [1, 1]
+    assert all(each.verdict.reason.endswith("; the earlier archive stays") for each in found[:2])
+    assert {name: before[name] for name in state(to)} == {"000000.tar": before["000000.tar"]}
+    (tmp_path / "away.jpg").rename(photos[0])
+    exported(out, "webdataset", to=to)
+    assert samples(to)[1]["txt"] == "A dog."
+
+
+def test_no_archive_is_emptied_while_its_source_is_away(tmp_path: Path) -> None:
+    photos = photographs(tmp_path)
+    out, to = table(tmp_path, photos), tmp_path / "to"
+    exported(out, "webdataset", to=to)
+    before = state(to)
+    decide(out, str(photos[4]), "edited", "A dog.", image_sha256=None)
+    (tmp_path / "photos").rename(tmp_path / "away")
+    assert exported(out, "webdataset", to=to) == {"unchanged": 4, "skip": 1}
+    assert exported(out, "webdataset", to=tmp_path / "new") == {"skip": 5}
+    assert state(to) == before
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_texts_change_beside_an_image_that_no_archive_ever_had(tmp_path: Path) -> None:
+    photos = photographs(tmp_path)
+    out, to = table(tmp_path, photos), tmp_path / "to"
+    photos[0].unlink()
+    exported(out, "webdataset", to=to)
+    decide(out, str(photos[1]), "edited", "A dog.", image_sha256=None)
+    assert exported(out, "webdataset", to=to) == {"unchanged": 3, "skip": 1, "write": 1}
+    assert samples(to)[0]["txt"] == "A dog."
 
 
 def test_a_dry_run_fetches_and_writes_nothing(
