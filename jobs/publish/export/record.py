@@ -12,10 +12,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioner.jobs.errors import TemporaryError, UsageError
+from captioner.jobs.publish.sqlite_errors import sqlite_errors
+from captioner.jobs.table.exclusive_writer import usage_errors
 from captioner.jobs.table.layout import OutFolder
 
 _TABLE = "CREATE TABLE IF NOT EXISTS exported (place BLOB PRIMARY KEY, mark TEXT, former TEXT)"
+_DAMAGED = "move it away; every text that was exported then counts as a person's"
+_REFUSED = "make the file and its folder writable"
 
 
 def mark_of(content: str | bytes) -> str:
@@ -38,6 +41,10 @@ class Record:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
+
+    @property
+    def has_changed(self) -> bool:
+        return self._database.total_changes > 0
 
     def marks(self, place: str) -> list[str]:
         """Return what may be at a place if it is ours; two marks after an interrupted export."""
@@ -66,10 +73,11 @@ class Record:
 
 @contextmanager
 def opened_record(out: OutFolder, name: str | None, *, dry_run: bool) -> Iterator[Record]:
-    """Open the record of a format in OUT; TemporaryError while another export uses it.
+    """Open the record of a format in OUT, alone if OUT is a folder of this machine.
 
     On a store it is a copy, which is put back in the end even if the export fails. Without a name,
-    the record is empty and kept nowhere.
+    the record is empty and kept nowhere. Raise TemporaryError while another export uses it, and
+    UsageError if it is damaged or cannot be written.
     """
     if name is None:
         with _opened(":memory:") as record:
@@ -77,6 +85,9 @@ def opened_record(out: OutFolder, name: str | None, *, dry_run: bool) -> Iterato
         return
     storage, path = out.storage, out.exports / f"{name}.sqlite"
     if local := storage.local_path(path):
+        if not dry_run:
+            with usage_errors(out):
+                local.parent.mkdir(parents=True, exist_ok=True)
         with _opened(":memory:" if dry_run and not local.exists() else local) as record:
             yield record
         return
@@ -84,32 +95,23 @@ def opened_record(out: OutFolder, name: str | None, *, dry_run: bool) -> Iterato
         copy = folder / path.name
         if storage.exists(path):
             storage.get(path, copy)
-        before = copy.read_bytes() if copy.exists() else b""
-        try:
-            with _opened(copy) as record:
+        with _opened(copy, path) as record:
+            try:
                 yield record
-        finally:
-            if not dry_run and copy.read_bytes() != before:
-                storage.put(copy, path)
+            finally:
+                if record.has_changed:
+                    storage.put(copy, path)
 
 
 @contextmanager
-def _opened(path: Path | str) -> Iterator[Record]:
-    if isinstance(path, Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path, timeout=0)) as database:
-        _hold(database, path)
-        yield Record(database)
-
-
-def _hold(database: sqlite3.Connection, path: Path | str) -> None:
-    """Lock a record for as long as it is open."""
-    try:
+def _opened(file: Path | str, path: object = None) -> Iterator[Record]:
+    """Open a record, which errors name as `path`, and hold it until the end."""
+    with (
+        sqlite_errors(path or file, damaged=_DAMAGED, refused=_REFUSED),
+        closing(sqlite3.connect(file, timeout=0)) as database,
+    ):
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("BEGIN EXCLUSIVE")
         database.execute(_TABLE)
         database.commit()
-    except sqlite3.OperationalError as error:
-        raise TemporaryError(f"{path} is used by another export ({error}): try again") from error
-    except sqlite3.DatabaseError as error:
-        raise UsageError(f"{path} is not a record of exports ({error}): move it away") from error
+        yield Record(database)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from captioner.jobs.errors import JobError, TemporaryError, UsageError
+from captioner.jobs.errors import UsageError
+from captioner.jobs.publish.sqlite_errors import sqlite_errors
 from captioner.jobs.table.layout import OutFolder
 
 APPLICATION = 0x43617074  # "Capt", in the header of the file
@@ -86,14 +87,18 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 
     TemporaryError while another command writes to it for longer than WAIT_SECONDS.
     """
-    try:
-        with closing(sqlite3.connect(path, WAIT_SECONDS, isolation_level=None)) as database:
-            _check_kind(database, path)
-            database.execute("PRAGMA case_sensitive_like = ON")
-            database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            yield database
-    except sqlite3.DatabaseError as error:
-        raise _as_job_error(error, path) from error
+    remedies = {
+        "damaged": "remove it, and index the table again",
+        "refused": "give another file as --index",
+    }
+    with (
+        sqlite_errors(path, **remedies),
+        closing(sqlite3.connect(path, WAIT_SECONDS, isolation_level=None)) as database,
+    ):
+        _check_kind(database, path)
+        database.execute("PRAGMA case_sensitive_like = ON")
+        database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        yield database
 
 
 @contextmanager
@@ -157,14 +162,3 @@ def _check_kind(database: sqlite3.Connection, path: Path) -> None:
     is_empty = database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     if not is_empty and _pragma(database, "application_id") != APPLICATION:
         raise UsageError(f"{path} is a database of something else: give another file as --index")
-
-
-def _as_job_error(error: sqlite3.DatabaseError, path: Path) -> JobError:
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return TemporaryError(f"another command is writing to {path}; try again later")
-        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-            return UsageError(f"{path} is damaged ({error}): remove it, and index the table again")
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            return UsageError(f"cannot write to {path} ({error}): give another file as --index")
-    return JobError(f"the index {path} failed: {error}")
