@@ -10,6 +10,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.publish.export.record import Mark, opened_record
+from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.layout import OutFolder
 from tests.support.exports import exported, outcomes, reasons, state
 from tests.support.rows import decide, row, write_rows
@@ -195,14 +197,15 @@ def test_an_export_to_a_store_is_written_once(s3: S3Server, tmp_path: Path) -> N
         exported(out, "jsonl", to=f"{url}/x/a.jsonl")
 
 
-def test_a_table_on_a_store_keeps_its_record_there(s3: S3Server, tmp_path: Path) -> None:
-    from captioner.jobs.storage.backends.paths import out_path
-
-    url = s3.bucket({})
-    local = table(tmp_path, str(tmp_path / "a.jpg"))
+def on_store(s3: S3Server, local: OutFolder) -> OutFolder:
     (part,) = local.table_files()
-    out = OutFolder(out_path(f"{url}/out"))
+    out = OutFolder(out_path(f"{s3.bucket({})}/out"))
     out.storage.put(Path(str(part)), out.captions / part.name)
+    return out
+
+
+def test_a_table_on_a_store_keeps_its_record_there(s3: S3Server, tmp_path: Path) -> None:
+    out = on_store(s3, table(tmp_path, str(tmp_path / "a.jpg")))
     assert exported(out, "txt", dry_run=True) == {"write": 1}
     assert not out.storage.files(out.exports, "*")
     assert exported(out, "txt") == {"write": 1}
@@ -210,3 +213,13 @@ def test_a_table_on_a_store_keeps_its_record_there(s3: S3Server, tmp_path: Path)
     assert exported(out, "txt") == {"write": 1}
     assert exported(out, "txt") == {"unchanged": 1}
     assert (tmp_path / "a.txt").read_text() == "A dog.\n"
+
+
+def test_a_text_that_two_exports_at_once_forget_is_a_persons(s3: S3Server, tmp_path: Path) -> None:
+    out = on_store(s3, table(tmp_path, str(tmp_path / "a.jpg")))
+    with opened_record(out, "txt", dry_run=False) as other:
+        assert exported(out, "txt") == {"write": 1}
+        with other.writing([Mark("/elsewhere", "digest")]):
+            pass
+    decide(out, str(tmp_path / "a.jpg"), "edited", "A dog.")
+    assert exported(out, "txt") == {"keep": 1}
