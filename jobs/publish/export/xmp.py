@@ -5,16 +5,20 @@ never that of `photo.png` or of a raw file. `photo.xmp`, Adobe's name, is used w
 photo.jpg is the only file of that name.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
+from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.export.locations import without_suffix
 from captioner.jobs.publish.export.policy import Action, Unfit
 from captioner.jobs.publish.export.sidecars import Sidecars
 
+FOLDERS = 256  # whose names are in memory, at most
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _IPTC = "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/"
 _LANGUAGE = "http://www.w3.org/XML/1998/namespace lang"
@@ -41,18 +45,33 @@ _END = """</rdf:RDF>
 
 
 def xmp_sidecars() -> Sidecars:
-    """Return the format of XMP sidecars."""
-    return Sidecars(_path, lambda content: _Sidecar.parse(content).text, _edited)
+    """Return the format of XMP sidecars; each folder is listed once."""
+    names = lru_cache(FOLDERS)(_sorted_names)
+    return Sidecars(
+        path=lambda image: _path(image, names(image.parent)),
+        read=lambda content: _Sidecar.parse(content).text,
+        edited=_edited,
+    )
 
 
-def _path(image: Path) -> Path:
+def _sorted_names(folder: Path) -> Sequence[str]:
+    """Return the names of the files in a folder; none if it does not exist."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError as error:
+        raise UsageError(f"cannot read {folder}: {error.strerror}") from error
+
+
+def _path(image: Path, names: Sequence[str]) -> Path:
+    """Return the sidecar of an image, in whose folder are these names."""
     path = image.with_name(f"{image.name}.xmp")
     of_adobe = image.with_name(f"{without_suffix(image.name)}.xmp")
-    if path.exists() or not of_adobe.exists():
-        return path
-    stem = of_adobe.stem
-    others = {file.name for file in image.parent.iterdir() if file.name.startswith(f"{stem}.")}
-    return of_adobe if others <= {of_adobe.name, image.name} else path
+    start = of_adobe.stem + "."
+    at = bisect_left(names, start)
+    same = {name for name in names[at : at + 3] if name.startswith(start)}
+    return of_adobe if of_adobe.name in same <= {of_adobe.name, image.name} else path
 
 
 def _edited(content: bytes | None, text: str) -> bytes:

@@ -132,6 +132,8 @@ def test_a_changed_alt_text_is_a_persons(tmp_path: Path) -> None:
         ({"a.jpg", "a.xmp"}, "a.xmp"),
         ({"a.jpg", "a.xmp", "a.cr2"}, "a.jpg.xmp"),
         ({"a.jpg", "a.xmp", "a.jpg.xmp"}, "a.jpg.xmp"),
+        ({"a.jpg", "a.xmp", "a.2.jpg"}, "a.jpg.xmp"),
+        ({"a.jpg", "a.xmp", "a-2.jpg", "a2.jpg"}, "a.xmp"),
     ],
 )
 def test_adobes_name_is_used_where_it_can_only_be_this_images(
@@ -142,6 +144,19 @@ def test_adobes_name_is_used_where_it_can_only_be_this_images(
     assert exported(table(tmp_path, tmp_path / "a.jpg"), "xmp") == {"write": 1}
     changed = [path.name for path in tmp_path.glob("*.*") if "AltText" in path.read_text("utf-8")]
     assert changed == [used]
+
+
+def test_a_folder_with_adobes_sidecars_is_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, listed, listing = tmp_path / "photos", list[Path](), Path.iterdir
+    photos.mkdir()
+    for name in "abc":
+        (photos / f"{name}.xmp").write_text(CAMERA, encoding="utf-8")
+    out = table(tmp_path, *(photos / f"{name}.jpg" for name in "abc"))
+    monkeypatch.setattr(Path, "iterdir", lambda path: listed.append(path) or listing(path))
+    assert exported(out, "xmp") == {"write": 3}
+    assert listed.count(photos) == 1
 
 
 @pytest.mark.parametrize(
