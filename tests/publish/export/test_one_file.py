@@ -39,9 +39,11 @@ def test_csv_has_the_chosen_columns(tmp_path: Path) -> None:
 def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
     out = table(tmp_path, "/p/a.jpg", "/p/b.jpg")
     decide(out, "/p/a.jpg", "edited", '=HYPERLINK("https://evil.example")')
+    decide(out, "/p/b.jpg", "edited", "A dog;=1+1")
     exported(out, "csv", to=tmp_path / "a.csv", columns=["text", "log_prob"])
     rows = list(csv.reader((tmp_path / "a.csv").open()))
     assert rows[1] == ['\'=HYPERLINK("https://evil.example")', "-4.0"]
+    assert rows[2] == ["A dog;'=1+1", "-4.0"]
 
 
 def test_jsonl_has_every_value_as_it_is(tmp_path: Path) -> None:

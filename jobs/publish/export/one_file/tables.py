@@ -11,9 +11,8 @@ from captioner.jobs.publish.export.job import ExportJob, Row
 from captioner.jobs.publish.export.locations import Locations
 from captioner.jobs.publish.export.one_file.lines import Lines, as_json
 from captioner.jobs.publish.export.policy import Unfit
+from captioner.jobs.publish.spreadsheets import guarded
 from captioner.jobs.storage.file_types import container_of
-
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run cells that begin with one
 
 
 def csv_lines(job: ExportJob) -> Lines:
@@ -22,7 +21,7 @@ def csv_lines(job: ExportJob) -> Lines:
 
     def line(row: Row) -> str:
         shown = {**row, "image_uri": job.locations.shown(row["image_uri"])}
-        return csv_line([_harmless(cell(shown[name])) for name in columns])
+        return csv_line([_guarded(cell(shown[name])) for name in columns])
 
     return Lines(line, columns, begin=csv_line(columns))
 
@@ -76,5 +75,5 @@ def cell(value: Any) -> object:
     return as_json(value) if isinstance(value, list | dict) else value
 
 
-def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+def _guarded(value: object) -> object:
+    return guarded(value) if isinstance(value, str) else value

@@ -1,9 +1,8 @@
-"""The text of a spreadsheet's cells: guarded against formulas, and read as Excel writes it."""
+"""The text of a spreadsheet's cells, read as Excel writes it."""
 
 import codecs
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -11,27 +10,15 @@ from typing import Any
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.review.texts import clean_text
+from captioner.jobs.publish.spreadsheets import unguarded
 
 NEEDED = ("image_uri", "version", "caption", "decision", "text")
 COLUMNS = (*("image_uri", "caption", "confidence", "alternatives"), "decision", "text", "version")
-# A cell that begins with one of these signs is a formula. Excel may split a cell at a separator.
-_FORMULA = re.compile(r"(^|[;,\t\r\n])(?='*[=+\-@\t\r])")
-_GUARDED = re.compile(r"(^|[;,\t\r\n])'(?='*[=+\-@\t\r])")
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-
-
-def guarded(text: str) -> str:
-    """Return a text with an apostrophe wherever a spreadsheet would take it for a formula."""
-    return _FORMULA.sub(r"\1'", text)
-
-
-def unguarded(text: str) -> str:
-    """Return the text that `guarded` was given."""
-    return _GUARDED.sub(r"\1", text)
 
 
 def filled_in(cells: Mapping[str, str]) -> str:
