@@ -8,7 +8,7 @@ import pytest
 from captioner.jobs.cli.export import _FORMATS
 from captioner.jobs.cli.main import main
 from captioner.jobs.errors import ExitCode
-from captioner.jobs.publish.export.job import FORMATS
+from captioner.jobs.publish.export.formats import FORMATS
 from tests.support.commands import command, environment
 from tests.support.rows import decide, row, write_rows
 

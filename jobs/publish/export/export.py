@@ -28,7 +28,7 @@ def export(job: ExportJob) -> Iterator[Outcome]:
     """
     name = None if job.to_stdout else job.format
     with job_errors(job.out.root), opened_record(job.out, name, dry_run=job.dry_run) as record:
-        yield from _FORMATS[job.format](job, record)
+        yield from _EXPORTS[job.format](job, record)
 
 
 def _one_file(lines: Callable[[ExportJob], Lines]) -> Export:
@@ -54,7 +54,7 @@ def _sidecars(sidecars: Callable[[], Sidecars]) -> Export:
     return run
 
 
-_FORMATS: Mapping[str, Export] = {
+_EXPORTS: Mapping[str, Export] = {
     "csv": _one_file(csv_lines),
     "jsonl": _one_file(jsonl_lines),
     "coco": _one_file(coco_lines),

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.publish.export.formats import BESIDE, FILES, FOLDERS, FORMATS
 from captioner.jobs.publish.export.locations import Locations
 from captioner.jobs.publish.export.policy import MAX_CHARACTERS, POLICY_COLUMNS, Policy, Verdict
 from captioner.jobs.publish.rows import read_rows, row_schema
@@ -17,10 +18,6 @@ from captioner.jobs.storage.uris import is_local
 from captioner.jobs.table.layout import OutFolder
 
 Row = Mapping[str, Any]
-FILES = ("csv", "jsonl", "coco", "opensearch")  # one file, or standard output
-FOLDERS = ("html", "hf", "webdataset")
-BESIDE = ("txt", "xmp")  # beside each image, or below a folder
-FORMATS = (*FILES, *FOLDERS, *BESIDE)
 DEFAULT_COLUMNS = ("image_uri", "text", "confidence", "decision")
 DEFAULT_INDEX = "captions"
 _SLICE = 8_192  # rows that are Python objects at a time

@@ -9,6 +9,7 @@ import pytest
 from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.publish.export import changes
 from captioner.jobs.publish.export.export import export
+from captioner.jobs.publish.export.formats import BESIDE, FILES, FORMATS
 from captioner.jobs.publish.export.job import ExportJob
 from captioner.jobs.table.layout import OutFolder
 from tests.support.exports import exported, reasons, state
@@ -294,6 +295,15 @@ def test_what_does_not_fit_together_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         exported(table(photos, "a"), form, **options)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_can_be_exported(photos: Path, form: str) -> None:
+    out = table(photos, "1")
+    (photos / "index.html").write_text("<img src=1.jpg>")
+    places = {**dict.fromkeys(FILES, photos / "file"), **dict.fromkeys(BESIDE)}
+    result = exported(out, form, to=places.get(form, photos), dry_run=True)
+    assert result == {"write": 1}
 
 
 def test_an_image_whose_name_is_not_utf8_has_its_text(photos: Path) -> None:
