@@ -143,12 +143,13 @@ def passthrough_names(names: Sequence[str]) -> list[str]:
     taken = {name.casefold() for name in (*_TABLE_SCHEMA.names, *PLAN_COLUMNS)}
     renamed: list[str] = []
     for name in names:
-        renamed.append(_free_name(name, taken))
+        renamed.append(free_name(name, taken))
         taken.add(renamed[-1].casefold())
     return renamed
 
 
-def _free_name(name: str, taken: Collection[str]) -> str:
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return `source_<name>`, or the name itself, that is not among casefolded names."""
     while name.casefold() in taken:
         name = f"source_{name}"
     return name

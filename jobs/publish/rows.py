@@ -12,7 +12,7 @@ from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import closing, column_batches, opened_files
 from captioner.jobs.table.reviews import Decisions, decisions
-from captioner.schemas.caption_table import caption_table_schema, with_schema
+from captioner.schemas.caption_table import caption_table_schema, free_name, with_schema
 
 TEXT, DECISION, OUTDATED = "text", "decision", "outdated"
 DECIDED = pa.schema([(TEXT, pa.string()), (DECISION, pa.string()), (OUTDATED, pa.bool_())])
@@ -23,7 +23,8 @@ def row_schema(out: OutFolder, files: Sequence[OutPath] | None = None) -> pa.Sch
     """Return all columns of the rows in OUT: the table's, a manifest's own, then DECIDED.
 
     With `files`, return those of some files only. A manifest's column that is named as one of
-    DECIDED is `source_<name>`. Raise UsageError without a table, for a foreign file, or if columns
+    DECIDED, in any case, is `source_<name>`, or another `source_` before it if that is a column
+    too. Raise UsageError without a table, for a foreign file, or if columns
     of one name have different types.
     """
     out.require_table()
@@ -31,7 +32,9 @@ def row_schema(out: OutFolder, files: Sequence[OutPath] | None = None) -> pa.Sch
     for _, file in opened_files(out.table_files() if files is None else files):
         with closing(file):
             schema = file.schema_arrow.remove_metadata()
-            distinct.setdefault(str(schema), _plain(schema))
+            shown = _names_of_rows(schema.names)
+            plain = zip(shown.values(), _plain(schema).types, strict=True)
+            distinct.setdefault(str(schema), pa.schema(list(plain)))
     try:
         merged = pa.unify_schemas([_plain(caption_table_schema()), *distinct.values()])
     except pa.ArrowException as error:
@@ -72,18 +75,16 @@ def decided_batches(
 
 def plain_rows(path: OutPath, file: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows of a file with the columns of a schema, without DECIDED; close the file."""
-    names = [name for name in file.schema_arrow.names if _renamed(name) in schema.names]
+    shown = _names_of_rows(file.schema_arrow.names)
+    names = [name for name in shown if shown[name] in schema.names]
     for batch in column_batches(path, file, names):
-        yield plain_table(batch, schema)
+        yield plain_table(batch.rename_columns([shown[name] for name in names]), schema)
 
 
 def plain_table(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
     """Return a batch of the table with the columns of a schema, its dictionaries as strings."""
     table = pa.Table.from_batches([batch])
-    names = [_renamed(name) for name in table.column_names]
-    return with_schema(
-        table.cast(_plain(table.schema, renamed=False)).rename_columns(names), schema
-    )
+    return with_schema(table.cast(_plain(table.schema)), schema)
 
 
 def decided(rows: pa.Table, in_force: Decisions) -> pa.Table:
@@ -97,15 +98,21 @@ def decided(rows: pa.Table, in_force: Decisions) -> pa.Table:
     return rows
 
 
-def _plain(schema: pa.Schema, *, renamed: bool = True) -> pa.Schema:
-    """Return a schema of a file without dictionaries, and its columns as the rows name them."""
-    names = map(_renamed, schema.names) if renamed else schema.names
-    return pa.schema(list(zip(names, map(_value_type, schema.types), strict=True)))
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """Return a schema without dictionaries."""
+    return pa.schema(list(zip(schema.names, map(_value_type, schema.types), strict=True)))
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _renamed(name: str) -> str:
-    return f"source_{name}" if name in DECIDED.names else name
+def _names_of_rows(names: Sequence[str]) -> dict[str, str]:
+    """Return what the rows call the columns of a file, by their names in it; see row_schema."""
+    shown = {name: name for name in names}
+    taken = {*DECIDED.names, *(name.casefold() for name in names)}
+    for name in names:
+        if name.casefold() in DECIDED.names:
+            shown[name] = free_name(name, taken)
+            taken.add(shown[name].casefold())
+    return shown

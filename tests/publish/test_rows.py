@@ -56,6 +56,20 @@ def test_a_manifests_column_never_hides_what_people_decided(tmp_path: Path) -> N
     assert (found["outdated"], found["source_outdated"]) == (False, 7)
 
 
+def test_each_column_of_a_manifest_has_a_name_of_its_own(tmp_path: Path) -> None:
+    labels = {"Text": ["A"], "text": ["b"], "source_text": ["c"], "decision": ["d"]}
+    out = write_rows(tmp_path, [row("/a.jpg")], labels=labels)
+    found = rows(out)["a"]
+    assert row_schema(out).names[-7:] == [
+        *("source_source_Text", "source_source_source_text"),
+        *("source_text", "source_decision", "text", "decision", "outdated"),
+    ]
+    assert [found[name] for name in row_schema(out).names[-7:-3]] == ["A", "b", "c", "d"]
+    assert found["text"] == "A picture of a."
+    assert set(rows(out, "source_text = 'c' AND text LIKE '%picture%'", ["width"])) == {"a"}
+    assert rows(out, columns=["source_source_Text"])["a"]["source_source_Text"] == "A"
+
+
 def test_files_with_different_columns_are_one_table(tmp_path: Path) -> None:
     write_rows(tmp_path, [row("/a.jpg")], "1", labels={"label": ["x"]})
     out = write_rows(tmp_path, [row("/b.jpg")], "2", labels={"place": ["y"]})
