@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from captioner.jobs.cli.out import add_out
 from captioner.jobs.errors import ExitCode
+from captioner.jobs.publish.export.formats import FORMATS
 
 if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
     from captioner.jobs.publish.export.job import ExportJob, Outcome
 
-_FORMATS = ("csv", "jsonl", "html", "txt", "coco", "hf", "webdataset", "xmp", "opensearch")
 _SIGNS = {"write": "+", "review": "?", "keep": "?"}  # before a text in a dry run
 _REASONS = 4  # that the summary names for an action
 
@@ -27,7 +27,7 @@ def add_export(commands: "Commands") -> None:
     )
     add_out(parser)
     add = parser.add_argument
-    add("--format", required=True, choices=_FORMATS, help="what to write")
+    add("--format", required=True, choices=FORMATS, help="what to write")
     add("--to", metavar="PATH", help="file, or folder of pages, images or archives to write to")
     add("--root", metavar="FOLDER", help="folder or URL that paths of images are relative to")
     add("--base-url", metavar="URL", help="URL of --root on the web")

@@ -5,16 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from captioner.jobs.cli.export import _FORMATS
 from captioner.jobs.cli.main import main
 from captioner.jobs.errors import ExitCode
-from captioner.jobs.publish.export.formats import FORMATS
 from tests.support.commands import command, environment
 from tests.support.rows import decide, row, write_rows
-
-
-def test_the_formats_are_all_there() -> None:
-    assert set(_FORMATS) == set(FORMATS)
 
 
 def test_texts_go_to_standard_output_and_the_summary_to_people(
