@@ -12,6 +12,7 @@ from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import closing, column_batches, opened_files
 from captioner.jobs.table.reviews import Decisions, decisions
+from captioner.jobs.table.threshold import Threshold, marked, new_threshold
 from captioner.schemas.caption_table import caption_table_schema, free_name, with_schema
 
 TEXT, DECISION, OUTDATED = "text", "decision", "outdated"
@@ -68,23 +69,30 @@ def decided_batches(
 
     `of_table` must have NEEDED.
     """
+    threshold = new_threshold(out)
     for path, file in opened_files(out.table_files()):
-        for plain in plain_rows(path, file, of_table):
+        for plain in plain_rows(path, file, of_table, threshold):
             yield path, decided(plain, in_force)
 
 
-def plain_rows(path: OutPath, file: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the rows of a file with the columns of a schema, without DECIDED; close the file."""
+def plain_rows(
+    path: OutPath, file: pq.ParquetFile, schema: pa.Schema, threshold: Threshold | None = None
+) -> Iterator[pa.Table]:
+    """Yield the rows of a file with the columns of a schema, without DECIDED; close the file.
+
+    With a `threshold`, they are marked by it.
+    """
     shown = _names_of_rows(file.schema_arrow.names)
-    names = [name for name in shown if shown[name] in schema.names]
+    needed = {*schema.names, *(("confidence",) if threshold else ())}
+    names = [name for name in shown if shown[name] in needed]
     for batch in column_batches(path, file, names):
-        yield plain_table(batch.rename_columns([shown[name] for name in names]), schema)
+        rows = pa.Table.from_batches([batch]).rename_columns([shown[name] for name in names])
+        yield plain_table(marked(rows, threshold) if threshold else rows, schema)
 
 
-def plain_table(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
-    """Return a batch of the table with the columns of a schema, its dictionaries as strings."""
-    table = pa.Table.from_batches([batch])
-    return with_schema(table.cast(_plain(table.schema)), schema)
+def plain_table(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows of a file with the columns of a schema, and dictionaries as strings."""
+    return with_schema(rows.cast(_plain(rows.schema)), schema)
 
 
 def decided(rows: pa.Table, in_force: Decisions) -> pa.Table:

@@ -11,6 +11,7 @@ OUT/runs/<run_id>/replacements/  rows that replace others when the run ends (rep
 OUT/runs/<run_id>/scratch/       the plan, an index, unfinished files; removed when the run ends
 OUT/runs/.lock                   the lock of the run at work (storage/backends/)
 OUT/runs/.fence                  which worker may still commit (commits/fence.py)
+OUT/runs/.threshold.json         exists while rows are marked by another threshold (threshold.py)
 OUT/runs/.swap.json              exists while files are merged (compaction/merge_journal.py)
 """
 
@@ -65,6 +66,10 @@ class OutFolder:
     @property
     def fence(self) -> OutPath:
         return self.runs / ".fence"
+
+    @property
+    def new_threshold(self) -> OutPath:
+        return self.runs / ".threshold.json"
 
     @property
     def merge_journal(self) -> OutPath:

@@ -14,7 +14,13 @@ from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import column_batches, opened_files
 from captioner.jobs.table.reviews import Decisions, decisions
-from captioner.jobs.table.threshold import Threshold, latest, threshold_of
+from captioner.jobs.table.threshold import (
+    Threshold,
+    latest,
+    marked,
+    new_threshold,
+    threshold_of,
+)
 
 _MARK = "needs_review"  # a column that files of the first schema lack
 
@@ -53,14 +59,15 @@ def read_status(out: str | Path) -> TableStatus:
 def _read_status(folder: OutFolder) -> TableStatus:
     folder.require_table()
     files = folder.table_files()
-    counts, thresholds = _Counts(decisions(folder)), list[Threshold | None]()
+    announced = new_threshold(folder)
+    counts, thresholds = _Counts(decisions(folder), announced), list[Threshold | None]()
     for path, file in opened_files(files):
         thresholds.append(threshold_of(file.schema_arrow))
         is_first_schema = _MARK not in file.schema_arrow.names
         names = [name for name in counts.columns if not (name == _MARK and is_first_schema)]
         for batch in column_batches(path, file, names):
             counts.add(batch)
-    threshold = latest(thresholds)
+    threshold = announced or latest(thresholds)
     return TableStatus(
         table=str(folder.captions),
         images=counts.of["status"].total(),
@@ -76,19 +83,25 @@ def _read_status(folder: OutFolder) -> TableStatus:
 
 
 class _Counts:
-    """The counts of values in some columns, and in what people decided."""
+    """The counts of values in some columns, and in what people decided.
 
-    def __init__(self, in_force: Decisions) -> None:
-        self.in_force = in_force
+    Rows are marked by a `threshold` first, if one is given.
+    """
+
+    def __init__(self, in_force: Decisions, threshold: Threshold | None) -> None:
+        self.in_force, self.threshold = in_force, threshold
         self.of = {name: Counter[Any]() for name in ("status", "captioner", _MARK, "decision")}
         self.judged = 0
         keys = ("image_uri", "image_sha256") if len(in_force) else ()
-        self.columns = ("status", "captioner", _MARK, *keys)
+        confidence = ("confidence",) if threshold else ()
+        self.columns = ("status", "captioner", _MARK, *keys, *confidence)
 
     def add(self, batch: pa.RecordBatch) -> None:
         rows = pa.Table.from_batches([batch])
         if _MARK not in rows.column_names:
             rows = rows.append_column(_MARK, pa.nulls(len(rows), pa.bool_()))
+        if self.threshold:
+            rows = marked(rows, self.threshold)
         self.judged += len(rows) - rows[_MARK].null_count
         columns = {name: rows[name] for name in ("status", "captioner", _MARK)}
         if len(self.in_force):

@@ -1,15 +1,16 @@
 """The threshold of a table: which captions need review.
 
 It is a view of the stored confidences, not a property of a run: a new threshold marks every row
-again. Each file records the threshold by which its rows are marked. If a command is killed while it
-marks, the files differ; the latest threshold then counts, and the next command that writes marks
-the others.
+again. Each file records the threshold by which its rows are marked. While files are rewritten,
+OUT/runs/.threshold.json has the new one: readers apply it to all rows, and if the command was
+killed, the next one that writes marks the other files.
 """
 
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
@@ -81,7 +82,7 @@ def settle_threshold(wanted: Threshold | None, writer: Writer) -> tuple[Threshol
     Return that threshold, and the number of rows in the files that had to be marked.
     """
     thresholds = _thresholds(writer.out)
-    threshold = latest(list(thresholds.values()))
+    threshold = new_threshold(writer.out) or latest(list(thresholds.values()))
     if wanted is not None and (
         threshold is None or replace(wanted, since=threshold.since) != threshold
     ):
@@ -89,8 +90,36 @@ def settle_threshold(wanted: Threshold | None, writer: Writer) -> tuple[Threshol
     if threshold is None:
         return None, 0
     files = [path for path, of_file in thresholds.items() if of_file != threshold]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    if not files:
+        writer.storage.remove(writer.out.new_threshold)  # of a command that was killed at its end
+        return threshold, 0
+    with _announced(threshold, writer), ThreadPoolExecutor(os.cpu_count()) as pool:
         return threshold, sum(pool.map(lambda path: _mark(path, threshold, writer), files))
+
+
+@contextmanager
+def _announced(threshold: Threshold, writer: Writer) -> Iterator[None]:
+    """Let readers apply a threshold until all files are marked by it."""
+    writer.write_text(json.dumps(asdict(threshold)), writer.out.new_threshold)
+    yield
+    writer.storage.remove(writer.out.new_threshold)
+
+
+def new_threshold(out: OutFolder) -> Threshold | None:
+    """Return the threshold by which some files are not marked yet; None if all are."""
+    try:
+        return Threshold(**json.loads(out.storage.read_bytes(out.new_threshold)))
+    except FileNotFoundError:
+        return None
+
+
+def marked(rows: pa.Table, threshold: Threshold) -> pa.Table:
+    """Return rows with `needs_review` by a threshold, given their confidence."""
+    marks = pa.nulls(len(rows), pa.bool_())
+    if threshold.min_confidence is not None:
+        marks = pc.less(rows["confidence"], pa.scalar(threshold.min_confidence, pa.float32()))
+    place = rows.schema.get_field_index(_MARK.name)
+    return rows.append_column(_MARK, marks) if place < 0 else rows.set_column(place, _MARK, marks)
 
 
 def _thresholds(out: OutFolder) -> Mapping[OutPath, Threshold | None]:
@@ -114,8 +143,4 @@ def _mark(path: OutPath, threshold: Threshold, writer: Writer) -> int:
 
 def _marked(file: pq.ParquetFile, schema: pa.Schema, threshold: Threshold) -> Iterator[pa.Table]:
     for number in range(file.num_row_groups):
-        rows = with_schema(file.read_row_group(number), schema)
-        marks = pa.nulls(len(rows), pa.bool_())
-        if threshold.min_confidence is not None:
-            marks = pc.less(rows["confidence"], pa.scalar(threshold.min_confidence, pa.float32()))
-        yield rows.set_column(schema.get_field_index(_MARK.name), _MARK, marks)
+        yield marked(with_schema(file.read_row_group(number), schema), threshold)

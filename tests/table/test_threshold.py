@@ -19,6 +19,8 @@ from captioner.jobs.execution.task import Task
 from captioner.jobs.execution.worker import committed_result
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.publish.marking import mark_table
+from captioner.jobs.publish.rows import read_rows, row_schema
+from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.compaction.compact import compact
 from captioner.jobs.table.layout import OutFolder, RunFolder
 from captioner.jobs.table.status import read_status
@@ -227,9 +229,15 @@ def test_marking_that_was_killed_is_finished_by_the_next_command(
         patch.setattr(Writer, "write", dies)
         with pytest.raises(KeyboardInterrupt):
             mark_table(tmp_path, min_confidence=0.15)
-    assert read_status(tmp_path).min_confidence == 0.15
+    assert list(marks(tmp_path).values()).count(True) > 2  # some by the former threshold
+    status = read_status(tmp_path)
+    assert (status.min_confidence, status.needs_review) == (0.15, 2)
+    out = OutFolder(out_path(tmp_path))
+    shown = [row for table in read_rows(out, row_schema(out)) for row in table.to_pylist()]
+    assert [each["needs_review"] for each in shown] == [True, True, *[False] * 4]
     compact(tmp_path, quiet=True)
     assert_marked(tmp_path, 0.15)
+    assert not out.new_threshold.exists()
 
 
 def test_a_confidence_is_as_precise_as_the_table(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def _rows_of_run(run: RunFolder, *, replaced: bool) -> Iterator[pa.Table]:
             continue
         names = set(file.schema_arrow.names).intersection(COLUMNS)
         for batch in column_batches(path, file, sorted(names)):
-            rows = plain_table(batch, _SCHEMA)
+            rows = plain_table(pa.Table.from_batches([batch]), _SCHEMA)
             yield decided(rows.filter(pc.equal(rows["run_id"], run.run_id)), in_force)
 
 

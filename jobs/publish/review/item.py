@@ -135,7 +135,7 @@ def _read_row(path: OutPath, row: int) -> pa.Table:
             if row < rows:
                 read = partial(file.read_row_group, number, columns=names)
                 found = readable(path, read)
-                return plain_table(found.slice(row, 1).to_batches()[0], SCHEMA)
+                return plain_table(found.slice(row, 1), SCHEMA)
             row -= rows
     return SCHEMA.empty_table()
 
