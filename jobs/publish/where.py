@@ -172,19 +172,26 @@ class _Parser:
         return Where(frozenset({column.name}), expression, sql, ())
 
     def _compared(self, column: pa.Field, sign: str, value: object) -> Where:
-        scalar = self._scalar(column, value)
-        expression = _COMPARE[sign](pc.field(column.name), scalar)
+        field, scalar = self._operands(column, value)
+        expression = _COMPARE[sign](field, scalar)
         is_time = pa.types.is_temporal(column.type)
         parameter = (scalar.cast(pa.string()) if is_time else scalar).as_py()
         sql = f"{_quoted(column.name)} {sign} ?"
         return Where(frozenset({column.name}), expression, sql, (parameter,))
 
-    def _scalar(self, column: pa.Field, value: object) -> pa.Scalar:
+    def _operands(self, column: pa.Field, value: object) -> tuple[pc.Expression, pa.Scalar]:
+        """Return a column and a value of the same type."""
+        field = pc.field(column.name)
         if pa.types.is_floating(column.type):  # 0.7 is the number that float32 rounds it to
-            return pa.scalar(value, pa.float64()).cast(column.type, safe=False)
+            return field, pa.scalar(value, pa.float64()).cast(column.type, safe=False)
+        in_doubles = field.cast(pa.float64(), safe=False)
+        if isinstance(value, float):
+            return in_doubles, pa.scalar(value)
         try:
-            return pa.scalar(value, None if isinstance(value, float | int) else column.type)
-        except pa.ArrowException as error:
+            return field, pa.scalar(value, column.type)
+        except (pa.ArrowException, OverflowError) as error:
+            if isinstance(value, int):  # too large for the column, or negative
+                return in_doubles, pa.scalar(float(value))
             what = f"{column.name}, a column of {column.type},"
             raise UsageError(f"--where: {what} cannot be compared with {value!r}") from error
 

@@ -55,7 +55,7 @@ def literal(token: Token, kind: pa.DataType) -> object:
 
 
 def _number(text: str) -> int | float:
-    is_whole = text.lstrip("+-").isdecimal() and abs(int(text)) < 2**63
+    is_whole = text.lstrip("+-").isdecimal() and len(text) <= 20  # no more fit into 64 bits
     return int(text) if is_whole else float(text)
 
 

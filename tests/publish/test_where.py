@@ -18,6 +18,7 @@ SCHEMA = pa.schema(
         ('odd " name', pa.string()),
         ("annotated_at", pa.timestamp("us", "UTC")),
         ("token_log_probs", pa.list_(pa.float32())),
+        ("big", pa.uint64()),
         ("nothing", pa.null()),
         ("clock", pa.time32("s")),
     ]
@@ -31,6 +32,7 @@ ROWS = pa.table(
         'odd " name': ["x", None, "y", "z"],
         "annotated_at": [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3, 4)],
         "token_log_probs": [[0.0]] * 4,
+        "big": [0, 1, 2**63 - 1, None],
         "nothing": [None] * 4,
         "clock": [None] * 4,
     },
@@ -46,7 +48,7 @@ def by_sqlite(condition: str) -> list[int]:
     where = parse_where(condition, SCHEMA)
     database = sqlite3.connect(":memory:")
     database.execute("PRAGMA case_sensitive_like = ON")
-    names = SCHEMA.names[:6]
+    names = [*SCHEMA.names[:6], "big"]
     columns = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
     database.execute(f"CREATE TABLE t ({columns})")
     at = ROWS.schema.get_field_index("annotated_at")
@@ -63,6 +65,10 @@ def by_sqlite(condition: str) -> list[int]:
         ("confidence >= 0.7", [1, 4]),
         ("confidence = 0.7", [1]),
         ("confidence < 16777217", [1, 2, 4]),
+        ("big > 1", [3]),
+        ("big = 9223372036854775807", [3]),
+        ("big < 1.5 AND big > -1", [1, 2]),
+        ("n < " + "9" * 5000, [1, 2, 3, 4]),
         ("confidence <> 0.7", [2, 4]),
         ("confidence != .7 and n<4", [2]),
         ("confidence BETWEEN 0.2 AND 0.7", [1, 2]),
