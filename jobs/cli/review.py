@@ -1,9 +1,10 @@
 """The command `captioner review`."""
 
 import getpass
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from captioner.jobs.cli.out import add_out, show_in_browser
 from captioner.jobs.errors import ExitCode, UsageError
@@ -80,7 +81,7 @@ def _review(options: dict[str, Any]) -> int:
                 return _import(scope, options["filled"], reviewer)
             if options["undo"]:
                 return _undo(scope, reviewer)
-            return _serve(scope, reviewer, options)
+            _serve(scope, reviewer, options)
     except OSError as error:
         raise UsageError(f"cannot read or write {out.root}: {error}") from error
 
@@ -119,7 +120,7 @@ def _user() -> str:
         return "unknown"
 
 
-def _serve(scope: "Scope", reviewer: str, options: dict[str, Any]) -> int:
+def _serve(scope: "Scope", reviewer: str, options: dict[str, Any]) -> NoReturn:
     from captioner.jobs.publish.review.page.server import review_in_browser
 
     host = options["host"]
@@ -135,8 +136,10 @@ def _serve(scope: "Scope", reviewer: str, options: dict[str, Any]) -> int:
             show_in_browser(url)
 
     saved = review_in_browser(scope, reviewer, host, options["port"], opened)
-    print(f"\n{_decisions(saved)} saved in {scope.out.reviews}")
-    return ExitCode.DONE
+    print(f"\n{_decisions(saved)} saved in {scope.out.reviews}", flush=True)
+    # Threads may still read from a silent store. Python would stop them inside C++ code, which
+    # aborts the process.
+    os._exit(ExitCode.DONE)
 
 
 def _write(scope: "Scope", path: Path) -> int:
