@@ -82,6 +82,11 @@ class JobReport:
         return [self.source] if isinstance(self.source, str) else self.source
 
     @property
+    def redone(self) -> int:
+        """The number of images with a row that need another one, for whatever reason."""
+        return self.listed - self.already_there - self.new
+
+    @property
     def captioned(self) -> int:
         """The number of images of this run that have a caption."""
         return self.statuses.get(Status.OK, 0)

@@ -89,6 +89,7 @@ def test_missing_embeddings_are_completed_and_captions_stay(job: JobConfig) -> N
     assert preview_job(job, sample=0).counts.lacking == 8
     report = run_job(job)
     assert (report.new, report.lacking, report.images) == (1, 8, 9)
+    assert report.postponed == 0
     assert set(embedded(job.out, report.captioner)) == hashes(job.out)
     assert read_table(Path(job.out))["caption"].to_pylist()[:8] == before
     files(job.out)[0].unlink()
@@ -96,6 +97,14 @@ def test_missing_embeddings_are_completed_and_captions_stay(job: JobConfig) -> N
     assert 0 < lost < 9
     assert set(embedded(job.out, report.captioner)) == hashes(job.out)
     assert run_job(job).planned == 0
+
+
+def test_a_limited_run_says_how_many_embeddings_it_leaves_for_later(job: JobConfig) -> None:
+    run_job(replace(job, embeddings=False))
+    report = run_job(replace(job, limit=3))
+    assert (report.planned, report.postponed) == (3, 5)
+    report = run_job(job)
+    assert (report.lacking, report.planned, report.postponed) == (5, 5, 0)
 
 
 def test_moved_and_changed_images_have_embeddings(job: JobConfig) -> None:

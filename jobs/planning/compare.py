@@ -27,8 +27,8 @@ class Counts:
     Each `listed` image counts once. `new` ones have no row. Of those with a row, some have
     `changed` since, some are redone because their row is `stale`, a failure to be `retried`, or
     `lacking` an embedding, or because all are `forced`; the others are `already_there`,
-    `kept_stale` of them with a row by
-    another captioner. `vanished` images have a row but are not listed.
+    `kept_stale` of them with a row by another captioner. `vanished` images have a row but are not
+    listed.
     """
 
     listed: int = 0
@@ -46,7 +46,7 @@ class Counts:
     @property
     def work(self) -> int:
         """The number of images that need a new row."""
-        return self.new + self.changed + self.stale + self.retried + self.forced
+        return self.listed - self.already_there
 
     def add(self, other: "Counts") -> None:
         """Add the counts for other images."""

@@ -80,11 +80,10 @@ def of_table(out: OutFolder, threshold: float | None) -> Collected:
 def of_run(run: RunFolder, report: JobReport) -> Collected:
     """Collect the rows that a run has written; stop reading files after READ_SECONDS."""
     collected = Collected(report.min_confidence)
-    replaced = report.changed + report.stale + report.retried + report.forced > 0
     end = time.monotonic() + READ_SECONDS
 
     def in_time() -> Iterator[pa.Table]:
-        for rows in _rows_of_run(run, replaced=replaced):
+        for rows in _rows_of_run(run, replaced=report.redone > 0):
             yield rows
             if time.monotonic() > end:
                 collected.is_whole = False

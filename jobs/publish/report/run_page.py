@@ -154,6 +154,7 @@ def _images(report: JobReport) -> Section:
         "Changed since they were captioned": report.changed,
         "Captioned again, by this captioner": report.stale,
         "Tried again after a failure": report.retried,
+        "Without an embedding": report.lacking,
         "Captioned again, by force": report.forced,
         "Left for a later run": report.postponed,
         "Captions reused from identical images": report.reused,

@@ -59,6 +59,19 @@ def test_rows_that_replaced_others_are_in_the_page(tmp_path: Path, job: JobConfi
     assert "001.jpg" not in page.text
 
 
+def test_a_run_that_only_adds_embeddings_shows_its_captions(
+    tmp_path: Path, job: JobConfig, calibrated_checkpoint: Path
+) -> None:
+    write_photographs(tmp_path / "photos", 4)
+    job = replace(job, checkpoint=calibrated_checkpoint)
+    run_job(job)
+    report = run_job(replace(job, embeddings=True))
+    page = page_of(job, report.run_id)
+    assert "Without an embedding 4" in page.text
+    assert "Half of the captions have a confidence of" in page.text
+    assert pictures(page) == 4
+
+
 def test_a_run_without_work_says_so(tmp_path: Path, job: JobConfig) -> None:
     write_photographs(tmp_path / "photos", 3)
     run_job(job)
