@@ -10,8 +10,6 @@ from captioner.jobs.publish.find.database import indexed_schema, opened
 from captioner.jobs.publish.find.query import parse_query
 from captioner.jobs.publish.where import Where, parse_where
 
-RANKED = 10_000  # matches, at most: where more fit, they fit equally well
-COMPARED = 1_000  # of these, by confidence
 MAPPED_BYTES = 4 * 1024**3  # of the index, read without copies
 COLUMNS = "image_uri, text, confidence, needs_review, decision"  # of `images`, see found_image
 
@@ -66,7 +64,10 @@ def found_image(row: Sequence[Any]) -> Found:
 def _matches(
     database: sqlite3.Connection, expression: str, where: Where | None, limit: int
 ) -> list[Found]:
-    """Return the best matches by BM25, of equals the surest first."""
+    """Return the best matches by BM25, of equals the surest first.
+
+    Every match is ranked; only the rows of those that may be shown are read.
+    """
     rows = 'JOIN images ON "captioner.id" = "captioner.place"'
     sql = f"""
         WITH matches AS (
@@ -74,11 +75,12 @@ def _matches(
             FROM (
                 SELECT rowid AS "captioner.place", rank AS "captioner.score"
                 FROM words WHERE words MATCH ?
-            ) {f"{rows} WHERE {where.sql}" if where else ""} LIMIT {RANKED}
+            ) {f"{rows} WHERE {where.sql}" if where else ""}
         ), best AS (
-            SELECT * FROM matches ORDER BY score, place LIMIT max({COMPARED}, ?)
+            SELECT score FROM matches ORDER BY score LIMIT ?
         )
-        SELECT {COLUMNS}, -best.score FROM best JOIN images ON "captioner.id" = best.place
-        ORDER BY best.score, confidence DESC, best.place LIMIT ?"""
+        SELECT {COLUMNS}, -score FROM matches JOIN images ON "captioner.id" = place
+        WHERE score <= (SELECT max(score) FROM best)
+        ORDER BY score, confidence DESC, place LIMIT ?"""
     parameters = (expression, *(where.parameters if where else ()), limit, limit)
     return [found_image(row) for row in database.execute(sql, parameters)]

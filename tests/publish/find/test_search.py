@@ -77,6 +77,17 @@ def test_of_equals_the_surest_comes_first(tmp_path: Path) -> None:
     assert names(search(tmp_path / "i.sqlite", "dog", "confidence < 0.9")) == ["3", "1"]
 
 
+def test_the_best_of_many_matches_are_found_wherever_they_are(tmp_path: Path) -> None:
+    long = "A dog is running through the tall grass beside a wooden fence."
+    texts = [*[long] * 12_000, *["A dog."] * 1_500, long]
+    rows = [
+        row(f"/{n}.jpg", caption=text, confidence=n / len(texts)) for n, text in enumerate(texts)
+    ]
+    update_index(write_rows(tmp_path, rows), tmp_path / "i.sqlite", quiet=True)
+    assert names(search(tmp_path / "i.sqlite", "dog", limit=3)) == ["13499", "13498", "13497"]
+    assert names(search(tmp_path / "i.sqlite", "dog running", limit=2)) == ["13500", "11999"]
+
+
 def test_without_a_text_that_has_all_words_some_suffice(index: Path) -> None:
     result = search(index, "beach snowboarder")
     assert (names(result)[0], result.partial) == ("runs", True)
