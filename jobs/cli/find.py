@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -145,9 +144,10 @@ def _show(result: "SearchResult", heading: str, options: dict[str, Any]) -> None
 
 
 def _show_page(result: "SearchResult", heading: str, options: dict[str, Any]) -> None:
-    from captioner.jobs.publish.find.page import write_page
+    from captioner.jobs.publish.find.database import index_path
+    from captioner.jobs.publish.find.page import private_page, write_page
 
-    path = options["page"] or Path(tempfile.mkdtemp(prefix="captioner-"), "found.html")
+    path = options["page"] or private_page(index_path(_out(options), options["index"]))
     count = len(result.found)
     condition = f" where {options['where']}" if options["where"] else ""
     summary = f"The best {count} of {options['out']}{condition}" if count else "Nothing found"

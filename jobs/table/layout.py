@@ -5,6 +5,7 @@ OUT/reviews/*.jsonl              what people decided (reviews.py); no run touche
 OUT/exports/*.sqlite             what was exported where (publish/export/record.py)
 OUT/embeddings/*.parquet         what images look like (embeddings.py); may be deleted
 OUT/index.sqlite                 what `captioner search` searches; may be deleted
+OUT/index.found.html             the page of `captioner search --open`; may be deleted
 OUT/report.html                  a report about the whole table
 OUT/runs/<run_id>/               job.toml, report.json, report.html, events.jsonl
 OUT/runs/<run_id>/replacements/  rows that replace others when the run ends (replace.py)

@@ -12,6 +12,7 @@ from captioner.jobs.errors import FetchError, UsageError
 from captioner.jobs.publish.find.search import Found
 from captioner.jobs.publish.report.privacy import public_text, public_uri
 from captioner.jobs.publish.thumbnails import thumbnail
+from captioner.jobs.storage.file_types import container_of
 from captioner.jobs.storage.look_ahead import map_ahead
 from captioner.jobs.storage.uris import file_name, is_http, is_local, local_path
 
@@ -22,7 +23,7 @@ ASSETS = Path(__file__).parent.parent / "assets"
 
 
 @dataclass(frozen=True)
-class Item:
+class Tile:
     """An image on the page: its thumbnail as base64, or the `problem` that there is none."""
 
     image: Found
@@ -39,10 +40,25 @@ class Item:
     def address(self) -> str | None:
         """A URL that a browser can open, without its query, which may be signed."""
         uri = self.image.image_uri
+        if container_of(uri) != uri:
+            return None
         if is_http(uri):
             return public_uri(uri)
-        is_file = is_local(uri) and "#row=" not in uri
-        return Path(local_path(uri)).as_uri() if is_file else None
+        return Path(local_path(uri)).as_uri() if is_local(uri) else None
+
+
+def private_page(index: Path) -> Path:
+    """Make an empty file beside the index, over an earlier one; only its owner may read it.
+
+    Raise UsageError if the file cannot be written.
+    """
+    path = index.with_name(f"{index.stem}.found.html")
+    try:
+        path.unlink(missing_ok=True)
+        path.touch(0o600, exist_ok=False)
+    except OSError as error:
+        raise UsageError(f"cannot write {path} ({error.strerror}): give --page FILE") from error
+    return path
 
 
 def write_page(path: Path, heading: str, summary: str, found: Sequence[Found]) -> None:
@@ -54,7 +70,7 @@ def write_page(path: Path, heading: str, summary: str, found: Sequence[Found]) -
         loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined
     )
     page = templates.get_template("found.html").render(
-        heading=heading, summary=summary, items=list(_items(found))
+        heading=heading, summary=summary, tiles=list(_tiles(found))
     )
     try:
         path.write_text(page, encoding="utf-8", errors="replace")
@@ -62,9 +78,9 @@ def write_page(path: Path, heading: str, summary: str, found: Sequence[Found]) -
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _items(found: Sequence[Found]) -> Iterator[Item]:
+def _tiles(found: Sequence[Found]) -> Iterator[Tile]:
     for image, (picture, problem) in zip(found, _pictures(f.image_uri for f in found), strict=True):
-        yield Item(image, picture, problem)
+        yield Tile(image, picture, problem)
 
 
 def _pictures(uris: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from captioner.jobs.cli.main import main
-from captioner.jobs.publish.find.page import write_page
+from captioner.jobs.publish.find.page import Tile, write_page
 from captioner.jobs.publish.find.search import Found
 from tests.support.pages import VIEWS, Pages, barriers, fits
 from tests.support.photographs import write_photographs
@@ -43,6 +43,24 @@ def test_the_page_has_no_barriers(
     assert fits(page)
 
 
+@pytest.mark.parametrize(
+    ("uri", "address", "name"),
+    [
+        ("/photos/a b.jpg", "file:///photos/a%20b.jpg", "a b.jpg"),
+        ("https://h/1.jpg?sig=x", "https://h/1.jpg", "1.jpg"),
+        ("/1.parquet#row=1", None, "/1.parquet#row=1"),
+        ("https://h/1.parquet?sig=x#row=1", None, "https://h/1.parquet#row=1"),
+        ("tar://a/1.jpg::/t.tar", None, "tar://a/1.jpg::/t.tar"),
+        ("s3://bucket/1.jpg", None, "s3://bucket/1.jpg"),
+    ],
+)
+def test_an_image_has_a_link_if_a_browser_can_open_it(
+    uri: str, address: str | None, name: str
+) -> None:
+    tile = Tile(Found(uri, "A dog.", 0.5, False, None, 1.0), "", "")
+    assert (tile.address, tile.name) == (address, name)
+
+
 def test_search_writes_the_page_and_opens_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,6 +73,11 @@ def test_search_writes_the_page_and_opens_it(
     (address,) = opened
     page = Path(address.removeprefix("file://"))
     assert page.read_text().count("data:image/jpeg") == 2
+    assert page.parent == tmp_path / "out" and page.stat().st_mode & 0o777 == 0o600
+    page.chmod(0o644)
+    assert main(["search", "wolf", str(out.root), "--open"]) == 0
+    assert opened == [address, address]
+    assert page.read_text().count("data:image/jpeg") == 1 and page.stat().st_mode & 0o777 == 0o600
     assert main(["search", "wolf", str(out.root), "--page", str(tmp_path / "p.html")]) == 0
     printed = capsys.readouterr()
     assert "A wolf." in printed.out and "these have some" in printed.err
