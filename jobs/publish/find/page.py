@@ -1,30 +1,21 @@
 """A page with thumbnails of what was found: one file, which needs no other."""
 
-import base64
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from captioner.jobs.errors import FetchError, UsageError
+from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.find.search import Found
-from captioner.jobs.publish.report.privacy import public_text, public_uri
-from captioner.jobs.publish.thumbnails import thumbnail
+from captioner.jobs.publish.pages import render
+from captioner.jobs.publish.pictures import pictures
+from captioner.jobs.publish.privacy import public_text, public_uri
 from captioner.jobs.storage.file_types import container_of
-from captioner.jobs.storage.look_ahead import map_ahead
 from captioner.jobs.storage.uris import file_name, is_http, is_local, local_path
-
-SIDE = 320  # pixels of a thumbnail
-READERS = 8  # threads that fetch images
-AHEAD = 16
-ASSETS = Path(__file__).parent.parent / "assets"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """An image on the page: its thumbnail as base64, or the `problem` that there is none."""
+    """An image on the page: its thumbnail as a `data:` URL, or the `problem` that there is none."""
 
     image: Found
     picture: str
@@ -66,12 +57,7 @@ def write_page(path: Path, heading: str, summary: str, found: Sequence[Found]) -
 
     Raise UsageError if the file cannot be written.
     """
-    templates = Environment(
-        loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined
-    )
-    page = templates.get_template("found.html").render(
-        heading=heading, summary=summary, tiles=list(_tiles(found))
-    )
+    page = render("found", heading=heading, summary=summary, tiles=list(_tiles(found)))
     try:
         path.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
@@ -79,18 +65,7 @@ def write_page(path: Path, heading: str, summary: str, found: Sequence[Found]) -
 
 
 def _tiles(found: Sequence[Found]) -> Iterator[Tile]:
-    for image, (picture, problem) in zip(found, _pictures(f.image_uri for f in found), strict=True):
-        yield Tile(image, picture, problem)
-
-
-def _pictures(uris: Iterable[str]) -> Iterator[tuple[str, str]]:
-    with ThreadPoolExecutor(READERS) as pool:
-        for picture in map_ahead(pool, _picture, uris, AHEAD):
-            yield picture.result()
-
-
-def _picture(uri: str) -> tuple[str, str]:
-    try:
-        return base64.b64encode(thumbnail(uri, SIDE)).decode(), ""
-    except FetchError as error:
-        return "", public_text(str(error), uri)
+    made = pictures([image.image_uri for image in found])
+    for image in found:
+        picture, problem = made[image.image_uri]
+        yield Tile(image, picture, public_text(problem, image.image_uri))

@@ -5,15 +5,15 @@ from dataclasses import replace
 from posixpath import commonprefix
 from typing import Any
 
-from captioner.jobs.publish.report.collect import RANDOM, SHOWN, Collected, Rows
-from captioner.jobs.publish.report.page import Card, Page
-from captioner.jobs.publish.report.pictures import Picture, pictures
-from captioner.jobs.publish.report.privacy import (
+from captioner.jobs.publish.pictures import Picture, pictures
+from captioner.jobs.publish.privacy import (
     public_text,
     public_uri,
     shortened,
     shortened_uri,
 )
+from captioner.jobs.publish.report.collect import RANDOM, SHOWN, Collected, Rows
+from captioner.jobs.publish.report.page import Card, Page
 from captioner.jobs.publish.report.words import DECISIONS
 from captioner.schemas.caption_table import Status
 

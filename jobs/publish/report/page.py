@@ -1,16 +1,9 @@
-"""What a report shows, as plain data, and the page that the template makes of it."""
+"""What a report shows, as plain data for its template."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from captioner.jobs.publish.report.charts import Chart
-
-ASSETS = Path(__file__).parent.parent / "assets"
 
 
 @dataclass(frozen=True)
@@ -87,17 +80,3 @@ class Page:
     error: str = ""
     made: str = ""
     after: Sequence[Section] = field(default_factory=list)
-
-
-def render(page: Page) -> str:
-    """Return the page as HTML that needs no other file; everything in it is escaped."""
-    style = "".join((ASSETS / name).read_text("utf-8") for name in ("base.css", "report.css"))
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.get_template("report.html").render(page=page, style=style, digest=digest)

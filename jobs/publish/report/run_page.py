@@ -4,12 +4,12 @@ import tomllib
 from collections.abc import Sequence
 
 from captioner.jobs.errors import ExitCode
+from captioner.jobs.publish.privacy import public_text, public_uri, shortened
 from captioner.jobs.publish.report.charts import throughput
 from captioner.jobs.publish.report.collect import Collected
 from captioner.jobs.publish.report.gallery import with_gallery
 from captioner.jobs.publish.report.pace import Pace
 from captioner.jobs.publish.report.page import Fact, Grid, Page, Section
-from captioner.jobs.publish.report.privacy import public_text, public_uri, shortened
 from captioner.jobs.publish.report.sections import confidence_section, failures_of
 from captioner.jobs.publish.report.words import (
     OUTCOMES,

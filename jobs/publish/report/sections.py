@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from captioner.jobs.publish.report.charts import histogram
-from captioner.jobs.publish.report.collect import Collected
-from captioner.jobs.publish.report.page import Failures, Section
-from captioner.jobs.publish.report.privacy import (
+from captioner.jobs.publish.privacy import (
     public_text,
     public_uri,
     shortened,
     shortened_uri,
 )
+from captioner.jobs.publish.report.charts import histogram
+from captioner.jobs.publish.report.collect import Collected
+from captioner.jobs.publish.report.page import Failures, Section
 from captioner.jobs.publish.report.words import FAILURES, share
 from captioner.schemas.caption_table import Status
 

@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from captioner.jobs.errors import ExitCode, UsageError
+from captioner.jobs.publish.pages import render
 from captioner.jobs.publish.report.collect import of_run, of_table
 from captioner.jobs.publish.report.pace import read_pace
-from captioner.jobs.publish.report.page import render
 from captioner.jobs.publish.report.run_page import run_page
 from captioner.jobs.publish.report.table_page import RUNS, table_page
 from captioner.jobs.storage.backends.backend import backend_of
@@ -29,7 +29,7 @@ def write_run_report(writer: Writer, report: JobReport) -> None:
     collected = of_run(run, report) if report.exit_code in _AT_ITS_END else None
     job_file = run.storage.read_bytes(run.job_file).decode()
     page = run_page(report, read_pace(_lines(writer.events), report), collected, job_file)
-    writer.write_text(render(page), run.page)
+    writer.write_text(render("report", page=page), run.page)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -52,7 +52,7 @@ def write_table_report(out: str | Path, to: str | Path | None = None) -> OutPath
             collected = of_table(folder, status.min_confidence)
             page = table_page(status, collected, _runs(folder))
             with storage.work_folder(path.parent) as scratch:
-                storage.write(path, render(page).encode(errors="replace"), scratch)
+                storage.write(path, render("report", page=page).encode(errors="replace"), scratch)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error}") from error
     return path

@@ -1,10 +1,12 @@
 """The page of what was found, in a real browser."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from captioner.jobs.cli.main import main
+from captioner.jobs.publish import pictures
 from captioner.jobs.publish.find.page import Tile, write_page
 from captioner.jobs.publish.find.search import Found
 from tests.support.pages import VIEWS, Pages, barriers, fits
@@ -38,9 +40,22 @@ def test_the_page_has_no_barriers(
     assert page.locator("li img").count() == 3
     assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
     assert page.locator("li .text").nth(2).inner_text() == EVIL
-    assert "a=1" not in page.content()
+    assert page.evaluate("getComputedStyle(document.querySelector('.found')).display") == "grid"
+    assert "a=1" not in page.content() and "unsafe-inline" not in page.content()
     assert barriers(page) == []
     assert fits(page)
+
+
+def test_a_source_that_hangs_costs_the_pictures_alone(
+    found: list[Found], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "fetch_image", lambda *_: threading.Event().wait())
+    monkeypatch.setattr(pictures, "SECONDS", 0.1)
+    monkeypatch.setattr(pictures, "SECONDS_EACH", 0.0)
+    write_page(tmp_path / "found.html", "dog", "The best 8 of photos", found)
+    text = (tmp_path / "found.html").read_text(encoding="utf-8")
+    assert text.count("No picture: its source did not answer in time") == len(found)
+    assert "A dog on a beach." in text
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from captioner.jobs.publish.privacy import public_text, public_uri, shortened_uri
 from captioner.jobs.publish.report.pace import read_pace
-from captioner.jobs.publish.report.privacy import public_text, public_uri, shortened_uri
 from captioner.jobs.publish.report.words import duration, number, share
 from captioner.schemas.job_report import JobReport
 

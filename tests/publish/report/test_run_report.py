@@ -8,6 +8,7 @@ import pytest
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.errors import Interrupted, JobError, Terminated
+from captioner.jobs.publish import pictures as pictures_module
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.layout import OutFolder
 from tests.support.html import Html
@@ -119,10 +120,9 @@ def test_a_source_that_hangs_costs_the_pictures_alone(
     tmp_path: Path, job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_photographs(tmp_path / "photos", 3)
-    monkeypatch.setattr(
-        "captioner.jobs.publish.report.pictures.fetch_image", lambda *_: threading.Event().wait()
-    )
-    monkeypatch.setattr("captioner.jobs.publish.report.pictures.SECONDS", 0.1)
+    monkeypatch.setattr(pictures_module, "fetch_image", lambda *_: threading.Event().wait())
+    monkeypatch.setattr(pictures_module, "SECONDS", 0.1)
+    monkeypatch.setattr(pictures_module, "SECONDS_EACH", 0.0)
     assert run_job(job).exit_code == 0
     page = page_of(job)
     assert page.text.count("No picture: its source did not answer in time") == 3

@@ -1,4 +1,4 @@
-"""The pictures of a report: thumbnails, fetched at the same time, none of them waited for long."""
+"""The pictures of a page: thumbnails, fetched at the same time, none of them waited for long."""
 
 import base64
 import queue
@@ -12,27 +12,33 @@ from captioner.jobs.fetching.by_uri import fetch_image
 from captioner.jobs.publish.thumbnails import shrunk
 
 SIDE = 360  # pixels, at most
-SECONDS = 8.0  # for all thumbnails, which are fetched at the same time
+SECONDS = 8.0  # for all thumbnails, unless there are many
+SECONDS_EACH = 0.2  # for each of many
+AT_ONCE = 24  # images that are fetched at the same time
 MAX_BYTES = 64 * 1024 * 1024  # of an image file
 LIMITS = ImageLimits(max_pixels=64_000_000)
 LARGEST = 120 * 1024  # bytes of a thumbnail: 24 of them, in base64, are less than 4 MB
 LATE = "its source did not answer in time"
 Picture = tuple[str, str]  # a `data:` URL and "", or "" and the reason why there is none
 _DECODING = threading.BoundedSemaphore(2)  # a large picture takes much memory
+_Waiting = queue.SimpleQueue[str]
+_Made = queue.SimpleQueue[tuple[str, Picture]]
 
 
 def pictures(uris: Sequence[str]) -> Mapping[str, Picture]:
-    """Return thumbnails of images by URI, of those that can be had within SECONDS.
+    """Return thumbnails of images by URI, of those that can be had in time.
 
-    A daemon thread may wait for an image until this process ends.
+    That is SECONDS, or SECONDS_EACH for each of many images. A daemon thread may wait for an image
+    until this process ends.
     """
-    end = time.monotonic() + SECONDS
-    made: queue.SimpleQueue[tuple[str, Picture]] = queue.SimpleQueue()
-    found: dict[str, Picture] = {}
-    for uri in dict.fromkeys(uris):
-        found[uri] = ("", LATE)
-        threading.Thread(target=_make, args=(uri, made), daemon=True).start()
-    for _ in found:
+    found: dict[str, Picture] = dict.fromkeys(uris, ("", LATE))
+    end = time.monotonic() + max(SECONDS, SECONDS_EACH * len(found))
+    waiting, made = _Waiting(), _Made()
+    for uri in found:
+        waiting.put(uri)
+    for _ in range(min(AT_ONCE, len(found))):
+        threading.Thread(target=_make, args=(waiting, made, end), daemon=True).start()
+    for _ in range(len(found)):
         try:
             uri, picture = made.get(timeout=max(0.0, end - time.monotonic()))
         except queue.Empty:
@@ -41,13 +47,23 @@ def pictures(uris: Sequence[str]) -> Mapping[str, Picture]:
     return found
 
 
-def _make(uri: str, made: "queue.SimpleQueue[tuple[str, Picture]]") -> None:
+def _make(waiting: _Waiting, made: _Made, end: float) -> None:
+    """Make pictures until none is waiting, or time is over."""
+    while time.monotonic() < end:
+        try:
+            uri = waiting.get_nowait()
+        except queue.Empty:
+            return
+        made.put((uri, _picture(uri)))
+
+
+def _picture(uri: str) -> Picture:
     try:
-        made.put((uri, (_data_url(uri), "")))
+        return _data_url(uri), ""
     except FetchError as error:
-        made.put((uri, ("", str(error))))
+        return "", str(error)
     except Exception as error:  # noqa: BLE001 (the boundary of a thread)
-        made.put((uri, ("", type(error).__name__)))
+        return "", type(error).__name__
 
 
 def _data_url(uri: str) -> str:
