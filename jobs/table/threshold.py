@@ -73,7 +73,7 @@ def latest(thresholds: Sequence[Threshold | None]) -> Threshold | None:
 
 def table_threshold(out: OutFolder) -> Threshold | None:
     """Return the threshold of the table in OUT; raise UsageError for a foreign file."""
-    return latest(list(_thresholds(out).values()))
+    return new_threshold(out) or latest(list(_thresholds(out).values()))
 
 
 def settle_threshold(wanted: Threshold | None, writer: Writer) -> tuple[Threshold | None, int]:

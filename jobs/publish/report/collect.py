@@ -4,6 +4,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from captioner.jobs.publish.rows import DECIDED, decided, plain_table, read_rows, row_schema
+from captioner.jobs.publish.rows import decided, plain_table
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import OutFolder, RunFolder
-from captioner.jobs.table.read import BATCH_ROWS, closing, column_batches, opened_files, rechunked
+from captioner.jobs.table.read import (
+    BATCH_ROWS,
+    closing,
+    column_batches,
+    opened_files,
+    readable,
+    rechunked,
+)
 from captioner.jobs.table.reviews import decisions
+from captioner.jobs.table.threshold import marked, new_threshold, table_threshold
 from captioner.schemas.caption_table import Status, caption_table_schema
 from captioner.schemas.job_report import JobReport
 
@@ -28,8 +37,9 @@ RANDOM = 3 * SHOWN  # some of them are among the surest or the least sure
 READ_SECONDS = 20.0  # that a run waits for its rows to be read
 COLUMNS = (
     *("image_uri", "image_sha256", "run_id", "status", "error", "caption", "confidence"),
-    *("needs_review", "width", "height"),
+    *("needs_review", "width", "height", "captioner"),
 )
+MARK = "needs_review"
 Rows = list[dict[str, Any]]
 
 _SCHEMA = pa.schema(
@@ -52,6 +62,7 @@ class Collected:
     images: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     decisions: Counter[str] = field(default_factory=Counter)
+    captioners: Counter[str] = field(default_factory=Counter)
     outdated: int = 0
     to_review: int = 0
     histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(FINE_BINS, np.int64))
@@ -71,10 +82,28 @@ class Collected:
         return (int(np.searchsorted(self.histogram.cumsum(), total / 2)) + 0.5) / FINE_BINS
 
 
-def of_table(out: OutFolder, threshold: float | None) -> Collected:
-    """Collect the whole table; raise UsageError for a foreign file."""
-    columns = [*COLUMNS, *DECIDED.names]
-    return _collected(read_rows(out, row_schema(out), columns), Collected(threshold))
+def of_table(out: OutFolder) -> Collected:
+    """Collect the whole table; raise UsageError without one, and for a foreign file."""
+    out.require_table()
+    threshold = table_threshold(out)
+    collected = Collected(threshold.min_confidence if threshold else None)
+    return _collected(_rows_of_table(out), collected)
+
+
+def _rows_of_table(out: OutFolder) -> Iterator[pa.Table]:
+    in_force, threshold = decisions(out), new_threshold(out)
+    for path, file in opened_files(out.table_files()):
+        for rows in _plain_rows(path, file):
+            yield decided(marked(rows, threshold) if threshold else rows, in_force)
+
+
+def _plain_rows(path: OutPath, file: pq.ParquetFile) -> Iterator[pa.Table]:
+    """Yield the rows of a file, with the columns that a report needs; close the file."""
+    has_marks = MARK in file.schema_arrow.names  # files of the first schema have none
+    names = [name for name in COLUMNS if name != MARK or has_marks]
+    for batch in column_batches(path, file, names):
+        rows = pa.Table.from_batches([batch])
+        yield readable(path, partial(plain_table, rows, _SCHEMA))
 
 
 def of_run(run: RunFolder, report: JobReport) -> Collected:
@@ -101,11 +130,9 @@ def _rows_of_run(run: RunFolder, *, replaced: bool) -> Iterator[pa.Table]:
     for path, file in opened_files(_files_of_run(run, replaced=replaced)):
         if not _may_have_rows_of(run.run_id, file.metadata):
             with closing(file):
-                yield decided(_SCHEMA.empty_table(), in_force)
+                yield decided(plain_table(_SCHEMA.empty_table(), _SCHEMA), in_force)
             continue
-        names = set(file.schema_arrow.names).intersection(COLUMNS)
-        for batch in column_batches(path, file, sorted(names)):
-            rows = plain_table(pa.Table.from_batches([batch]), _SCHEMA)
+        for rows in _plain_rows(path, file):
             yield decided(rows.filter(pc.equal(rows["run_id"], run.run_id)), in_force)
 
 
@@ -151,7 +178,12 @@ def _first(count: int, found: pa.Table, rows: pa.Table, column: str, order: str)
 
 def _count(rows: pa.Table, collected: Collected) -> None:
     collected.images += rows.num_rows
-    for name, counts in (("status", collected.statuses), ("decision", collected.decisions)):
+    counters = {
+        "status": collected.statuses,
+        "decision": collected.decisions,
+        "captioner": collected.captioners,
+    }
+    for name, counts in counters.items():
         for count in rows[name].drop_null().value_counts().to_pylist():
             counts[count["values"]] += count["counts"]
     collected.to_review += pc.sum(rows["needs_review"]).as_py() or 0

@@ -17,19 +17,19 @@ from captioner.jobs.publish.report.words import (
     number,
     share,
 )
-from captioner.jobs.table.status import TableStatus
+from captioner.jobs.table.layout import OutFolder
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
 
 RUNS = 100  # the latest
 
 
-def table_page(status: TableStatus, collected: Collected, runs: Sequence[JobReport]) -> Page:
+def table_page(out: OutFolder, collected: Collected, runs: Sequence[JobReport]) -> Page:
     """Return the page about a table and its latest runs, the latest first."""
     captioned = collected.statuses[Status.OK]
     sections = [confidence_section(collected)] if captioned else []
     page = Page(
-        subject=f"Captions in {status.table}",
+        subject=f"Captions in {out.captions}",
         heading=f"{captioned:,} of {collected.images:,} images captioned",
         outcome="",
         state="good",
@@ -38,7 +38,7 @@ def table_page(status: TableStatus, collected: Collected, runs: Sequence[JobRepo
         sections=[*sections, *_decisions(collected, captioned)],
         failures=failures_of(collected, collected.statuses),
         made=moment(datetime.now(UTC)),
-        after=[*_runs(runs), _table(status)],
+        after=[*_runs(runs), _table(out, collected)],
     )
     return with_gallery(page, collected)
 
@@ -97,10 +97,11 @@ def _run(report: JobReport) -> list[str]:
     return [moment(report.finished_at), outcome, *counts, duration(took), speed]
 
 
-def _table(status: TableStatus) -> Section:
+def _table(out: OutFolder, collected: Collected) -> Section:
+    sizes = out.table_sizes()
     rows = [
-        ("Table", status.table),
-        ("Files", f"{status.files:,} ({tqdm.format_sizeof(status.bytes, 'B')})"),
-        *((f"By {name}", f"{count:,} images") for name, count in status.captioners.items()),
+        ("Table", str(out.captions)),
+        ("Files", f"{len(sizes):,} ({tqdm.format_sizeof(sum(sizes), 'B')})"),
+        *((f"By {name}", f"{count:,} images") for name, count in collected.captioners.items()),
     ]
     return Section("table", "Table", grid=Grid(["What", "Value"], rows))

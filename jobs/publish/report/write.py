@@ -15,7 +15,6 @@ from captioner.jobs.storage.backends.backend import backend_of
 from captioner.jobs.storage.backends.paths import OutPath, out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.table.layout import OutFolder, RunFolder
-from captioner.jobs.table.status import read_status
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.job_report import JobReport
 
@@ -48,9 +47,7 @@ def write_table_report(out: str | Path, to: str | Path | None = None) -> OutPath
     storage = backend_of(path)
     try:
         with job_errors(folder.root):
-            status = read_status(out)
-            collected = of_table(folder, status.min_confidence)
-            page = table_page(status, collected, _runs(folder))
+            page = table_page(folder, of_table(folder), _runs(folder))
             with storage.work_folder(path.parent) as scratch:
                 storage.write(path, render("report", page=page).encode(errors="replace"), scratch)
     except OSError as error:

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -19,7 +21,7 @@ from captioner.schemas.job_report import JobReport
 from captioner.schemas.review import Decision
 from tests.support.html import Html
 from tests.support.photographs import photograph, write_photographs
-from tests.support.rows import decide, row, write_rows
+from tests.support.rows import CAPTIONER, decide, row, write_rows
 from tests.support.servers import S3Server
 from tests.support.stores import keys, put_rows
 
@@ -50,6 +52,15 @@ def test_the_texts_of_people_win_and_their_decisions_are_counted(tmp_path: Path)
     assert "Caption 0. Confidence 0.50 accepted as written" in text
     assert "edited; the image has changed since" in text
     assert "Caption 5. Confidence 0.50 to review" in text
+    assert f"By {CAPTIONER} 6 images" in text and "Files 1 (" in text
+
+
+@pytest.mark.parametrize("column", ["status", "image_uri"])
+def test_a_file_that_is_not_of_the_table_is_refused(tmp_path: Path, column: str) -> None:
+    write_rows(tmp_path, [row("/1.jpg")])
+    pq.write_table(pa.table({column: [1.5]}), tmp_path / "captions" / "other.parquet")
+    with pytest.raises(UsageError, match=r"other\.parquet is not a file of a caption table"):
+        write_table_report(tmp_path)
 
 
 def test_the_surest_and_the_least_sure_captions_of_all_files_are_shown(tmp_path: Path) -> None:
