@@ -3,13 +3,13 @@
 import json
 import sqlite3
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 
 from captioner.jobs.publish.find.database import opened
 from captioner.jobs.publish.find.pairs import similar_pairs
@@ -21,6 +21,8 @@ _IDENTICAL = """SELECT image_sha256 FROM images WHERE image_sha256 IS NOT NULL
 _IN_TABLE = """SELECT DISTINCT image_sha256 FROM images
     WHERE image_sha256 IN (SELECT value FROM json_each(?))"""
 _URIS = "SELECT image_uri FROM images WHERE image_sha256 = ?"
+
+Numbers = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,12 @@ def find_duplicates(out: OutFolder, index: Path, threshold: float) -> list[Dupli
     """
     groups = _Groups()
     with opened(index) as database:
-        for (sha256,) in database.execute(_IDENTICAL):
-            groups.join(sha256, sha256, 1.0)
+        identical = groups.numbers([sha256 for (sha256,) in database.execute(_IDENTICAL)])
+        groups.join(identical, identical, np.ones(len(identical), np.float32))
         for captioner in embedding_captioners(out):
-            for first, second, similarity in _alike(out, database, captioner, threshold):
-                groups.join(first, second, similarity)
+            with tempfile.TemporaryFile(prefix="captioner-") as file:
+                hashes, width = _spool(out, database, captioner, file)
+                _join_alike(groups, hashes, width, file, threshold)
         found = [
             Duplicates(_uris(database, hashes), similarity) for hashes, similarity in groups.all()
         ]
@@ -55,48 +58,60 @@ def _uris(database: sqlite3.Connection, hashes: Sequence[str]) -> list[str]:
 
 
 class _Groups:
-    """Disjoint sets of images, by hash, that grow as pairs are joined."""
+    """Disjoint sets of images, which have numbers and grow as pairs are joined."""
 
     def __init__(self) -> None:
-        self._parents: dict[str, str] = {}
-        self._similarity: dict[str, float] = {}  # of each root
+        self._numbers: dict[str, int] = {}  # by hash
+        self._parents = np.empty(0, np.intp)  # the number of another image of the set, or its own
+        self._lowest = np.empty(0, np.float32)  # similarity to the images it was joined with
 
-    def join(self, first: str, second: str, similarity: float) -> None:
-        """Put two images into one group."""
-        a, b = self._root(first), self._root(second)
-        lowest = min(similarity, *(self._similarity.get(root, 1.0) for root in (a, b)))
-        self._parents[a] = b
-        self._similarity[b] = lowest
+    def numbers(self, hashes: Sequence[str]) -> Numbers:
+        """Return the numbers of images; each new one is a set of its own."""
+        known = self._numbers
+        numbers = np.array([known.setdefault(sha256, len(known)) for sha256 in hashes], np.intp)
+        new = np.arange(len(self._parents), len(known))
+        self._parents = np.append(self._parents, new)
+        self._lowest = np.append(self._lowest, np.full(len(new), np.inf, np.float32))
+        return numbers
 
-    def _root(self, sha256: str) -> str:
-        path = []
-        while (parent := self._parents.setdefault(sha256, sha256)) != sha256:
-            path.append(sha256)
-            sha256 = parent
-        self._parents.update(dict.fromkeys(path, sha256))
-        return sha256
+    def join(self, a: Numbers, b: Numbers, similarity: npt.NDArray[np.float32]) -> None:
+        """Put the images of pairs [N] into one set each."""
+        np.minimum.at(self._lowest, a, similarity)
+        while len(a):
+            a, b = self._roots(a), self._roots(b)
+            apart = a != b
+            a, b = a[apart], b[apart]
+            np.minimum.at(self._parents, np.maximum(a, b), np.minimum(a, b))
+
+    def _roots(self, images: Numbers) -> Numbers:
+        roots = self._parents[images]
+        while not np.array_equal(above := self._parents[roots], roots):
+            roots = above
+        self._parents[images] = roots  # the way is short from now on
+        return roots
 
     def all(self) -> Iterator[tuple[list[str], float]]:
-        """Yield the images of each group, and its similarity."""
-        members: dict[str, list[str]] = defaultdict(list)
-        for sha256 in self._parents:
-            members[self._root(sha256)].append(sha256)
-        for root, hashes in members.items():
-            yield hashes, self._similarity[root]
+        """Yield the images of each set that was joined, and its lowest similarity."""
+        roots = self._roots(np.arange(len(self._parents)))
+        joined = np.flatnonzero(np.isin(roots, roots[np.isfinite(self._lowest)]))
+        order = joined[np.argsort(roots[joined], kind="stable")]
+        hashes = list(self._numbers)
+        for members in np.split(order, np.flatnonzero(np.diff(roots[order])) + 1):
+            if len(members):
+                lowest = float(self._lowest[members].min())
+                yield [hashes[number] for number in members], min(lowest, 1.0)
 
 
-def _alike(
-    out: OutFolder, database: sqlite3.Connection, captioner: str, threshold: float
-) -> Iterator[tuple[str, str, float]]:
-    """Yield pairs of images in the table whose embeddings are alike."""
-    with tempfile.TemporaryFile(prefix="captioner-") as file:
-        hashes, width = _spool(out, database, captioner, file)
-        if len(hashes) < 2:
-            return
-        vectors = np.memmap(file, np.float16, "r", shape=(len(hashes), width))
-        for i, j, similarities in similar_pairs(vectors, threshold):
-            for a, b, similarity in zip(i, j, similarities.tolist(), strict=True):
-                yield hashes[a], hashes[b], similarity
+def _join_alike(
+    groups: _Groups, hashes: Sequence[str], width: int, file: IO[bytes], threshold: float
+) -> None:
+    """Join the images whose embeddings, in a file, are alike."""
+    if len(hashes) < 2:
+        return
+    vectors = np.memmap(file, np.float16, "r", shape=(len(hashes), width))
+    numbers = groups.numbers(hashes)
+    for i, j, similarity in similar_pairs(vectors, threshold):
+        groups.join(numbers[i], numbers[j], similarity)
 
 
 def _spool(

@@ -14,14 +14,15 @@ DIRECTIONS = 128
 SAMPLE = 4096  # vectors from which the directions are chosen
 BLOCK = 4096  # vectors that are compared with as many others at once
 VERIFIED = 8192  # pairs whose whole vectors are in memory at once
+DENSE = 1 << 17  # pairs in a block: from here on, multiplying all of its vectors is faster
 ROUNDING = 1e-3
 Whole = npt.NDArray[np.float16]  # of unit length [N, C]
+Positions = npt.NDArray[np.intp]
+Pairs = tuple[Positions, Positions, npt.NDArray[np.float32]]
 Short = npt.NDArray[np.float32]  # [N, DIRECTIONS + 1]
 
 
-def similar_pairs(
-    vectors: Whole, threshold: float
-) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]]:
+def similar_pairs(vectors: Whole, threshold: float) -> Iterator[Pairs]:
     """Yield positions i < j and similarities of the vectors [N, C] that reach the threshold."""
     short = _shortened(vectors)
     for row in range(0, len(short), BLOCK):
@@ -29,12 +30,24 @@ def similar_pairs(
             bound = short[row : row + BLOCK] @ short[column : column + BLOCK].T
             i, j = np.nonzero(bound >= threshold - ROUNDING)
             later = i + row < j + column
-            yield from _verified(vectors, i[later] + row, j[later] + column, threshold)
+            i, j = i[later] + row, j[later] + column
+            if len(i) < DENSE:
+                yield from _verified(vectors, i, j, threshold)
+            else:
+                yield _multiplied(vectors, i, j, threshold)
 
 
-def _verified(
-    vectors: Whole, i: npt.NDArray[np.intp], j: npt.NDArray[np.intp], threshold: float
-) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]]:
+def _multiplied(vectors: Whole, i: Positions, j: Positions, threshold: float) -> Pairs:
+    """Return those of many pairs in a block that are similar."""
+    row, column = i.min(), j.min()
+    one = vectors[row : i.max() + 1].astype(np.float32)
+    other = vectors[column : j.max() + 1].astype(np.float32)
+    similarity = (one @ other.T)[i - row, j - column]
+    alike = similarity >= threshold
+    return i[alike], j[alike], similarity[alike]
+
+
+def _verified(vectors: Whole, i: Positions, j: Positions, threshold: float) -> Iterator[Pairs]:
     for start in range(0, len(i), VERIFIED):
         a, b = i[start : start + VERIFIED], j[start : start + VERIFIED]
         one, other = vectors[a].astype(np.float32), vectors[b].astype(np.float32)

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
-from captioner.jobs.publish.find import alike, pairs
+from captioner.jobs.publish.find import alike, duplicates, pairs
+from captioner.jobs.publish.find.index import update_index
 from captioner.jobs.publish.find.pairs import similar_pairs
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.layout import OutFolder
@@ -137,11 +139,36 @@ def test_without_embeddings_identical_bytes_are_grouped(
     assert groups(out.root, capsys) == [["b1", "b2", "b3"]]
 
 
+def test_many_alike_and_chains_of_alike_images_make_a_group_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    angles = 0.3 * random.permutation(9)  # only neighbours reach the threshold
+    chain = np.stack([np.cos(angles), np.sin(angles), *np.zeros((2, 9))], axis=1)
+    frames = np.array([0, 0, 1, 0]) + random.normal(0, 0.01, (1_500, 4))
+    vectors = np.concatenate([[[0, 0, 0, 1]], chain, frames])
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    rows = [row(f"/{n:04d}.jpg", image_sha256=str(n)) for n in range(len(vectors))]
+    out = write_rows(tmp_path, rows)
+    update_index(out, tmp_path / "i.sqlite", quiet=True)
+    hashes = pa.array([each.image_sha256 for each in rows])
+    monkeypatch.setattr(duplicates, "embedding_captioners", lambda _: ["a"])
+    monkeypatch.setattr(duplicates, "read_embeddings", lambda *_: iter([(hashes, vectors)]))
+    one, other = duplicates.find_duplicates(out, tmp_path / "i.sqlite", 0.9)
+    assert one.images == [f"/{n:04d}.jpg" for n in range(10, 1_510)]
+    assert other.images == [f"/{n:04d}.jpg" for n in range(1, 10)]
+    assert other.similarity == pytest.approx(np.cos(0.3), abs=1e-3)
+    everything = vectors[10:].astype(np.float32)
+    assert one.similarity == pytest.approx((everything @ everything.T).min(), abs=1e-5)
+
+
+@pytest.mark.parametrize("dense", [1, 100, 10_000])
 @pytest.mark.parametrize("threshold", [0.5, 0.9, 0.99])
 def test_all_similar_pairs_are_found_and_no_others(
-    monkeypatch: pytest.MonkeyPatch, threshold: float
+    monkeypatch: pytest.MonkeyPatch, threshold: float, dense: int
 ) -> None:
-    for name, size in (("DIRECTIONS", 8), ("SAMPLE", 50), ("BLOCK", 64), ("VERIFIED", 7)):
+    sizes = {"DIRECTIONS": 8, "SAMPLE": 50, "BLOCK": 64, "VERIFIED": 7, "DENSE": dense}
+    for name, size in sizes.items():
         monkeypatch.setattr(pairs, name, size)
     random = np.random.default_rng(0)
     vectors = random.random((300, 40)) ** 3
