@@ -15,6 +15,7 @@ import pytest
 
 from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.publish.find import database as database_module
+from captioner.jobs.publish.find import reviewed
 from captioner.jobs.publish.find.database import index_path
 from captioner.jobs.publish.find.index import IndexUpdate, update_index
 from captioner.jobs.publish.find.search import search_words
@@ -85,6 +86,28 @@ def test_the_latest_row_of_an_image_counts_as_long_as_it_is_there(tmp_path: Path
     assert (found(out, "dog"), found(out, "cat")) == (["a"], [])
     (out.captions / "1.parquet").unlink()
     assert (found(out, "dog"), found(out, "cat")) == ([], ["a"])
+
+
+def test_a_decision_rewrites_the_images_that_it_changes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reviewed, "SLICE", 2)
+    texts = {f"a{n}": "A dog." for n in range(7)}
+    out = write_rows(tmp_path, captions(**texts))
+    for name in texts:
+        decide(out, f"/{name}.jpg", "edited", "A wolf.")
+    assert len(found(out, "wolf")) == 7
+    with sqlite3.connect(index_path(out)) as database:
+        database.execute("CREATE TABLE rewritten (uri)")
+        database.execute(
+            "CREATE TRIGGER noted AFTER UPDATE ON images "
+            "BEGIN INSERT INTO rewritten VALUES (new.image_uri); END"
+        )
+    decide(out, "/a5.jpg", "edited", "A fox.")
+    assert (found(out, "fox"), len(found(out, "wolf"))) == (["a5"], 6)
+    with sqlite3.connect(index_path(out)) as database:
+        uris = database.execute("SELECT uri FROM rewritten ORDER BY uri").fetchall()
+    assert uris == [("/a5.jpg",)]
 
 
 def test_what_people_decide_is_found_at_once(tmp_path: Path) -> None:
