@@ -155,7 +155,7 @@ class _Parser:
         if not isinstance(pattern, str):
             raise self._error(f"LIKE needs a column of strings, and {column.name} has others")
         expression = pc.match_like(pc.field(column.name), pattern)
-        sql = f"{_quoted(column.name)} LIKE ? ESCAPE '\\'"
+        sql = f"{quoted(column.name)} LIKE ? ESCAPE '\\'"
         return Where(frozenset({column.name}), expression, sql, (pattern,))
 
     def _is(self, column: pa.Field) -> Where:
@@ -166,7 +166,7 @@ class _Parser:
             is_value = self._compared(column, "=", BOOLEANS[word])
             return _negated(is_value) if negated else is_value
         self._expect("NULL")
-        field, name = pc.field(column.name), _quoted(column.name)
+        field, name = pc.field(column.name), quoted(column.name)
         expression = field.is_valid() if negated else field.is_null()
         sql = f"{name} IS {'NOT ' if negated else ''}NULL"
         return Where(frozenset({column.name}), expression, sql, ())
@@ -176,7 +176,7 @@ class _Parser:
         expression = _COMPARE[sign](field, scalar)
         is_time = pa.types.is_temporal(column.type)
         parameter = (scalar.cast(pa.string()) if is_time else scalar).as_py()
-        sql = f"{_quoted(column.name)} {sign} ?"
+        sql = f"{quoted(column.name)} {sign} ?"
         return Where(frozenset({column.name}), expression, sql, (parameter,))
 
     def _operands(self, column: pa.Field, value: object) -> tuple[pc.Expression, pa.Scalar]:
@@ -221,7 +221,8 @@ class _Parser:
         return value
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Return a name as SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 

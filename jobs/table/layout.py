@@ -77,7 +77,7 @@ class OutFolder:
         return self.runs / ".swap.json"
 
     @property
-    def page(self) -> OutPath:
+    def report_page(self) -> OutPath:
         return self.root / "report.html"
 
     def name_of(self, path: OutPath) -> str:
@@ -126,7 +126,7 @@ class RunFolder:
         return self.root / "report.json"
 
     @property
-    def page(self) -> OutPath:
+    def report_page(self) -> OutPath:
         return self.root / "report.html"
 
     @property

@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.sqlite_errors import sqlite_errors
+from captioner.jobs.publish.where import quoted
 from captioner.jobs.table.layout import OutFolder
 
 APPLICATION = 0x43617074  # "Capt", in the header of the file
-VERSION = 1  # of these tables; an index of another version is built anew
+VERSION = 1  # of these tables; an index of another version is built again
 WAIT_SECONDS = 120  # for another command that is writing to the index
 CACHE_KIB = 256 * 1024
 _STEPS = (
@@ -147,11 +148,6 @@ def indexed_schema(database: sqlite3.Connection) -> pa.Schema:
     """Return the columns of `images` that conditions may use."""
     saved = read_state(database, "schema")
     return pa.ipc.read_schema(pa.py_buffer(saved)) if saved else pa.schema([])
-
-
-def quoted(name: str) -> str:
-    """Return a name as SQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _pragma(database: sqlite3.Connection, name: str) -> int:

@@ -28,7 +28,7 @@ def write_run_report(writer: Writer, report: JobReport) -> None:
     collected = of_run(run, report) if report.exit_code in _AT_ITS_END else None
     job_file = run.storage.read_bytes(run.job_file).decode()
     page = run_page(report, read_pace(_lines(writer.events), report), collected, job_file)
-    writer.write_text(render("report", page=page), run.page)
+    writer.write_text(render("report", page=page), run.report_page)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -43,7 +43,7 @@ def write_table_report(out: str | Path, to: str | Path | None = None) -> OutPath
     Raise UsageError if there is no table, or if the file cannot be written.
     """
     folder = OutFolder(out_path(out))
-    path = Path(to).absolute() if to else folder.page
+    path = Path(to).absolute() if to else folder.report_page
     storage = backend_of(path)
     try:
         with job_errors(folder.root):
