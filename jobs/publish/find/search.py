@@ -79,8 +79,8 @@ def _matches(
         ), best AS (
             SELECT score FROM matches ORDER BY score LIMIT ?
         )
-        SELECT {COLUMNS}, -score FROM matches JOIN images ON "captioner.id" = place
-        WHERE score <= (SELECT max(score) FROM best)
-        ORDER BY score, confidence DESC, place LIMIT ?"""
+        SELECT {COLUMNS}, -matches.score FROM matches JOIN images ON "captioner.id" = matches.place
+        WHERE matches.score <= (SELECT max(best.score) FROM best)
+        ORDER BY matches.score, confidence DESC, matches.place LIMIT ?"""
     parameters = (expression, *(where.parameters if where else ()), limit, limit)
     return [found_image(row) for row in database.execute(sql, parameters)]
