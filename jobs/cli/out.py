@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import threading
 import webbrowser
 from pathlib import Path
 
@@ -37,4 +36,4 @@ def show_in_browser(url: str) -> None:
         name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     )
     if has_screen:
-        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        webbrowser.open(url)

@@ -3,6 +3,7 @@
 import getpass
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -133,7 +134,7 @@ def _serve(scope: "Scope", reviewer: str, options: dict[str, Any]) -> NoReturn:
     def opened(url: str) -> None:
         print(f"Review at {url}\nCtrl-C ends it; every decision is saved at once.", flush=True)
         if not options["no_browser"]:
-            show_in_browser(url)
+            threading.Thread(target=show_in_browser, args=(url,), daemon=True).start()
 
     saved = review_in_browser(scope, reviewer, host, options["port"], opened)
     print(f"\n{_decisions(saved)} saved in {scope.out.reviews}", flush=True)

@@ -83,6 +83,7 @@ def test_search_writes_the_page_and_opens_it(
     out = write_rows(tmp_path / "out", [row(str(p), caption="A dog.") for p in photos.iterdir()])
     decide(out, str(photos / "001.jpg"), "edited", "A wolf.")
     opened: list[str] = []
+    monkeypatch.setenv("BROWSER", "any")
     monkeypatch.setattr("webbrowser.open", opened.append)
     assert main(["search", "wolf dog*", str(out.root), "--open", "--where", "width > 1"]) == 0
     (address,) = opened

@@ -178,6 +178,7 @@ def test_the_command_writes_a_file_and_opens_it(
 ) -> None:
     out = write_rows(tmp_path / "out", [row("/a.jpg")])
     opened: list[str] = []
+    monkeypatch.setenv("BROWSER", "any")
     monkeypatch.setattr("webbrowser.open", opened.append)
     assert main(["report", str(out.root)]) == 0
     assert capsys.readouterr().out == f"{tmp_path}/out/report.html\n"
