@@ -195,6 +195,19 @@ def test_each_row_that_does_not_fit_is_refused_by_its_line_and_the_others_are_sa
         assert expected in reason
 
 
+@pytest.mark.parametrize("decision", ["rejected", "decorative"])
+def test_an_edited_text_beside_a_decision_without_a_text_is_refused(
+    out: OutFolder, sheet: Path, decision: str
+) -> None:
+    texts = {"a": "A dog.", "b": "", "c": "A picture of c.", "d": "A former text."}
+    fill(sheet, {name: {"decision": decision, "text": text} for name, text in texts.items()})
+    done = import_sheet(out, sheet, "bob")
+    reason = f"the decision is '{decision}', but the text was edited: clear one of them"
+    assert (done.saved, done.refused) == (3, [(3, reason)])
+    again = import_sheet(out, sheet, "bob")
+    assert (again.unchanged, again.refused) == (3, [(3, reason)])
+
+
 def test_what_changed_since_the_sheet_was_written_is_refused(
     out: OutFolder, sheet: Path, tmp_path: Path
 ) -> None:

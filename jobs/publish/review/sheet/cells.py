@@ -26,6 +26,11 @@ def filled_in(cells: Mapping[str, str]) -> str:
     return _digest([clean_text(cells[name]) for name in ("caption", "decision", "text")])
 
 
+def is_as_written(cells: Mapping[str, str]) -> bool:
+    """Return whether a row has the caption, decision and text with which it was written."""
+    return cells["version"].strip().startswith(f"v{filled_in(cells)}-")
+
+
 def state_of(row: Mapping[str, Any]) -> str:
     """Return a digest of an image, its caption and the decision about it."""
     names = ("image_uri", "image_sha256", "caption", "decision", "text", "outdated")

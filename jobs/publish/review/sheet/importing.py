@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.publish.review.item import SCHEMA, Item
-from captioner.jobs.publish.review.sheet.cells import filled_in, read_cells, state_of
+from captioner.jobs.publish.review.sheet.cells import is_as_written, read_cells, state_of
 from captioner.jobs.publish.review.texts import Refused, clean_text
 from captioner.jobs.publish.rows import NEEDED, decided_batches
 from captioner.jobs.table.layout import OutFolder
@@ -21,6 +21,7 @@ ORIGIN = "import"
 COLUMNS = pa.schema(
     caption_table_schema().field(name) for name in dict.fromkeys((*SCHEMA.names, *NEEDED))
 )
+WITHOUT_TEXT = (Decision.REJECTED, Decision.DECORATIVE)
 Cells = Mapping[str, str]
 Rows = Mapping[str, Mapping[str, Any]]
 
@@ -47,7 +48,7 @@ def import_sheet(out: OutFolder, path: Path, reviewer: str) -> Import:
     done = Import()
     changed = list[tuple[int, Cells]]()
     for line, cells in read_cells(path):
-        if cells["version"].startswith(f"v{filled_in(cells)}-"):
+        if is_as_written(cells):
             done.unchanged += 1
         else:
             changed.append((line, cells))
@@ -124,6 +125,8 @@ def _review(cells: Cells, row: Mapping[str, Any]) -> Review:
     text = clean_text(cells["text"])
     if decision in ("", Decision.ACCEPTED) and (text or not decision):
         decision = Decision.EDITED
+    if decision in WITHOUT_TEXT and text and not is_as_written({**cells, "decision": ""}):
+        raise Refused(f"the decision is {decision!r}, but the text was edited: clear one of them")
     return Item(row, None, False).review(decision, text)
 
 
