@@ -208,6 +208,89 @@ def test_an_edited_text_beside_a_decision_without_a_text_is_refused(
     assert (again.unchanged, again.refused) == (3, [(3, reason)])
 
 
+LOST = {
+    "Café.": "mac-roman",
+    "März.": "mac-roman",
+    "Schöne Füße.": "mac-roman",
+    "The dog\u2019s ball.": "mac-roman",
+    "Собака на пляже.": "cp1251",
+    "Łódź, “wet”.": "cp1252",
+    "日本 a dog.": "cp1252",
+    "A ń.": "ascii",
+    "Łódź.": "ascii",
+    "A koń.": "ascii",
+}
+
+
+@pytest.mark.parametrize("text", LOST)
+def test_a_text_that_lost_characters_is_refused_until_the_file_is_unicode(
+    out: OutFolder, sheet: Path, text: str
+) -> None:
+    fill(sheet, {"a": {"text": text}, "c": {"decision": "accepted"}})
+    whole = cells(sheet)
+    damaged = as_csv(whole, ";", "utf-8").decode().encode(LOST[text], "replace")
+    sheet.write_bytes(damaged)
+    done = import_sheet(out, sheet, "bob")
+    assert (done.saved, [line for line, _ in done.refused]) == (1, [3])
+    assert "the file lost characters" in done.refused[0][1]
+    assert "save it as CSV UTF-8" in done.refused[0][1]
+    sheet.write_bytes(as_csv(whole, ";", "utf-8-sig"))
+    assert import_sheet(out, sheet, "bob") == Import(saved=1, unchanged=3)
+    assert saved(out)["a"] == ("edited", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Un cœur à Besançon \u2013 l\u2019été, naïve… “oui”.", "cp1252"),
+        ("Größe: Äpfel & Öl für 5 €, ÜBERFLÜSSIG.", "cp1252"),
+        ("Rødgrød på en blå ø, Ærø.", "cp1252"),
+        ("¿Dónde está el niño? Œuvre™.", "utf-8"),
+        ('A sign with "Ready?" and who?', "ascii"),
+    ],
+)
+def test_a_text_that_its_encoding_holds_is_taken(
+    out: OutFolder, sheet: Path, text: str, encoding: str
+) -> None:
+    fill(sheet, {"a": {"text": text}})
+    sheet.write_bytes(as_csv(cells(sheet), ";", encoding))
+    assert import_sheet(out, sheet, "bob") == Import(saved=1, unchanged=3)
+    assert saved(out)["a"] == ("edited", text)
+
+
+def test_an_untouched_text_that_lost_characters_is_refused(out: OutFolder, tmp_path: Path) -> None:
+    decide(out, "/a.jpg", "edited", "A koń", image_sha256="former")
+    path = tmp_path / "other.csv"
+    write_sheet(scope_of(out, None), path)
+    path.write_bytes(path.read_text("utf-8-sig").encode("ascii", "replace"))
+    done = import_sheet(out, path, "bob")
+    assert [reason for _, reason in done.refused] == [
+        "the file lost characters ('A ko?'): save it as CSV UTF-8"
+    ]
+
+
+def test_a_cell_that_is_too_long_costs_its_row(out: OutFolder, sheet: Path) -> None:
+    rows = [each | {"notes": ""} for each in cells(sheet)]
+    rows[1]["text"] = rows[3]["notes"] = "x" * 200_000
+    rows[2]["text"] = "A dog."
+    sheet.write_bytes(as_csv(rows))
+    limit = csv.field_size_limit()
+    reason = "a cell has 200,000 characters: is a quotation mark missing?"
+    done = import_sheet(out, sheet, "bob")
+    assert done == Import(saved=1, unchanged=1, refused=[(3, reason), (5, reason)])
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("first", ["sep=;\r\n", "SEP=;\n", '"sep=;"\r\n', "sep=;;;;\r\n"])
+def test_a_first_line_may_name_the_separator(out: OutFolder, sheet: Path, first: str) -> None:
+    fill(sheet, FILLED | {"b": {"decision": "yes"}})
+    rows = [{"a,b,c,d,e,f,g,h": ""} | each for each in cells(sheet)]
+    sheet.write_bytes(first.encode("utf-8-sig") + as_csv(rows, ";", "utf-8"))
+    done = import_sheet(out, sheet, "bob")
+    assert (done.saved, [line for line, _ in done.refused]) == (3, [5])
+    assert saved(out)["a"] == TAKEN["a"]
+
+
 def test_what_changed_since_the_sheet_was_written_is_refused(
     out: OutFolder, sheet: Path, tmp_path: Path
 ) -> None:
@@ -257,7 +340,9 @@ def test_images_with_hostile_names_are_reviewed_in_a_sheet(tmp_path: Path) -> No
         (b"", "no column image_uri"),
         (b"image_uri,text\r\n", "no column version"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "no column image_uri"),
-        (b'image_uri,version,caption,decision,text\r\n"' + b"x" * 200_000, "line 2, is not CSV"),
+        ("image_uri,text\r\n".encode("utf-16-le"), "encoding of .* is not recognised.*CSV UTF-8"),
+        ("image_uri,text\r\n".encode("utf-16-be"), "encoding of .* is not recognised"),
+        (b"image_uri,version,caption,decision,text,text\r\n", "more than one column text"),
     ],
 )
 def test_another_file_is_refused(

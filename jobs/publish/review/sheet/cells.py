@@ -1,24 +1,12 @@
-"""The text of a spreadsheet's cells, read as Excel writes it."""
+"""The cells of a row: their names, and digests that show what has changed."""
 
-import codecs
-import csv
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
-from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.review.texts import clean_text
-from captioner.jobs.publish.spreadsheets import unguarded
 
-NEEDED = ("image_uri", "version", "caption", "decision", "text")
 COLUMNS = (*("image_uri", "caption", "confidence", "alternatives"), "decision", "text", "version")
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 def filled_in(cells: Mapping[str, str]) -> str:
@@ -39,51 +27,3 @@ def state_of(row: Mapping[str, Any]) -> str:
 
 def _digest(values: Sequence[object]) -> str:
     return blake2b(repr(values).encode(errors="replace"), digest_size=6).hexdigest()
-
-
-def read_cells(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield each row's line number and its cells by column, empty ones for missing columns.
-
-    Read commas, semicolons or tabs, in UTF-8, UTF-16 or Windows-1252. Raise UsageError for a file
-    that is no such table.
-    """
-    text = _decoded(path)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
-    try:
-        names = [name.strip() for name in next(rows, [])]
-        _check(path, names)
-        for cells in rows:
-            if any(cells):
-                cells += [""] * (len(names) - len(cells))
-                yield (
-                    rows.line_num,
-                    {name: unguarded(cell) for name, cell in zip(names, cells, strict=False)},
-                )
-    except csv.Error as error:
-        raise UsageError(f"{path}, line {rows.line_num}, is not CSV: {error}") from error
-
-
-def _check(path: Path, names: Sequence[str]) -> None:
-    missing = [name for name in NEEDED if name not in names]
-    if missing:
-        raise UsageError(
-            f"{path} has no column {missing[0]}: import a file that `captioner review --csv` wrote"
-        )
-
-
-def _decoded(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")
-
-
-def _delimiter(text: str) -> str:
-    """Return the sign that separates the names in the first line."""
-    header = text.partition("\n")[0]
-    return max(",;\t", key=header.count)

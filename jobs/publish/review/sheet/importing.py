@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.publish.review.item import SCHEMA, Item
-from captioner.jobs.publish.review.sheet.cells import is_as_written, read_cells, state_of
+from captioner.jobs.publish.review.sheet.cells import is_as_written, state_of
+from captioner.jobs.publish.review.sheet.lost import has_lost_characters
+from captioner.jobs.publish.review.sheet.reading import Encoding, SheetRow, read_rows
 from captioner.jobs.publish.review.texts import Refused, clean_text
 from captioner.jobs.publish.rows import NEEDED, decided_batches
 from captioner.jobs.table.layout import OutFolder
@@ -21,6 +23,7 @@ ORIGIN = "import"
 COLUMNS = pa.schema(
     caption_table_schema().field(name) for name in dict.fromkeys((*SCHEMA.names, *NEEDED))
 )
+MOST_CHARACTERS = 32_767  # what a cell of Excel holds
 WITHOUT_TEXT = (Decision.REJECTED, Decision.DECORATIVE)
 Cells = Mapping[str, str]
 Rows = Mapping[str, Mapping[str, Any]]
@@ -46,13 +49,13 @@ def import_sheet(out: OutFolder, path: Path, reviewer: str) -> Import:
     its caption or the decision about it has changed since. Raise UsageError for another file.
     """
     done = Import()
-    changed = list[tuple[int, Cells]]()
-    for line, cells in read_cells(path):
-        if is_as_written(cells):
+    changed = list[SheetRow]()
+    for row in read_rows(path):
+        if _longest(row.cells) <= MOST_CHARACTERS and is_as_written(row.cells):
             done.unchanged += 1
         else:
-            changed.append((line, cells))
-    rows = _rows(out, [cells["image_uri"] for _, cells in changed])
+            changed.append(row)
+    rows = _rows(out, [row.cells["image_uri"] for row in changed])
     reviews = _decided(changed, rows, done)
     if reviews:
         ReviewWriter(out, reviewer, ORIGIN).add(reviews)
@@ -84,10 +87,10 @@ def _rows(out: OutFolder, uris: Iterable[str]) -> Rows:
     return found
 
 
-def _decided(changed: Iterable[tuple[int, Cells]], rows: Rows, done: Import) -> list[Review]:
+def _decided(changed: Iterable[SheetRow], rows: Rows, done: Import) -> list[Review]:
     """Return the decisions in rows that a person changed; note the others."""
     reviews = dict[str, Review]()
-    for line, cells in changed:
+    for line, cells, encoding in changed:
         try:
             row = _row_of(cells, rows)
             review = _review(cells, row)
@@ -95,13 +98,20 @@ def _decided(changed: Iterable[tuple[int, Cells]], rows: Rows, done: Import) -> 
                 done.unchanged += 1
                 continue
             _check(cells, row, reviews)
+            _check_text(review, row, encoding)
             reviews[review.image_uri] = review
         except Refused as error:
             done.refused.append((line, str(error)))
     return list(reviews.values())
 
 
+def _longest(cells: Cells) -> int:
+    return max(map(len, cells.values()))
+
+
 def _row_of(cells: Cells, rows: Rows) -> Mapping[str, Any]:
+    if (longest := _longest(cells)) > MOST_CHARACTERS:
+        raise Refused(f"a cell has {longest:,} characters: is a quotation mark missing?")
     row = rows.get(cells["image_uri"])
     if row is None:
         raise Refused(f"the table has no image {cells['image_uri']!r}")
@@ -141,3 +151,10 @@ def _check(cells: Cells, row: Mapping[str, Any], reviews: Mapping[str, Review]) 
         raise Refused("the image has a decision in a line above")
     if cells["version"].strip().partition("-")[2] != state_of(row):
         raise Refused("the image, or the decision about it, has changed since the file was written")
+
+
+def _check_text(review: Review, row: Mapping[str, Any], encoding: Encoding) -> None:
+    """Raise Refused for a text that a program damaged when it saved the file."""
+    text, former = review.text or "", row["text"] or ""
+    if review.decision == Decision.EDITED and has_lost_characters(text, former, encoding):
+        raise Refused(f"the file lost characters ({text!r}): save it as CSV UTF-8")
