@@ -15,9 +15,9 @@ class Refused(ValueError):
 
 def clean_text(text: str) -> str:
     """Return a text in NFC with single spaces, without characters that nobody sees."""
-    words = unicodedata.normalize("NFC", text).split()
-    visible = (c for c in " ".join(words) if unicodedata.category(c) not in _UNSEEN)
-    return "".join(c for c in visible if c not in _REORDERING).strip()
+    seen = (c for c in " ".join(text.split()) if unicodedata.category(c) not in _UNSEEN)
+    visible = "".join(c for c in seen if c not in _REORDERING)
+    return " ".join(unicodedata.normalize("NFC", visible).split())
 
 
 def verdict(decision: str, text: str, caption: str) -> tuple[Decision, str | None]:

@@ -14,6 +14,8 @@ from captioner.schemas.review import Decision
         ("evil\u202egpj.exe\u2066", "evilgpj.exe"),
         ("half a pair \ud83d", "half a pair"),
         ("e\u0301te\u0301", "été"),
+        ("e\u202a\u0301te\x00\u0301", "été"),
+        ("A \u202e dog \x00\x00 here \ufeff", "A dog here"),
         ("👩\u200d🚒 犬 \u0645\u06cc\u200c\u062e", "👩\u200d🚒 犬 \u0645\u06cc\u200c\u062e"),
     ],
 )
