@@ -96,6 +96,19 @@ def test_another_page_decides_nothing(page: Reviewing, out: OutFolder) -> None:
         ("api/queue", {"filters": {"low": "x"}}, 400),
         ("api/queue", {"filters": {"folder": ["x"]}}, 400),
         ("api/queue", {"filters": {"colour": "x"}}, 400),
+        ("api/queue", {"filters": {"status": "all", "text": "\ud800"}}, 400),
+        ("api/queue", {"filters": {"status": "all", "folder": "\ud800"}}, 400),
+        ("api/queue", {"filters": {"status": ["all"]}}, 400),
+        ("api/queue", {"filters": {"status": {}}}, 400),
+        ("api/queue", {"filters": {"low": "0.5"}}, 400),
+        ("api/queue", {"filters": {"low": float("nan")}}, 400),
+        ("api/queue", {"filters": {"high": 10**400}}, 400),
+        ("api/queue", {"filters": {"text": 1}}, 400),
+        ("api/queue", b"[" * 60_000, 400),
+        ("api/queue", b"\xff\xfe{", 400),
+        ("api/queue", b" " * 70_000, 413),
+        ("api/queue", b" " * 10_000_000, 413),
+        ("", {}, 405),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(
@@ -104,6 +117,30 @@ def test_a_request_that_makes_no_sense_is_refused(
     answer = page.post(path, values)
     assert (answer.status, saved(out)) == (status, {})
     assert answer.json["error"]
+
+
+def test_a_request_that_reaches_nothing_says_what_it_is(page: Reviewing) -> None:
+    for answer, reason in (
+        (page.post("pictures/0", {}), "405: Method Not Allowed"),
+        (page.get("api/decisions"), "405: Method Not Allowed"),
+        (page.get("assets/missing.js"), "404: Not Found"),
+        (page.get("missing"), "there is nothing here"),
+    ):
+        assert answer.json == {"error": reason}
+
+
+def test_a_fault_is_logged_without_the_address(
+    page: Reviewing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(session.Session, "skip", fail)
+    item = page.queue()["items"][0]
+    answer = page.post("api/skip", {"item": item["id"], "window": "w"})
+    assert answer.status == 500 and "the terminal" in answer.json["error"]
+    assert "ZeroDivisionError: a fault" in caplog.text and "SkipHandler" in caplog.text
+    assert urlsplit(page.url).path.strip("/") not in caplog.text
 
 
 def test_files_beside_the_assets_are_not_served(page: Reviewing) -> None:

@@ -1,10 +1,13 @@
 """The requests of the page: JSON, pictures and the page itself."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import responses
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tornado.log import app_log
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
 from captioner.jobs.errors import FetchError, JobError
@@ -17,7 +20,7 @@ from captioner.jobs.publish.review.texts import Refused
 
 ASSETS = Path(__file__).parent / "assets"
 SHARED_ASSETS = Path(__file__).parents[2] / "assets"
-MOST_BYTES = 64 * 1024  # of a request
+MOST_BYTES = 64 * 1024  # of a request that is answered
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,18 @@ class Guarded(RequestHandler):
         token = self.path_kwargs.pop("token", "")
         if reason := problem(self.request, token, self.site.token, self.site.host):
             raise HTTPError(403, reason)
+        if len(self.request.body) > MOST_BYTES:
+            raise HTTPError(413, f"the request has more than {MOST_BYTES:,} bytes")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
         self.finish({"error": _message(error)})
 
     def log_exception(self, *error: Any) -> None:
-        """Log what is a fault of the program; the page shows the rest."""
+        """Log what is a fault of the program, without the address; the page shows the rest."""
         if not isinstance(error[1], HTTPError | JobError | OSError | Refused | FetchError):
-            super().log_exception(*error)
+            name = f"{self.request.method} of {type(self).__name__}"
+            app_log.error("a fault of the page, in %s", name, exc_info=error)
 
 
 def _message(error: object) -> str:
@@ -61,7 +67,9 @@ def _message(error: object) -> str:
         case Refused() | JobError() | FetchError():
             return str(error)
         case HTTPError(log_message=str() as reason):
-            return reason
+            return reason % error.args
+        case HTTPError():
+            return f"{error.status_code}: {error.reason or responses[error.status_code]}"
         case OSError():
             return f"cannot read or write: {error.strerror or error}"
     return "something went wrong: the terminal of `captioner review` says what"
@@ -84,7 +92,7 @@ class Api(Guarded):
         """Return the JSON object of a request."""
         try:
             values = json.loads(self.request.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise HTTPError(400, "the request is not JSON") from error
         if not isinstance(values, dict):
             raise HTTPError(400, "the request is not an object")
@@ -202,12 +210,9 @@ class NothingHere(Guarded):
 
 def _filters(values: object) -> Filters:
     """Return the filters that a page sends; raise HTTPError if they are not valid."""
-    try:
+    with suppress(TypeError, UnicodeEncodeError):  # of another type, or half a surrogate pair
         filters = Filters(**values) if isinstance(values, dict) else Filters()
-        numbers = (filters.low, filters.high)
-        is_right = filters.status in STATUSES and all(0 <= float(n) <= 1 for n in numbers)
-    except (TypeError, ValueError) as error:
-        raise HTTPError(400, "these are not valid filters") from error
-    if not is_right or not (isinstance(filters.folder, str) and isinstance(filters.text, str)):
-        raise HTTPError(400, "these are not valid filters")
-    return filters
+        (filters.folder + "/" + filters.text).encode()
+        if filters.status in STATUSES and 0 <= filters.low <= 1 and 0 <= filters.high <= 1:
+            return filters
+    raise HTTPError(400, "these are not valid filters")

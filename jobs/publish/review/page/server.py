@@ -15,7 +15,6 @@ from tornado.web import Application
 from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.review.page.handlers import (
     ASSETS,
-    MOST_BYTES,
     SHARED_ASSETS,
     AssetHandler,
     DecisionHandler,
@@ -31,6 +30,7 @@ from captioner.jobs.publish.review.page.session import Session
 from captioner.jobs.publish.review.queue import Filters, Scope
 
 TOKEN_BYTES = 24
+READ_BYTES = 16 * 2**20  # of a request; the connection of a longer one is closed
 ASSET = r"(?P<path>[\w-]+\.(?:css|js|svg))"
 
 
@@ -62,7 +62,7 @@ async def served(session: Session, host: str, port: int) -> AsyncIterator[str]:
     """Serve the page of a session; yield its URL. Decisions under way are saved in the end."""
     token = secrets.token_urlsafe(TOKEN_BYTES)
     sockets = _bound(host, port)
-    server = HTTPServer(_application(Site(session, token, host)), max_body_size=MOST_BYTES)
+    server = HTTPServer(_application(Site(session, token, host)), max_body_size=READ_BYTES)
     server.add_sockets(sockets)
     session.queues.begin(Filters())  # while the browser starts
     try:
