@@ -3,10 +3,13 @@
 import io
 import secrets
 import threading
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +26,7 @@ from captioner.jobs.table.layout import OutFolder
 from captioner.schemas.review import REVIEW_SCHEMA, Decision, Review, review_lines
 
 FILE_REVIEWS = 500  # in one file: it is written whole for each decision
+KILLED_SECONDS = 24 * 3600  # after which nobody is still writing a file
 Strings = npt.NDArray[np.object_]
 _MICROSECOND = timedelta(microseconds=1)
 _AS_WRITTEN = pa.schema(
@@ -56,6 +60,8 @@ class ReviewWriter:
             in_file = [*self._in_file, *added]
             with self.out.storage.work_folder(self.out.reviews) as scratch:
                 self.out.storage.make_folder(self.out.reviews)
+                if not self._saved:
+                    _remove_unfinished(scratch)
                 path = self.out.reviews / f"{self.session}-{self._file}.jsonl"
                 self.out.storage.write(path, review_lines(in_file).encode(), scratch)
             self._saved += len(added)
@@ -79,6 +85,14 @@ class ReviewWriter:
             origin=self.origin,
             reviewed_at=self._last,
         )
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the files of sessions that were killed while they saved, some time ago."""
+    for path in folder.glob("*.jsonl.unfinished"):
+        with suppress(OSError):  # of another user, or removed by another session
+            if time.time() - path.stat().st_mtime > KILLED_SECONDS:
+                path.unlink()
 
 
 class Decided(NamedTuple):

@@ -1,5 +1,7 @@
 """What people decided: saved whole, by many at once, and which decision is in force."""
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,6 +48,18 @@ def test_the_latest_decision_is_in_force(out: OutFolder) -> None:
     decide(out, "/c.jpg", "rejected")
     assert texts(out, "/a.jpg", "/b.jpg", "/c.jpg", "/d.jpg") == ["second", "", None, None]
     assert len(decisions(out)) == 3
+
+
+def test_what_a_killed_session_left_is_removed_a_day_later(out: OutFolder, tmp_path: Path) -> None:
+    decide(out, "/a.jpg", "rejected")
+    killed, saving = (tmp_path / f"out/reviews/{n}.jsonl.unfinished" for n in ("killed", "saving"))
+    for path, hours in ((killed, 25), (saving, 23)):
+        path.write_bytes(b"{")
+        then = time.time() - hours * 3600
+        os.utime(path, (then, then))
+    decide(out, "/b.jpg", "rejected")
+    assert (killed.exists(), saving.exists()) == (False, True)
+    assert len(decisions(out)) == 2
 
 
 def test_an_undone_decision_gives_way_to_the_one_before_it(out: OutFolder) -> None:
