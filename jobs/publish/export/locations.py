@@ -29,8 +29,11 @@ class Locations:
         return name
 
     def shown(self, uri: str) -> str:
-        """Return an image's URL on the site; its URI if there is no site."""
-        return uri if self.base_url is None else self.url(self.name(uri))
+        """Return an image's URL on the site, with its HTTP query; its URI if there is no site."""
+        if self.base_url is None:
+            return uri
+        query = query_of(uri)
+        return self.url(self.name(uri)) + (f"?{query}" if query else "")
 
     def url(self, name: str) -> str:
         """Return the URL of a path relative to the root."""
@@ -49,6 +52,12 @@ def as_path(uri: str) -> str:
         parts = urlsplit(uri)
         return unquote(urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")))
     return uri
+
+
+def query_of(uri: str) -> str:
+    """Return the HTTP query of an image, or of the container that it is in; "" without one."""
+    container = container_of(uri)
+    return urlsplit(container).query if is_http(container) else ""
 
 
 def is_plain(name: str) -> bool:

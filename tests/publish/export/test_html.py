@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from captioner.jobs.table.layout import OutFolder
-from tests.support.exports import exported, reasons, state
+from tests.support.exports import exported, outcomes, reasons, state
 from tests.support.rows import decide, row, write_rows
 
 DOG, CAT, NONE = 'A "dog" & a <stick>.', "Un chat — drôle.", ""
@@ -258,6 +258,38 @@ def test_images_are_found_by_the_urls_of_the_site(tmp_path: Path) -> None:
     exported(out, "html", to=site, root="s3://photos", base_url="https://cdn.org/x/")
     images = html5lib.parse(page.read_text(), namespaceHTMLElements=False).iter("img")
     assert [image.get("alt") for image in images] == ["a", "c", "b", None]
+
+
+def alts(tmp_path: Path, page: str, texts: dict[str, str]) -> tuple[list[str | None], list[str]]:
+    """Return the alt attributes of a page of http://h after an export, and its actions."""
+    site = tmp_path / "site"
+    site.mkdir()
+    out = write_rows(tmp_path / "out", [row(uri) for uri in texts])
+    for uri, text in texts.items():
+        decide(out, uri, "edited", text)
+    (site / "index.html").write_text(page)
+    done = outcomes(out, "html", to=site, root="http://h", base_url="http://h")
+    images = html5lib.parse((site / "index.html").read_text(), namespaceHTMLElements=False)
+    return [each.get("alt") for each in images.iter("img")], [each.verdict.action for each in done]
+
+
+def test_a_query_in_the_table_tells_images_apart(tmp_path: Path) -> None:
+    page = "".join(f"<img src='http://h/i.php{query}'>" for query in ("?id=99", "?id=2", ""))
+    texts = {"http://h/i.php?id=1": "one", "http://h/i.php?id=2": "two"}
+    assert alts(tmp_path, page, texts) == ([None, "two", None], ["skip", "write", "skip"])
+
+
+def test_an_image_without_a_query_is_clear_only_by_its_own_address(tmp_path: Path) -> None:
+    page = "".join(f"<img src='http://h/i.php{query}'>" for query in ("?id=99", "?id=2", ""))
+    texts = {"http://h/i.php?id=2": "two", "http://h/i.php": "none"}
+    assert alts(tmp_path, page, texts) == ([None, "two", "none"], ["review", "write", "write"])
+
+
+def test_a_tag_that_may_show_several_images_is_reported(tmp_path: Path) -> None:
+    texts = {"http://h/a.jpg": "a", "https://h/a.jpg": "b", "http://h/b.jpg": "same"}
+    texts |= {"https://h/b.jpg": "same"}
+    page = "<img src=//h/a.jpg><img src=//h/b.jpg?v=2>"
+    assert alts(tmp_path, page, texts) == ([None, "same"], ["review", "write"])
 
 
 def test_names_match_in_either_normal_form(tmp_path: Path) -> None:

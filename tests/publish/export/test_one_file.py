@@ -67,6 +67,20 @@ def test_paths_become_the_urls_of_a_site(tmp_path: Path) -> None:
     }
 
 
+def test_urls_of_a_site_keep_their_queries(tmp_path: Path) -> None:
+    uris = [f"http://h/a b.php?id={number}&x=%2F" for number in (1, 2)]
+    uris.append("tar://1.jpg::http://h/t.tar?id=3")
+    out = write_rows(tmp_path / "out", [row(uri) for uri in uris])
+    options = {"root": "http://h", "base_url": "https://cdn.example", "columns": ["image_uri"]}
+    exported(out, "csv", to=tmp_path / "a.csv", **options)
+    assert (tmp_path / "a.csv").read_text().split() == [
+        "image_uri",
+        "https://cdn.example/a%20b.php?id=1&x=%2F",
+        "https://cdn.example/a%20b.php?id=2&x=%2F",
+        "https://cdn.example/t.tar/1.jpg?id=3",
+    ]
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_second_export_writes_nothing_and_a_persons_file_stays(
     tmp_path: Path, form: str

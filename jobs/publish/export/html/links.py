@@ -8,7 +8,7 @@ from html import unescape
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from captioner.jobs.publish.export.html.tags import Tag, Value
-from captioner.jobs.publish.export.locations import Locations, as_path
+from captioner.jobs.publish.export.locations import Locations, as_path, query_of
 from captioner.jobs.publish.export.policy import Unfit
 from captioner.jobs.storage.uris import is_http
 
@@ -35,12 +35,15 @@ def attribute_text(value: Value) -> str:
 
 
 def keys_on_page(tag: Tag, base: str) -> Sequence[str]:
-    """Return the comparable addresses of a tag's image; `base` is the URL that they start from."""
+    """Return the comparable addresses of a tag's image, the first that is known counts.
+
+    `base` is the URL that they start from. An address with a query also has a key for any query.
+    """
     keys = []
     for address in addresses(tag):
         with suppress(ValueError):  # it is no URL
             url = urljoin(base, _trimmed(address))
-            keys += [_key(url), _key(url, with_query=False)]
+            keys += [_key(url), _key_of_any_query(url)] if urlsplit(url).query else [_key(url)]
     return list(dict.fromkeys(keys))
 
 
@@ -54,13 +57,23 @@ def base_url(page_url: str, attributes: Mapping[str, Value] | None) -> str:
         return page_url
 
 
-def keys_of_image(uri: str, locations: Locations) -> Iterator[str]:
-    """Yield the comparable addresses of an image of the table; none if no page can show it."""
-    with suppress(Unfit, ValueError):
-        yield _key(locations.url(locations.name(uri)))
-    if is_http(uri):
+def keys_of_image(uri: str, locations: Locations) -> Iterator[tuple[str, bool]]:
+    """Yield the comparable addresses of an image of the table, and whether each shows it.
+
+    A query in the table tells images apart, so the address with another query shows another image.
+    """
+    has_query = bool(query_of(uri))
+    for url in _urls(uri, locations):
         with suppress(ValueError):
-            yield _key(uri)
+            yield _key(url), True
+            yield _key_of_any_query(url), not has_query
+
+
+def _urls(uri: str, locations: Locations) -> Iterator[str]:
+    with suppress(Unfit, ValueError):
+        yield locations.shown(uri)
+    if is_http(uri):
+        yield uri
 
 
 def page_url(path: str, locations: Locations) -> str:
@@ -75,11 +88,15 @@ def _trimmed(address: str) -> str:
     return re.sub(r"[\t\n\r]", "", address).strip(" \f").replace("\\", "/")
 
 
-def _key(url: str, *, with_query: bool = True) -> str:
+def _key(url: str) -> str:
     """Return a URL without what does not tell images apart: scheme, fragment, percent-encoding."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
         return url
     path = unicodedata.normalize("NFC", unquote(parts.path, errors="surrogateescape"))
-    query = f"?{parts.query}" if parts.query and with_query else ""
+    query = f"?{parts.query}" if parts.query else ""
     return f"//{parts.netloc.lower()}{path}{query}"
+
+
+def _key_of_any_query(url: str) -> str:
+    return f"{_key(urlsplit(url)._replace(query='').geturl())}?"

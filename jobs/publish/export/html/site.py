@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from captioner.jobs.errors import UsageError
@@ -15,7 +16,13 @@ from captioner.jobs.publish.export.policy import Action, Unfit, Verdict, at_dest
 from captioner.jobs.publish.export.record import Mark, Record
 
 PAGES = (".html", ".htm", ".xhtml")
-Known = Mapping[str, tuple[str, Verdict]]  # by an image's address: its URI and what may be written
+Match = tuple[str | None, Verdict]  # the URI of an image, and what may be written
+Known = Mapping[str, Match]  # by comparable address
+_OTHER_QUERY: Match = (None, Verdict(Action.SKIP))  # an image of the table has another query
+_SEVERAL: Match = (
+    None,
+    Verdict(Action.REVIEW, reason="several images of the table have its address"),
+)
 
 
 def export_html(job: ExportJob, record: Record) -> Iterator[Outcome]:
@@ -58,12 +65,14 @@ def _shown(folder: Path, locations: Locations) -> set[str]:
 
 def _known(job: ExportJob, locations: Locations, shown: set[str]) -> Known:
     """Return the images of the table that the pages show."""
-    known: dict[str, tuple[str, Verdict]] = {}
+    known: dict[str, Match] = {}
     for row, verdict in job.rows():
-        for key in keys_of_image(row["image_uri"], locations):
+        for key, shows_it in keys_of_image(row["image_uri"], locations):
             if key in shown:
-                known.setdefault(key, (row["image_uri"], verdict))
-    return known
+                match = (row["image_uri"], verdict) if shows_it else _OTHER_QUERY
+                is_clear = known.setdefault(key, match)[1] == match[1]
+                known[key] = known[key] if is_clear else _SEVERAL
+    return {key: match for key, match in known.items() if match is not _OTHER_QUERY}
 
 
 def _judged(path: Path, url: str, record: Record, known: Known) -> Iterator[Change | Outcome]:
@@ -101,4 +110,6 @@ def _outcome(picture: Picture, is_ours: bool, path: Path, known: Known) -> Outco
             return None
         return Outcome(Verdict(Action.SKIP, picture.source, "not in the table"), place=str(path))
     uri, verdict = found
+    if uri is None:
+        verdict = replace(verdict, text=picture.source)
     return Outcome(at_destination(verdict, picture.existing, is_ours=is_ours), uri, str(path))
