@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from captioner.jobs.publish.export import changes
 from captioner.jobs.table.layout import OutFolder
 from tests.support.exports import exported, outcomes, reasons, state
 from tests.support.rows import decide, row, write_rows
@@ -237,6 +238,29 @@ def test_a_persons_tag_that_equals_ours_is_not_taken_for_ours(tmp_path: Path) ->
     decide(out, str(site / "a.jpg"), "edited", "A dog.")
     assert exported(out, "html", to=site) == {"keep": 2}
     assert (site / "index.html").read_text().startswith(persons)
+
+
+def test_our_alt_texts_stay_ours_after_any_number_of_interruptions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    out = write_rows(tmp_path / "out", [row(str(site / "a.jpg"))])
+    page = site / "index.html"
+    page.write_text("<img src=a.jpg>")
+    exported(out, "html", to=site)
+    for text in ("A dog.", "A cat.", "A boy."):
+        decide(out, str(site / "a.jpg"), "edited", text)
+        with monkeypatch.context() as patch:
+            patch.setattr(changes, "replace_file", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                exported(out, "html", to=site)
+    assert exported(out, "html", to=site) == {"write": 1}
+    assert page.read_text() == '<img alt="A boy." src=a.jpg>'
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_images_are_found_by_the_urls_of_the_site(tmp_path: Path) -> None:

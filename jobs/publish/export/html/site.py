@@ -83,8 +83,7 @@ def _judged(path: Path, url: str, record: Record, known: Known) -> Iterator[Chan
     except Unfit as unfit:
         yield Outcome(unfit.verdict, place=str(path))
         return
-    marks = record.marks(str(path))
-    ours = page.ours(marks)
+    ours = page.ours(record.marks(str(path)))
     outcomes = {
         number: outcome
         for number, picture in enumerate(page.pictures)
@@ -96,7 +95,7 @@ def _judged(path: Path, url: str, record: Record, known: Known) -> Iterator[Chan
         if outcome.verdict.action is Action.WRITE
     }
     if texts:
-        mark = Mark(str(path), page.mark(texts, ours), marks[0] if marks else None)
+        mark = Mark(str(path), page.mark(texts, ours), page.mark({}, ours))
         yield Change(mark, page.edited(texts), version, list(outcomes.values()))
     else:
         yield from outcomes.values()
