@@ -141,6 +141,57 @@ def test_every_other_byte_stays(out: OutFolder, site: Path, page: str) -> None:
     assert state(site) == before
 
 
+TEMPLATED = [
+    """<img src="dog.jpg" <?php if ($x) echo 'alt="person"'; ?>>""",
+    """<img src="dog.jpg" <?php if ($x->y) echo 'alt="person"'; ?>>""",
+    '<img src="dog.jpg" <%= alt %>>',
+    '<img src=dog.jpg {% if d %}alt="{{ d }}"{% endif %}>',
+    "<img src=dog.jpg {{attrs}}>",
+    "<img src=dog.jpg {{ attrs }}>",
+    "<img src=dog.jpg ${attrs}>",
+    "<img src=dog.jpg {...attrs}>",
+    '<img src=dog.jpg :alt="desc">',
+    '<img src=dog.jpg v-bind:alt="desc">',
+    '<img src=dog.jpg v-bind="attrs">',
+    '<img src=dog.jpg [alt]="desc">',
+    '<img src=dog.jpg [attr.alt]="desc">',
+    '<img src=dog.jpg bind:alt="desc">',
+    '<img src=dog.jpg th:alt="desc">',
+    "{# <img src=dog.jpg> #}",
+    "{% raw %}{{ x }}<img src=dog.jpg>{% endraw %}",
+    "{%- comment 'x' -%}\n<!-- --><img src=dog.jpg>{%- endcomment -%}",
+    "{{!-- {{x}} <img src=dog.jpg> --}}",
+    "{{ '<img src=dog.jpg>' }}",
+    "<!-- {% comment %} --><img src=dog.jpg><!-- {% endcomment %} -->",
+    "<p <?php if ($x > 1) echo '<img src=dog.jpg>'",
+]
+
+
+@pytest.mark.parametrize("page", TEMPLATED)
+def test_a_tag_about_which_a_template_decides_stays(out: OutFolder, site: Path, page: str) -> None:
+    (site / "index.html").write_text(page)
+    assert reasons(out, "html", to=site) == {"dog": "keep the page's template decides"}
+    assert (site / "index.html").read_text() == page
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "{% if x %}",
+        "{{ x }}",
+        "{{#if x}}",
+        "<?php x(); ?>",
+        "<?php x(); ?>{# x #}",
+        "{# ",
+        "{{ ",
+        "<?",
+    ],
+)
+def test_a_tag_beside_a_templates_code_is_filled(out: OutFolder, site: Path, before: str) -> None:
+    page = f"{before}<p><img src=dog.jpg data-alt=x>"
+    assert filled(out, site, page) == f"{before}<p><img{alt(DOG)} src=dog.jpg data-alt=x>"
+
+
 @pytest.mark.parametrize(
     ("encoding", "mark", "head"),
     [
@@ -342,7 +393,7 @@ PIECES = st.sampled_from(
         *("<table>", "<td>", "</table>", "<select>", "</select>", "<head>", "<body>", "</html>"),
     ]
 )  # fmt: skip
-ISLANDS = st.sampled_from(["<![CDATA[", "]]>", "<?php ", "?>", "<%", "%>"])
+ISLANDS = st.sampled_from(["<![CDATA[", "]]>", "<?php ", "?>", "<%", "%>", "{{", "}}", "{%", "%}"])
 SOURCES = {"dog.jpg": DOG, "a%20b.jpg": CAT, "line.png": NONE}
 
 
@@ -374,7 +425,7 @@ def test_only_missing_alt_attributes_change_in_any_page(
     assert rest == page
     (before, old_images), (after, new_images) = without_alt(page), without_alt(new)
     assert after == before
-    has_islands = any(sign in page for sign in ("<![CDATA[", "<?", "<%"))
+    has_islands = any(sign in page for sign in ("<![CDATA[", "<?", "<%", "{{", "{%"))
     for old, image in zip(old_images, new_images, strict=True):
         source = re.sub("[\t\r\n]", "", old.get("src", "")).strip().partition("?")[0]
         may_change = "alt" not in old and source in SOURCES

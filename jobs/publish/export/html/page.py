@@ -9,6 +9,7 @@ from functools import cached_property
 from captioner.jobs.publish.export.html.encoding import Encoding, encoding_of
 from captioner.jobs.publish.export.html.links import attribute_text, base_url, keys_on_page
 from captioner.jobs.publish.export.html.tags import Tag, Value, start_tags
+from captioner.jobs.publish.export.html.templates import Span, code_spans, is_templated
 from captioner.jobs.publish.export.record import mark_of
 
 _ESCAPES = str.maketrans({"&": "&amp;", '"': "&quot;", "<": "&lt;", ">": "&gt;"})
@@ -22,6 +23,7 @@ class Picture:
     tag: Tag
     source: str  # the tag as it stands in the page
     keys: Sequence[str]
+    is_templated: bool = False  # a template's code decides what its alt attribute is
 
     @property
     def alt(self) -> Value | None:
@@ -65,11 +67,13 @@ class Page:
         tags = [tag for tag in start_tags(self.text) if tag.name in ("img", "base")]
         bases = (tag.attributes for tag in tags if "href" in tag.attributes and tag.name == "base")
         base = base_url(self.url, next(bases, None))
-        return [
-            Picture(tag, self.text[tag.start : tag.end], keys_on_page(tag, base))
-            for tag in tags
-            if tag.name == "img"
-        ]
+        code = code_spans(self.text)
+        return [self._picture(tag, base, code) for tag in tags if tag.name == "img"]
+
+    def _picture(self, tag: Tag, base: str, code: Sequence[Span]) -> Picture:
+        source = self.text[tag.start : tag.end]
+        templated = is_templated(source, tag.start, tag.attributes, code)
+        return Picture(tag, source, keys_on_page(tag, base), templated)
 
     def ours(self, marks: Iterable[str]) -> set[int]:
         """Return the numbers of the pictures whose tags are as an export wrote them.

@@ -111,4 +111,7 @@ def _outcome(picture: Picture, is_ours: bool, path: Path, known: Known) -> Outco
     uri, verdict = found
     if uri is None:
         verdict = replace(verdict, text=picture.source)
-    return Outcome(at_destination(verdict, picture.existing, is_ours=is_ours), uri, str(path))
+    verdict = at_destination(verdict, picture.existing, is_ours=is_ours)
+    if picture.is_templated and verdict.action is Action.WRITE:
+        verdict = replace(verdict, action=Action.KEEP, reason="the page's template decides")
+    return Outcome(verdict, uri, str(path))
