@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioner.jobs.publish.export.files import replace_file, usage_errors
+from captioner.jobs.publish.export.files import remove_leftovers, replace_file, usage_errors
 from captioner.jobs.publish.export.job import Outcome
 from captioner.jobs.publish.export.record import Mark, Record
 
@@ -26,7 +26,7 @@ def written(
 ) -> Iterator[Outcome]:
     """Write the changed files, unless it is a dry run; yield the outcomes of all."""
     waiting: list[Change] = []
-    for each in judged:
+    for each in judged if dry_run else _tidied(judged):
         if isinstance(each, Outcome):
             yield each
         elif dry_run:
@@ -37,6 +37,18 @@ def written(
             yield from _write(waiting, record)
             waiting = []
     yield from _write(waiting, record)
+
+
+def _tidied(judged: Iterable[Change | Outcome]) -> Iterator[Change | Outcome]:
+    """Yield the same, after what killed exports left in a folder is removed."""
+    tidy = set[Path]()
+    for each in judged:
+        place = each.mark.place if isinstance(each, Change) else each.place
+        folder = Path(place).parent if place else None
+        if folder and folder not in tidy:
+            remove_leftovers(folder)
+            tidy.add(folder)
+        yield each
 
 
 def _write(changes: Sequence[Change], record: Record) -> Iterator[Outcome]:

@@ -1,8 +1,10 @@
 """Files that take their place whole, if that holds nothing, or a former export of ours."""
 
 import difflib
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,7 @@ from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.storage.failures import StoreError, job_errors
 from captioner.jobs.storage.uris import file_version
 
+_UNFINISHED = re.compile(r"\..+\.(\d+)\.unfinished", re.DOTALL)
 _BLOCK = 1 << 20
 _DIFF_BYTES = 4 << 20  # of a file; longer ones are not compared line by line
 
@@ -52,19 +55,54 @@ def replace_file(path: Path, content: bytes, version: str | None) -> None:
     """
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("xb") as file:
-            file.write(content)
-            if version is not None:
-                file.flush()
-                os.fsync(file.fileno())
-                shutil.copymode(path, unfinished)
+    with _unfinished(path, path.parent) as (unfinished, file):
+        file.write(content)
+        file.flush()
+        if version is not None:
+            os.fsync(file.fileno())
+            shutil.copymode(path, unfinished)
         if read_version(path) != version:
             raise TemporaryError(f"{path} was changed during the export: run it again")
         unfinished.rename(path)
+
+
+@contextmanager
+def _unfinished(path: OutPath, folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """Open a hidden file, locked; nothing remains of it but what is renamed."""
+    unfinished = folder / f".{path.name}.{os.getpid()}.unfinished"
+    try:
+        with unfinished.open("xb") as file:
+            with suppress(OSError):  # there are file systems without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield unfinished, file
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files in a folder that killed exports left there."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _UNFINISHED.fullmatch(entry.name)
+            if found and entry.is_file(follow_symlinks=False) and not _is_alive(int(found[1])):
+                _remove_unless_locked(Path(entry.path))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return process != os.getpid()  # in a container, the killed one had the same number
+
+
+def _remove_unless_locked(path: Path) -> None:
+    """Remove a file, unless a process of another machine or container is writing it."""
+    with suppress(OSError), path.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
 
 
 def read_version(path: Path) -> str | None:
@@ -125,12 +163,9 @@ def new_file(path: OutPath, record: Record, *, dry_run: bool) -> Iterator[NewFil
     with usage_errors(path), tempfile.TemporaryDirectory(prefix="captioner-") as scratch:
         folder = Path(scratch) if dry_run or not isinstance(path, Path) else path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f".{path.name}.{os.getpid()}.unfinished"
-        try:
-            with unfinished.open("wb") as file:
-                yield NewFile(path, record, unfinished, file, dry_run)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        remove_leftovers(folder)
+        with _unfinished(path, folder) as (unfinished, file):
+            yield NewFile(path, record, unfinished, file, dry_run)
 
 
 def _digest_of(path: OutPath) -> str | None:

@@ -1,8 +1,11 @@
 """A file for each image: captions of training tools, and XMP, read back by exiftool."""
 
+import fcntl
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,35 @@ def test_captions_lie_below_a_folder_as_their_images_do(tmp_path: Path) -> None:
     assert set(state(tmp_path / "labels")) == {
         *("x/a.txt", "c.txt", "t.tar/x/1.txt", "t.parquet/row=3.txt"),
     }
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_what_a_killed_export_left_is_removed(tmp_path: Path, is_changed: bool) -> None:
+    out = table(tmp_path, tmp_path / "a.jpg")
+    if not is_changed:
+        exported(out, "txt")
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    for number in (killed.pid, os.getpid()):
+        (tmp_path / f".a.txt.{number}.unfinished").write_text("A pict")
+    others = {f".b.txt.{os.getppid()}.unfinished", ".c.unfinished", "d.1.unfinished"}
+    others.add(f".e.txt.{killed.pid}.unfinished")
+    for name in others:
+        (tmp_path / name).write_text("A person's.")
+    with (tmp_path / f".e.txt.{killed.pid}.unfinished").open() as elsewhere:
+        fcntl.flock(elsewhere, fcntl.LOCK_EX)
+        exported(out, "txt", dry_run=True)
+        assert len(list(tmp_path.glob(".a.txt.*"))) == 2
+        exported(out, "txt")
+    assert {path.name for path in tmp_path.glob("*") if path.is_file()} == {"a.txt", *others}
+
+
+def test_what_a_killed_export_of_one_file_left_is_removed(tmp_path: Path) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    (tmp_path / f".a.csv.{killed.pid}.unfinished").write_text("image_uri,")
+    exported(table(tmp_path, tmp_path / "a.jpg"), "csv", to=tmp_path / "a.csv")
+    assert [path.name for path in tmp_path.glob("*") if path.is_file()] == ["a.csv"]
 
 
 def test_a_remote_image_has_nothing_beside_it(tmp_path: Path) -> None:
