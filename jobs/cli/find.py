@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from captioner.jobs.table.layout import OutFolder
 
 INDEX_HELP = "file of the index (OUT/index.sqlite; for a URL, a file in ~/.cache/captioner)"
+MOST = 1_000_000  # images that a search finds
 WIDEST_TEXT = 60  # characters, before the images' names begin
 
 
@@ -107,8 +108,8 @@ def add_search(commands: "Commands") -> None:
 
 
 def _search(options: dict[str, Any]) -> int:
-    if options["limit"] < 1:
-        raise UsageError(f"limit must be a whole number above 0, not {options['limit']}")
+    if not 1 <= options["limit"] <= MOST:
+        raise UsageError(f"limit must be from 1 to {MOST:,}, not {options['limit']}")
     if (options["query"] is None) == (options["like"] is None):
         raise UsageError("give either words to search for or --like IMAGE")
     result = _found(options)

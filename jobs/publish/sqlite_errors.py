@@ -30,4 +30,6 @@ def _job_error(error: sqlite3.DatabaseError, path: object, damaged: str, refused
             return UsageError(f"cannot write to {path} ({error}): {refused}")
         case sqlite3.SQLITE_FULL:
             return JobError(f"cannot write to {path} ({error}): make room on its disk")
+    if "no such" in str(error):
+        return UsageError(f"{path} is incomplete ({error}): {damaged}")
     return JobError(f"{path} failed: {error}")

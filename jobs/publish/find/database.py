@@ -22,6 +22,7 @@ from captioner.jobs.table.layout import OutFolder
 
 APPLICATION = 0x43617074  # "Capt", in the header of the file
 VERSION = 1  # of these tables; an index of another version is built again
+_HEADER = b"SQLite format 3\0"
 WAIT_SECONDS = 120  # for another command that is writing to the index
 CACHE_KIB = 256 * 1024
 _STEPS = (
@@ -92,6 +93,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         "damaged": "remove it, and index the table again",
         "refused": "give another file as --index",
     }
+    _check_header(path)
     with (
         sqlite_errors(path, **remedies),
         closing(sqlite3.connect(path, WAIT_SECONDS, isolation_level=None)) as database,
@@ -100,6 +102,17 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         database.execute("PRAGMA case_sensitive_like = ON")
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         yield database
+
+
+def _check_header(path: Path) -> None:
+    """Raise UsageError for a file that is no database: it may be a photograph."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(len(_HEADER))
+    except OSError:  # SQLite says what is wrong, or makes the file
+        return
+    if header not in (b"", _HEADER):
+        raise UsageError(f"{path} is not an index: give another file as --index, or remove it")
 
 
 @contextmanager

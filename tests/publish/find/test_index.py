@@ -207,8 +207,13 @@ def test_other_files_are_not_overwritten(tmp_path: Path) -> None:
         update_index(out, mine)
     damaged = tmp_path / "damaged.sqlite"
     damaged.write_bytes(b"no database at all" * 100)
-    with pytest.raises(UsageError, match=r"damaged\.sqlite is damaged"):
+    with pytest.raises(UsageError, match=r"damaged\.sqlite is not an index: give another file"):
         update_index(out, damaged)
+    assert damaged.read_bytes() == b"no database at all" * 100
+    damaged.write_bytes(b"\xff")  # SQLite would take so short a file for an empty one
+    with pytest.raises(UsageError, match="is not an index"):
+        update_index(out, damaged)
+    assert damaged.read_bytes() == b"\xff"
     with pytest.raises(UsageError, match="give another file as --index"):
         update_index(out, tmp_path / "missing" / "index.sqlite")
 
