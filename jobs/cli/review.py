@@ -11,6 +11,8 @@ from captioner.jobs.cli.out import add_out, show_in_browser
 from captioner.jobs.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from argparse import _ActionsContainer as Group
+
     from captioner.jobs.cli import Commands
     from captioner.jobs.publish.review.queue import Scope
 
@@ -32,34 +34,36 @@ def add_review(commands: "Commands") -> None:
     add = parser.add_argument
     add("--where", metavar="CONDITION", help='only rows that match, as in "confidence < 0.5"')
     add("--reviewer", metavar="NAME", help="who decides (the user of this machine)")
-    page = parser.add_argument_group("the page")
-    page.add_argument("--host", default=LOCAL[0], help="address to serve at (127.0.0.1)")
-    page.add_argument("--port", type=int, default=0, metavar="N", help="port (any that is free)")
-    page.add_argument("--no-browser", action="store_true", help="print the address, do not open it")
-    sheet = parser.add_argument_group("instead of the page").add_mutually_exclusive_group()
-    sheet.add_argument("--csv", metavar="FILE", type=Path, help="write what is to review")
-    sheet.add_argument(
-        "--import",
-        metavar="FILE",
-        type=Path,
-        dest="filled",
-        help="save the decisions in that file",
-    )
-    sheet.add_argument("--undo", action="store_true", help="take the latest import back")
-    sheet.add_argument(
+    _add_page(parser.add_argument_group("the page"))
+    _add_others(parser.add_argument_group("instead of the page").add_mutually_exclusive_group())
+    parser.set_defaults(command=_review)
+
+
+def _add_page(group: "Group") -> None:
+    add = group.add_argument
+    add("--host", default=LOCAL[0], help="address to serve at (127.0.0.1)")
+    add("--port", type=int, default=0, metavar="N", help="port (any that is free)")
+    add("--no-browser", action="store_true", help="print the address, do not open it")
+
+
+def _add_others(group: "Group") -> None:
+    add = group.add_argument
+    add("--csv", metavar="FILE", type=Path, help="write what is to review")
+    add("--import", metavar="FILE", type=Path, dest="filled", help="save the decisions in it")
+    add("--undo", action="store_true", help="take the latest import back")
+    add(
         "--min-confidence",
         metavar="P",
         type=float,
         help="mark all captions below it for review, and no others",
     )
-    sheet.add_argument(
+    add(
         "--target-precision",
         metavar="P",
         type=float,
         help="the same, with a threshold from the calibration that the table records",
     )
-    sheet.add_argument("--clear", action="store_true", help="mark no caption for review")
-    parser.set_defaults(command=_review)
+    add("--clear", action="store_true", help="mark no caption for review")
 
 
 def _review(options: dict[str, Any]) -> int:
