@@ -104,7 +104,14 @@ def add_search(commands: "Commands") -> None:
     add("--page", metavar="FILE", type=Path, help="write that page to a file")
     add("--index", metavar="FILE", type=Path, help=INDEX_HELP)
     add("--quiet", action="store_true", help="no progress")
-    parser.set_defaults(command=_search)
+    parser.set_defaults(command=_search, take_rest=_take_out)
+
+
+def _take_out(options: dict[str, Any], rest: Sequence[str]) -> None:
+    """Take OUT from after an option; argparse took the one word before it for OUT."""
+    if options["query"] is not None or len(rest) > 1:
+        raise UsageError(f"more than QUERY and OUT: {' '.join(rest)}; put QUERY into quotes")
+    options["query"], options["out"] = options["out"], rest[0]
 
 
 def _search(options: dict[str, Any]) -> int:

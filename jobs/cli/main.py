@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    options = vars(_parser().parse_args(arguments))
-    command = options.pop("command")
     try:
+        options = _options(arguments)
+        command = options.pop("command")
         if job_file := options.pop("storage_options_in", None):
             _configure(job_file)
         return int(command(options))
@@ -57,6 +57,22 @@ def _main(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt as stop:
         print("captioner: interrupted", file=sys.stderr)
         return int(ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED)
+
+
+def _options(arguments: Sequence[str] | None) -> dict[str, Any]:
+    """Parse the command line, in which options may stand between SOURCEs, and QUERY and OUT.
+
+    argparse takes all positional arguments at the first of them; what comes later is in `rest`.
+    """
+    parser = _parser()
+    known, rest = parser.parse_known_args(arguments)
+    options = vars(known)
+    take_rest = options.pop("take_rest", None)
+    if rest and (take_rest is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        take_rest(options, rest)
+    return options
 
 
 def _configure(job_file: Path) -> None:

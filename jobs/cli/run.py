@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ def add_run(commands: "Commands") -> None:
     )
     _add_job_options(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
-    parser.set_defaults(command=_run)
+    parser.set_defaults(command=_run, take_rest=_take_sources)
 
 
 def add_plan(commands: "Commands") -> None:
@@ -98,7 +99,7 @@ def add_plan(commands: "Commands") -> None:
     add = parser.add_argument
     add("--sample", metavar="N", type=int, default=64, help="images to time; 0 for none (64)")
     add("--json", action="store_true", default=False, help="print a JSON object")
-    parser.set_defaults(command=_plan)
+    parser.set_defaults(command=_plan, take_rest=_take_sources)
 
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +113,11 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
             default = f" ({option.default})" if has_default else ""
             name = f"--{option.name.replace('_', '-')}"
             add(name, **{**flag, "help": flag["help"] + default})
+
+
+def _take_sources(options: dict[str, Any], rest: Sequence[str]) -> None:
+    """Take further SOURCEs from after an option."""
+    options["source"] = [*options.get("source", []), *rest]
 
 
 def _config(options: dict[str, object]) -> JobConfig:

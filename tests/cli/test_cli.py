@@ -9,6 +9,7 @@ import pytest
 
 from captioner.jobs.cli.main import main
 from tests.support.commands import captioner, command, environment
+from tests.support.photographs import write_photographs
 from tests.support.rows import row, write_rows
 
 HEAVY = "{'torch', 'torchvision', 'dask', 'distributed', 'pandas'}"
@@ -148,3 +149,22 @@ def test_a_broken_pipe_elsewhere_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(sys, "stdout", stdout)
         with pytest.raises(BrokenPipeError):
             main(["status", "out"])
+
+
+def test_options_may_stand_between_the_arguments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    write_rows(tmp_path / "out", [row("/a.jpg", caption="A dog.")])
+    assert main(["search", "dog", "--limit", "5", out]) == 0
+    assert "A dog." in capsys.readouterr().out
+    assert main(["search", "a", "dog", "--limit", "5", out]) == 2
+    assert "put QUERY into quotes" in capsys.readouterr().err
+    photos = write_photographs(tmp_path / "photos", 2)
+    sources = [str(photos / "000.jpg"), "--out", str(tmp_path / "new"), str(photos / "001.jpg")]
+    assert main(["plan", *sources, "--sample", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 2
+    assert main(["plan", "--out", str(tmp_path / "new"), str(photos), "--sample", "0"]) == 0
+    with pytest.raises(SystemExit):
+        main(["plan", str(photos), "--out", str(tmp_path / "new"), "--no-such-option"])
+    assert "unrecognized arguments: --no-such-option" in capsys.readouterr().err
