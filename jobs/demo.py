@@ -20,6 +20,10 @@ Each file has one row: `confidence` is the probability that people would accept 
 file has no caption. Of the unmarked captions, three in four were acceptable on the photographs
 that the confidence was calibrated on."""
 
+NEXT = """\
+Decide about the captions: .venv/bin/captioner review {out}
+Caption your own photos:  .venv/bin/captioner run PHOTOS --out CAPTIONS --target-precision 0.75"""
+
 
 def main() -> int:
     """Write the photographs, run the job, query its table."""
@@ -28,7 +32,7 @@ def main() -> int:
     print(f"Captioning {photos} (six photographs, one damaged file) into {out}.", flush=True)
     print("For so few files, starting a worker takes longer than captioning.\n", flush=True)
     report = run_job(JobConfig(source=photos, out=out, target_precision=PRECISION))
-    print(summary(report), COLUMNS, answer(query(out)), sep="\n\n")
+    print(summary(report), COLUMNS, answer(query(out)), NEXT.format(out=out), sep="\n\n")
     return report.exit_code
 
 

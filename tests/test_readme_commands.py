@@ -54,7 +54,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "wrong.txt").write_text("photos/001.jpg\n")
     (folder / "last-week").touch()
     os.utime(folder / "last-week", (0, 0))
-    (folder / "site").mkdir()
+    write_photographs(folder / "site", 1)
     (folder / "site" / "index.html").write_text('<img src="000.jpg">')
     (folder / "bin").mkdir()
     (folder / "bin" / "captioner").write_text(COMMAND)

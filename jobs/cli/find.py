@@ -117,7 +117,11 @@ def _take_out(options: dict[str, Any], rest: Sequence[str]) -> None:
 def _search(options: dict[str, Any]) -> int:
     if not 1 <= options["limit"] <= MOST:
         raise UsageError(f"limit must be from 1 to {MOST:,}, not {options['limit']}")
-    if (options["query"] is None) == (options["like"] is None):
+    if options["query"] is None and options["like"] is None:
+        raise UsageError(
+            'give words and the table, captioner search "red coat" OUT, or --like IMAGE'
+        )
+    if options["query"] is not None and options["like"] is not None:
         raise UsageError("give either words to search for or --like IMAGE")
     result = _found(options)
     if result.partial:

@@ -151,7 +151,7 @@ def _write(scope: "Scope", path: Path) -> int:
     from captioner.jobs.publish.review.sheet.write import write_sheet
 
     rows = write_sheet(scope, path)
-    print(f"{rows:,} rows to review in {path}")
+    print(f"{rows:,} rows to review in {path}" if rows else "nothing to review")
     return ExitCode.DONE
 
 

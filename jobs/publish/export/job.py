@@ -1,5 +1,6 @@
 """An export as it was asked for, and the rows that it judges."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -69,6 +70,10 @@ class ExportJob:
             raise UsageError(
                 "--to and --root belong together: below the folder --to, a file has the path that "
                 "its image has below --root"
+            )
+        if self.base_url is not None and not re.match("https?://|/", self.base_url):
+            raise UsageError(
+                f"--base-url must be a URL such as https://example.org/photos, not {self.base_url}"
             )
         if self.format in FILES and (self.base_url is None) != (self.root is None):
             raise UsageError("--base-url and --root belong together: --root is the site's folder")

@@ -26,16 +26,21 @@ def confidence_section(collected: Collected) -> Section:
     sentences.append(f"Half of the captions have a confidence of {median:.2f} or more.")
     if threshold is not None:
         low, total = int(collected.below.sum()), int(collected.histogram.sum())
-        sentences.append(
-            f"{low:,} of {total:,} captions ({share(low, total)}) are below the threshold of "
-            f"{threshold:.3g}: a person should check them before they are used."
-        )
+        below = f"{low:,} of {total:,} captions ({share(low, total)}) are below the threshold of "
+        sentences.append(f"{below}{threshold:.3g}{_who_checks(collected)}")
     if not collected.is_whole:
         sentences.append(
             f"This counts {collected.images:,} images of the run: reading the others would have "
             "taken too long."
         )
     return Section("confidence", "Confidence", sentences, histogram(collected))
+
+
+def _who_checks(collected: Collected) -> str:
+    decided = sum(collected.decisions.values())
+    if not decided:
+        return ": a person should check them before they are used."
+    return f". People have decided about {decided:,} images; {collected.to_review:,} are to review."
 
 
 def failures_of(collected: Collected, counts: Mapping[str, int]) -> list[Failures]:

@@ -27,12 +27,14 @@ BATCH = 10_000  # rows that are Python objects at the same time
 def write_sheet(scope: Scope, path: Path) -> int:
     """Write what is to review, in the order of its review, to a new CSV file; return its rows.
 
-    Beyond MOST_ROWS, which are held in memory, the surest captions are left out. Raise UsageError
-    if the file exists.
+    Beyond MOST_ROWS, which are held in memory, the surest captions are left out. Without rows,
+    there is no file. Raise UsageError if the file exists.
     """
     if path.exists():
         raise UsageError(f"{path} exists: give another name, to keep what is filled in")
     table = _ordered(scope, build_queue(scope, Filters(), decisions(scope.out)))
+    if not len(table):
+        return 0
     try:
         _write(table, path)
     except OSError as error:
