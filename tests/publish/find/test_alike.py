@@ -102,8 +102,8 @@ def test_what_cannot_be_compared_is_refused(
         (["--like", photo, str(plain.root)], "has no embeddings: repeat its run"),
         (["--like", "/missing.jpg", out, "--checkpoint", model], "cannot read /missing.jpg"),
         (["--like", str(tmp_path / "torn.jpg"), out, "--checkpoint", model], "torn.jpg: "),
-        ([out], "either words to search for or --like"),
-        (["dog", out, "--like", photo], "either words to search for or --like"),
+        ([out], "or --like IMAGE"),
+        (["dog", out, "--like", photo], "or --like IMAGE"),
         (["dog", out, "--limit", "0"], "limit must be"),
     ):
         assert main(["search", *arguments]) == 2
