@@ -17,6 +17,18 @@ class ImageTooLarge(ImageError):
     """An image with more pixels than the limits allow."""
 
 
+class RejectedCaption(ImageError):
+    """A caption that breaks the house rules, or an answer that is none."""
+
+
+class CaptionerUnavailable(CaptionerError):
+    """A captioner that cannot caption now; another time might do better."""
+
+
+class BudgetSpent(CaptionerUnavailable):
+    """A limit on requests or cost that is reached."""
+
+
 class CheckpointError(CaptionerError):
     """A model directory that is missing, incomplete or inconsistent."""
 

@@ -55,6 +55,7 @@ _SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
 _GAP = 2
 
 T = TypeVar("T")
+Pixels = npt.NDArray[np.uint8]
 
 Image.init()  # here, because the lazy registration of plugins is not thread-safe
 
@@ -68,13 +69,13 @@ class ImageLimits:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image ready for the encoder.
+    """An image ready for a captioner.
 
-    `pixels` is uint8 RGB [size, size, 3]; `width` and `height` are those of the original picture as
+    `pixels` is uint8 RGB [H, W, 3]; `width` and `height` are those of the original picture as
     displayed; `format` is Pillow's name, such as "JPEG".
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: Pixels
     width: int
     height: int
     format: str
@@ -83,15 +84,28 @@ class DecodedImage:
 _DEFAULT_LIMITS = ImageLimits()
 
 
-def decode_image(data: bytes, size: int, limits: ImageLimits = _DEFAULT_LIMITS) -> DecodedImage:
+def decode_image(
+    image: bytes | Image.Image, size: int, limits: ImageLimits = _DEFAULT_LIMITS
+) -> DecodedImage:
     """Decode an image file, or the first frame of an animated one, to `size` x `size` pixels.
 
-    A picture of that size is not resampled. Thread-safe.
+    The image may be open already, as a picture of PIL. One of that size is not resampled.
+    Thread-safe.
 
     Raises UnreadableImage if the bytes are not an image or a damaged one, and ImageTooLarge, before
     any pixel is decoded, if the picture exceeds the limits.
     """
-    return _readable(lambda: _decode(data, size, limits))
+    return _decode(image, size, limits, lambda rgb: _square(rgb, size))
+
+
+def decode_fitted(
+    image: bytes | Image.Image, side: int, limits: ImageLimits = _DEFAULT_LIMITS
+) -> DecodedImage:
+    """Decode an image to at most `side` x `side` pixels in its own proportions.
+
+    Otherwise as `decode_image`.
+    """
+    return _decode(image, side, limits, lambda rgb: np.array(_fitted(rgb, side)))
 
 
 def shrink_image(data: bytes, side: int, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Image:
@@ -99,31 +113,37 @@ def shrink_image(data: bytes, side: int, limits: ImageLimits = _DEFAULT_LIMITS) 
 
     The picture keeps its proportions. Errors are those of `decode_image`.
     """
-
-    def shrunk() -> Image.Image:
-        upright = _upright(data, side, limits).rgb
-        upright.thumbnail((side, side), Image.Resampling.LANCZOS)
-        return upright
-
-    return _readable(shrunk)
+    return _readable(lambda: _fitted(_upright(data, side, limits).rgb, side))
 
 
-def square_pixels(picture: Image.Image, size: int) -> npt.NDArray[np.uint8]:
-    """Return a picture as uint8 RGB [size, size, 3], upright; UnreadableImage if it is damaged."""
+def _decode(
+    image: bytes | Image.Image,
+    side: int,
+    limits: ImageLimits,
+    resized: Callable[[Image.Image], Pixels],
+) -> DecodedImage:
+    def decoded() -> DecodedImage:
+        if isinstance(image, Image.Image):
+            upright = _displayed(image)
+        else:
+            upright = _upright(image, side, limits)
+        return DecodedImage(resized(upright.rgb), upright.width, upright.height, upright.format)
 
-    def turned() -> Image.Image:
-        picture.load()
-        return _turned(_to_rgb(picture), _turn_upright(picture))
-
-    return _square(_readable(turned), size)
+    return _readable(decoded)
 
 
-def _decode(data: bytes, size: int, limits: ImageLimits) -> DecodedImage:
-    rgb, width, height, kind = _upright(data, size, limits)
-    return DecodedImage(_square(rgb, size), width, height, kind)
+def _displayed(picture: Image.Image) -> "_Upright":
+    picture.load()
+    rgb = _turned(_to_rgb(picture), _turn_upright(picture))
+    return _Upright(rgb, *rgb.size, picture.format or "unknown")
 
 
-def _square(rgb: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+def _fitted(rgb: Image.Image, side: int) -> Image.Image:
+    rgb.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return rgb
+
+
+def _square(rgb: Image.Image, size: int) -> Pixels:
     return np.array(rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=_GAP))
 
 

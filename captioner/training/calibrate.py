@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captioner.calibration import SIGNALS, Calibration, Floats, OperatingPoint
-from captioner.captioner import Captioner
+from captioner.lstm_captioner import LstmCaptioner
 from captioner.training.acceptability import DEFINITION, is_acceptable
 from captioner.training.evaluate import search_pixels
 from captioner.training.reliability import reliability
@@ -18,7 +18,7 @@ RIDGE = 1.0  # keeps the weights finite where the signals separate the captions 
 
 
 def calibrate(
-    captioner: Captioner, pixels: npt.NDArray[np.uint8], references: Sequence[Sequence[str]]
+    captioner: LstmCaptioner, pixels: npt.NDArray[np.uint8], references: Sequence[Sequence[str]]
 ) -> Calibration:
     """Caption images [N, S, S, 3] and fit a calibration to whether their references accept them."""
     texts, values = [], []

@@ -11,8 +11,9 @@ import torch
 from tqdm import tqdm
 
 from captioner.beam_search import beam_search
-from captioner.captioner import Caption, Captioner, SearchResult
+from captioner.caption import Caption
 from captioner.constraints import WordRules
+from captioner.lstm_captioner import LstmCaptioner, SearchResult
 from captioner.model import CaptionModel, WordPredictor
 from captioner.search_options import SearchOptions
 from captioner.training.acceptability import is_acceptable, require_stemmer
@@ -82,7 +83,7 @@ def _reliability_rows(result: Reliability) -> dict[str, str]:
     }
 
 
-def evaluate(captioner: Captioner, split: Split, batch_size: int = 32) -> Evaluation:
+def evaluate(captioner: LstmCaptioner, split: Split, batch_size: int = 32) -> Evaluation:
     """Caption every image of a split and score the captions against its references."""
     require_metrics()
     require_stemmer()
@@ -112,7 +113,7 @@ def _reliability(
 
 
 def caption_pixels(
-    captioner: Captioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
+    captioner: LstmCaptioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
 ) -> list[Caption]:
     """Caption decoded images, uint8 [N, S, S, 3]."""
     results = search_pixels(captioner, pixels, batch_size)
@@ -120,7 +121,7 @@ def caption_pixels(
 
 
 def search_pixels(
-    captioner: Captioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
+    captioner: LstmCaptioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
 ) -> Iterator[SearchResult]:
     """Yield the search results of decoded images, uint8 [N, S, S, 3], batch by batch."""
     starts = range(0, len(pixels), batch_size)

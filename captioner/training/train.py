@@ -21,14 +21,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from captioner.allocator import keep_freed_memory
 from captioner.calibration import save_calibration
-from captioner.captioner import Captioner
 from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.constraints import WordRules
 from captioner.device import choose_device
 from captioner.efficientnet_lite import MEAN, STD, EfficientNetLite, import_published_weights
 from captioner.encoder import IMAGENET_MEAN, IMAGENET_STD
 from captioner.errors import CaptionerError
+from captioner.lstm_captioner import LstmCaptioner
 from captioner.model import CaptionModel, LogitBias, ModelConfig
+from captioner.options import CaptionerOptions
 from captioner.search_options import SearchOptions
 from captioner.training.acceptability import require_stemmer
 from captioner.training.calibrate import calibrate
@@ -85,7 +86,7 @@ def finish(config: TrainConfig, data: TrainingData) -> None:
     model = load_checkpoint(config.out).model.to(device)
     fit_to_images(model, data.pixels, data.references, device)
     save_checkpoint(Path(config.out), model, data.vocabulary)
-    captioner = Captioner.load(config.out, device=config.device)
+    captioner = LstmCaptioner.open(CaptionerOptions(str(config.out), config.device))
     calibration = calibrate(captioner, data.val_pixels, data.val_captions)
     save_calibration(Path(config.out), calibration)
 

@@ -141,7 +141,7 @@ def test_computing_in_bfloat16_hardly_changes_the_log_probabilities(
 ) -> None:
     log_probs = {}
     for dtype in (torch.float32, torch.bfloat16):
-        monkeypatch.setattr("captioner.captioner.compute_dtype", lambda _, dtype=dtype: dtype)
+        monkeypatch.setattr("captioner.lstm_captioner.compute_dtype", lambda _, dtype=dtype: dtype)
         captioner = Captioner.load(tiny_checkpoint, device="cpu")
         assert captioner.encode(np.zeros((1, 64, 64, 3), np.uint8)).dtype == dtype
         log_probs[dtype] = word_log_probs(captioner)

@@ -1,0 +1,83 @@
+"""Budget: how much a captioner may ask a server, and what it has spent."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from captioner.errors import BudgetSpent
+
+TOKENS = 1_000_000  # that a price is for
+
+
+@dataclass(frozen=True)
+class Spending:
+    """Requests sent, the tokens that the server counted, and their cost."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+
+    def __add__(self, other: "Spending") -> "Spending":
+        return Spending(
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cost + other.cost,
+        )
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Prices in any currency: of a million tokens that are sent, or received, and of a request."""
+
+    input: float = 0.0
+    output: float = 0.0
+    request: float = 0.0
+
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        """Return the cost of one request."""
+        return self.request + (input_tokens * self.input + output_tokens * self.output) / TOKENS
+
+
+class Budget:
+    """Limits on requests and cost, and what has been spent. Thread-safe.
+
+    A request is allowed before it is sent: if the costliest known one, `expected` at first, would
+    exceed the limit together with those in flight, it is not.
+    """
+
+    def __init__(
+        self,
+        max_requests: int | None = None,
+        max_cost: float | None = None,
+        prices: Prices | None = None,
+        expected: float = 0.0,
+    ) -> None:
+        self.max_requests, self.max_cost = max_requests, max_cost
+        self.prices = prices or Prices()
+        self.spent = Spending()
+        self._costliest = expected
+        self._in_flight = 0
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Count a request that is about to be sent; raise BudgetSpent if it is one too many."""
+        with self._lock:
+            if self.max_requests is not None and self.spent.requests >= self.max_requests:
+                raise BudgetSpent(f"the limit of {self.max_requests} requests is reached")
+            cost = self.spent.cost + (self._in_flight + 1) * self._costliest
+            if self.max_cost is not None and cost > self.max_cost:
+                raise BudgetSpent(f"the limit of {self.max_cost:g} on the cost is reached")
+            self.spent += Spending(requests=1)
+            self._in_flight += 1
+
+    def end(self, usage: Mapping[str, int] | None = None) -> None:
+        """Count the tokens of a request that has ended, as its answer's `usage` has them."""
+        known = usage or {}
+        tokens = known.get("prompt_tokens", 0), known.get("completion_tokens", 0)
+        cost = self.prices.cost(*tokens)
+        with self._lock:
+            self._in_flight -= 1
+            self._costliest = max(self._costliest, cost)
+            self.spent += Spending(0, *tokens, cost)

@@ -1,0 +1,36 @@
+"""Caption: what a captioner says about an image."""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Embeddings: TypeAlias = npt.NDArray[np.float16]  # [N, C], of unit length
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another finished hypothesis of the search."""
+
+    text: str
+    log_prob: float
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption of an image, with its confidence.
+
+    `confidence` is a calibrated probability (None if the captioner has no calibration);
+    `token_log_probs` are the natural log-probabilities under which the search ranks, one for each
+    token and, unless a server leaves it out, one for the end of the sentence; `log_prob` is their
+    sum. Both are None if the captioner does not tell them. `alternatives` are the next best
+    hypotheses with a different text. `embedding` [C] says what the image looks like, if wanted.
+    """
+
+    text: str
+    confidence: float | None = None
+    log_prob: float | None = None
+    token_log_probs: tuple[float, ...] | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    embedding: Embeddings | None = field(default=None, compare=False, repr=False)

@@ -1,0 +1,71 @@
+"""Load a captioner of any kind, or say its identity without loading it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioner.calibration import Calibration, read_calibration
+from captioner.errors import CaptionerError
+from captioner.model_directory import find_checkpoint, fingerprint, identity
+from captioner.options import OPENAI, CaptionerOptions, server_from_environment
+
+if TYPE_CHECKING:
+    from captioner.captioner import Captioner
+
+
+def load_captioner(name_or_directory: str | Path = "flickr8k", **options: Any) -> "Captioner":
+    """Load a captioner, given its name and the other fields of CaptionerOptions.
+
+    Raises the errors of `Captioner.load`.
+    """
+    known = {name: value for name, value in options.items() if value is not None}
+    if known.get("base_url") is None:
+        known = {**server_from_environment(), **known}
+    return open_captioner(CaptionerOptions(str(name_or_directory), **known))
+
+
+def open_captioner(options: CaptionerOptions) -> "Captioner":
+    """Load the captioner that the options describe; see `Captioner.load`. This may import torch."""
+    check_options(options)
+    from captioner.lstm_captioner import LstmCaptioner
+
+    return LstmCaptioner.open(options)
+
+
+def identify(options: CaptionerOptions) -> str:
+    """Return the identity of a captioner without importing torch.
+
+    Raises CheckpointError if there is no such model.
+    """
+    check_options(options)
+    if options.kind == OPENAI:
+        from captioner.openai_prompt import openai_identity
+
+        return openai_identity(options)
+    directory = find_checkpoint(options.checkpoint)
+    return identity(directory.resolve().name, fingerprint(directory), options.search)
+
+
+def find_calibration(options: CaptionerOptions) -> Calibration | None:
+    """Return the calibration of a captioner, beside the model or among the options; None without.
+
+    Raises CheckpointError if it is damaged.
+    """
+    check_options(options)
+    if options.calibration is not None:
+        return Calibration.from_json(options.calibration)
+    if options.kind:
+        return None
+    return read_calibration(find_checkpoint(options.checkpoint))
+
+
+def check_options(options: CaptionerOptions) -> None:
+    """Raise CaptionerError for options that a captioner of this kind does not have."""
+    if options.kind:
+        if options.embeddings:
+            raise CaptionerError(f"{options.checkpoint} makes no embeddings: omit embeddings")
+    elif options.language != "en" or options.prompt is not None:
+        name = "prompt" if options.prompt is not None else "language"
+        raise CaptionerError(
+            f"{options.checkpoint} has one language and no prompt: omit {name}, or choose a "
+            "captioner whose checkpoint begins with hf: or openai:"
+        )

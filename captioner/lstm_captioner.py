@@ -1,0 +1,159 @@
+"""LstmCaptioner: the captioner of this package, a CNN with an attention LSTM."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captioner.beam_search import Hypotheses, beam_search
+from captioner.calibration import Floats
+from captioner.caption import Alternative, Caption, Embeddings
+from captioner.captioner import Captioner, Measure
+from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.constraints import NEG_INF, WordRules
+from captioner.device import choose_device, compute_dtype
+from captioner.house_rules import HouseRules
+from captioner.image import DecodedImage, decode_image
+from captioner.model import WordPredictor
+from captioner.model_directory import identity
+from captioner.options import CaptionerOptions
+from captioner.search_options import SearchOptions
+from captioner.signals import compute_signals
+from captioner.vocabulary import EOS, sentence
+
+BATCH_SIZE = 32
+CPU_TILE = 16  # images through the CNN at once: activations of more would not fit into the cache
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class SearchResult(NamedTuple):
+    """The result of a search over N images, on the CPU."""
+
+    hypotheses: Hypotheses
+    log_presence: Tensor  # float32 [N, V], see WordPresence
+
+
+class LstmCaptioner(Captioner):
+    """A model, ready on a device, with its search options; embeds images only if wanted."""
+
+    batch_size = BATCH_SIZE
+    house_rules = HouseRules(language=None)  # the vocabulary has one language
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        search: SearchOptions,
+        *,
+        embeddings: bool = False,
+    ) -> None:
+        self.device = device
+        self.options = search
+        self.embeddings = embeddings
+        self.model = checkpoint.model.to(device)
+        dtype = compute_dtype(device)
+        self.model.encoder.trunk.to(dtype)
+        self.model.decoder.to(dtype)
+        self.vocabulary = checkpoint.vocabulary
+        self.rules = WordRules.of_vocabulary(checkpoint.vocabulary, device)
+        self.calibration = checkpoint.calibration
+        self.identity = identity(checkpoint.name, checkpoint.fingerprint, search)
+
+    @classmethod
+    def open(cls, options: CaptionerOptions) -> "LstmCaptioner":
+        """Load a bundled checkpoint by name, or a model directory.
+
+        Raises CheckpointError if it is missing or damaged, CaptionerError if the device is missing.
+        """
+        checkpoint, device = load_checkpoint(options.checkpoint), choose_device(options.device)
+        return cls(checkpoint, device, options.search, embeddings=options.embeddings)
+
+    @property
+    def image_size(self) -> int:
+        """The side in pixels of the square images that `encode` takes."""
+        return self.model.config.image_size
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The search options and the calibration as JSON values, to record with captions."""
+        calibration = asdict(self.calibration) if self.calibration else None
+        return {"search": asdict(self.options), "calibration": calibration}
+
+    def prepare(self, image: bytes | Image.Image) -> DecodedImage:
+        """Squeeze an image into a square of `image_size`; see Captioner."""
+        return decode_image(image, self.image_size)
+
+    def answer(self, images: Sequence[DecodedImage], measure: Measure) -> Sequence[Caption]:
+        """Return the captions of prepared images; see Captioner."""
+        with measure("encode"):
+            features = self.encode(np.stack([image.pixels for image in images]))
+            vectors = self.embed(features) if self.embeddings else None
+        with measure("search"):
+            captions = self.search(features)
+        if vectors is None:
+            return captions
+        return [replace(c, embedding=v) for c, v in zip(captions, vectors, strict=True)]
+
+    @torch.inference_mode()
+    def encode(self, pixels: Pixels) -> Tensor:
+        """Encode uint8 RGB [N, image_size, image_size, 3] to grid features [N, L, C]."""
+        images = torch.from_numpy(pixels).to(self.device)
+        tile = CPU_TILE if self.device.type == "cpu" else len(images)
+        return torch.cat([self.model.encoder(part) for part in torch.split(images, tile)])
+
+    @torch.inference_mode()
+    def embed(self, features: Tensor) -> Embeddings:
+        """Return vectors of unit length that say what images look like, from grid features.
+
+        float16 [N, C] for [N, L, C]: the mean over the grid. The closer to 1 the scalar product of
+        two, the more alike are the images.
+        """
+        pooled = features.float().mean(1)  # [N, C]
+        return torch.nn.functional.normalize(pooled, dim=1).half().cpu().numpy()
+
+    @torch.inference_mode()
+    def search(self, features: Tensor) -> list[Caption]:
+        """Return a caption for each image, given grid features [N, L, C]."""
+        return list(self.captions(self.find_hypotheses(features)))
+
+    @torch.inference_mode()
+    def find_hypotheses(self, features: Tensor) -> SearchResult:
+        """Return the hypotheses of a beam search, given grid features [N, L, C]."""
+        log_presence = self.model.presence(features)
+        content = self.rules.content
+        bias = self.model.logit_bias(log_presence, content, self.options)
+        predictor = WordPredictor(self.model.decoder, features, bias)
+        found = beam_search(predictor, len(features), self.options, self.device, self.rules)
+        return SearchResult(Hypotheses(*(part.cpu() for part in found)), log_presence.cpu())
+
+    def signals(self, found: SearchResult) -> Floats:
+        """Return the signals from which confidence is computed: float64 [N, len(SIGNALS)]."""
+        weights = -self.model.presence.log_prior * self.rules.content
+        return compute_signals(*found, weights.cpu())
+
+    def captions(self, found: SearchResult) -> Iterator[Caption]:
+        """Yield a caption for each image of a search."""
+        confidence = None
+        if self.calibration:
+            confidence = self.calibration.confidence(self.signals(found)).tolist()
+        tokens, token_log_probs, log_probs, scores = (part.tolist() for part in found.hypotheses)
+        for n in range(len(tokens)):
+            length = tokens[n][0].index(EOS) + 1
+            texts: dict[str, Alternative] = {}  # hypotheses may differ in "a" and "an" only
+            for ids, log_prob, score in zip(tokens[n], log_probs[n], scores[n], strict=True):
+                text = sentence(self.vocabulary.decode(ids))
+                if score > NEG_INF:
+                    texts.setdefault(text, Alternative(text, log_prob))
+            yield Caption(
+                text=next(iter(texts)),
+                confidence=confidence[n] if confidence else None,
+                log_prob=log_probs[n][0],
+                token_log_probs=tuple(token_log_probs[n][0][:length]),
+                alternatives=tuple(texts.values())[1:],
+            )
