@@ -22,7 +22,7 @@ from captioner.jobs.publish.marking import mark_table
 from captioner.jobs.publish.review.queue import scope_of
 from captioner.jobs.publish.review.sheet.importing import import_sheet, undo_import
 from captioner.jobs.publish.review.sheet.write import write_sheet
-from captioner.jobs.publish.rows import read_rows, row_schema
+from captioner.jobs.rows.decided import read_rows, row_schema
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.compaction.compact import compact
 from captioner.jobs.table.layout import OutFolder

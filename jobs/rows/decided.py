@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.publish.where import Where
+from captioner.jobs.rows.where import Where
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import closing, column_batches, opened_files

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.publish.where_tokens import BOOLEANS, Token, literal, tokenise, wanted
+from captioner.jobs.rows.where_tokens import BOOLEANS, Token, literal, tokenise, wanted
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,

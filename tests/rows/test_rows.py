@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.publish.rows import read_rows, row_schema
-from captioner.jobs.publish.where import parse_where
+from captioner.jobs.rows.decided import read_rows, row_schema
+from captioner.jobs.rows.where import parse_where
 from captioner.jobs.table.layout import OutFolder
 from tests.support.rows import decide, row, write_rows
 

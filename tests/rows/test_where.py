@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.publish.where import parse_where
+from captioner.jobs.rows.where import parse_where
 
 SCHEMA = pa.schema(
     [

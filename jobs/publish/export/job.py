@@ -13,8 +13,8 @@ from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.export.formats import BESIDE, FILES, FOLDERS, FORMATS
 from captioner.jobs.publish.export.locations import Locations
 from captioner.jobs.publish.export.policy import MAX_CHARACTERS, POLICY_COLUMNS, Policy, Verdict
-from captioner.jobs.publish.rows import read_rows, row_schema
-from captioner.jobs.publish.where import Where, parse_where
+from captioner.jobs.rows.decided import read_rows, row_schema
+from captioner.jobs.rows.where import Where, parse_where
 from captioner.jobs.storage.uris import is_local
 from captioner.jobs.table.layout import OutFolder
 

@@ -18,7 +18,7 @@ from captioner.jobs.publish.find.search import (
     condition_of,
     found_image,
 )
-from captioner.jobs.publish.where import Where
+from captioner.jobs.rows.where import Where
 from captioner.jobs.table.embeddings import read_embeddings
 from captioner.jobs.table.layout import OutFolder
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.sqlite_errors import sqlite_errors
-from captioner.jobs.publish.where import quoted
+from captioner.jobs.rows.where import quoted
 from captioner.jobs.table.layout import OutFolder
 
 APPLICATION = 0x43617074  # "Capt", in the header of the file

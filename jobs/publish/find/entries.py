@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioner.jobs.publish.rows import DECIDED, decided
-from captioner.jobs.publish.where import quoted
+from captioner.jobs.rows.decided import DECIDED, decided
+from captioner.jobs.rows.where import quoted
 from captioner.jobs.table.reviews import Decisions
 
 _OWN = ("captioner.file", "captioner.marked", "captioner.others")

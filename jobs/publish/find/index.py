@@ -20,8 +20,8 @@ from captioner.jobs.publish.find.database import (
 )
 from captioner.jobs.publish.find.entries import Entries, searchable
 from captioner.jobs.publish.find.reviewed import apply_decisions
-from captioner.jobs.publish.rows import plain_rows, row_schema
-from captioner.jobs.publish.where import quoted
+from captioner.jobs.rows.decided import plain_rows, row_schema
+from captioner.jobs.rows.where import quoted
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import opened_files
 from captioner.jobs.table.reviews import Decisions, decisions

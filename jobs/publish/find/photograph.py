@@ -15,6 +15,7 @@ from captioner.jobs.storage.uris import image_uri
 from captioner.jobs.table.embeddings import embedding_captioners
 from captioner.jobs.table.layout import OutFolder
 from captioner.model_directory import find_checkpoint, fingerprint, identity
+from captioner.options import CaptionerOptions
 from captioner.search_options import SearchOptions
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -31,9 +32,9 @@ def embed_photograph(
     directory = find_checkpoint(checkpoint)
     captioners = _by_model(directory, embedding_captioners(out), out)
     data = _fetch(image_uri(photograph))
-    from captioner.captioner import Captioner  # torch, which takes seconds to import
+    from captioner.lstm_captioner import LstmCaptioner  # torch, which takes seconds to import
 
-    captioner = Captioner.load(directory)
+    captioner = LstmCaptioner.open(CaptionerOptions(str(directory)))
     try:
         pixels = decode_image(data, captioner.image_size).pixels
     except ImageError as error:

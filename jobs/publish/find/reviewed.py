@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from captioner.jobs.publish.rows import DECIDED, NEEDED, decided
+from captioner.jobs.rows.decided import DECIDED, NEEDED, decided
 from captioner.jobs.table.reviews import Decisions
 
 SLICE = 10_000  # images or reviews that are in memory as Python objects

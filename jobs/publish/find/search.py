@@ -8,7 +8,7 @@ from typing import Any
 
 from captioner.jobs.publish.find.database import indexed_schema, opened
 from captioner.jobs.publish.find.query import parse_query
-from captioner.jobs.publish.where import Where, parse_where
+from captioner.jobs.rows.where import Where, parse_where
 
 MAPPED_BYTES = 4 * 1024**3  # of the index, read without copies
 COLUMNS = "image_uri, text, confidence, needs_review, decision"  # of `images`, see found_image

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from captioner.jobs.publish.rows import decided, plain_table
+from captioner.jobs.rows.decided import decided, plain_table
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import OutFolder, RunFolder
 from captioner.jobs.table.read import (

@@ -15,7 +15,7 @@ import pyarrow as pa
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.publish.review.queue import Queue, hash_of
 from captioner.jobs.publish.review.texts import MAX_TEXT, verdict
-from captioner.jobs.publish.rows import plain_table
+from captioner.jobs.rows.decided import plain_table
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.storage.uris import split_chain
 from captioner.jobs.table.read import closing, open_file, readable

@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioner.jobs.publish.rows import DECIDED, decided_batches, row_schema
-from captioner.jobs.publish.where import Where, parse_where
+from captioner.jobs.rows.decided import DECIDED, decided_batches, row_schema
+from captioner.jobs.rows.where import Where, parse_where
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import BATCH_ROWS, rechunked

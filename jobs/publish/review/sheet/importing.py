@@ -13,7 +13,7 @@ from captioner.jobs.publish.review.sheet.cells import is_as_written, state_of
 from captioner.jobs.publish.review.sheet.lost import has_lost_characters
 from captioner.jobs.publish.review.sheet.reading import Encoding, SheetRow, read_rows
 from captioner.jobs.publish.review.texts import Refused, clean_text
-from captioner.jobs.publish.rows import NEEDED, decided_batches
+from captioner.jobs.rows.decided import NEEDED, decided_batches
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.reviews import ReviewWriter, as_reviews, decisions, read_reviews
 from captioner.schemas.caption_table import caption_table_schema

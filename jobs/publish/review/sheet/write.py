@@ -11,8 +11,8 @@ import pyarrow as pa
 from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.publish.review.queue import Filters, Queue, Scope, build_queue, table_version
 from captioner.jobs.publish.review.sheet.cells import COLUMNS, filled_in, state_of
-from captioner.jobs.publish.rows import DECIDED, NEEDED, decided_batches
 from captioner.jobs.publish.spreadsheets import guarded
+from captioner.jobs.rows.decided import DECIDED, NEEDED, decided_batches
 from captioner.jobs.table.reviews import decisions
 from captioner.schemas.caption_table import caption_table_schema
 
