@@ -12,28 +12,27 @@ from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.storage.uris import image_uri, is_local, local_path
+from captioner.options import CaptionerOptions
 from captioner.schemas.caption_table import CaptionRow
 from captioner.schemas.image_record import ImageRecord, records_of
-from captioner.search_options import SearchOptions
 
-BATCH_SIZE = 32
 MAX_BYTES = 256 * 1024 * 1024
 
 
-def caption_images(
-    images: Iterable[str], checkpoint: str, device: str, search: SearchOptions
-) -> Iterator[CaptionRow]:
+def caption_images(images: Iterable[str], options: CaptionerOptions) -> Iterator[CaptionRow]:
     """Yield a row for each image: a path, a URL, or each image below a directory, in order.
 
     A row whose status is not ok says why the image has no caption. Raise CaptionerError if the
     captioner cannot be loaded, UsageError for a directory without images.
     """
-    settings = WorkerSettings(checkpoint, device, search, BATCH_SIZE, MAX_BYTES)
-    partitions = PartitionCaptioner(load_captioner(settings), settings, run_id="")
+    captioner = load_captioner(options)
+    partitions = PartitionCaptioner(captioner, WorkerSettings(options, MAX_BYTES), run_id="")
     records = (record for image in images for record in _records(image))
-    while batch := list(islice(records, BATCH_SIZE)):
-        rows, _ = partitions.caption(batch, StageTimes())
-        yield from rows
+    while batch := list(islice(records, captioner.batch_size)):
+        captioned = partitions.caption(batch, StageTimes())
+        yield from captioned.rows
+        if captioned.unavailable:
+            raise captioned.unavailable
 
 
 def _records(image: str) -> Iterator[ImageRecord]:

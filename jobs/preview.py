@@ -22,7 +22,13 @@ from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.compare import Counts
 from captioner.jobs.planning.listing import list_images
 from captioner.jobs.planning.partitions import Size, read_partition
-from captioner.jobs.planning.plan import Plan, check_listing_is_whole, make_plan, redo_of
+from captioner.jobs.planning.plan import (
+    Plan,
+    check_listing_is_whole,
+    make_plan,
+    redo_of,
+    second_opinion_of,
+)
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.storage.filesystems import configure
@@ -88,7 +94,9 @@ def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
     out = OutFolder(out_path(config.out))
     with _folder(out) as folder:
         size = Size(config.partition_size, config.limit)
-        plan = make_plan(source, out, folder, size, redo_of(config, out, folder))
+        plan = make_plan(
+            source, out, folder, size, redo_of(config, out, folder), second_opinion_of(config)
+        )
         images = _sample(plan, folder, sample) if sample and plan.images else None
     if config.prune:
         check_listing_is_whole(source, plan.counts.listed)

@@ -1,16 +1,34 @@
 """run_job: a job from lock to report."""
 
 import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 from captioner.jobs.config import JobConfig
-from captioner.jobs.errors import ExitCode, Interrupted, JobError, Terminated
+from captioner.jobs.errors import (
+    ExitCode,
+    Interrupted,
+    JobError,
+    TemporaryError,
+    Terminated,
+    UsageError,
+)
 from captioner.jobs.execution.recorder import Recorder
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.listing import list_images
 from captioner.jobs.planning.partitions import Size, share_plan
-from captioner.jobs.planning.plan import check_listing_is_whole, make_plan, redo_of, vanished_file
+from captioner.jobs.planning.plan import (
+    check_listing_is_whole,
+    make_plan,
+    redo_of,
+    second_opinion_of,
+    vanished_file,
+)
 from captioner.jobs.publish.report.write import write_run_report
+from captioner.jobs.sources.kept import keep
 from captioner.jobs.sources.source import Source
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors, without_secrets
@@ -27,15 +45,45 @@ from captioner.schemas.job_report import JobReport
 def run_job(config: JobConfig) -> JobReport:
     """Caption the images of the source that have no row in the table yet, or have changed since.
 
-    Return the report, whose `exit_code` says whether too many images failed. Raise UsageError,
-    TemporaryError (another run uses OUT, the scheduler does not answer), JobError for a fault that
-    would hit every image, and Interrupted after Ctrl-C or SIGTERM. What was committed stays.
+    Return the report, whose `exit_code` says whether too many images failed; if the job has a
+    `second` captioner, its report is part of it. Raise UsageError, TemporaryError (another run uses
+    OUT, the scheduler does not answer), JobError for a fault that would hit every image, and
+    Interrupted after Ctrl-C or SIGTERM. What was committed stays.
 
     Workers import the calling script: call this below `if __name__ == "__main__":`.
     """
+    report, *others = run_passes(config)
+    for second in others:
+        code = report.exit_code or second.exit_code
+        report = replace(report, second=second, exit_code=code)
+    return report
+
+
+def run_passes(config: JobConfig) -> Iterator[JobReport]:
+    """Yield the report of a job and, if it has a `second` captioner, then of the second pass.
+
+    Each pass is a run. Raise the errors of `run_job`.
+    """
     config = config.resolved()
     configure(config.storage_options)
-    source = list_images(config)
+    source, second = list_images(config), config.second_job()
+    if second is None:
+        yield _run_pass(config, source)
+        return
+    with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
+        first, again = keep(source, Path(folder, "listing.arrow"))
+        yield _run_pass(config, first)
+        yield _second_pass(second, again)
+
+
+def _second_pass(config: JobConfig, source: Source) -> JobReport:
+    try:
+        return _run_pass(config, source)
+    except (UsageError, TemporaryError) as error:
+        raise type(error)(f"no second opinion, and the first pass stays: {error}") from error
+
+
+def _run_pass(config: JobConfig, source: Source) -> JobReport:
     threshold = choose_threshold(config)
     if threshold and config.target_precision is not None and not config.quiet:
         print(f"captioner: {threshold}", file=sys.stderr)
@@ -65,7 +113,8 @@ def _run(config: JobConfig, source: Source, recorder: Recorder) -> JobReport:
         code = error.exit_code if isinstance(error, JobError) else ExitCode.FAULT
         _report(recorder, code, without_secrets(str(error) or repr(error)))
         raise
-    return _report(recorder, _exit_code(config, recorder))
+    outage = recorder.stopped if recorder.is_outage else None
+    return _report(recorder, _exit_code(config, recorder), outage)
 
 
 def _report(recorder: Recorder, code: ExitCode, error: str | None = None) -> JobReport:
@@ -84,7 +133,8 @@ def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None
     redo = redo_of(config, writer.out, writer.scratch)
     recorder.threshold, recorder.remarked = settle_threshold(recorder.threshold, writer)
     size = Size(config.partition_size, config.limit)
-    recorder.plan = make_plan(source, writer.out, writer.scratch, size, redo)
+    choice = second_opinion_of(config)
+    recorder.plan = make_plan(source, writer.out, writer.scratch, size, redo, choice)
     if config.prune:
         check_listing_is_whole(source, recorder.plan.counts.listed)
     remove_surplus(recorder.plan.surplus, writer)
@@ -116,6 +166,8 @@ def _finish(writer: Writer) -> None:
 
 
 def _exit_code(config: JobConfig, recorder: Recorder) -> ExitCode:
+    if recorder.is_outage:
+        return ExitCode.TEMPORARY
     limit = config.failure_limit(recorder.images)
     if limit is None:  # any number, as long as one image succeeds
         limit = max(recorder.images - 1, 0)

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -26,5 +26,7 @@ def read_toml(path: Path, known: Collection[str]) -> dict[str, Any]:
 
 
 def toml_value(value: object) -> str:
-    """Format a value as TOML; JSON's format is valid, except for DEL in strings."""
+    """Format a value as TOML; JSON's format is valid, except for tables, and DEL in strings."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{toml_value(k)} = {toml_value(v)}' for k, v in value.items())} }}"
     return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")

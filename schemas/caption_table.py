@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, PLAN_COLUMNS
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 CAPTIONERS, REVIEW = b"captioners", b"review"  # keys of a file's metadata
 
 
@@ -21,6 +21,7 @@ class Status(StrEnum):
     OK = "ok"
     UNREADABLE = "unreadable"  # damaged, or no image at all
     TOO_LARGE = "too_large"  # more bytes or pixels than the limits allow
+    REJECTED = "rejected"  # got an answer that is no caption, or breaks the house rules
     NOT_FOUND = "not_found"
     DENIED = "denied"
     TIMEOUT = "timeout"
@@ -33,6 +34,21 @@ class Alternative(TypedDict):
 
     caption: str
     log_prob: float
+
+
+class Former(TypedDict):
+    """The caption of another captioner that a row's own caption replaced."""
+
+    caption: str
+    confidence: float | None
+    captioner: str
+
+
+class Declined(TypedDict):
+    """A later captioner whose answer was rejected, so that the row's caption stayed."""
+
+    captioner: str
+    error: str
 
 
 @dataclass(frozen=True)
@@ -56,9 +72,15 @@ class CaptionRow:
     log_prob: float | None = None
     token_log_probs: Sequence[float] | None = None
     alternatives: Sequence[Alternative] | None = None
+    former: Former | None = None
+    declined: Declined | None = None
 
 
 _ALTERNATIVE = pa.struct([("caption", pa.string()), ("log_prob", pa.float32())])
+_FORMER = pa.struct(
+    [("caption", pa.string()), ("confidence", pa.float32()), ("captioner", pa.string())]
+)
+_DECLINED = pa.struct([("captioner", pa.string()), ("error", pa.string())])
 
 _TABLE_SCHEMA = pa.schema(
     [
@@ -79,6 +101,8 @@ _TABLE_SCHEMA = pa.schema(
         pa.field("captioner", pa.string(), nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
         pa.field("annotated_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("former", _FORMER),
+        pa.field("declined", _DECLINED),
     ]
 )
 

@@ -28,12 +28,13 @@ class FailedImage(TypedDict):
 class JobReport:
     """The report of a run, written to OUT/runs/<run_id>/report.json.
 
-    schemas/README.md explains the fields. `new`, `changed`, `stale`, `retried`, `lacking` and
-    `forced` images add up to `planned` and `postponed`; `images` of the planned ones have a row
-    now, counted by status. `seconds` are summed over all workers, by stage; `captioning_seconds`
-    count from the first image to the last commit, None without images. `skipped` counts by reason.
-    `needs_review` is None without a threshold; `remarked` are rows of the table that a new
-    threshold marked again.
+    schemas/README.md explains the fields. `new`, `changed`, `stale`, `retried`, `lacking`, `forced`
+    and `doubted` images add up to `planned` and `postponed`; `images` of the planned ones have a
+    row now, counted by status. `seconds` are summed over all workers, by stage;
+    `captioning_seconds` count from the first image to the last commit, None without images.
+    `skipped` counts by reason. `needs_review` is None without a threshold; `remarked` are rows of
+    the table that a new threshold marked again. If the captioner `stopped` early, that says why.
+    `second` is the report of the second pass of the same job.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class JobReport:
     retried: int = 0
     lacking: int = 0
     forced: int = 0
+    doubted: int = 0
     already_there: int = 0
     kept_stale: int = 0
     vanished: int = 0
@@ -57,6 +59,7 @@ class JobReport:
     skipped: Mapping[str, int] = field(default_factory=dict)
     planned: int = 0
     postponed: int = 0
+    stopped: str | None = None
     images: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
     reused: int = 0
@@ -66,6 +69,10 @@ class JobReport:
     captioning_seconds: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     captioner: str | None = None
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
     min_confidence: float | None = None
     target_precision: float | None = None
     expected_coverage: float | None = None
@@ -75,6 +82,7 @@ class JobReport:
     surest: Sequence[CaptionExample] = field(default_factory=list)
     least_sure: Sequence[CaptionExample] = field(default_factory=list)
     error: str | None = None
+    second: "JobReport | None" = None
 
     @property
     def sources(self) -> Sequence[str]:
@@ -111,18 +119,25 @@ class JobReport:
         values = json.loads(text)
         for name in ("started_at", "finished_at"):
             values[name] = datetime.fromisoformat(values[name])
-        return cls(**values)
+        second = values.pop("second", None)
+        return cls(**values, second=cls.from_json(json.dumps(second)) if second else None)
 
 
-_LOADING, _IN_TURN = ("fetch", "decode"), ("encode", "search", "commit")
+_LOADING, _IN_TURN = (
+    ("fetch", "decode"),
+    (
+        *("encode", "search", "generate", "ask"),
+        "commit",
+    ),
+)
 
 
 def limiting_step(seconds: Mapping[str, float], took: float) -> str | None:
     """Return the stage that the others waited for, given seconds by stage and those of all tasks.
 
-    Encoding, searching and committing take turns. If they were idle most of the time, they waited
-    for images, which several threads fetch and decode at the same time. If `took` is 0, it is
-    unknown, and the stage that took most time is returned; None without any.
+    The network, or a server, and commits take turns. If they were idle most of the time, they
+    waited for images, which several threads fetch and decode at the same time. If `took` is 0, it
+    is unknown, and the stage that took most time is returned; None without any.
     """
     steps: tuple[str, ...] = (*_LOADING, *_IN_TURN)
     if took:

@@ -5,8 +5,10 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from captioner.jobs.cli.run import FLAGS
 from captioner.jobs.config import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
+from captioner.options import CaptionerOptions, server_from_environment
 from captioner.schemas.caption_table import CaptionRow, Status
 from captioner.search_options import SearchOptions
 
@@ -26,7 +28,10 @@ def add_caption(commands: "Commands") -> None:
     )
     add = parser.add_argument
     add("images", metavar="IMAGE", nargs="+", help="path, URL, or directory of images")
-    add("--checkpoint", default="flickr8k", metavar="NAME", help="bundled model or directory")
+    add("--checkpoint", default="flickr8k", metavar="NAME", help=FLAGS["checkpoint"]["help"])
+    add("--language", default="en", metavar="CODE", help=FLAGS["language"]["help"])
+    add("--prompt", metavar="TEXT", help=FLAGS["prompt"]["help"])
+    add("--trust-remote-code", action="store_true", help=FLAGS["trust_remote_code"]["help"])
     add("--beam-size", default=3, metavar="N", type=int, help="beams of the search (3)")
     add("--max-characters", default=125, metavar="N", type=int, help="longest caption (125)")
     add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
@@ -37,10 +42,14 @@ def add_caption(commands: "Commands") -> None:
 def _caption(options: dict[str, Any]) -> int:
     from captioner.jobs.caption import caption_images
 
-    search = _search(options)
-    rows = caption_images(options["images"], options["checkpoint"], options["device"], search)
+    names = ("checkpoint", "device", "language", "prompt", "trust_remote_code")
+    captioner = CaptionerOptions(
+        **{name: options[name] for name in names},
+        search=_search(options),
+        **server_from_environment(),
+    )
     failed = 0
-    for row in rows:
+    for row in caption_images(options["images"], captioner):
         failed += row.status != Status.OK
         _print(row, as_json=options["json"])
     return ExitCode.TOO_MANY_FAILURES if failed else ExitCode.DONE

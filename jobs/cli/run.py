@@ -12,13 +12,22 @@ from captioner.jobs.errors import ExitCode, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
+    from captioner.schemas.job_report import JobReport
 
 SOURCE_HELP = (
     "directory, glob, image, manifest, tar archive, Parquet of images (or a directory of them), S3 "
     "Inventory, or - for a manifest on standard input; several are one collection"
 )
 FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
-    "checkpoint": {"help": "bundled model or model directory", "metavar": "NAME"},
+    "checkpoint": {
+        "help": "bundled model, model directory, hf:NAME_OR_DIRECTORY of Hugging Face, or "
+        "openai:MODEL of a server",
+        "metavar": "NAME",
+    },
+    "language": {"help": "of captions, as ISO 639-1 has it", "metavar": "CODE"},
+    "prompt": {"help": "the question to an hf: or openai: captioner", "metavar": "TEXT"},
+    "trust_remote_code": {"help": "run code that an hf: model brings", "action": "store_true"},
+    "send_pixels": {"help": "longer side of images for a server", "metavar": "N", "type": int},
     "beam_size": {"help": "beams of the search", "metavar": "N", "type": int},
     "max_characters": {"help": "longest caption, with full stop", "metavar": "N", "type": int},
     "batch_size": {"help": "images per pass through the network", "metavar": "N", "type": int},
@@ -63,6 +72,22 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "any_extension": {"help": "count every file and object as an image", "action": "store_true"},
     "uri_column": {"help": "column of a manifest with the images", "metavar": "NAME"},
     "image_column": {"help": "column of a Parquet file with the images", "metavar": "NAME"},
+    "redo_below": {
+        "help": "second opinion: only caption images again whose caption is less certain",
+        "metavar": "P",
+        "type": float,
+    },
+    "redo_share": {
+        "help": "second opinion: only caption the least certain share again, such as 20%%",
+        "metavar": "SHARE",
+    },
+    "where": {"help": "second opinion: only for rows that match", "metavar": "CONDITION"},
+    "max_requests": {"help": "requests to a server, at most", "metavar": "N", "type": int},
+    "max_cost": {
+        "help": "cost of a server, at most, by the prices in the job file",
+        "metavar": "N",
+        "type": float,
+    },
     "embeddings": {
         "help": "also write what each image looks like, for `captioner search --like` and "
         "`captioner duplicates`",
@@ -133,21 +158,31 @@ def _config(options: dict[str, object]) -> JobConfig:
 
 
 def _run(options: dict[str, object]) -> int:
-    from captioner.jobs.cli.text import closing, summary, too_many_failures
-    from captioner.jobs.run import run_job
+    from captioner.jobs.run import run_passes
 
     config = _config(options)
+    code: int = ExitCode.DONE
     try:
-        report = run_job(config)
+        for report in run_passes(config):
+            code = code or _tell(report, config)
     except Interrupted as stop:
-        report = stop.report
         print("captioner: interrupted; the same command continues from here", file=sys.stderr)
+        return _tell(stop.report, config)
+    return code
+
+
+def _tell(report: "JobReport", config: JobConfig) -> int:
+    """Print what a run did; return its exit code."""
+    from captioner.jobs.cli.text import closing, summary, too_many_failures
+
     if not config.quiet:
         print(summary(report))
         if sys.stdout.isatty() and not report.error:
             print(closing(report, str(config.out)))
     if report.exit_code == ExitCode.TOO_MANY_FAILURES:
         print(f"captioner: {too_many_failures(report, config.max_failures)}", file=sys.stderr)
+    if report.stopped:
+        print(f"captioner: {report.stopped}; {report.postponed:,} images are left", file=sys.stderr)
     return report.exit_code
 
 

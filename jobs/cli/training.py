@@ -116,8 +116,10 @@ def _evaluate(options: dict[str, Any]) -> int:
         return _evaluate_reviews(options)
     if not options["images"] or not options["captions"] or options["recalibrate"]:
         raise UsageError("give --images and --captions, or --reviews (perhaps with --recalibrate)")
-    from captioner import Captioner, SearchOptions
+    from captioner import SearchOptions
     from captioner.allocator import keep_freed_memory
+    from captioner.lstm_captioner import LstmCaptioner
+    from captioner.options import CaptionerOptions
     from captioner.training.dataset import load_split
     from captioner.training.evaluate import evaluate
     from captioner.training.plots import draw, require_plots
@@ -126,10 +128,9 @@ def _evaluate(options: dict[str, Any]) -> int:
     if options["plots"]:
         require_plots(options["plots"])
     split = load_split(options["images"], options["captions"], options["split"])
-    captioner = Captioner.load(
-        options["checkpoint"],
-        device=options["device"],
-        search=SearchOptions(beam_size=options["beam_size"]),
+    search = SearchOptions(beam_size=options["beam_size"])
+    captioner = LstmCaptioner.open(
+        CaptionerOptions(options["checkpoint"], options["device"], search)
     )
     if options["plots"] and captioner.calibration is None:
         raise CaptionerError(

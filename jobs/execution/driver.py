@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from dataclasses import replace
 
 import pyarrow as pa
 from distributed import Client, Future, KilledWorker, as_completed
@@ -20,6 +21,7 @@ from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.execution.batches import caption_and_report, receiving
 from captioner.jobs.execution.cluster import connect
 from captioner.jobs.execution.progress import showing
+from captioner.jobs.execution.purse import Purse
 from captioner.jobs.execution.recorder import Recorder
 from captioner.jobs.execution.sample import SampleTimes, time_sample
 from captioner.jobs.execution.task import (
@@ -31,6 +33,7 @@ from captioner.jobs.execution.task import (
     tasks_of,
 )
 from captioner.jobs.execution.worker import committed_result
+from captioner.jobs.pipeline.answers import forget_answers
 from captioner.jobs.pipeline.hash_index import HashLog
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.schemas.caption_table import Status
@@ -52,7 +55,7 @@ def caption_plan(config: JobConfig, settings: WorkerSettings, recorder: Recorder
         if config.scheduler and not config.quiet:
             _tell_dashboard(client)
         tasks = tasks_of(plan, run, settings, len(client.nthreads()))
-        _Driver(client, tasks, recorder).run()
+        _Driver(client, tasks, recorder, Purse(config)).run()
 
 
 def _tell_dashboard(client: Client) -> None:
@@ -76,7 +79,9 @@ def time_samples(
 class _Driver:
     """The loop that keeps the workers busy until no task is left."""
 
-    def __init__(self, client: Client, tasks: Iterator[Task], recorder: Recorder) -> None:
+    def __init__(
+        self, client: Client, tasks: Iterator[Task], recorder: Recorder, purse: Purse
+    ) -> None:
         self.client = client
         self.tasks = tasks  # not submitted yet
         self.waiting: deque[Task] = deque()  # to submit before those
@@ -84,9 +89,10 @@ class _Driver:
         self.completed = as_completed(loop=client.loop)
         self.recorder, self.writer = recorder, recorder.writer
         self.hash_log = HashLog(self.writer.run)
+        self.purse = purse
 
     def run(self) -> None:
-        """Run all tasks. Few are in flight, so Dask's graph stays small."""
+        """Run the tasks that a server allows. Few are in flight, so Dask's graph stays small."""
         self._top_up()
         for future in self.completed:
             task = self.running.pop(future.key)
@@ -98,12 +104,27 @@ class _Driver:
         threads = self.client.nthreads()  # by worker; some may have joined
         self.recorder.workers = max(self.recorder.workers, len(threads))
         while len(self.running) < TASKS_PER_THREAD * max(sum(threads.values()), 1):
-            task = self.waiting.popleft() if self.waiting else next(self.tasks, None)
+            task = self._next_task()
             if task is None:
                 return
             self.running[task.key] = task
             self.recorder.begin(task.key)
             self.completed.add(self.client.submit(caption_and_report, task, key=task.key))
+
+    def _next_task(self) -> Task | None:
+        """Return the next task, with what it may spend; None if there is none now."""
+        if self.recorder.is_outage:
+            return None
+        task = self.waiting.popleft() if self.waiting else next(self.tasks, None)
+        if task is None:
+            return None
+        allowance = self.purse.allow(task.images)
+        if allowance is None:
+            self.waiting.appendleft(task)
+            if not self.running:
+                self.recorder.stopped = self.purse.limits
+            return None
+        return replace(task, allowance=allowance)
 
     def _settle(self, task: Task, future: "Future[PartitionResult]") -> list[Task]:
         """Count a committed task; otherwise return the tasks to run instead."""
@@ -121,9 +142,17 @@ class _Driver:
             raise kinds.get(result.fatal, JobError)(result.error)
         if result.error is not None:
             return self._settle_failure(task, result.error, died=result.died)
-        self.writer.publish(task.name, replaces=task.replaces)
+        self.purse.settle(task.allowance, result.spent)
+        if result.images:
+            self.writer.publish(task.name, replaces=task.replaces)
         self.recorder.add(result, task.key)
+        self.recorder.spent = self.purse.spent
         self.hash_log.add(task.part, result.new_digits)
+        forget_answers(self.writer.run, result.answers)
+        if result.unavailable and result.out_of_budget:
+            self.recorder.stopped = self.purse.limits
+        elif result.unavailable:
+            self.recorder.stopped, self.recorder.is_outage = result.unavailable, True
         return []
 
     def _settle_death(self, task: Task) -> list[Task]:

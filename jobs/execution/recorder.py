@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from captioner.budget import Spending
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.examples import Examples
 from captioner.jobs.execution.progress import Moment
@@ -46,6 +47,9 @@ class Recorder:
     needs_review: int = 0
     remarked: int = 0
     pruned: int = 0
+    stopped: str | None = None  # why images of the plan were left
+    is_outage: bool = False
+    spent: Spending = field(default_factory=Spending)
     examples: Examples = field(default_factory=Examples)
     _began: float | None = None  # when the first image was opened
     _committed: float = 0.0  # when the last partition was
@@ -60,6 +64,11 @@ class Recorder:
     @property
     def failed(self) -> int:
         return self.images - self.statuses[Status.OK]
+
+    @property
+    def left(self) -> int:
+        """The number of images that the captioner did not get to."""
+        return self.plan.images - self.images if self.stopped else 0
 
     @property
     def captioning_seconds(self) -> float | None:
@@ -149,8 +158,9 @@ class Recorder:
             **asdict(self.plan.counts),
             pruned=self.pruned,
             skipped=dict(self.skipped),
-            planned=self.plan.images,
-            postponed=self.plan.postponed,
+            planned=self.plan.images - self.left,
+            postponed=self.plan.postponed + self.left,
+            stopped=self.stopped,
             images=self.images,
             statuses=dict(self.statuses),
             reused=self.reused,
@@ -160,6 +170,7 @@ class Recorder:
             captioning_seconds=self.captioning_seconds,
             seconds=_rounded(self.seconds),
             captioner=self.captioner,
+            **asdict(self.spent),
             **self._review(),
             remarked=self.remarked,
             first_failures=self.examples.failures,

@@ -4,10 +4,13 @@ import threading
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from captioner.answers import NoAnswers
+from captioner.jobs.pipeline.answers import Answers
 from captioner.jobs.pipeline.known_captions import KnownCaptions
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.storage.filesystems import configure
 from captioner.jobs.table.layout import RunFolder
+from captioner.options import CaptionerOptions
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
@@ -22,17 +25,26 @@ class RunState:
         configure(settings.storage_options)
         self._settings = settings
         self._known: KnownCaptions | None = None
+        self._answers: Answers | None = None
 
     @cached_property
     def captioner(self) -> "Captioner":
         """The captioner, loaded on first use; CaptionerError if that fails."""
-        return load_captioner(self._settings)
+        return load_captioner(self._settings.captioner)
 
     def known_captions(self, run: RunFolder) -> KnownCaptions:
         """Return the captions that images can reuse, as of now."""
         self._known = self._known or KnownCaptions(run, self.captioner.identity)
         self._known.refresh()
         return self._known
+
+    def answers(self, run: RunFolder) -> Answers | NoAnswers:
+        """Return the paid answers that a task can use."""
+        if not self._settings.captioner.asks_server:
+            return NoAnswers()
+        self._answers = self._answers or Answers(run)
+        self._answers.begin()
+        return self._answers
 
 
 _states: dict[str, RunState] = {}  # one at a time, because a model takes much memory
@@ -46,10 +58,10 @@ def state_of(run_id: str, settings: WorkerSettings) -> RunState:
     return _states[run_id]
 
 
-def load_captioner(settings: WorkerSettings) -> "Captioner":
-    """Load the captioner of a job; this imports torch."""
+def load_captioner(options: CaptionerOptions) -> "Captioner":
+    """Load the captioner of a job; this may import torch."""
     from captioner.allocator import keep_freed_memory
-    from captioner.captioner import Captioner
+    from captioner.loading import open_captioner
 
     keep_freed_memory()
-    return Captioner.load(settings.checkpoint, device=settings.device, search=settings.search)
+    return open_captioner(options)

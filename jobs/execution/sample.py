@@ -53,7 +53,7 @@ def _sample_times(partitions: PartitionCaptioner, plan: pa.Table) -> SampleTimes
     partitions.caption(records_of(plan.slice(0, 1)), StageTimes())
     times = StageTimes()
     start = time.perf_counter()
-    rows, _ = partitions.caption(records_of(plan), times)
+    rows = partitions.caption(records_of(plan), times).rows
     seconds = time.perf_counter() - start
     table = rows_to_table(rows, passthrough_of(plan), partitions.file_metadata())
     row_bytes, file_bytes = _part_bytes(table)

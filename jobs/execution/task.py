@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from captioner.budget import Spending
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.examples import Examples
+from captioner.jobs.execution.purse import UNLIMITED, Allowance
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.planning.plan import Plan
 from captioner.jobs.storage.backends.paths import OutPath
@@ -22,9 +24,10 @@ MAX_FAILURES = 2  # of a partition, and of one image whose process died
 class Task:
     """Rows `start` to `stop` of a partition of `size` rows.
 
-    `submissions` counts all but the first, `failures` those that failed by the task's own fault.
-    With a `crash_reason`, the images are not opened again: they get rows with the status crashed
-    and this error. The rows of a task that `replaces` others go into the table when the run ends.
+    The `allowance` is what it may spend on a server. `submissions` counts all but the first,
+    `failures` those that failed by the task's own fault. With a `crash_reason`, the images are not
+    opened again: they get rows with the status crashed and this error. The rows of a task that
+    `replaces` others go into the table when the run ends.
     """
 
     run: RunFolder
@@ -37,6 +40,7 @@ class Task:
     submissions: int = 0
     failures: int = 0
     crash_reason: str | None = None
+    allowance: Allowance = UNLIMITED
 
     @property
     def images(self) -> int:
@@ -65,8 +69,10 @@ class PartitionResult:
 
     The whole `took` seconds, in which several threads fetched and decoded. `reused` captions were
     taken from identical images; `new_digits` are the `first_digits` (hash_index.py) of the hashes
-    of all others. `died` says that this submission killed its process; `fatal`, that every task
-    would fail, so that the job ends with this code.
+    of all others. If the captioner became `unavailable`, the other images of the task have no row;
+    it may be because it was `out_of_budget`. `answers` are the keys of the paid answers that were
+    used. `died` says that this submission killed its process; `fatal`, that every task would fail,
+    so that the job ends with this code.
     """
 
     name: str
@@ -78,6 +84,10 @@ class PartitionResult:
     reused: int = 0
     new_digits: str = ""
     examples: Examples = field(default_factory=Examples)
+    spent: Spending = field(default_factory=Spending)
+    answers: Sequence[str] = ()
+    unavailable: str | None = None
+    out_of_budget: bool = False
     error: str | None = None
     died: bool = False
     fatal: ExitCode | None = None

@@ -3,27 +3,29 @@
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from captioner.errors import CaptionerError
+from captioner.errors import BudgetSpent, CaptionerError, CaptionerUnavailable
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.examples import COLUMNS, examples_of
 from captioner.jobs.execution.run_state import ONE_AT_A_TIME, RunState, state_of
 from captioner.jobs.execution.task import DIED, PartitionResult, Task
+from captioner.jobs.pipeline.former import read_former_rows
 from captioner.jobs.pipeline.hash_index import first_digits
-from captioner.jobs.pipeline.partition import PartitionCaptioner
+from captioner.jobs.pipeline.partition import CaptionedImages, PartitionCaptioner
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.planning.partitions import read_partition
 from captioner.jobs.storage.failures import StoreError, without_secrets
 from captioner.jobs.table.commits.commit import commit
-from captioner.jobs.table.embeddings import Vectors, commit_embeddings
+from captioner.jobs.table.embeddings import commit_embeddings
 from captioner.schemas.caption_table import CaptionRow, Status, rows_to_table
-from captioner.schemas.image_record import REPLACES, passthrough_of, records_of
+from captioner.schemas.image_record import IMAGE_URI, REPLACES, passthrough_of, records_of
 
 Report = Callable[[int], None]  # called with the number of images done so far
 
@@ -76,51 +78,92 @@ def _caption_and_commit(task: Task, state: RunState, report: Report) -> Partitio
     try:
         captioner = state.captioner
     except CaptionerError as error:
-        return PartitionResult(task.name, error=str(error), fatal=ExitCode.USAGE)
+        return _cannot_caption(task, error)
     start = time.perf_counter()
     report(0)
     plan = read_partition(task.run.scratch, task.partition).slice(task.start, task.images)
     known = state.known_captions(task.run)
-    partitions = PartitionCaptioner(captioner, task.settings, task.run.run_id, known.find, report)
+    captioner.budget = task.allowance.budget()
+    captioner.answers = answers = state.answers(task.run)
+    partitions = PartitionCaptioner(
+        captioner, task.settings, task.run.run_id, known.find, report, _former_rows(task, plan)
+    )
     times = StageTimes()
-    rows, new = _rows(task, plan, partitions, times)
-    passthrough = passthrough_of(plan, keep=(REPLACES,) if task.replaces else ())
-    table = rows_to_table(rows, passthrough, partitions.file_metadata())
     try:
+        images = _caption(task, plan, partitions, times)
+        table = _table(task, plan, images.rows, partitions)
         with times.measure("commit"):
-            vectors = {sha256: vector for sha256, vector in new.items() if vector is not None}
-            if vectors:
-                commit_embeddings(task.run, task.name, rows, vectors, partitions.file_metadata())
-            commit(table, task.run, task.name, replaces=task.replaces)
+            _commit(task, table, images, partitions)
+    except CaptionerError as error:
+        return _cannot_caption(task, error)
     except OSError as error:
         return _cannot_write(task, error)
-    known.add(task.part, first_digits([*new]))
-    result = _result(task, rows, [*new], times)
-    return replace(result, examples=examples_of(table), took=time.perf_counter() - start)
+    known.add(task.part, first_digits([*images.new]))
+    return replace(
+        _result(task, images, times),
+        captioner=captioner.identity,
+        examples=examples_of(table),
+        spent=captioner.budget.spent,
+        answers=answers.used,
+        took=time.perf_counter() - start,
+    )
 
 
-def _rows(
+def _former_rows(task: Task, plan: pa.Table) -> Mapping[str, CaptionRow]:
+    """Return the rows about which the captioner gives a second opinion."""
+    return read_former_rows(task.run, plan) if task.settings.second_opinion else {}
+
+
+def _caption(
     task: Task, plan: pa.Table, partitions: PartitionCaptioner, times: StageTimes
-) -> tuple[list[CaptionRow], dict[str, Vectors | None]]:
-    """Return the rows of a task, and the embeddings of those that have a new caption, by hash."""
+) -> CaptionedImages:
     if task.crash_reason is not None:
-        return partitions.crashed_rows(records_of(plan), task.crash_reason), {}
+        return CaptionedImages(partitions.crashed_rows(records_of(plan), task.crash_reason))
     return partitions.caption(records_of(plan), times)
 
 
-def _result(
-    task: Task, rows: list[CaptionRow], new: list[str], times: StageTimes
-) -> PartitionResult:
-    statuses = Counter(str(row.status) for row in rows)
+def _table(
+    task: Task, plan: pa.Table, rows: Sequence[CaptionRow], partitions: PartitionCaptioner
+) -> pa.Table:
+    """Return the rows with the columns that a manifest passes through."""
+    passthrough = passthrough_of(plan, keep=(REPLACES,) if task.replaces else ())
+    if len(rows) < len(plan):  # some images were left
+        uris = pa.array([row.image_uri for row in rows], pa.string())
+        passthrough = passthrough.take(pc.index_in(uris, plan[IMAGE_URI]))
+    return rows_to_table(rows, passthrough, partitions.file_metadata())
+
+
+def _commit(
+    task: Task, table: pa.Table, images: CaptionedImages, partitions: PartitionCaptioner
+) -> None:
+    if not images.rows:
+        return
+    vectors = {sha256: vector for sha256, vector in images.new.items() if vector is not None}
+    if vectors:
+        metadata = partitions.file_metadata()
+        commit_embeddings(task.run, task.name, images.rows, vectors, metadata)
+    commit(table, task.run, task.name, replaces=task.replaces)
+
+
+def _result(task: Task, images: CaptionedImages, times: StageTimes) -> PartitionResult:
+    statuses = Counter(str(row.status) for row in images.rows)
+    why = images.unavailable
     return PartitionResult(
         task.name,
         statuses,
         seconds=times.seconds,
-        captioner=rows[0].captioner,
-        needs_review=sum(row.needs_review is True for row in rows),
-        reused=statuses[Status.OK] - len(new),
-        new_digits=first_digits(new),
+        needs_review=sum(row.needs_review is True for row in images.rows),
+        reused=max(statuses[Status.OK] - len(images.new), 0),
+        new_digits=first_digits([*images.new]),
+        unavailable=str(why) if why else None,
+        out_of_budget=isinstance(why, BudgetSpent),
     )
+
+
+def _cannot_caption(task: Task, error: CaptionerError) -> PartitionResult:
+    is_temporary = isinstance(error, CaptionerUnavailable)
+    code = ExitCode.TEMPORARY if is_temporary else ExitCode.USAGE
+    return PartitionResult(task.name, error=str(error), fatal=code)
 
 
 def _cannot_write(task: Task, error: OSError) -> PartitionResult:

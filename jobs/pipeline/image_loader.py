@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from captioner.errors import ImageError, ImageTooLarge
-from captioner.image import DecodedImage, decode_image
+from captioner.errors import CaptionerError, ImageError, ImageTooLarge, RejectedCaption
+from captioner.image import DecodedImage
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.container_reader import ImageReader
 from captioner.jobs.pipeline.stage_times import StageTimes
@@ -38,13 +38,13 @@ class ImageLoader:
 
     records: Sequence[ImageRecord]
     reader: ImageReader
-    size: int  # pixels
+    prepare: Callable[[bytes], DecodedImage]
     find_caption: FindCaption
     times: StageTimes
     _first_with: dict[str, int] = field(default_factory=dict)  # the first image, by SHA-256
 
     def load(self, number: int) -> LoadedImage:
-        """Fetch an image and, unless its bytes are known, decode it to size x size pixels.
+        """Fetch an image and, unless its bytes are known, `prepare` it.
 
         An error becomes the values of a failure. Decoding counts CPU time: the threads wait for
         cores.
@@ -60,13 +60,20 @@ class ImageLoader:
             if values := self.find_caption(sha256):
                 return LoadedImage(record, sha256, values=values)
             with self.times.measure("decode", time.thread_time):
-                return LoadedImage(record, sha256, decode_image(data, self.size))
+                return LoadedImage(record, sha256, self.prepare(data))
         except FetchError as error:
             return LoadedImage(record, values=failure(error.status, str(error)))
         except ImageError as error:
-            too_large = isinstance(error, ImageTooLarge)
-            status = Status.TOO_LARGE if too_large else Status.UNREADABLE
-            return LoadedImage(record, sha256, values=failure(status, str(error)))
+            return LoadedImage(record, sha256, values=image_failure(error))
+
+
+def image_failure(error: CaptionerError) -> Values:
+    """Return the values of an image that has no caption because of this error."""
+    kinds: dict[type[CaptionerError], Status] = {
+        ImageTooLarge: Status.TOO_LARGE,
+        RejectedCaption: Status.REJECTED,
+    }
+    return failure(kinds.get(type(error), Status.UNREADABLE), str(error))
 
 
 def failure(status: Status, error: str) -> Values:

@@ -3,15 +3,23 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from captioner.errors import CaptionerUnavailable
 from captioner.image import DecodedImage
 from captioner.jobs.fetching.container_reader import ImageReader
-from captioner.jobs.pipeline.image_loader import FindCaption, ImageLoader, LoadedImage, failure
+from captioner.jobs.pipeline.former import second_opinion
+from captioner.jobs.pipeline.image_loader import (
+    FindCaption,
+    ImageLoader,
+    LoadedImage,
+    failure,
+    image_failure,
+)
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.storage.look_ahead import map_ahead
@@ -21,17 +29,32 @@ from captioner.schemas.caption_table import Alternative, CaptionRow, Status, fil
 from captioner.schemas.image_record import ImageRecord
 
 if TYPE_CHECKING:
-    from captioner.captioner import Caption, Captioner
+    from captioner.caption import Caption
+    from captioner.captioner import Answer, Captioner
 
 MIN_READERS = 4  # threads that fetch and decode
 BATCHES_AHEAD = 2  # decoded and waiting, at most
+
+
+@dataclass
+class CaptionedImages:
+    """The rows of a partition's images, in order, and the embeddings of those that are new.
+
+    New images are those that the captioner saw; `new` has their hashes, with None unless the job
+    wants embeddings. If the captioner became `unavailable`, the images from then on have no row.
+    """
+
+    rows: list[CaptionRow] = field(default_factory=list)
+    new: dict[str, Vectors | None] = field(default_factory=dict)
+    unavailable: CaptionerUnavailable | None = None
 
 
 @dataclass(frozen=True)
 class PartitionCaptioner:
     """The captioner at work on the partitions of one run.
 
-    After each batch it calls `report` with the number of images done so far in the partition.
+    `former_rows` has, by URI, the rows about which this captioner gives a second opinion. After
+    each batch it calls `report` with the number of images done so far in the partition.
     """
 
     captioner: "Captioner"
@@ -39,19 +62,18 @@ class PartitionCaptioner:
     run_id: str
     find_caption: FindCaption = lambda sha256: None
     report: Callable[[int], None] = lambda done: None
+    former_rows: Mapping[str, CaptionRow] = field(default_factory=dict)
 
-    def caption(
-        self, records: Sequence[ImageRecord], times: StageTimes
-    ) -> tuple[list[CaptionRow], dict[str, Vectors | None]]:
-        """Return a row for each record, in order, and the embeddings of the images that are new.
-
-        These are those that the network captioned, by hash; None unless the job wants embeddings.
-        """
+    def caption(self, records: Sequence[ImageRecord], times: StageTimes) -> CaptionedImages:
+        """Return the rows of the images in records."""
         now = datetime.now(UTC)
-        images, new = self._captioned(records, times)
+        result = CaptionedImages()
+        images = self._captioned(records, times, result)
         by_content = {image.sha256: image.values for image in images if image.values}
-        rows = (self._row(each, each.values or by_content[each.sha256], now) for each in images)
-        return list(rows), new
+        for image in images:
+            if values := image.values or by_content.get(image.sha256):
+                result.rows.append(self._row(image, values, now))
+        return result
 
     def crashed_rows(self, records: Sequence[ImageRecord], reason: str) -> list[CaptionRow]:
         """Return rows for images that must not be opened again, with `reason` as their error."""
@@ -65,58 +87,58 @@ class PartitionCaptioner:
         return file_metadata(captioners, asdict(threshold) if threshold else None)
 
     def _captioned(
-        self, records: Sequence[ImageRecord], times: StageTimes
-    ) -> tuple[list[LoadedImage], dict[str, Vectors | None]]:
-        """Return the images, with values unless they are copies, and the embeddings of new ones."""
-        size, images, new = (
-            self.settings.batch_size,
-            list[LoadedImage](),
-            dict[str, Vectors | None](),
-        )
+        self, records: Sequence[ImageRecord], times: StageTimes, result: CaptionedImages
+    ) -> list[LoadedImage]:
+        """Return the images, with values unless they are copies, or were left."""
+        size = self.settings.batch_size or self.captioner.batch_size
+        images: list[LoadedImage] = []
         with (
             ImageReader(records, self.settings.max_bytes) as reader,
             ThreadPoolExecutor(reader_count()) as pool,
         ):
-            pixels = self.captioner.image_size
-            loader = ImageLoader(records, reader, pixels, self.find_caption, times)
+            prepare = self.captioner.prepare
+            loader = ImageLoader(records, reader, prepare, self.find_caption, times)
             loading = map_ahead(pool, loader.load, range(len(records)), BATCHES_AHEAD * size)
             for batch in _batches((future.result() for future in loading), size):
-                images += self._caption_batch(batch, times, new)
+                images += self._caption_batch(batch, times, result)
                 self.report(len(images))
-        return images, new
+                if result.unavailable:
+                    break
+        return images
 
     def _caption_batch(
-        self, batch: Sequence[LoadedImage], times: StageTimes, new: dict[str, Vectors | None]
+        self, batch: Sequence[LoadedImage], times: StageTimes, result: CaptionedImages
     ) -> Iterator[LoadedImage]:
-        """Yield the images of a batch, with captions for pixels; add embeddings to `new`."""
-        captions: Iterator[Caption] = iter(())
-        hashes = [image.sha256 or "" for image in batch if image.decoded]
-        if pixels := [image.decoded.pixels for image in batch if image.decoded]:
-            with times.measure("encode"):
-                features = self.captioner.encode(np.stack(pixels))
-                wanted = self.settings.embeddings
-                vectors = self.captioner.embed(features) if wanted else [None] * len(hashes)
-            new.update(zip(hashes, vectors, strict=True))
-            with times.measure("search"):
-                captions = iter(self.captioner.search(features))
+        """Yield the images of a batch, with values for pixels unless they were left."""
+        prepared = [image.decoded for image in batch if image.decoded]
+        answers = iter(self.captioner.caption_batch(prepared, times.measure) if prepared else ())
         for image in batch:
-            if image.decoded:
-                values = _caption_values(image.decoded, next(captions))
-                yield replace(image, decoded=None, values=values)
-            else:
+            if not image.decoded:
                 yield image
+                continue
+            answer = next(answers)
+            if isinstance(answer, CaptionerUnavailable):
+                result.unavailable = answer
+                yield replace(image, decoded=None)
+                continue
+            if not isinstance(answer, Exception):
+                result.new[image.sha256 or ""] = answer.embedding
+            yield replace(image, decoded=None, values=_values(image.decoded, answer))
 
     def _row(self, image: LoadedImage, values: Mapping[str, Any], now: datetime) -> CaptionRow:
-        return CaptionRow(
+        row = CaptionRow(
             image_uri=image.record.uri,
             image_version=image.record.version or (image.sha256 and f"sha256-{image.sha256}"),
             image_sha256=image.sha256,
             captioner=self.captioner.identity,
             run_id=self.run_id,
             annotated_at=now,
-            needs_review=needs_review(values.get("confidence"), self.settings.threshold),
             **values,
         )
+        if former := self.former_rows.get(row.image_uri):
+            row = second_opinion(row, former, self.captioner)
+        review = needs_review(row.confidence, self.settings.threshold)
+        return replace(row, needs_review=review)
 
 
 def reader_count() -> int:
@@ -137,15 +159,20 @@ def _batches(images: Iterable[LoadedImage], size: int) -> Iterator[list[LoadedIm
     yield batch
 
 
-def _caption_values(image: DecodedImage, caption: "Caption") -> dict[str, Any]:
+def _values(image: DecodedImage, answer: "Answer") -> Mapping[str, Any]:
+    """Return the values of an image by what the captioner answered."""
+    found = {"width": image.width, "height": image.height, "format": image.format}
+    if isinstance(answer, Exception):
+        return {**image_failure(answer), **found}
+    return {**found, **_caption_values(answer)}
+
+
+def _caption_values(caption: "Caption") -> dict[str, Any]:
     """Return the values of a caption; the confidence is rounded to float32, as in the table."""
     confidence = caption.confidence
     others = caption.alternatives
     return {
         "status": Status.OK,
-        "width": image.width,
-        "height": image.height,
-        "format": image.format,
         "caption": caption.text or None,
         "confidence": None if confidence is None else float(np.float32(confidence)),
         "log_prob": caption.log_prob,

@@ -1,16 +1,16 @@
 """The settings of a job that its workers need, and the review threshold."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from captioner.calibration import Calibration, read_calibration
+from captioner.calibration import Calibration
 from captioner.errors import CaptionerError
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.table.threshold import Threshold
-from captioner.model_directory import CALIBRATION, find_checkpoint
-from captioner.search_options import SearchOptions
+from captioner.loading import find_calibration
+from captioner.model_directory import CALIBRATION
+from captioner.options import CaptionerOptions
 
 
 def choose_threshold(config: JobConfig) -> Threshold | None:
@@ -20,22 +20,21 @@ def choose_threshold(config: JobConfig) -> Threshold | None:
     """
     try:
         if config.min_confidence is not None:
-            _calibration(config.checkpoint)  # without it, no caption would have a confidence
+            _calibration(config.captioner)  # without it, no caption would have a confidence
             return Threshold(config.min_confidence)
         if config.target_precision is not None:
-            point = _calibration(config.checkpoint).for_precision(config.target_precision)
+            point = _calibration(config.captioner).for_precision(config.target_precision)
             return Threshold(point.confidence, config.target_precision, point.coverage)
     except CaptionerError as error:
         raise UsageError(str(error)) from error
     return None
 
 
-def _calibration(checkpoint: str | Path) -> Calibration:
-    directory = find_checkpoint(checkpoint)
-    calibration = read_calibration(directory)
+def _calibration(options: CaptionerOptions) -> Calibration:
+    calibration = find_calibration(options)
     if calibration is None:
         raise UsageError(
-            f"{directory} has no {CALIBRATION}, so its captions have no confidence: omit "
+            f"{options.checkpoint} has no {CALIBRATION}, so its captions have no confidence: omit "
             "min_confidence and target_precision, or choose a checkpoint that has one"
         )
     return calibration
@@ -43,27 +42,23 @@ def _calibration(checkpoint: str | Path) -> Calibration:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """The settings that workers need; all fields but `threshold` are those of JobConfig."""
+    """The settings that workers need; `batch_size` is None for what the captioner likes."""
 
-    checkpoint: str
-    device: str
-    search: SearchOptions
-    batch_size: int
+    captioner: CaptionerOptions
     max_bytes: int
+    batch_size: int | None = None
     threshold: Threshold | None = None
-    embeddings: bool = False
+    second_opinion: bool = False  # about rows of the table
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
 
 
 def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> WorkerSettings:
     """Return the settings that the workers of a job need."""
     return WorkerSettings(
-        checkpoint=str(config.checkpoint),
-        device=config.device,
-        search=config.search,
-        batch_size=config.batch_size,
+        captioner=config.captioner,
         max_bytes=config.max_bytes,
+        batch_size=config.batch_size,
         threshold=threshold,
-        embeddings=config.embeddings,
+        second_opinion=config.is_second_opinion,
         storage_options=config.storage_options,
     )

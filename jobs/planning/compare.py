@@ -14,7 +14,18 @@ import pandas as pd
 import pyarrow as pa
 
 from captioner.jobs.table.buckets import Buckets, buckets_together
-from captioner.jobs.table.keys import FILE, KEY, LACKING, POSITION, RETRY, STALE, Redo, by_time
+from captioner.jobs.table.keys import (
+    DONE,
+    DOUBT,
+    FILE,
+    KEY,
+    LACKING,
+    POSITION,
+    RETRY,
+    STALE,
+    Redo,
+    by_time,
+)
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
 _LISTED = pa.schema(KEY)
@@ -26,9 +37,9 @@ class Counts:
 
     Each `listed` image counts once. `new` ones have no row. Of those with a row, some have
     `changed` since, some are redone because their row is `stale`, a failure to be `retried`, or
-    `lacking` an embedding, or because all are `forced`; the others are `already_there`,
-    `kept_stale` of them with a row by another captioner. `vanished` images have a row but are not
-    listed.
+    `lacking` an embedding, or `doubted`, or because all are `forced`; the others are
+    `already_there`, `kept_stale` of them with a row by another captioner. `vanished` images have a
+    row but are not listed.
     """
 
     listed: int = 0
@@ -39,6 +50,7 @@ class Counts:
     retried: int = 0
     lacking: int = 0
     forced: int = 0
+    doubted: int = 0
     already_there: int = 0
     kept_stale: int = 0
     vanished: int = 0
@@ -60,7 +72,8 @@ class Compared:
     """The result for the images of one bucket.
 
     `new` and `redo` are positions in the listing; `redo`, `vanished` (rows by URI) and `surplus`
-    (rows by position) have the number of the file with the row.
+    (rows by position) have the number of the file with the row, as have the `doubtful` images,
+    which need no new row otherwise.
     """
 
     counts: Counts
@@ -68,6 +81,7 @@ class Compared:
     redo: pd.DataFrame
     vanished: pd.DataFrame
     surplus: pd.DataFrame
+    doubtful: pd.DataFrame
 
 
 class ListedBuckets(Buckets):
@@ -123,6 +137,7 @@ def _compare(
         pairs.loc[work_again, [POSITION, FILE]].astype(int),
         vanished[[IMAGE_URI, FILE]],
         rows.loc[surplus, [POSITION, FILE]],
+        pairs.loc[~work_again & pairs[DOUBT].notna(), [POSITION, FILE, DOUBT, DONE]],
     )
 
 

@@ -13,6 +13,7 @@ from captioner.errors import CaptionerError
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import UsageError
 from captioner.jobs.planning.compare import Compared, Counts, ListedBuckets, compare
+from captioner.jobs.planning.doubted import Choice, DoubtfulImages
 from captioner.jobs.planning.partitions import (
     COMPRESSED,
     NEW,
@@ -22,13 +23,14 @@ from captioner.jobs.planning.partitions import (
     plan_file,
     write_partitions,
 )
+from captioner.jobs.rows.doubt import doubts_of
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS
 from captioner.jobs.sources.source import Source, plain_type
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.embeddings import EmbeddedHashes
 from captioner.jobs.table.keys import Redo, Surplus, add_surplus, table_buckets
 from captioner.jobs.table.layout import OutFolder
-from captioner.model_directory import find_checkpoint, fingerprint, identity
+from captioner.loading import identify
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, PLAN_COLUMNS
 
 Types: TypeAlias = Mapping[str, pa.DataType]  # by column
@@ -56,12 +58,20 @@ class Plan:
         return sum(self.partition_sizes)
 
 
-def make_plan(source: Source, out: OutFolder, folder: Path, size: Size, redo: Redo) -> Plan:
+def make_plan(
+    source: Source,
+    out: OutFolder,
+    folder: Path,
+    size: Size,
+    redo: Redo,
+    second_opinion: Choice | None = None,
+) -> Plan:
     """Write a plan into `folder`: the images without a row, the changed ones, and what `redo` adds.
 
     Partitions have at most `size.partition` images, fewer in a small job and at the end of a large
     one, so that many workers are busy to the end. The plan ends after `size.limit` images. The same
-    listing, table and size give the same partitions.
+    listing, table and size give the same partitions. For a `second_opinion`, the plan has nothing
+    but the images that it chooses among the doubtful ones of `redo`.
 
     Memory does not grow with the number of images; the folder needs room for two copies of the
     listing, and for the table's keys. Raise UsageError for a foreign file in the table, and for a
@@ -74,12 +84,16 @@ def make_plan(source: Source, out: OutFolder, folder: Path, size: Size, redo: Re
     plan = Plan(files)
     actions = np.memmap(folder / "actions", np.int32, "w+", shape=max(images.rows, 1))
     actions[:] = NO_WORK
+    doubtful = DoubtfulImages(folder / "doubtful", images.rows) if second_opinion else None
     with pa.ipc.new_file(str(vanished_file(folder)), _VANISHED) as vanished:
         for compared in compare(images, rows, redo, source.scope):
-            _record(compared, plan, actions)
+            _record(compared, plan, actions, doubtful)
             vanished.write_table(
                 pa.Table.from_pandas(compared.vanished, _VANISHED, preserve_index=False)
             )
+    if doubtful and second_opinion:
+        plan.counts.doubted, _ = doubtful.choose(second_opinion, actions)
+        plan.counts.already_there -= plan.counts.doubted
     sizes = write_partitions(plan_file(folder), listing, actions, files, size)
     plan.partition_sizes, plan.first_redo = sizes
     plan.postponed = plan.counts.work - plan.images
@@ -131,10 +145,15 @@ def _in_type(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
     )
 
 
-def _record(compared: Compared, plan: Plan, actions: Actions) -> None:
+def _record(
+    compared: Compared, plan: Plan, actions: Actions, doubtful: DoubtfulImages | None
+) -> None:
     plan.counts.add(compared.counts)
-    actions[compared.new] = NEW
-    actions[compared.redo["position"]] = compared.redo["file"]
+    if doubtful:
+        doubtful.add(compared.doubtful)
+    else:
+        actions[compared.new] = NEW
+        actions[compared.redo["position"]] = compared.redo["file"]
     add_surplus(plan.surplus, plan.files, compared.surplus)
 
 
@@ -152,12 +171,34 @@ def check_listing_is_whole(source: Source, listed: int) -> None:
 def redo_of(config: JobConfig, out: OutFolder, folder: Path) -> Redo:
     """Return which rows of unchanged images a job redoes; UsageError if it has no checkpoint.
 
-    `folder` needs room for 8 bytes for each embedding in OUT, if the job wants embeddings.
+    `folder` needs room for 8 bytes for each embedding in OUT, if the job wants embeddings, and 5
+    for each row, if it gives second opinions.
     """
+    captioner = _identity(config)
+    doubts = None
+    if config.is_second_opinion:
+        doubts = doubts_of(out, captioner, config.where, folder)
+    embedded = EmbeddedHashes(out, captioner, folder) if config.embeddings else None
+    return Redo(
+        captioner,
+        config.stale == "redo",
+        config.retried,
+        config.force,
+        embedded,
+        doubts,
+    )
+
+
+def second_opinion_of(config: JobConfig) -> Choice | None:
+    """Return which doubtful images a job asks about; None unless it gives second opinions."""
+    if not config.is_second_opinion:
+        return None
+    limits = [limit for limit in (config.limit, config.max_requests) if limit is not None]
+    return Choice(config.redo_below, config.share, min(limits, default=None))
+
+
+def _identity(config: JobConfig) -> str:
     try:
-        directory = find_checkpoint(config.checkpoint)
+        return identify(config.captioner)
     except CaptionerError as error:
         raise UsageError(str(error)) from error
-    captioner = identity(directory.resolve().name, fingerprint(directory), config.search)
-    embedded = EmbeddedHashes(out, captioner, folder) if config.embeddings else None
-    return Redo(captioner, config.stale == "redo", config.retried, config.force, embedded)

@@ -1,10 +1,12 @@
 """The keys of the table's rows, in buckets, and which rows are superseded."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +22,7 @@ Surplus = dict[OutPath, list[int]]  # the positions of superseded rows, by file
 
 POSITION = "position"  # of an image in the listing, or of a row in its file
 FILE, AT, STALE, RETRY, LACKING = "file", "at", "stale", "retry", "lacking"
+DOUBT, DONE = "doubt", "done"
 KEY = [(IMAGE_URI, pa.string()), (IMAGE_VERSION, pa.string()), (POSITION, pa.int64())]
 _ROW = pa.schema(
     [
@@ -27,8 +30,12 @@ _ROW = pa.schema(
         (FILE, pa.int32()),
         (AT, pa.int64()),
         *((n, pa.bool_()) for n in (STALE, RETRY, LACKING)),
+        (DOUBT, pa.float32()),
+        (DONE, pa.bool_()),
     ]
 )
+DOUBTS = np.dtype([(DOUBT, np.float32), (DONE, np.bool_)])
+Doubts = npt.NDArray[Any]  # of DOUBTS: the first confidence, NaN without doubt; not to ask again
 
 _TABLE_COLUMNS = (IMAGE_URI, IMAGE_VERSION, "status", "captioner", "annotated_at")
 
@@ -38,9 +45,10 @@ class Redo:
     """The rows of unchanged images that a run redoes.
 
     `captioner` is the identity of the run's captioner: rows by others are stale, and are redone if
-    `stale` is true. Rows with one of the statuses `failures` are redone in any case, as are its own
-    captions of images without an embedding, if `embedded` says which have one, and all rows if
-    `everything` is true.
+    `stale` is true. A second opinion about a caption of its own is not stale. Rows with one of the
+    statuses `failures` are redone in any case, as are its own captions of images without an
+    embedding, if `embedded` says which have one, and all rows if `everything` is true. With
+    `doubts`, by file, a run gives second opinions and does nothing else.
     """
 
     captioner: str | None = None
@@ -48,6 +56,7 @@ class Redo:
     failures: frozenset[str] = frozenset()
     everything: bool = False
     embedded: EmbeddedHashes | None = None
+    doubts: Mapping[OutPath, Doubts] | None = None
 
 
 class TableBuckets(Buckets):
@@ -64,20 +73,29 @@ def table_buckets(files: Iterable[OutPath], redo: Redo, path: Path) -> TableBuck
     for number, (name, file) in enumerate(opened_files(files)):
         buckets.types |= {column.name: column.type for column in file.schema_arrow}
         start = 0
-        columns = (*_TABLE_COLUMNS, "image_sha256") if redo.embedded else _TABLE_COLUMNS
+        columns = [*_TABLE_COLUMNS, *(["image_sha256"] if redo.embedded else [])]
+        if "former" in file.schema_arrow.names:
+            columns.append("former")
+        doubts = _doubts_of(name, file.metadata.num_rows, redo)
         for batch in column_batches(name, file, columns):
-            buckets.add(_row_columns(batch, number, start, redo))
-            start += batch.num_rows
+            end = start + batch.num_rows
+            buckets.add(
+                [
+                    *_row_columns(batch, number, start, redo),
+                    *doubts.slice(start, batch.num_rows).columns,
+                ]
+            )
+            start = end
     return buckets
 
 
 def _row_columns(batch: pa.RecordBatch, file: int, start: int, redo: Redo) -> list[pa.Array]:
-    uri, version, status, captioner, at, *hashes = batch.columns
-    stale = pc.not_equal(captioner, redo.captioner or "")
+    uri, version, status, _, at = (batch[name] for name in _TABLE_COLUMNS)
+    stale = _is_stale(batch, redo)
     lacking = pa.repeat(False, batch.num_rows)
     if redo.embedded:
         own = pc.and_not(pc.equal(status.cast(pa.string()), Status.OK), stale)
-        lacking = pc.and_not(own, redo.embedded.contain(*hashes))
+        lacking = pc.and_not(own, redo.embedded.contain(batch["image_sha256"]))
     return [
         uri,
         version,
@@ -88,6 +106,25 @@ def _row_columns(batch: pa.RecordBatch, file: int, start: int, redo: Redo) -> li
         pc.is_in(status.cast(pa.string()), pa.array(redo.failures, pa.string())),
         lacking,
     ]
+
+
+def _is_stale(batch: pa.RecordBatch, redo: Redo) -> pa.Array:
+    own = pa.array([redo.captioner or ""])
+    fresh = pc.is_in(batch["captioner"], own)
+    if "former" in batch.schema.names:
+        former = pc.struct_field(batch["former"], "captioner")
+        fresh = pc.or_(fresh, pc.is_in(former, own))
+    return pc.invert(fresh)
+
+
+def _doubts_of(path: OutPath, rows: int, redo: Redo) -> pa.RecordBatch:
+    """Return the doubts about the rows of a file; none if it is not the file that was read."""
+    doubts = (redo.doubts or {}).get(path)
+    if doubts is None or len(doubts) != rows:
+        nothing = [pa.nulls(rows, pa.float32()), pa.nulls(rows, pa.bool_())]
+        return pa.record_batch(nothing, names=[DOUBT, DONE])
+    columns = [pa.array(doubts[DOUBT], from_pandas=True), pa.array(doubts[DONE])]
+    return pa.record_batch(columns, names=[DOUBT, DONE])
 
 
 def superseded(table: Buckets, files: Sequence[OutPath]) -> Surplus:

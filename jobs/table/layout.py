@@ -2,6 +2,7 @@
 
 OUT/captions/*.parquet           the caption table, and nothing else
 OUT/reviews/*.jsonl              what people decided (reviews.py); no run touches it
+OUT/answers/*.json               paid answers whose rows are not in the table yet (answers.py)
 OUT/exports/*.sqlite             what was exported where (publish/export/record.py)
 OUT/embeddings/*.parquet         what images look like (embeddings.py); may be deleted
 OUT/index.sqlite                 what `captioner search` searches; may be deleted
@@ -51,6 +52,10 @@ class OutFolder:
     @property
     def exports(self) -> OutPath:
         return self.root / "exports"
+
+    @property
+    def answers(self) -> OutPath:
+        return self.root / "answers"
 
     @property
     def embeddings(self) -> OutPath:

@@ -13,10 +13,10 @@ from captioner.jobs.execution.task import (
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.planning.plan import Plan
 from captioner.jobs.table.layout import OutFolder
-from captioner.search_options import SearchOptions
+from captioner.options import CaptionerOptions
 
 RUN = OutFolder(Path("out")).new_run()
-SETTINGS = WorkerSettings("flickr8k", "cpu", SearchOptions(), 32, 1000)
+SETTINGS = WorkerSettings(CaptionerOptions("flickr8k", "cpu"), 1000)
 
 
 def task(images: int) -> Task:

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from captioner import Captioner
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.text import summary
 from captioner.jobs.pipeline import hash_index
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.table.layout import OutFolder, RunFolder
+from captioner.lstm_captioner import LstmCaptioner
 from captioner.schemas.caption_table import CONTENT_COLUMNS
 from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import read_table, statuses
@@ -32,13 +32,13 @@ def job(job: JobConfig, calibrated_checkpoint: Path) -> JobConfig:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the batches that pass the network in this process."""
     sizes: list[int] = []
-    encode = Captioner.encode
+    encode = LstmCaptioner.encode
 
-    def counting(self: Captioner, pixels: Any) -> Any:
+    def counting(self: LstmCaptioner, pixels: Any) -> Any:
         sizes.append(len(pixels))
         return encode(self, pixels)
 
-    monkeypatch.setattr(Captioner, "encode", counting)
+    monkeypatch.setattr(LstmCaptioner, "encode", counting)
     return sizes
 
 

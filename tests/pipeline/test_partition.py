@@ -1,46 +1,49 @@
 """A partition -> rows, with a captioner that costs nothing and without a run's folder."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import pytest
+from PIL import Image
 
-from captioner import Captioner
-from captioner.captioner import Caption
+from captioner.caption import Caption
+from captioner.captioner import Captioner, Measure
+from captioner.house_rules import HouseRules
+from captioner.image import DecodedImage, decode_image
 from captioner.jobs.pipeline.image_loader import Values
 from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.table.threshold import Threshold
+from captioner.options import CaptionerOptions
 from captioner.schemas.caption_table import CaptionRow
 from captioner.schemas.image_record import ImageRecord
-from captioner.search_options import SearchOptions
 from tests.support.photographs import photograph
 
 SIZE = 3  # images a batch
 
 
-class FakeCaptioner:
+class FakeCaptioner(Captioner):
     """Captions that say how bright an image is."""
 
-    identity, image_size = "fake@0", 16
-    settings = SimpleNamespace()
+    identity, batch_size = "fake@0", SIZE
+    house_rules = HouseRules(language=None)
+    settings: Mapping[str, object] = {}
 
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def encode(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        self.batches.append(len(pixels))
-        return pixels.mean((1, 2, 3))
+    def prepare(self, image: bytes | Image.Image) -> DecodedImage:
+        return decode_image(image, 16)
 
-    def search(self, features: npt.NDArray[Any]) -> Iterator[Caption]:
-        return (Caption(f"{each:.3f}", 0.5, -1.0, (-1.0,), ()) for each in features)
+    def answer(self, images: Sequence[DecodedImage], measure: Measure) -> list[Caption]:
+        self.batches.append(len(images))
+        with measure("encode"):
+            bright = [image.pixels.mean() for image in images]
+        with measure("search"):
+            return [Caption(f"{each:.3f}", 0.5, -1.0, (-1.0,), ()) for each in bright]
 
 
 class Partition:
@@ -50,9 +53,8 @@ class Partition:
         self.folder, self.captioner = folder, FakeCaptioner()
         self.known: dict[str, Values] = {}
         self.times = StageTimes()
-        settings = WorkerSettings("fake", "cpu", SearchOptions(), SIZE, 20_000, Threshold(0.6))
-        captioner = cast(Captioner, self.captioner)
-        self.partitions = PartitionCaptioner(captioner, settings, "run", self.known.get)
+        settings = WorkerSettings(CaptionerOptions(), 20_000, threshold=Threshold(0.6))
+        self.partitions = PartitionCaptioner(self.captioner, settings, "run", self.known.get)
 
     def write(self, contents: Sequence[bytes]) -> list[ImageRecord]:
         names = [self.folder / f"{number:03d}.jpg" for number in range(len(contents))]
@@ -62,8 +64,8 @@ class Partition:
 
     def caption(self, contents: Sequence[bytes]) -> tuple[list[CaptionRow], list[str]]:
         """Caption images; return rows, and the hashes of new captions."""
-        rows, new = self.partitions.caption(self.write(contents), self.times)
-        return rows, list(new)
+        images = self.partitions.caption(self.write(contents), self.times)
+        return images.rows, list(images.new)
 
 
 @pytest.fixture
@@ -112,7 +114,8 @@ def test_a_known_caption_is_reused_and_judged_again(partition: Partition) -> Non
 def test_failures_are_rows_that_say_why(partition: Partition) -> None:
     records = partition.write([b"", photograph(0)[:-200], bytes(30_000)])
     records.append(ImageRecord("/no/such\udcff.jpg", "1"))
-    rows, new = partition.partitions.caption(records, partition.times)
+    images = partition.partitions.caption(records, partition.times)
+    rows, new = images.rows, images.new
     assert [row.status for row in rows] == ["unreadable", "unreadable", "too_large", "not_found"]
     assert all(row.error and row.error.encode() for row in rows)
     assert [row.image_version for row in rows][2:] == [None, "1"]
@@ -140,9 +143,9 @@ def test_crashed_images_are_not_opened(partition: Partition) -> None:
 def test_an_error_of_the_captioner_ends_the_partition(
     partition: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(partition.captioner, "search", fail)
+    monkeypatch.setattr(partition.captioner, "answer", fail)
     with pytest.raises(ZeroDivisionError):
         partition.caption([photograph(number) for number in range(30)])

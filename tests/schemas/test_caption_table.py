@@ -20,7 +20,7 @@ NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 COLUMNS = [
     "image_uri", "image_version", "image_sha256", "width", "height", "format", "status", "error",
     "caption", "confidence", "needs_review", "log_prob", "token_log_probs", "alternatives",
-    "captioner", "run_id", "annotated_at",
+    "captioner", "run_id", "annotated_at", "former", "declined",
 ]  # fmt: skip
 
 

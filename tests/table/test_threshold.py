@@ -10,7 +10,6 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from captioner import SearchOptions
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
 from captioner.jobs.cli.text import status_text
@@ -19,13 +18,14 @@ from captioner.jobs.execution.task import Task
 from captioner.jobs.execution.worker import committed_result
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.publish.marking import mark_table
-from captioner.jobs.publish.rows import read_rows, row_schema
+from captioner.jobs.rows.decided import read_rows, row_schema
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.compaction.compact import compact
 from captioner.jobs.table.layout import OutFolder, RunFolder
 from captioner.jobs.table.status import read_status
 from captioner.jobs.table.threshold import Threshold, needs_review
 from captioner.jobs.table.writer import Writer
+from captioner.options import CaptionerOptions
 from captioner.schemas.job_report import JobReport
 from tests.support.photographs import write_photographs
 from tests.support.rows import decide, row, write_rows
@@ -99,7 +99,7 @@ def test_a_part_committed_by_a_worker_that_died_counts_with_its_marks(
 ) -> None:
     report = run_job(replace(job, min_confidence=0.5))
     run = RunFolder(OutFolder(tmp_path / "out"), report.run_id)
-    settings = WorkerSettings(str(job.checkpoint), "cpu", SearchOptions(), 32, 1000)
+    settings = WorkerSettings(CaptionerOptions(str(job.checkpoint), "cpu"), 1000)
     result = committed_result(Task(run, settings, partition=0, size=13, start=0, stop=13))
     assert result is not None
     assert (result.statuses, result.needs_review) == (report.statuses, report.needs_review)

@@ -1,0 +1,61 @@
+"""What the values of a job may be: each function says whether a value is of that kind."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
+
+
+def is_path(value: object) -> bool:
+    """Return whether a value is a path or URL."""
+    return isinstance(value, str | Path) and str(value) != ""
+
+
+def is_text(value: object) -> bool:
+    """Return whether a value is text that is not blank."""
+    return isinstance(value, str) and value.strip() != ""
+
+
+def is_list_of_text(value: object) -> bool:
+    """Return whether a value is a list of strings."""
+    return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+
+
+def is_count(value: object) -> bool:
+    """Return whether a value is a whole number above 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite number, 0 or above."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and value >= 0
+
+
+def is_probability(value: object) -> bool:
+    """Return whether a value is a number from 0 to 1."""
+    return is_number(value) and float(str(value)) <= 1
+
+
+def is_table_of_tables(value: object) -> bool:
+    """Return whether a value is a table of tables that JSON can carry to the workers."""
+    if not isinstance(value, Mapping):
+        return False
+    try:
+        json.dumps(dict(value))
+    except (TypeError, ValueError):
+        return False
+    return all(isinstance(table, Mapping) for table in value.values())
+
+
+def share_of(value: object) -> Fraction | None:
+    """Return the share that a value such as "20%" or 0.2 means; None if it means none."""
+    share = _SHARE.fullmatch(str(value))
+    if not share or isinstance(value, bool):
+        return None
+    return Fraction(share[1]) / 100 if share[1] else Fraction(share[2])

@@ -1,0 +1,70 @@
+"""The purse of a run: what its tasks may spend on a server, so that all keep to the limits."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from captioner.budget import Budget, Prices, Spending
+from captioner.jobs.config import JobConfig
+from captioner.openai_prompt import expected_tokens
+
+N = TypeVar("N", int, float)
+ATTEMPTS = 2  # requests to reserve for an image: some are sent again
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """The part of the purse that one task may spend; None means without limit."""
+
+    requests: int | None = None
+    cost: float | None = None
+    prices: Prices | None = None
+    expected: float = 0.0  # the cost of a request
+
+    def budget(self) -> Budget:
+        """Return the budget of a task."""
+        return Budget(self.requests, self.cost, self.prices, self.expected)
+
+
+UNLIMITED = Allowance()
+
+
+class Purse:
+    """What a run may still spend, and what it has spent.
+
+    A task reserves what its images may need, and gives back what it did not spend. One that died
+    gives nothing back, because nobody knows what it sent.
+    """
+
+    def __init__(self, config: JobConfig) -> None:
+        self._requests, self._cost = config.max_requests, config.max_cost
+        self._prices = Prices(**config.prices)
+        self._expected = 0.0
+        if config.max_cost is not None:
+            self._expected = self._prices.cost(*expected_tokens(config.captioner))
+        limits = {"max_requests": config.max_requests, "max_cost": config.max_cost}
+        reached = [f"{name} = {value:g}" for name, value in limits.items() if value is not None]
+        self.limits = f"the limit is reached: {', '.join(reached)}"
+        self.spent = Spending()
+
+    def allow(self, images: int) -> Allowance | None:
+        """Reserve what a task may spend; None if nothing is left until others give back."""
+        requests = _share(self._requests, images * ATTEMPTS)
+        cost = _share(self._cost, images * ATTEMPTS * self._expected)
+        too_little = cost is not None and cost < self._expected
+        if requests == 0 or too_little:
+            return None
+        self._requests = None if self._requests is None else self._requests - (requests or 0)
+        self._cost = None if self._cost is None else self._cost - (cost or 0)
+        return Allowance(requests, cost, self._prices, self._expected)
+
+    def settle(self, allowance: Allowance, spent: Spending) -> None:
+        """Count what a task has spent, and take the rest of its allowance back."""
+        self.spent += spent
+        if self._requests is not None and allowance.requests is not None:
+            self._requests += allowance.requests - spent.requests
+        if self._cost is not None and allowance.cost is not None:
+            self._cost += allowance.cost - spent.cost
+
+
+def _share(left: N | None, wanted: N) -> N | None:
+    return None if left is None else min(left, wanted)
