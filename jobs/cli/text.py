@@ -50,6 +50,7 @@ def summary(report: JobReport) -> str:
         "tried again": report.retried,
         "without an embedding": report.lacking,
         "captioned again": report.forced,
+        "for a second opinion": report.doubted,
         "left for a later run": report.postponed,
         "already in the table": report.already_there,
         "of these by another captioner": report.kept_stale,

@@ -94,6 +94,7 @@ def make_plan(
     if doubtful and second_opinion:
         plan.counts.doubted, _ = doubtful.choose(second_opinion, actions)
         plan.counts.already_there -= plan.counts.doubted
+        plan.counts.kept_stale = 0  # another captioner's rows are what the opinions are about
     sizes = write_partitions(plan_file(folder), listing, actions, files, size)
     plan.partition_sizes, plan.first_redo = sizes
     plan.postponed = plan.counts.work - plan.images

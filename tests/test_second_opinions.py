@@ -1,0 +1,213 @@
+"""Second opinions: another captioner's, about doubtful captions alone."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captioner.jobs import JobConfig, run_job
+from captioner.jobs.errors import UsageError
+from captioner.jobs.run import run_passes
+from captioner.jobs.storage.backends.paths import out_path
+from captioner.jobs.table.compaction.compact import compact
+from captioner.jobs.table.layout import OutFolder
+from captioner.schemas.job_report import JobReport
+from tests.support.photographs import photograph, write_photographs
+from tests.support.rows import decide
+from tests.support.tables import read_table
+
+IMAGES = 12
+Rows = dict[str, dict[str, Any]]
+
+
+@pytest.fixture
+def job(job: JobConfig, calibrated_checkpoint: Path) -> JobConfig:
+    """Return a job that captions twelve photographs with confidences around 0.5."""
+    write_photographs(Path(job.source), IMAGES)
+    return replace(job, checkpoint=calibrated_checkpoint, device="cpu", partition_size=5)
+
+
+@pytest.fixture
+def first(job: JobConfig) -> Rows:
+    """Return the rows of the first captioner, by file name, after running the job."""
+    run_job(job)
+    return rows(job)
+
+
+def second(job: JobConfig, **values: Any) -> JobConfig:
+    """Return the job of a second captioner: the same model with another beam."""
+    return replace(job, beam_size=7, **values)
+
+
+def rows(job: JobConfig) -> Rows:
+    table = read_table(Path(job.out)).to_pylist()
+    by_name = {Path(row["image_uri"]).name: row for row in table}
+    assert len(by_name) == len(table)
+    return by_name
+
+
+def below(rows: Rows, limit: float) -> set[str]:
+    return {name for name, row in rows.items() if row["confidence"] < limit}
+
+
+def least(rows: Rows, count: int) -> set[str]:
+    return set(sorted(rows, key=lambda name: rows[name]["confidence"])[:count])
+
+
+def asked_about(job: JobConfig, before: Rows) -> set[str]:
+    """Return the images with a second opinion, and check that all other rows are as before."""
+    after = rows(job)
+    assert after.keys() == before.keys()
+    changed = {name for name in after if after[name] != before[name]}
+    for name in changed:
+        then = before[name]
+        assert after[name]["captioner"] != then["captioner"]
+        assert after[name]["former"] == {
+            key: then[key] for key in ("caption", "confidence", "captioner")
+        }
+    return changed
+
+
+def middle(rows: Rows) -> float:
+    return sorted(row["confidence"] for row in rows.values())[IMAGES // 2]
+
+
+def test_only_captions_below_the_limit_are_asked_about_and_only_once(
+    job: JobConfig, first: Rows
+) -> None:
+    limit = middle(first)
+    report = run_job(second(job, redo_below=limit))
+    assert asked_about(job, first) == below(first, limit)
+    assert (report.doubted, report.images, report.kept_stale) == (6, 6, 0)
+    assert run_job(second(job, redo_below=limit)).planned == 0
+
+
+def test_the_least_certain_share_stays_the_same_when_the_run_is_repeated(
+    job: JobConfig, first: Rows
+) -> None:
+    run_job(second(job, redo_share="25%"))
+    assert asked_about(job, first) == least(first, 3)
+    assert run_job(second(job, redo_share=0.25)).planned == 0
+    run_job(second(job, redo_share="50%"))
+    assert asked_about(job, first) == least(first, 6)
+
+
+def test_a_limit_takes_the_least_certain_ones(job: JobConfig, first: Rows) -> None:
+    report = run_job(second(job, redo_below=1.0, limit=2))
+    assert asked_about(job, first) == least(first, 2)
+    assert (report.doubted, report.postponed) == (12, 10)
+
+
+def test_a_condition_chooses_among_the_doubtful_ones(job: JobConfig, first: Rows) -> None:
+    run_job(second(job, redo_below=1.0, where="image_uri LIKE '%/00%.jpg'"))
+    assert asked_about(job, first) == {f"{number:03d}.jpg" for number in range(10)}
+    with pytest.raises(UsageError, match="no_column"):
+        run_job(second(job, redo_below=1.0, where="no_column = 1"))
+
+
+@pytest.mark.parametrize("decision", ["accepted", "edited", "rejected", "decorative"])
+def test_what_a_person_decided_about_is_never_sent(
+    job: JobConfig, first: Rows, decision: str
+) -> None:
+    row = first["003.jpg"]
+    out = OutFolder(out_path(job.out))
+    text = {"edited": "By hand.", "accepted": row["caption"], "decorative": ""}.get(decision)
+    decide(out, row["image_uri"], decision, text, image_sha256=row["image_sha256"])
+    run_job(second(job, redo_below=1.0))
+    assert asked_about(job, first) == first.keys() - {"003.jpg"}
+
+
+def test_new_and_changed_images_are_left_to_a_plain_run(job: JobConfig, first: Rows) -> None:
+    write_photographs(Path(job.source), IMAGES + 1)
+    (Path(job.source) / "000.jpg").write_bytes(photograph(99))
+    report = run_job(second(job, redo_below=1.0))
+    assert (report.new, report.changed, report.postponed) == (1, 1, 2)
+    assert asked_about(job, first) == first.keys() - {"000.jpg"}
+    report = run_job(job)
+    assert (report.images, rows(job)["000.jpg"]["former"]) == (2, None)
+
+
+def test_bytes_that_changed_unnoticed_have_no_former_caption(
+    job: JobConfig, tmp_path: Path
+) -> None:
+    photos = sorted(Path(job.source).iterdir())
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("image_uri,image_version\n" + "".join(f"{p},1\n" for p in photos))
+    job = replace(job, source=manifest)
+    run_job(job)
+    before = rows(job)
+    photos[3].write_bytes(photograph(99))
+    run_job(second(job, redo_below=1.0))
+    after = rows(job)
+    assert after["003.jpg"]["image_sha256"] != before["003.jpg"]["image_sha256"]
+    assert [name for name, row in after.items() if row["former"] is None] == ["003.jpg"]
+
+
+def test_a_second_opinion_is_not_stale_to_the_first_captioner(job: JobConfig, first: Rows) -> None:
+    run_job(second(job, redo_below=1.0))
+    compact(out=job.out, quiet=True)
+    report = run_job(replace(job, stale="redo"))
+    assert (report.planned, report.kept_stale) == (0, 0)
+    assert len(asked_about(job, first)) == IMAGES
+
+
+def test_one_job_can_do_both_passes(job: JobConfig) -> None:
+    both = replace(
+        job, second={"checkpoint": str(job.checkpoint), "beam_size": 7, "redo_share": 0.5}
+    )
+    report = run_job(both)
+    assert (report.images, report.second and report.second.images) == (IMAGES, IMAGES // 2)
+    assert JobReport.from_json(report.to_json()) == report
+    doubtful = {name for name, row in rows(job).items() if row["former"]}
+    write_photographs(Path(job.source), IMAGES + 2)
+    again = list(run_passes(both))
+    assert [each.images for each in again] == [2, 1]
+    assert doubtful < {name for name, row in rows(job).items() if row["former"]}
+
+
+def test_the_second_pass_reads_standard_input_from_the_first(
+    job: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "".join(f"{path}\n" for path in sorted(Path(job.source).iterdir()))
+    stdin = io.TextIOWrapper(io.BytesIO(lines.encode()))
+    monkeypatch.setattr("sys.stdin", stdin)
+    second_pass = {"checkpoint": str(job.checkpoint), "beam_size": 7, "redo_below": 1.0}
+    report = run_job(replace(job, source="-", second=second_pass))
+    assert report.second and report.second.images == IMAGES
+
+
+def test_without_the_second_captioner_the_first_pass_stays(job: JobConfig, tmp_path: Path) -> None:
+    missing = {"checkpoint": str(tmp_path / "no such model"), "redo_below": 1.0}
+    passes = run_passes(replace(job, second=missing))
+    assert next(passes).images == IMAGES
+    with pytest.raises(UsageError, match=r"the first pass stays: no checkpoint .*no such model"):
+        next(passes)
+    assert len(rows(job)) == IMAGES
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"redo_below": 1.5}, "redo_below must be a number from 0 to 1"),
+        ({"redo_share": "120%"}, "redo_share must be a share"),
+        ({"redo_share": "some"}, "redo_share must be a share"),
+        ({"redo_below": 0.5, "redo_share": "20%"}, "redo_below must be omitted"),
+        ({"where": "confidence < 1"}, "where must be omitted without redo_below"),
+        ({"redo_below": 0.5, "force": True}, "force must be omitted"),
+        ({"redo_below": 0.5, "prune": True}, "prune must be omitted"),
+        ({"redo_below": 0.5, "stale": "redo"}, "stale must be keep"),
+        ({"max_requests": 5}, "max_requests must be omitted unless the checkpoint begins"),
+        ({"checkpoint": "openai:x", "max_cost": 5}, "max_cost must be omitted without"),
+        ({"prices": {"water": 1}}, "prices must be a table of input, output, request"),
+        ({"prices": {"input": -1}}, "prices must be a table"),
+        ({"second": {"redo_below": 0.5}}, "second must be a table with checkpoint"),
+        ({"second": {"checkpoint": "flickr8k"}}, "second must be a table with checkpoint"),
+        ({"second": {"checkpoint": "x", "redo_below": 3}}, "in the table second, redo_below"),
+        ({"second": {"out": "elsewhere"}}, "second must be a table of"),
+    ],
+)
+def test_impossible_second_opinions_are_refused(values: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        JobConfig(source="photos", out="out", **values)
