@@ -37,10 +37,16 @@ SCHEMA = pa.schema(
     caption_table_schema().field(name)
     for name in (
         *("image_uri", "image_sha256", "width", "height", "caption", "confidence"),
-        *("token_log_probs", "alternatives", "captioner"),
+        *("token_log_probs", "alternatives", "captioner", "former"),
     )
 )
 _POSSESSIVE = re.compile(r"(?<=\w)'s(?!\w)")
+
+
+def other_captions(row: Mapping[str, Any]) -> list[str]:
+    """Return what else was said of an image: by another captioner, then by this one's search."""
+    said = [row["former"]] if row["former"] else []
+    return [each["caption"] for each in [*said, *(row["alternatives"] or ())]]
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,8 @@ class Item:
     @property
     def alternatives(self) -> list[str]:
         """Return the texts to choose among, beside the caption, the best first."""
-        former = [self.former.text] if self.former and self.former.text else []
-        found = [each["caption"] for each in self.row["alternatives"] or ()]
-        texts = dict.fromkeys(text for text in [*former, *found] if text)
+        human = [self.former.text] if self.former and self.former.text else []
+        texts = dict.fromkeys(text for text in [*human, *other_captions(self.row)] if text)
         return [text for text in texts if text != self.row["caption"]][:CHOICES]
 
     def review(self, decision: str, text: str) -> Review:

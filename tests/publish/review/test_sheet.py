@@ -26,8 +26,9 @@ def out(tmp_path: Path) -> OutFolder:
     rows = [row(f"/{n}.jpg", confidence=c, needs_review=True) for n, c in (("b", 0.2), ("a", 0.1))]
     write_rows(tmp_path / "out", rows, "1")
     alternatives = [{"caption": text, "log_prob": -5.0} for text in ("Two dogs.", "A cat.")]
+    former = {"caption": "Three dogs.", "confidence": 0.2, "captioner": "tiny@0"}
     rows = [
-        row("/c.jpg", confidence=0.3, needs_review=True, alternatives=alternatives),
+        row("/c.jpg", confidence=0.3, needs_review=True, alternatives=alternatives, former=former),
         row("/sure.jpg", confidence=0.9, needs_review=False),
         row("/d.jpg", confidence=0.8, needs_review=False),
     ]
@@ -91,7 +92,7 @@ def test_the_sheet_has_what_is_to_review_in_order(sheet: Path) -> None:
         "image_uri": "/c.jpg",
         "caption": "A picture of c.",
         "confidence": "0.300",
-        "alternatives": "Two dogs. | A cat.",
+        "alternatives": "Three dogs. | Two dogs. | A cat.",
         "decision": "",
         "text": "A picture of c.",
         "version": "",

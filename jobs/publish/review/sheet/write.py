@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from captioner.jobs.errors import TemporaryError, UsageError
+from captioner.jobs.publish.review.item import other_captions
 from captioner.jobs.publish.review.queue import Filters, Queue, Scope, build_queue, table_version
 from captioner.jobs.publish.review.sheet.cells import COLUMNS, filled_in, state_of
 from captioner.jobs.publish.spreadsheets import guarded
@@ -18,7 +19,7 @@ from captioner.schemas.caption_table import caption_table_schema
 
 MOST_ROWS = 1_048_575  # beside the names of the columns: what Excel opens
 SCHEMA = pa.schema(
-    caption_table_schema().field(name) for name in (*NEEDED, "confidence", "alternatives")
+    caption_table_schema().field(name) for name in (*NEEDED, "confidence", "alternatives", "former")
 )
 BETWEEN = " | "  # alternatives
 BATCH = 10_000  # rows that are Python objects at the same time
@@ -78,13 +79,12 @@ def _ordered(scope: Scope, queue: Queue) -> pa.Table:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    alternatives = [each["caption"] for each in row["alternatives"] or ()]
     confidence = row["confidence"]
     values = {
         "image_uri": row["image_uri"],
         "caption": row["caption"],
         "confidence": "" if confidence is None else f"{confidence:.3f}",
-        "alternatives": BETWEEN.join(alternatives),
+        "alternatives": BETWEEN.join(other_captions(row)),
         "decision": "",
         "text": row["text"] or "",
     }
