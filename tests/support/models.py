@@ -49,11 +49,17 @@ def calibrated_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPa
     The calibration says: at a confidence of 0.5, precision 0.85 and coverage 23%; the best
     precision is 0.9.
     """
+    directory = tmp_path_factory.mktemp("models") / "calibrated"
+    shutil.copytree(tiny_checkpoint, directory)
+    calibrate_tiny_checkpoint(directory)
+    return directory
+
+
+def calibrate_tiny_checkpoint(directory: Path) -> None:
+    """Write a calibration for a model directory; see `calibrated_checkpoint`."""
     from captioner import Captioner
     from captioner.calibration import SIGNALS, Calibration, OperatingPoint, save_calibration
 
-    directory = tmp_path_factory.mktemp("models") / "calibrated"
-    shutil.copytree(tiny_checkpoint, directory)
     photos = [photograph(number) for number in range(12)]
     captions = Captioner.load(directory, device="cpu").caption(photos)
     centre = float(np.mean([caption.log_prob for caption in captions]))
@@ -65,4 +71,3 @@ def calibrated_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPa
         [*points, OperatingPoint(0.0, 1.0, 0.4)],
     )  # fmt: skip
     save_calibration(directory, calibration)
-    return directory
