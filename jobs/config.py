@@ -36,7 +36,7 @@ FAILURES = tuple(str(status) for status in Status if status != Status.OK)
 RETRIABLE = tuple(kind for kind in FAILURES if kind not in (Status.UNREADABLE, Status.TOO_LARGE))
 PRICES = ("input", "output", "request")  # of a million tokens, and of one request
 SECOND = {  # options of a second opinion in the same job
-    *("checkpoint", "redo_below", "redo_share", "where", "limit", "language", "prompt"),
+    *("checkpoint", "redo_below", "redo_share", "where", "limit", "stale", "language", "prompt"),
     *("trust_remote_code", "send_pixels", "beam_size", "max_characters", "batch_size"),
     *("partition_size", "workers", "device", "max_requests", "max_cost", "prices"),
 }
@@ -179,7 +179,6 @@ class JobConfig:
         for name in ("force", "prune", "embeddings", "retry_failed"):
             is_off = getattr(self, name) in (False, None)
             self._require(name, is_off, "omitted if redo_below or redo_share is given")
-        self._require("stale", self.stale == "keep", "keep if redo_below or redo_share is given")
 
     def _check_budget(self) -> None:
         self._require("prices", _are_prices(self.prices), f"a table of {', '.join(PRICES)}")

@@ -145,6 +145,17 @@ def test_bytes_that_changed_unnoticed_have_no_former_caption(
     assert [name for name, row in after.items() if row["former"] is None] == ["003.jpg"]
 
 
+def test_a_captioner_with_other_settings_is_asked_again_only_if_wanted(
+    job: JobConfig, first: Rows
+) -> None:
+    run_job(second(job, redo_share=0.5))
+    other = replace(job, beam_size=2, redo_share=0.5)
+    assert run_job(other).planned == 0
+    assert run_job(replace(other, stale="redo")).images == IMAGES // 2
+    twice = {name: row["former"] for name, row in rows(job).items() if row["former"]}
+    assert twice.keys() == least(first, 6)
+
+
 def test_a_second_opinion_is_not_stale_to_the_first_captioner(job: JobConfig, first: Rows) -> None:
     run_job(second(job, redo_below=1.0))
     compact(out=job.out, quiet=True)
@@ -197,7 +208,6 @@ def test_without_the_second_captioner_the_first_pass_stays(job: JobConfig, tmp_p
         ({"where": "confidence < 1"}, "where must be omitted without redo_below"),
         ({"redo_below": 0.5, "force": True}, "force must be omitted"),
         ({"redo_below": 0.5, "prune": True}, "prune must be omitted"),
-        ({"redo_below": 0.5, "stale": "redo"}, "stale must be keep"),
         ({"max_requests": 5}, "max_requests must be omitted unless the checkpoint begins"),
         ({"checkpoint": "openai:x", "max_cost": 5}, "max_cost must be omitted without"),
         ({"prices": {"water": 1}}, "prices must be a table of input, output, request"),

@@ -22,11 +22,17 @@ def status_text(status: "TableStatus") -> str:
         "images": f"{status.images:,}",
         **_outcome(status.statuses),
         **_marked(status),
-        "captioner": ", ".join(status.captioners) or "none",
+        "captioner": _captioners(status.captioners),
         "files": f"{status.files:,} ({tqdm.format_sizeof(status.bytes, 'B')})",
         "table": status.table,
     }
     return aligned(lines)
+
+
+def _captioners(rows: Mapping[str, int]) -> str:
+    if len(rows) < 2:
+        return next(iter(rows), "none")
+    return ", ".join(f"{name} ({count:,})" for name, count in rows.items())
 
 
 def compaction_text(done: "Compaction") -> str:

@@ -61,13 +61,21 @@ def second_opinion(row: CaptionRow, former: CaptionRow, captioner: "Captioner") 
         return replace(former, declined=declined)
     if row.status != Status.OK or row.caption is None:
         return row
-    confidence = captioner.confidence_beside(_caption(row), former.caption, former.confidence)
+    first = _first_caption(former, row.captioner)
+    confidence = captioner.confidence_beside(_caption(row), first["caption"], first["confidence"])
     return replace(
         row,
         confidence=confidence,
-        former=Former(
-            caption=former.caption, confidence=former.confidence, captioner=former.captioner
-        ),
+        former=first,
+    )
+
+
+def _first_caption(former: CaptionRow, captioner: str) -> Former:
+    """Return the caption of the first captioner, which the second may have replaced before."""
+    if former.former and former.captioner.rpartition("@")[0] == captioner.rpartition("@")[0]:
+        return former.former
+    return Former(
+        caption=former.caption or "", confidence=former.confidence, captioner=former.captioner
     )
 
 

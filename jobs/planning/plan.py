@@ -23,7 +23,7 @@ from captioner.jobs.planning.partitions import (
     plan_file,
     write_partitions,
 )
-from captioner.jobs.rows.doubt import doubts_of
+from captioner.jobs.rows.doubt import Asked, doubts_of
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS
 from captioner.jobs.sources.source import Source, plain_type
 from captioner.jobs.storage.backends.paths import OutPath
@@ -178,11 +178,12 @@ def redo_of(config: JobConfig, out: OutFolder, folder: Path) -> Redo:
     captioner = _identity(config)
     doubts = None
     if config.is_second_opinion:
-        doubts = doubts_of(out, captioner, config.where, folder)
+        asked = Asked(captioner, config.where, again=config.stale == "redo")
+        doubts = doubts_of(out, asked, folder)
     embedded = EmbeddedHashes(out, captioner, folder) if config.embeddings else None
     return Redo(
         captioner,
-        config.stale == "redo",
+        config.stale == "redo" and doubts is None,
         config.retried,
         config.force,
         embedded,

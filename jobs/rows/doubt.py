@@ -1,6 +1,7 @@
 """How doubtful each row of the table is, on disk, in the order of its file."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +22,35 @@ _JUDGED = ("status", "confidence", "captioner", "former", "declined")
 _HAS_ANSWER = pa.array([Status.OK, Status.REJECTED], pa.string())
 
 
-def doubts_of(
-    out: OutFolder, captioner: str, where: str | None, folder: Path
-) -> Mapping[OutPath, Doubts]:
+@dataclass(frozen=True)
+class Asked:
+    """The captioner to ask, by its identity, and the condition that rows must match.
+
+    With `again`, it is asked again where its answer was with other settings.
+    """
+
+    captioner: str
+    where: str | None = None
+    again: bool = False
+
+    @property
+    def any_settings(self) -> str:
+        """The beginning of the identities of this captioner, with any settings."""
+        return self.captioner.rpartition("@")[0] + "@"
+
+
+def doubts_of(out: OutFolder, asked: Asked, folder: Path) -> Mapping[OutPath, Doubts]:
     """Return how doubtful the rows of each file are, to a captioner that may be asked about them.
 
-    Only rows that match `where` are doubtful, and only if a captioner has answered. Rows about
-    which a person has decided, and those about which this captioner has spoken, are done: it must
-    not be asked. Raise UsageError for a condition that is wrong. `folder` needs room for 5 bytes a
-    row.
+    Only rows that match its condition are doubtful, and only if a captioner has answered. Rows
+    about which a person has decided, and those about which this captioner has spoken, are done: it
+    must not be asked. Raise UsageError for a condition that is wrong. `folder` needs room for 5
+    bytes a row.
     """
     if not out.table_files():
         return {}
     schema = row_schema(out)
-    condition = parse_where(where, schema) if where else None
+    condition = parse_where(asked.where, schema) if asked.where else None
     wanted = {*_JUDGED, *NEEDED, *(condition.columns if condition else ())}
     of_table = pa.schema([field for field in schema if field.name in wanted])
     in_force = decisions(out)
@@ -44,24 +60,27 @@ def doubts_of(
         of_file = np.memmap(folder / f"doubts-{number}", DOUBTS, "w+", shape=max(rows, 1))[:rows]
         start = 0
         for plain in plain_rows(path, file, of_table):
-            of_file[start : start + len(plain)] = _doubts(plain, in_force, captioner, condition)
+            of_file[start : start + len(plain)] = _doubts(plain, in_force, asked, condition)
             start += len(plain)
         doubts[path] = of_file
     return doubts
 
 
-def _doubts(rows: pa.Table, in_force: Decisions, captioner: str, where: Where | None) -> Doubts:
+def _doubts(rows: pa.Table, in_force: Decisions, asked: Asked, where: Where | None) -> Doubts:
     """Return the doubts about rows: NaN where nobody need be asked."""
     rows = decided(rows, in_force)
-    former, by_this = rows["former"].combine_chunks(), pc.equal(rows["captioner"], captioner)
-    first = pc.if_else(by_this, pc.struct_field(former, "confidence"), rows["confidence"])
+    former, declined = (rows[name].combine_chunks() for name in ("former", "declined"))
+    captioner = rows["captioner"].combine_chunks()
+    is_second = pc.and_(pc.is_valid(former), pc.starts_with(captioner, asked.any_settings))
+    first = pc.if_else(is_second, pc.struct_field(former, "confidence"), rows["confidence"])
+    spoken = pc.equal(captioner, asked.captioner)
+    has_declined = pc.starts_with(pc.struct_field(declined, "captioner"), asked.any_settings)
     decided_now = pc.and_not(pc.is_valid(rows["decision"]), rows["outdated"])
-    declined = pc.equal(pc.struct_field(rows["declined"].combine_chunks(), "captioner"), captioner)
+    earlier = () if asked.again else (is_second, has_declined)
     doubts = np.empty(len(rows), DOUBTS)
     doubts["doubt"] = pc.fill_null(first, 0).to_numpy()
-    doubts["done"] = _any(decided_now, by_this, declined)
-    doubtful = pc.is_in(rows["status"], value_set=_HAS_ANSWER)
-    doubts["doubt"][~_any(doubtful)] = np.nan
+    doubts["done"] = _any(decided_now, spoken, *earlier)
+    doubts["doubt"][~_any(pc.is_in(rows["status"], value_set=_HAS_ANSWER))] = np.nan
     if where:
         doubts["doubt"][~_matches(rows, where)] = np.nan
     return doubts

@@ -45,7 +45,7 @@ class Redo:
     """The rows of unchanged images that a run redoes.
 
     `captioner` is the identity of the run's captioner: rows by others are stale, and are redone if
-    `stale` is true. A second opinion about a caption of its own is not stale. Rows with one of the
+    `stale` is true. A second opinion is not stale. Rows with one of the
     statuses `failures` are redone in any case, as are its own captions of images without an
     embedding, if `embedded` says which have one, and all rows if `everything` is true. With
     `doubts`, by file, a run gives second opinions and does nothing else.
@@ -109,12 +109,10 @@ def _row_columns(batch: pa.RecordBatch, file: int, start: int, redo: Redo) -> li
 
 
 def _is_stale(batch: pa.RecordBatch, redo: Redo) -> pa.Array:
-    own = pa.array([redo.captioner or ""])
-    fresh = pc.is_in(batch["captioner"], own)
-    if "former" in batch.schema.names:
-        former = pc.struct_field(batch["former"], "captioner")
-        fresh = pc.or_(fresh, pc.is_in(former, own))
-    return pc.invert(fresh)
+    stale = pc.not_equal(batch["captioner"], redo.captioner or "")
+    return (
+        pc.and_not(stale, batch["former"].is_valid()) if "former" in batch.schema.names else stale
+    )
 
 
 def _doubts_of(path: OutPath, rows: int, redo: Redo) -> pa.RecordBatch:

@@ -156,6 +156,7 @@ def _images(report: JobReport) -> Section:
         "Tried again after a failure": report.retried,
         "Without an embedding": report.lacking,
         "Captioned again, by force": report.forced,
+        "For a second opinion": report.doubted,
         "Left for a later run": report.postponed,
         "Captions reused from identical images": report.reused,
         "Marked again, by another threshold": report.remarked,
