@@ -6,16 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from captioner.jobs.config_values import (
-    is_count,
-    is_list_of_text,
-    is_number,
-    is_path,
-    is_probability,
-    is_table_of_tables,
-    is_text,
-    share_of,
-)
+from captioner.jobs.config_checks import check_job, check_storage_options, require
+from captioner.jobs.config_values import RETRIABLE, share_of
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.storage.uris import (
@@ -23,18 +15,11 @@ from captioner.jobs.storage.uris import (
     image_uri,
     is_local,
     local_path,
-    scheme_with_password,
 )
 from captioner.jobs.toml_file import read_toml, toml_value
 from captioner.options import HF, SEND_PIXELS, CaptionerOptions, server_from_environment
-from captioner.schemas.caption_table import Status
-from captioner.search_options import MIN_CHARACTERS, SearchOptions
+from captioner.search_options import SearchOptions
 
-DEVICES = ("auto", "cpu", "cuda")
-STALE = ("keep", "redo")
-FAILURES = tuple(str(status) for status in Status if status != Status.OK)
-RETRIABLE = tuple(kind for kind in FAILURES if kind not in (Status.UNREADABLE, Status.TOO_LARGE))
-PRICES = ("input", "output", "request")  # of a million tokens, and of one request
 SECOND = {  # options of a second opinion in the same job
     *("checkpoint", "redo_below", "redo_share", "where", "limit", "stale", "language", "prompt"),
     *("trust_remote_code", "send_pixels", "beam_size", "max_characters", "batch_size"),
@@ -102,97 +87,9 @@ class JobConfig:
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self._check_paths()
-        self._check_numbers()
-        self._check_choices()
-        self._check_inputs()
-        _check_storage_options(self.storage_options)
-        self._check_second_opinion()
-        self._check_budget()
+        check_job(self)
         self.failure_limit(0)
         self.second_job()
-
-    def _check_paths(self) -> None:
-        paths = [*(("source", each) for each in self.sources), ("out", self.out)]
-        for name, path in paths:
-            if protocol := scheme_with_password(str(path)):
-                raise UsageError(
-                    f"{name} must not contain a user and password, which would end up in OUT: "
-                    f"put them into the table [storage_options.{protocol}] of a job file"
-                )
-        self._require("source", bool(self.sources), "a path, or a list of paths")
-        for name, path in (*paths, ("checkpoint", self.checkpoint)):
-            self._require(name, is_path(path), "a path")
-        self._require("only", self.only is None or is_path(self.only), "a path")
-        if [*map(str, self.sources), str(self.only)].count(STANDARD_INPUT) > 1:
-            raise UsageError(
-                f"{STANDARD_INPUT} is given twice: standard input can be read once only"
-            )
-
-    def _check_numbers(self) -> None:
-        for name in ("beam_size", "partition_size", "max_bytes", "send_pixels"):
-            self._require(name, is_count(getattr(self, name)), "a whole number above 0")
-        room = is_count(self.max_characters) and self.max_characters >= MIN_CHARACTERS
-        self._require("max_characters", room, f"a whole number of at least {MIN_CHARACTERS}")
-        for name in ("min_confidence", "target_precision", "redo_below"):
-            value = getattr(self, name)
-            self._require(name, value is None or is_probability(value), "a number from 0 to 1")
-        alone = self.min_confidence is None or self.target_precision is None
-        self._require("min_confidence", alone, "omitted if target_precision is given")
-        for name in ("batch_size", "workers", "limit", "max_requests"):
-            value = getattr(self, name)
-            self._require(name, value is None or is_count(value), "a number above 0")
-
-    def _check_choices(self) -> None:
-        self._require("device", self.device in DEVICES, " or ".join(DEVICES))
-        address = self.scheduler is None or (isinstance(self.scheduler, str) and self.scheduler)
-        self._require("scheduler", bool(address), "an address such as tcp://host:8786")
-        self._require("stale", self.stale in STALE, " or ".join(STALE))
-        kinds = self.retry_failed
-        are_failures = kinds is None or (is_list_of_text(kinds) and set(kinds) <= set(FAILURES))
-        self._require("retry_failed", are_failures, f"a list of: {', '.join(FAILURES)}")
-        flags = ("any_extension", "embeddings", "prune", "force", "quiet", "trust_remote_code")
-        for name in flags:
-            self._require(name, isinstance(getattr(self, name), bool), "true or false")
-
-    def _check_inputs(self) -> None:
-        are_patterns = self.exclude is None or is_list_of_text(self.exclude)
-        self._require("exclude", are_patterns, "a list of patterns")
-        for name in ("uri_column", "image_column"):
-            value = getattr(self, name)
-            is_name = isinstance(value, str) and value != ""
-            self._require(name, value is None or is_name, "the name of a column")
-        self._require("prune", not (self.prune and self.only), "omitted if only is given")
-
-    def _check_second_opinion(self) -> None:
-        share = self.share
-        is_share = self.redo_share is None or (share is not None and share <= 1)
-        self._require("redo_share", is_share, "a share such as 20% or 0.2")
-        alone = self.redo_below is None or self.redo_share is None
-        self._require("redo_below", alone, "omitted if redo_share is given")
-        for name in ("language", "prompt", "where"):
-            value = getattr(self, name)
-            self._require(name, value is None or is_text(value), "text")
-        if not self.is_second_opinion:
-            self._require("where", self.where is None, "omitted without redo_below or redo_share")
-            return
-        for name in ("force", "prune", "embeddings", "retry_failed"):
-            is_off = getattr(self, name) in (False, None)
-            self._require(name, is_off, "omitted if redo_below or redo_share is given")
-
-    def _check_budget(self) -> None:
-        self._require("prices", _are_prices(self.prices), f"a table of {', '.join(PRICES)}")
-        cost = self.max_cost
-        self._require("max_cost", cost is None or is_number(cost), "a number, 0 or above")
-        priced = cost is None or any(self.prices.values())
-        self._require("max_cost", priced, "omitted without a table of prices")
-        for name in ("max_requests", "max_cost"):
-            asks = self.captioner.asks_server or getattr(self, name) is None
-            self._require(name, asks, "omitted unless the checkpoint begins with openai:")
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise UsageError(f"{name} must be {expected}, not {getattr(self, name)!r}")
 
     @property
     def sources(self) -> Sequence[str | Path]:
@@ -246,13 +143,13 @@ class JobConfig:
         if not self.second:
             return None
         is_table = isinstance(self.second, Mapping) and set(self.second) <= SECOND
-        self._require("second", is_table, f"a table of {', '.join(sorted(SECOND))}")
+        require(self, "second", is_table, f"a table of {', '.join(sorted(SECOND))}")
         try:
             job = replace(self, **{**_PLAIN, **self.second})
         except UsageError as error:
             raise UsageError(f"in the table second, {error}") from error
         whole = "checkpoint" in self.second and job.is_second_opinion
-        self._require("second", whole, "a table with checkpoint, and redo_below or redo_share")
+        require(self, "second", whole, "a table with checkpoint, and redo_below or redo_share")
         return job
 
     def failure_limit(self, images: int) -> int | None:
@@ -262,10 +159,10 @@ class JobConfig:
             return None
         fraction = share_of(limit)
         if fraction is not None:
-            self._require("max_failures", fraction <= 1, "at most 100%")
+            require(self, "max_failures", fraction <= 1, "at most 100%")
             return int(fraction * images)
         is_count = str(limit).isdecimal() and not isinstance(limit, float)
-        self._require("max_failures", is_count, "a count (10) or a share (5% or 0.05)")
+        require(self, "max_failures", is_count, "a count (10) or a share (5% or 0.05)")
         return int(limit)
 
     def resolved(self) -> "JobConfig":
@@ -277,6 +174,7 @@ class JobConfig:
             out=Path(local_path(out)).absolute() if is_local(out) else out,
             only=None if self.only is None else _absolute(str(self.only)),
             checkpoint=_absolute_checkpoint(self.checkpoint),
+            second=_with_absolute_checkpoint(self.second),
         )
 
     def to_toml(self) -> str:
@@ -306,16 +204,8 @@ def storage_options_of(job_file: Path) -> StorageOptions:
     """Return the storage options of a job file, whatever else is in it."""
     values = read_toml(job_file, [each.name for each in fields(JobConfig)])
     options: StorageOptions = values.get("storage_options", {})
-    _check_storage_options(options)
+    check_storage_options(options)
     return options
-
-
-def _check_storage_options(options: object) -> None:
-    if not is_table_of_tables(options):
-        raise UsageError(
-            "storage_options must be a table for each protocol, as in\n"
-            '[storage_options.s3]\nendpoint_url = "..."'
-        )
 
 
 def _absolute(path: str) -> str:
@@ -329,12 +219,10 @@ def _absolute_checkpoint(checkpoint: str | Path) -> str | Path:
     return f"{kind}{path.absolute()}" if path.is_dir() else checkpoint
 
 
-def _are_prices(value: object) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and set(value) <= set(PRICES)
-        and all(map(is_number, value.values()))
-    )
+def _with_absolute_checkpoint(second: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "checkpoint" not in second:
+        return second
+    return {**second, "checkpoint": str(_absolute_checkpoint(second["checkpoint"]))}
 
 
 def _one_or_list(values: list[str]) -> str | list[str]:

@@ -13,7 +13,8 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     "storage": {"errors"},
     "toml_file": {"errors"},
     "config_values": set(),
-    "config": {"errors", "toml_file", "storage", "config_values"},
+    "config_checks": {"errors", "storage", "config_values", "config"},  # the last as a type alone
+    "config": {"errors", "toml_file", "storage", "config_values", "config_checks"},
     "sources": {"errors", "storage"},
     "fetching": {"errors", "storage"},
     "table": {"errors", "storage"},
@@ -27,7 +28,7 @@ ALLOWED = {  # a room of jobs -> the rooms below it
         *("execution", "publish"),
     },
     "cli": {
-        *("errors", "toml_file", "config", "storage", "table", "rows", "publish"),
+        *("errors", "toml_file", "config", "config_values", "storage", "table", "rows", "publish"),
         *("run", "preview", "caption"),
     },
     "demo": {"errors", "config", "run", "cli"},
@@ -36,7 +37,16 @@ ALLOWED = {  # a room of jobs -> the rooms below it
 }
 ALLOWED["preview"] = ALLOWED["run"]
 ALLOWED["caption"] = {"storage", "sources", "pipeline", "execution"}
-USES_THE_MODEL = {"config", "planning", "pipeline", "execution", "publish", "caption", "cli"}
+USES_THE_MODEL = {
+    "config",
+    "config_checks",
+    "planning",
+    "pipeline",
+    "execution",
+    "publish",
+    "caption",
+    "cli",
+}
 DASK_IS_FOR = {f"jobs/execution/{name}.py" for name in ("batches", "cluster", "driver")}
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from captioner.jobs.cli.run import FLAGS
-from captioner.jobs.config import DEVICES
+from captioner.jobs.config_values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.options import CaptionerOptions, server_from_environment
 from captioner.schemas.caption_table import CaptionRow, Status

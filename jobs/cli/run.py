@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.jobs.config import DEVICES, FAILURES, STALE, JobConfig, load_config
+from captioner.jobs.config import JobConfig, load_config
+from captioner.jobs.config_values import DEVICES, FAILURES, STALE
 from captioner.jobs.errors import ExitCode, Interrupted, UsageError
 
 if TYPE_CHECKING:

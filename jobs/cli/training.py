@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError
 from captioner.jobs.cli.out import add_config
-from captioner.jobs.config import DEVICES
+from captioner.jobs.config_values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.jobs.toml_file import read_toml
 from captioner.training import config

@@ -1,0 +1,138 @@
+"""Whether a job is possible: UsageError names the option and what it must be."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from captioner.jobs.config_values import (
+    DEVICES,
+    FAILURES,
+    PRICES,
+    STALE,
+    is_count,
+    is_list_of_text,
+    is_number,
+    is_path,
+    is_probability,
+    is_table_of_tables,
+    is_text,
+)
+from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.uris import STANDARD_INPUT, scheme_with_password
+from captioner.search_options import MIN_CHARACTERS
+
+if TYPE_CHECKING:
+    from captioner.jobs.config import JobConfig
+
+
+def check_job(job: "JobConfig") -> None:
+    """Raise UsageError for an option that has an impossible value, or does not fit another."""
+    for check in (_check_paths, _check_numbers, _check_choices, _check_inputs):
+        check(job)
+    check_storage_options(job.storage_options)
+    _check_second_opinion(job)
+    _check_budget(job)
+
+
+def require(job: "JobConfig", name: str, holds: bool, expected: str) -> None:
+    """Raise UsageError unless something `holds` about an option, which must be as `expected`."""
+    if not holds:
+        raise UsageError(f"{name} must be {expected}, not {getattr(job, name)!r}")
+
+
+def _check_paths(job: "JobConfig") -> None:
+    paths = [*(("source", each) for each in job.sources), ("out", job.out)]
+    for name, path in paths:
+        if protocol := scheme_with_password(str(path)):
+            raise UsageError(
+                f"{name} must not contain a user and password, which would end up in OUT: "
+                f"put them into the table [storage_options.{protocol}] of a job file"
+            )
+    require(job, "source", bool(job.sources), "a path, or a list of paths")
+    for name, path in (*paths, ("checkpoint", job.checkpoint)):
+        require(job, name, is_path(path), "a path")
+    require(job, "only", job.only is None or is_path(job.only), "a path")
+    if [*map(str, job.sources), str(job.only)].count(STANDARD_INPUT) > 1:
+        raise UsageError(f"{STANDARD_INPUT} is given twice: standard input can be read once only")
+
+
+def _check_numbers(job: "JobConfig") -> None:
+    for name in ("beam_size", "partition_size", "max_bytes", "send_pixels"):
+        require(job, name, is_count(getattr(job, name)), "a whole number above 0")
+    room = is_count(job.max_characters) and job.max_characters >= MIN_CHARACTERS
+    require(job, "max_characters", room, f"a whole number of at least {MIN_CHARACTERS}")
+    for name in ("min_confidence", "target_precision", "redo_below"):
+        value = getattr(job, name)
+        require(job, name, value is None or is_probability(value), "a number from 0 to 1")
+    alone = job.min_confidence is None or job.target_precision is None
+    require(job, "min_confidence", alone, "omitted if target_precision is given")
+    for name in ("batch_size", "workers", "limit", "max_requests"):
+        value = getattr(job, name)
+        require(job, name, value is None or is_count(value), "a number above 0")
+
+
+def _check_choices(job: "JobConfig") -> None:
+    require(job, "device", job.device in DEVICES, " or ".join(DEVICES))
+    address = job.scheduler is None or (isinstance(job.scheduler, str) and job.scheduler)
+    require(job, "scheduler", bool(address), "an address such as tcp://host:8786")
+    require(job, "stale", job.stale in STALE, " or ".join(STALE))
+    kinds = job.retry_failed
+    are_failures = kinds is None or (is_list_of_text(kinds) and set(kinds) <= set(FAILURES))
+    require(job, "retry_failed", are_failures, f"a list of: {', '.join(FAILURES)}")
+    flags = ("any_extension", "embeddings", "prune", "force", "quiet", "trust_remote_code")
+    for name in flags:
+        require(job, name, isinstance(getattr(job, name), bool), "true or false")
+
+
+def _check_inputs(job: "JobConfig") -> None:
+    are_patterns = job.exclude is None or is_list_of_text(job.exclude)
+    require(job, "exclude", are_patterns, "a list of patterns")
+    for name in ("uri_column", "image_column"):
+        value = getattr(job, name)
+        is_name = isinstance(value, str) and value != ""
+        require(job, name, value is None or is_name, "the name of a column")
+    require(job, "prune", not (job.prune and job.only), "omitted if only is given")
+
+
+def _check_second_opinion(job: "JobConfig") -> None:
+    share = job.share
+    is_share = job.redo_share is None or (share is not None and share <= 1)
+    require(job, "redo_share", is_share, "a share such as 20% or 0.2")
+    alone = job.redo_below is None or job.redo_share is None
+    require(job, "redo_below", alone, "omitted if redo_share is given")
+    for name in ("language", "prompt", "where"):
+        value = getattr(job, name)
+        require(job, name, value is None or is_text(value), "text")
+    if not job.is_second_opinion:
+        require(job, "where", job.where is None, "omitted without redo_below or redo_share")
+        return
+    for name in ("force", "prune", "embeddings", "retry_failed"):
+        is_off = getattr(job, name) in (False, None)
+        require(job, name, is_off, "omitted if redo_below or redo_share is given")
+
+
+def _check_budget(job: "JobConfig") -> None:
+    require(job, "prices", _are_prices(job.prices), f"a table of {', '.join(PRICES)}")
+    cost = job.max_cost
+    require(job, "max_cost", cost is None or is_number(cost), "a number, 0 or above")
+    priced = cost is None or any(job.prices.values())
+    require(job, "max_cost", priced, "omitted without a table of prices")
+    for name in ("max_requests", "max_cost"):
+        asks = job.captioner.asks_server or getattr(job, name) is None
+        require(job, name, asks, "omitted unless the checkpoint begins with openai:")
+
+
+def check_storage_options(options: object) -> None:
+    """Raise UsageError unless the options are a table for each protocol."""
+    if not is_table_of_tables(options):
+        raise UsageError(
+            "storage_options must be a table for each protocol, as in\n"
+            '[storage_options.s3]\nendpoint_url = "..."'
+        )
+
+
+def _are_prices(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and set(value) <= set(PRICES)
+        and all(map(is_number, value.values()))
+    )
