@@ -43,7 +43,6 @@ class LstmCaptioner(Captioner):
     """A model, ready on a device, with its search options; embeds images only if wanted."""
 
     batch_size = BATCH_SIZE
-    house_rules = HouseRules(language=None)  # the vocabulary has one language
 
     def __init__(
         self,
@@ -55,6 +54,8 @@ class LstmCaptioner(Captioner):
     ) -> None:
         self.device = device
         self.options = search
+        # Its vocabulary has one language.
+        self.house_rules = HouseRules(search.max_characters, language=None)
         self.embeddings = embeddings
         self.model = checkpoint.model.to(device)
         dtype = compute_dtype(device)

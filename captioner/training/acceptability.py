@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from captioner.constraints import FUNCTION_WORDS
 from captioner.errors import MissingExtraError
 from captioner.vocabulary import tokenize
+from captioner.words import FUNCTION_WORDS
 
 try:
     import snowballstemmer

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from captioner.beam_search import beam_search
-from captioner.constraints import DEPICTIONS, FUNCTION_WORDS, WordRules
+from captioner.constraints import WordRules
 from captioner.search_options import SearchOptions
 from captioner.vocabulary import EOS, SPECIAL_WORDS, Vocabulary, sentence, tokenize
+from captioner.words import DEPICTIONS, FUNCTION_WORDS
 
 TEXT = tokenize("a the of on with man picture image dog 's extraordinarily grass")
 VOCABULARY = Vocabulary(SPECIAL_WORDS + tuple(TEXT))

@@ -43,7 +43,7 @@ class FakeCaptioner(Captioner):
         with measure("encode"):
             bright = [image.pixels.mean() for image in images]
         with measure("search"):
-            return [Caption(f"{each:.3f}", 0.5, -1.0, (-1.0,), ()) for each in bright]
+            return [Caption(f"Brightness {each:.3f}.", 0.5, -1.0, (-1.0,), ()) for each in bright]
 
 
 class Partition:

@@ -1,0 +1,35 @@
+"""Any text -> visible characters and line feeds, composed (NFC)."""
+
+import re
+import unicodedata
+
+# Of terminals: colours, cursor movements, window titles.
+_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)?")
+_LINE_BREAK = re.compile(r"\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_KEPT_SYMBOLS = frozenset("°©®™℃℉№")
+_INVISIBLE = re.compile(  # although they are marks and letters
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+_GONE = {"Cc", "Cf", "Cs", "Co", "Cn", "Me"}  # control, invisible, surrogate, private, unassigned
+_SPACE = {"Zs", "So"}  # spaces of any width, and symbols such as emoji
+
+
+def visible(text: str) -> str:
+    """Return text without control characters, invisible ones and emoji, in lines."""
+    text = _LINE_BREAK.sub("\n", _ESCAPE_SEQUENCE.sub("", text))
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(map(_shown, _INVISIBLE.sub("", text)))
+    return unicodedata.normalize("NFC", text)
+
+
+def _shown(character: str) -> str:
+    """Return what is shown for a character: itself, a space, or nothing."""
+    if character in "\n\t":
+        return "\n" if character == "\n" else " "
+    category = unicodedata.category(character)
+    if category in _GONE:
+        return ""
+    if category in _SPACE and character not in _KEPT_SYMBOLS:
+        return " "
+    is_skin_tone = category == "Sk" and not character.isascii()
+    return "" if is_skin_tone else character

@@ -1,0 +1,88 @@
+"""A mended caption -> the rule that it breaks, if any."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from captioner.house_rules.language import is_in
+from captioner.vocabulary import tokenize
+from captioner.words import FUNCTION_WORDS
+
+_ENDINGS = r"com|org|net|edu|gov|info|io|app|dev|biz|xyz|co\.uk|de|fr|ru|cn"
+_FILES = "jpe?g|png|gif|webp|tiff?|bmp|heic|svg|pdf|exe|html?|php|js|py|sh|txt|json|csv|xml|zip"
+_FORBIDDEN = {
+    "has a special token": re.compile(
+        r"<\||</?(?:unk|mask|pad|s|bos|eos|sep|cls|image|img|start|end)>|"
+        r"\[(?:UNK|MASK|PAD|CLS|SEP|BOS|EOS|/?INST)\]",
+        re.IGNORECASE,
+    ),
+    "has an e-mail address": re.compile(r"\w@\w"),
+    "has a web address": re.compile(
+        rf"://|www\.\w|\w\.(?:{_ENDINGS})\b(?!\.\w)|\b(?:javascript|data|vbscript|mailto|file):\S",
+        re.IGNORECASE,
+    ),
+    "has a file path": re.compile(
+        rf"(?<![\w/<])[.~]{{0,2}}/\w|\b[a-z]:[\\/]|\w\.(?:{_FILES})\b", re.IGNORECASE
+    ),
+    "has markup or code": re.compile(r"[<>{}\\|*`]|&#?\w{2,32};|\w\(\)|;--"),
+}
+_STARTS = {
+    "begins like a formula": re.compile(r"[\"'“‘]?[=+@]"),
+    "speaks of the request": re.compile(
+        r"I(?:['’](?:m|d|ve)| am| can| could| do| have| would| was)\b|I (?:cannot|apologi[sz]e)\b|"
+        r"sorry\b|unfortunately\b|as an? (?:AI|language model)\b|"
+        r"please (?:provide|upload|share|note|let)\b|there is no (?:image|photo)\b",
+        re.IGNORECASE,
+    ),
+}
+_UNFINISHED = frozenset(tokenize("a an the and or but of with their its my your"))
+_WITHOUT_PUNCTUATION = str.maketrans(dict.fromkeys('.,;:!?"()[]/…“”„«»「」『』、。，！？', " "))
+_LONG_WORD = 24  # characters of a word that may be a loop, or of a text without spaces
+_LETTER_LOOP = re.compile(r"(\D.{0,19}?)\1{3}")
+
+
+def forbidden_content(text: str) -> str | None:
+    """Return what a caption has that none may have, as in "has a web address"; None without it."""
+    return next((rule for rule, pattern in _FORBIDDEN.items() if pattern.search(text)), None)
+
+
+def broken_rule(text: str, max_characters: int, language: str | None) -> str | None:
+    """Return what is wrong with the sentence, as in "repeats itself"; None if it keeps the rules.
+
+    With a `language`, the words have to be of it.
+    """
+    words = text.lower().translate(_WITHOUT_PUNCTUATION).split()
+    if len(text) > max_characters:
+        return f"has more than {max_characters} characters and cannot be cut"
+    if start := next((rule for rule, start in _STARTS.items() if start.match(text)), None):
+        return start
+    if text.endswith("?"):
+        return "is a question"
+    if not _is_complete(words):
+        return "is no complete sentence"
+    if repeats_itself(words):
+        return "repeats itself"
+    if language is not None and not is_in(language, text):
+        return f"is not in the language {language}"
+    return None
+
+
+def repeats_itself(words: Sequence[str]) -> bool:
+    """Return whether words are in a loop: one or two thrice in a row, or three thrice anywhere."""
+    if max(map(len, words), default=0) >= _LONG_WORD and _LETTER_LOOP.search(" ".join(words)):
+        return True
+    if len(words) - len(set(words)) < 2:
+        return False
+    trigrams = list(zip(words, words[1:], words[2:], strict=False))
+    if any(first == second == third for first, second, third in trigrams):
+        return True
+    if len(set(trigrams)) == len(trigrams):
+        return False
+    in_a_row = zip(trigrams, trigrams[2:], words[4:], words[5:], strict=False)
+    pair_loops = any(a == b and a[:2] == (c, d) for a, b, c, d in in_a_row)
+    return pair_loops or Counter(trigrams).most_common(1)[0][1] >= 3
+
+
+def _is_complete(words: Sequence[str]) -> bool:
+    has_word = any((len(word) > 1 and not word.isdigit()) or not word.isascii() for word in words)
+    return has_word and not FUNCTION_WORDS.issuperset(words) and words[-1] not in _UNFINISHED

@@ -1,0 +1,21 @@
+"""English words with a role: those that say nothing by themselves, and those for pictures."""
+
+from captioner.vocabulary import tokenize
+
+# Without those that can end a sentence ("outside", "away", "it").
+FUNCTION_WORDS = frozenset(
+    tokenize(
+        """
+        a an the this these every no some his her its their my our your 's
+        and or but nor as if than that because while whilst when where which who whose
+        about above across after against along alongside among amongst around at atop before
+        behind beneath beside besides between by down during for from in inside into near next of
+        off on onto over past since than through to toward towards under until up upon via with
+        within without am is are was were be been being has have had having do does did can could
+        will would he she they we i very too so just both each
+        """
+    )
+)
+DEPICTIONS = frozenset(
+    tokenize("image images photo photos photograph photographs picture pictures shot")
+)
