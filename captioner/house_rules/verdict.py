@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from captioner.house_rules.language import is_in
 from captioner.vocabulary import tokenize
@@ -68,19 +69,21 @@ def broken_rule(text: str, max_characters: int, language: str | None) -> str | N
 
 
 def repeats_itself(words: Sequence[str]) -> bool:
-    """Return whether words are in a loop: one or two thrice in a row, or three thrice anywhere."""
+    """Return whether words are in a loop, which beam search with its constraints never is.
+
+    A loop is a word four times or a pair three times in a row, or a trigram three times anywhere.
+    """
     if max(map(len, words), default=0) >= _LONG_WORD and _LETTER_LOOP.search(" ".join(words)):
         return True
-    if len(words) - len(set(words)) < 2:
+    if len(words) - len(set(words)) < 3:
         return False
     trigrams = list(zip(words, words[1:], words[2:], strict=False))
-    if any(first == second == third for first, second, third in trigrams):
-        return True
     if len(set(trigrams)) == len(trigrams):
         return False
-    in_a_row = zip(trigrams, trigrams[2:], words[4:], words[5:], strict=False)
-    pair_loops = any(a == b and a[:2] == (c, d) for a, b, c, d in in_a_row)
-    return pair_loops or Counter(trigrams).most_common(1)[0][1] >= 3
+    word_loop = any(first == second for first, second in pairwise(trigrams))
+    pairs = list(pairwise(trigrams))
+    pair_loop = any(first == second for first, second in zip(pairs, pairs[2:], strict=False))
+    return word_loop or pair_loop or Counter(trigrams).most_common(1)[0][1] >= 3
 
 
 def _is_complete(words: Sequence[str]) -> bool:
