@@ -4,12 +4,16 @@ import re
 import unicodedata
 
 # Of terminals: colours, cursor movements, window titles.
-_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)?")
+_ESCAPE_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x1b\x9b]"
+)
 _LINE_BREAK = re.compile(r"\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _KEPT_SYMBOLS = frozenset("°©®™℃℉№")
 _INVISIBLE = re.compile(  # although they are marks and letters
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
+_MARK = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+_PILE = re.compile(f"({_MARK}{{2}}){_MARK}+")  # of marks on one letter, over the lines above
 _GONE = {"Cc", "Cf", "Cs", "Co", "Cn", "Me"}  # control, invisible, surrogate, private, unassigned
 _SPACE = {"Zs", "So"}  # spaces of any width, and symbols such as emoji
 
@@ -19,7 +23,7 @@ def visible(text: str) -> str:
     text = _LINE_BREAK.sub("\n", _ESCAPE_SEQUENCE.sub("", text))
     if not (text.isascii() and text.isprintable()):
         text = "".join(map(_shown, _INVISIBLE.sub("", text)))
-    return unicodedata.normalize("NFC", text)
+    return _PILE.sub(r"\1", unicodedata.normalize("NFC", text))
 
 
 def _shown(character: str) -> str:

@@ -37,6 +37,7 @@ _AGREEMENT = re.compile(rf"{_INTERJECTION}[!,.:]\s+", re.IGNORECASE)
 _PAIRS = {'"': '"', "'": "'", "“": "”", "„": "“", "‘": "’", "«": "»", "「": "」", "『": "』"}
 _BRACKETS = {"(": ")", "[": "]"}
 _OUTER_QUOTE = re.compile(r"(?<!\w)['’]|['’](?!\w)")  # no apostrophe within a word
+_LOOSE_QUOTE = re.compile(r"\A['’](?=[^\w\s])")
 
 
 def unwrapped(text: str) -> str:
@@ -94,6 +95,7 @@ def _unquoted(text: str) -> str:
 
 def _closed(text: str) -> str:
     """Return a text without a quotation mark at its start or end that has no counterpart."""
+    text = _LOOSE_QUOTE.sub("", text, count=1)
     if text.count('"') % 2 == 0:
         return text
     return text[1:] if text.startswith('"') else text.removesuffix('"')

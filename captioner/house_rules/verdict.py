@@ -25,7 +25,7 @@ _FORBIDDEN = {
     "has a file path": re.compile(
         rf"(?<![\w/<])[.~]{{0,2}}/\w|\b[a-z]:[\\/]|\w\.(?:{_FILES})\b", re.IGNORECASE
     ),
-    "has markup or code": re.compile(r"[<>{}\\|*`]|&#?\w{2,32};|\w\(\)|;--"),
+    "has markup or code": re.compile(r"[<>{}\\|*`]|&#?\w{2,32};|\w=[\"'“]|\w\(\)|;--"),
 }
 _STARTS = {
     "begins like a formula": re.compile(r"[\"'“‘]?[=+@]"),

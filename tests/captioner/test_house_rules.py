@@ -108,6 +108,7 @@ def test_a_caption_that_keeps_the_rules_is_the_same_object(text: str) -> None:
         ("A dog\u200b \u202eruns\u202c.", "A dog runs."),
         ("\x1b[31mA dog\x1b[0m\x00 runs.", "A dog runs."),
         ("Cafe\u0301 at night.", "Café at night."),
+        ("Do\u0301\u0351\u036b\u0343g runs.", "Dó\u0351\u036bg runs."),
         (
             "A man sees himself in a puddle. His umbrella is torn.",
             "A man sees himself in a puddle.",
@@ -137,6 +138,7 @@ def test_what_can_be_mended_is(answer: str, caption: str) -> None:
         ("The file /home/jo/dog.jpg", "has a file path"),
         ("IMG_1234.jpg", "has a file path"),
         ("A dog <script>alert(1)</script>", "has markup or code"),
+        ("A dog' onmouseover='alert(1)", "has markup or code"),
         ("{{7*7}} dogs", "has markup or code"),
         ("A <unk> on a field.", "has a special token"),
         ("a dog [UNK] a field", "has a special token"),
