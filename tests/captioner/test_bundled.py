@@ -20,7 +20,7 @@ FLAT = [np.full((300, 400, 3), RANDOM.integers(0, 256, 3), np.uint8) for _ in ra
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
 def captioner(request: pytest.FixtureRequest) -> Captioner:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("captioner.captioner.compute_dtype", lambda device: request.param)
+        patch.setattr("captioner.lstm_captioner.compute_dtype", lambda device: request.param)
         return Captioner.load("flickr8k", device="cpu")
 
 
