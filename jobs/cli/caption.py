@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from captioner.jobs.cli.run import FLAGS
+from captioner.jobs.cli.text import printable
 from captioner.jobs.config_values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.options import CaptionerOptions, server_from_environment
@@ -69,6 +70,7 @@ def _print(row: CaptionRow, *, as_json: bool) -> None:
         print(json.dumps({name: values[name] for name in COLUMNS}))
     elif row.status == Status.OK:
         confidence = "-" if row.confidence is None else f"{row.confidence:.2f}"
-        print(confidence, row.caption, row.image_uri, sep="\t")
+        print(printable(f"{confidence}\t{row.caption}\t{row.image_uri}"))
     else:
-        print(f"captioner: {row.image_uri}: {row.status}: {row.error}", file=sys.stderr)
+        problem = f"captioner: {row.image_uri}: {row.status}: {row.error}"
+        print(printable(problem), file=sys.stderr)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from captioner.jobs.cli.out import add_out
+from captioner.jobs.cli.text import printable
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.publish.export.formats import FORMATS
 
@@ -89,8 +90,9 @@ def _lines(outcome: "Outcome") -> Iterator[str]:
 
 
 def _printable(line: str) -> str:
-    """Return a line that any terminal can show, whatever a file's name is."""
-    return line.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
+    """Return a line that any terminal can show, whatever a file's name is, and what is in it."""
+    encoding = sys.stdout.encoding
+    return printable(line).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _summary(outcomes: Iterable["Outcome"]) -> Iterator[str]:

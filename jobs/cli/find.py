@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.jobs.cli.out import add_out, show_in_browser
-from captioner.jobs.cli.text import aligned
+from captioner.jobs.cli.text import aligned, printable
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.storage.uris import file_name
@@ -171,10 +171,10 @@ def _show_page(result: "SearchResult", heading: str, options: dict[str, Any]) ->
 
 def _found_lines(found: "Sequence[Found]") -> list[str]:
     """Return a line for each image: score, confidence, text, URI."""
-    texts = [image.text or "" for image in found]
+    texts = [printable(image.text or "") for image in found]
     width = min(max(map(len, texts), default=0), WIDEST_TEXT)
     return [
-        f"{image.score:6.2f}  {_confidence(image)}  {text:<{width}}  {image.image_uri}"
+        f"{image.score:6.2f}  {_confidence(image)}  {text:<{width}}  {printable(image.image_uri)}"
         for image, text in zip(found, texts, strict=True)
     ]
 
@@ -214,7 +214,7 @@ def _duplicates(options: dict[str, Any]) -> int:
         return ExitCode.DONE
     for group in groups:
         print(f"{len(group.images)} images, similarity {group.similarity:.3f}")
-        print("".join(f"  {uri}\n" for uri in group.images))
+        print("".join(f"  {printable(uri)}\n" for uri in group.images))
     if not groups:
         print("captioner: no duplicates", file=sys.stderr)
     return ExitCode.DONE

@@ -23,6 +23,7 @@ from captioner.jobs.cli.out import add_out
 from captioner.jobs.cli.report import add_report
 from captioner.jobs.cli.review import add_review
 from captioner.jobs.cli.run import add_plan, add_run
+from captioner.jobs.cli.text import printable
 from captioner.jobs.cli.training import add_evaluate, add_train
 from captioner.jobs.errors import ExitCode, JobError, Terminated
 
@@ -52,7 +53,8 @@ def _main(arguments: Sequence[str] | None) -> int:
             _configure(job_file)
         return int(command(options))
     except (JobError, CaptionerError) as error:
-        print(f"captioner: error: {error}", file=sys.stderr)
+        lines = map(printable, str(error).split("\n"))
+        print("captioner: error:", "\n".join(lines), file=sys.stderr)
         return int(error.exit_code if isinstance(error, JobError) else ExitCode.USAGE)
     except KeyboardInterrupt as stop:
         print("captioner: interrupted", file=sys.stderr)
@@ -142,7 +144,7 @@ def _failures(out: str, *, as_json: bool) -> int:
 
     for failure in read_failures(out):
         line = (failure.status, failure.image_uri, " ".join((failure.error or "").split()))
-        print(json.dumps(asdict(failure)) if as_json else "\t".join(line))
+        print(json.dumps(asdict(failure)) if as_json else printable("\t".join(line)))
     return ExitCode.DONE
 
 

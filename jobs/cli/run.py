@@ -53,7 +53,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "stale": {"help": "captions by another model or with other settings", "choices": STALE},
     "retry_failed": {
         "help": f"caption failed images again: those with these statuses ({', '.join(FAILURES)}), "
-        "or, if none is named, all but unreadable and too_large",
+        "or, if none is named, all but unreadable, too_large and rejected",
         "metavar": "STATUS",
         "nargs": "*",
     },
@@ -174,7 +174,7 @@ def _run(options: dict[str, object]) -> int:
 
 def _tell(report: "JobReport", config: JobConfig) -> int:
     """Print what a run did; return its exit code."""
-    from captioner.jobs.cli.text import closing, summary, too_many_failures
+    from captioner.jobs.cli.text import closing, printable, summary, too_many_failures
 
     if not config.quiet:
         print(summary(report))
@@ -183,7 +183,8 @@ def _tell(report: "JobReport", config: JobConfig) -> int:
     if report.exit_code == ExitCode.TOO_MANY_FAILURES:
         print(f"captioner: {too_many_failures(report, config.max_failures)}", file=sys.stderr)
     if report.stopped:
-        print(f"captioner: {report.stopped}; {report.postponed:,} images are left", file=sys.stderr)
+        left = f"{report.postponed:,} images are left"
+        print(f"captioner: {printable(report.stopped)}; {left}", file=sys.stderr)
     return report.exit_code
 
 

@@ -1,5 +1,6 @@
 """Reports, previews and the status of a table, formatted for people."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import shorten
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
     from captioner.jobs.preview import Estimate, Preview
     from captioner.jobs.table.compaction.compact import Compaction
     from captioner.jobs.table.status import TableStatus
+
+# What moves the cursor, colours, turns or breaks lines, or cannot be encoded; but tabs.
+_CONTROL = re.compile(
+    "[\x00-\x08\n-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return a text on one line that does nothing to a terminal, its control characters escaped."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def status_text(status: "TableStatus") -> str:
@@ -97,7 +108,7 @@ def closing(report: JobReport, out: str) -> str:
 def _captions(title: str, captions: Sequence[CaptionExample]) -> Iterator[str]:
     yield f"\n{title}"
     for each in captions:
-        yield f"  {each['confidence']:.2f}  {each['caption']}  {each['image_uri']}"
+        yield printable(f"  {each['confidence']:.2f}  {each['caption']}  {each['image_uri']}")
 
 
 def _next_steps(report: JobReport, out: str) -> Iterator[str]:
@@ -133,7 +144,7 @@ def _outcome(statuses: Mapping[str, int], reused: int = 0) -> dict[str, str]:
 def _first_failures(report: JobReport) -> dict[str, str]:
     """Format the first failure of each kind."""
     return {
-        f"  {status}": f"{image['image_uri']}: {shorten(image['error'] or '', 200)}"
+        f"  {status}": printable(f"{image['image_uri']}: {shorten(image['error'] or '', 200)}")
         for status, image in report.first_failures.items()
     }
 
