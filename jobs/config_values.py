@@ -12,7 +12,8 @@ from captioner.schemas.caption_table import Status
 DEVICES = ("auto", "cpu", "cuda")
 STALE = ("keep", "redo")
 FAILURES = tuple(str(status) for status in Status if status != Status.OK)
-RETRIABLE = tuple(kind for kind in FAILURES if kind not in (Status.UNREADABLE, Status.TOO_LARGE))
+_LASTING = (Status.UNREADABLE, Status.TOO_LARGE, Status.REJECTED)  # after another try, too
+RETRIABLE = tuple(kind for kind in FAILURES if kind not in _LASTING)
 PRICES = ("input", "output", "request")  # of a million tokens, and of one request
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
 

@@ -36,6 +36,11 @@ FAILURES: Mapping[str, tuple[str, str]] = {  # by status: what happened, and the
         "Replace these images with smaller copies. If the files have too many bytes, you can also "
         "raise `--max-bytes` and run again with `--retry-failed too_large`.",
     ),
+    Status.REJECTED: (
+        "Got an answer that is no caption",
+        "The same captioner would answer the same. Another one may do better: name it with "
+        "`--checkpoint` and run again with `--retry-failed rejected`.",
+    ),
     Status.CRASHED: (
         "Broke the process that opened them",
         "Save these images again with another program: the next run captions files that have "
