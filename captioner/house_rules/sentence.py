@@ -50,7 +50,7 @@ def one_sentence(text: str, max_characters: int) -> str:
     """Return the first sentence, shortened if it has more characters and can be cut."""
     text = _without_opening(_without_loose_spaces(text)).lstrip(_START)
     text = _first(text)
-    if text.endswith("?") and text[-2:-1] not in _CLOSING:
+    if text.endswith("?") and text[:-1].rstrip()[-1:] not in _CLOSING:
         return _capitalised(text)  # and rejected
     stop = text[-1:] if text[-1:] in _FULL_STOPS else ""
     text = _fitted(_without_end(text), max_characters - 1)

@@ -95,6 +95,7 @@ def test_a_caption_that_keeps_the_rules_is_the_same_object(text: str) -> None:
         ('"A dog runs.', "A dog runs."),
         ('A sign reads "STOP."', 'A sign reads "STOP".'),
         ('A sign reads " STOP "', 'A sign reads "STOP".'),
+        ('A wall reads " WHERE ARE YOU " ?', 'A wall reads "WHERE ARE YOU".'),
         ("- A dog runs.\n- A cat sits.", "A dog runs."),
         ("1. A dog runs.\n2. A cat sits.", "A dog runs."),
         ("```text\nA dog runs.\n```", "A dog runs."),
