@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from captioner.calibration import Calibration, read_calibration
 from captioner.errors import CaptionerError
 from captioner.model_directory import find_checkpoint, fingerprint, identity
-from captioner.options import OPENAI, CaptionerOptions, server_from_environment
+from captioner.options import HF, OPENAI, CaptionerOptions, server_from_environment
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
@@ -26,6 +26,10 @@ def load_captioner(name_or_directory: str | Path = "flickr8k", **options: Any) -
 def open_captioner(options: CaptionerOptions) -> "Captioner":
     """Load the captioner that the options describe; see `Captioner.load`. This may import torch."""
     check_options(options)
+    if options.kind == HF:
+        from captioner.hf_captioner import HfCaptioner
+
+        return HfCaptioner.open(options)
     from captioner.lstm_captioner import LstmCaptioner
 
     return LstmCaptioner.open(options)
@@ -41,6 +45,10 @@ def identify(options: CaptionerOptions) -> str:
         from captioner.openai_prompt import openai_identity
 
         return openai_identity(options)
+    if options.kind == HF:
+        from captioner.hf_files import find_model, hf_identity
+
+        return hf_identity(find_model(options), options)
     directory = find_checkpoint(options.checkpoint)
     return identity(directory.resolve().name, fingerprint(directory), options.search)
 
