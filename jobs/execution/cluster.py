@@ -17,10 +17,12 @@ from distributed.utils import silence_logging_cmgr
 
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import TemporaryError
+from captioner.options import HF
 
 CONNECT_SECONDS = 10
 START_SECONDS = 60
 IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
+CORES_PER_LARGE_MODEL = 4
 HOST = "127.0.0.1"
 
 # The driver tells dead workers from slow ones (driver.py), so the scheduler must not retry a task
@@ -75,7 +77,8 @@ def _local(config: JobConfig, images: int) -> Iterator[Client]:
 
 def _local_cluster(config: JobConfig, images: int, folder: str) -> SpecCluster:
     gpus = gpu_count() if config.device != "cpu" else 0
-    workers = config.workers or min(gpus or CPU_COUNT, -(-images // IMAGES_PER_WORKER))
+    most = gpus or _cpu_workers(config)
+    workers = config.workers or min(most, -(-images // IMAGES_PER_WORKER))
     threads = max(1, CPU_COUNT // workers)
     specs = {
         number: {
@@ -95,6 +98,16 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> SpecCluster:
     scheduler = {"cls": Scheduler, "options": options}
     with _without_ctrl_c():
         return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=logging.CRITICAL)
+
+
+def _cpu_workers(config: JobConfig) -> int:
+    """Return how many workers share the cores, unless the job says it: one for each as a rule.
+
+    A model of transformers has hundreds of megabytes or more, which each worker would load, and its
+    matrices are large enough to keep several cores busy.
+    """
+    cores = CORES_PER_LARGE_MODEL if config.captioner.kind == HF else 1
+    return max(1, CPU_COUNT // cores)
 
 
 @contextmanager

@@ -29,6 +29,16 @@ def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
     assert "CUDA_VISIBLE_DEVICES" not in cluster._environment(4, gpu=None)
 
 
+def test_a_large_model_is_loaded_by_few_workers_with_several_cores(
+    job: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "CPU_COUNT", 16)
+    assert cluster._cpu_workers(job) == 16
+    assert cluster._cpu_workers(replace(job, checkpoint="hf:some/model")) == 4
+    monkeypatch.setattr(cluster, "CPU_COUNT", 2)
+    assert cluster._cpu_workers(replace(job, checkpoint="hf:some/model")) == 1
+
+
 def test_a_worker_that_died_is_waited_for_however_long_it_takes_to_come_back(
     job: JobConfig,
 ) -> None:
