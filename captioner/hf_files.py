@@ -96,7 +96,7 @@ def _patterns(options: CaptionerOptions) -> list[str]:
 def _cached(options: CaptionerOptions) -> Path:
     """Return a model's directory in the cache, filled if need be."""
     hub, errors = import_extra("huggingface_hub"), import_extra("huggingface_hub.errors")
-    hub.utils.disable_progress_bars()
+    import_extra("huggingface_hub.utils").disable_progress_bars()
     # The network library, which depends on the version, has errors of its own.
     faults = (OSError, ValueError, *errors.HfHubHTTPError.__bases__)
     try:

@@ -5,6 +5,7 @@ import os
 import pytest
 
 pytest_plugins = [
+    "tests.support.hf_models",
     "tests.support.models",
     "tests.support.pages",
     "tests.support.clusters",
