@@ -6,13 +6,13 @@ Importing this imports neither torch nor transformers.
 import hashlib
 import importlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from captioner.errors import CheckpointError, MissingExtraError
-from captioner.model_directory import CONFIG, read_text
+from captioner.model_directory import CALIBRATION, CONFIG, read_text
 from captioner.openai_prompt import prompt_of
 from captioner.options import HF, CaptionerOptions
 
@@ -53,8 +53,16 @@ def hf_settings(directory: Path, options: CaptionerOptions) -> dict[str, object]
         "beam_size": options.search.beam_size,
         "max_characters": options.search.max_characters,
         "max_new_tokens": max_new_tokens(options),
-        "calibration": options.calibration,
+        "calibration": _calibration(directory, options),
     }
+
+
+def _calibration(directory: Path, options: CaptionerOptions) -> Mapping[str, object] | None:
+    """Return the values of the calibration, among the options or beside the model."""
+    path = directory / CALIBRATION
+    if options.calibration is None and path.is_file():
+        return _read_json(path)
+    return options.calibration
 
 
 def hf_identity(directory: Path, options: CaptionerOptions) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import GIVE_UP_SECONDS, captioner, environment
+from tests.support.hf_models import speaking_blip
 from tests.support.photographs import photograph, write_photographs
 from tests.support.rows import write_judgements
 from tests.support.servers import S3Server
@@ -59,6 +60,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bin").mkdir()
     (folder / "bin" / "captioner").write_text(COMMAND)
     (folder / "bin" / "captioner").chmod(0o755)
+    speaking_blip(folder / "models" / "blip")
     _write_encoder(folder / "mobilenet.pth")
     done = captioner("run", "photos", "--out", "captions-of-photos", "--embeddings", cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -77,8 +77,7 @@ def _local(config: JobConfig, images: int) -> Iterator[Client]:
 
 def _local_cluster(config: JobConfig, images: int, folder: str) -> SpecCluster:
     gpus = gpu_count() if config.device != "cpu" else 0
-    most = gpus or _cpu_workers(config)
-    workers = config.workers or min(most, -(-images // IMAGES_PER_WORKER))
+    workers = config.workers or min(_most_workers(config, gpus), -(-images // IMAGES_PER_WORKER))
     threads = max(1, CPU_COUNT // workers)
     specs = {
         number: {
@@ -100,14 +99,14 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> SpecCluster:
         return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=logging.CRITICAL)
 
 
-def _cpu_workers(config: JobConfig) -> int:
-    """Return how many workers share the cores, unless the job says it: one for each as a rule.
+def _most_workers(config: JobConfig, gpus: int) -> int:
+    """Return how many workers are worth their start: as a rule, one for each GPU or core.
 
     A model of transformers has hundreds of megabytes or more, which each worker would load, and its
     matrices are large enough to keep several cores busy.
     """
     cores = CORES_PER_LARGE_MODEL if config.captioner.kind == HF else 1
-    return max(1, CPU_COUNT // cores)
+    return gpus or max(1, CPU_COUNT // cores)
 
 
 @contextmanager

@@ -32,11 +32,13 @@ def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
 def test_a_large_model_is_loaded_by_few_workers_with_several_cores(
     job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    large = replace(job, checkpoint="hf:some/model")
     monkeypatch.setattr(cluster, "CPU_COUNT", 16)
-    assert cluster._cpu_workers(job) == 16
-    assert cluster._cpu_workers(replace(job, checkpoint="hf:some/model")) == 4
+    assert cluster._most_workers(job, 0) == 16
+    assert cluster._most_workers(large, 0) == 4
+    assert cluster._most_workers(large, 2) == 2
     monkeypatch.setattr(cluster, "CPU_COUNT", 2)
-    assert cluster._cpu_workers(replace(job, checkpoint="hf:some/model")) == 1
+    assert cluster._most_workers(large, 0) == 1
 
 
 def test_a_worker_that_died_is_waited_for_however_long_it_takes_to_come_back(

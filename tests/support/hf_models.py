@@ -1,6 +1,7 @@
 """Models of Hugging Face with random weights, saved by transformers itself, small and fast."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,28 @@ def blip(directory: Path) -> Path:
     config = BlipConfig(text_config=text, vision_config=VISION, projection_dim=32)
     images = BlipImageProcessor(size={"height": SIDE, "width": SIDE})
     return save(directory, [BlipForConditionalGeneration(config), BlipProcessor(images, words)])
+
+
+def speaking_blip(directory: Path) -> Path:
+    """Write a BLIP that says "a dog runs on the grass" of every picture."""
+    import torch
+    from transformers import BlipForConditionalGeneration
+
+    model = BlipForConditionalGeneration.from_pretrained(blip(directory))
+    said = tokenizer()("a dog runs on the grass")["input_ids"]
+    weights = dict(model.text_decoder.named_parameters())
+    with torch.no_grad():
+        for name, weight in weights.items():
+            if "output.dense" in name or "position" in name or name.endswith("bias"):
+                weight.zero_()  # so that a word depends on nothing but the word before it
+        words = weights["bert.embeddings.word_embeddings.weight"]
+        words.copy_(torch.eye(*words.shape))
+        follow = weights["cls.predictions.transform.dense.weight"].zero_()  # [next word, word]
+        follow[said[-1]] = 1
+        for word, after in pairwise(said):
+            follow[:, word] = 0
+            follow[after, word] = 1
+    return save(directory, [model])
 
 
 def vit_gpt2(directory: Path) -> Path:
@@ -202,7 +225,8 @@ def hf_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def directory(name: str) -> Path:
         if name not in made:
             torch.manual_seed(0)
-            made[name] = MODELS[name](tmp_path_factory.mktemp("hf") / name)
+            make = speaking_blip if name == speaking_blip.__name__ else MODELS[name]
+            made[name] = make(tmp_path_factory.mktemp("hf") / name)
         return made[name]
 
     return directory
