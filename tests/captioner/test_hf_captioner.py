@@ -39,6 +39,10 @@ def answers(captioner: Captioner, photos: Sequence[bytes] = PHOTOS) -> list[Any]
     return list(captioner.answer([captioner.prepare(photo) for photo in photos], not_measured))
 
 
+def copied(directory: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(directory, folder / directory.name))
+
+
 def library_caption(directory: Path, picture: Image.Image, beams: int) -> tuple[str, list[float]]:
     """Return the text that transformers generates, and the log-probabilities of one forward pass.
 
@@ -115,6 +119,20 @@ def test_a_model_for_chats_is_asked_for_alt_text(hf_model: HfDirectory) -> None:
     assert load(hf_model("blip")).settings["prompt"] is None
 
 
+def test_a_model_computes_in_the_precision_of_its_weights(
+    hf_model: HfDirectory, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    directory = copied(hf_model("blip"), tmp_path)
+    model = AutoModelForImageTextToText.from_pretrained(directory).bfloat16()
+    model.save_pretrained(directory)
+    halves, whole = load(directory), load(hf_model("blip"))
+    assert {weight.dtype for weight in halves.model.model.parameters()} == {torch.bfloat16}
+    assert answers(halves) != answers(whole)
+    assert halves.identity != whole.identity
+
+
 def test_pictures_keep_their_proportions_at_twice_the_size_of_the_model(
     hf_model: HfDirectory,
 ) -> None:
@@ -170,10 +188,6 @@ def test_a_batch_that_does_not_fit_into_memory_is_divided(
     room = 0
     with pytest.raises(CaptionerError, match="not enough memory for one image"):
         answers(captioner)
-
-
-def copied(directory: Path, folder: Path) -> Path:
-    return Path(shutil.copytree(directory, folder / directory.name))
 
 
 def test_the_identity_is_of_the_files_and_the_settings(
