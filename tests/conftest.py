@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.support.hf_models",
     "tests.support.models",
     "tests.support.pages",
+    "tests.support.chat",
     "tests.support.clusters",
     "tests.support.servers",
     "tests.support.stores",
