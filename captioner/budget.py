@@ -73,11 +73,15 @@ class Budget:
             self._in_flight += 1
 
     def end(self, usage: Mapping[str, int] | None = None) -> None:
-        """Count the tokens of a request that has ended, as its answer's `usage` has them."""
+        """Count the tokens of a request that has ended, as its answer's `usage` has them.
+
+        {} stands for no tokens. None means that nobody knows: the cost is then that of the
+        costliest known request.
+        """
         known = usage or {}
         tokens = known.get("prompt_tokens", 0), known.get("completion_tokens", 0)
         cost = self.prices.cost(*tokens)
         with self._lock:
             self._in_flight -= 1
             self._costliest = max(self._costliest, cost)
-            self.spent += Spending(0, *tokens, cost)
+            self.spent += Spending(0, *tokens, self._costliest if usage is None else cost)

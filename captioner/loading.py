@@ -30,6 +30,10 @@ def open_captioner(options: CaptionerOptions) -> "Captioner":
         from captioner.hf_captioner import HfCaptioner
 
         return HfCaptioner.open(options)
+    if options.kind == OPENAI:
+        from captioner.openai_captioner import OpenaiCaptioner
+
+        return OpenaiCaptioner.open(options)
     from captioner.lstm_captioner import LstmCaptioner
 
     return LstmCaptioner.open(options)

@@ -32,7 +32,7 @@ class CaptionerOptions:
     trust_remote_code: bool = False
     send_pixels: int = SEND_PIXELS
     calibration: Mapping[str, object] | None = None
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=False)  # may hold a password
     api_key: str | None = field(default=None, repr=False)
 
     @property

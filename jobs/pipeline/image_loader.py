@@ -73,7 +73,8 @@ def image_failure(error: CaptionerError) -> Values:
         ImageTooLarge: Status.TOO_LARGE,
         RejectedCaption: Status.REJECTED,
     }
-    return failure(kinds.get(type(error), Status.UNREADABLE), str(error))
+    statuses = (status for kind, status in kinds.items() if isinstance(error, kind))
+    return failure(next(statuses, Status.UNREADABLE), str(error))
 
 
 def failure(status: Status, error: str) -> Values:

@@ -19,6 +19,7 @@ import argparse
 import base64
 import hashlib
 import json
+import os
 import socket
 import struct
 import sys
@@ -196,7 +197,7 @@ def _unsupported(handler: Handler, record: Json, *names: str) -> None:
 def _reset(handler: Handler, record: Json) -> None:
     linger = struct.pack("ii", 1, 0)
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    handler.connection.close()
+    os.close(handler.connection.detach())
 
 
 def _slow(handler: Handler, record: Json, seconds: str = "0.1") -> None:

@@ -1,0 +1,214 @@
+"""Ask a server about images until each has an answer, or it is clear that it gets none now."""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from captioner.answers import AnswerStore
+from captioner.budget import Budget
+from captioner.caption import Caption
+from captioner.captioner import Answer
+from captioner.errors import CaptionerUnavailable, CheckpointError, RejectedCaption
+from captioner.openai.answer import Garbled, Refused, answer_of, shown, usage_of
+from captioner.openai.client import Client, Reply, Trouble
+from captioner.openai.in_flight import InFlight
+from captioner.openai.question import Pixels, Question, Questions
+
+FIRST_SECONDS = 10.0  # to wait for a server that nobody has reached yet
+PAUSES = 12  # in an outage, about
+FIRST_ANSWERS = 10  # if none of them has a caption, no other will
+MAX_BLAME = 4  # of an image, before the server is asked about another one
+_HARMLESS = np.full((256, 256, 3), 127, np.uint8)
+
+_REFUSED = (400, 422)  # because of a parameter, perhaps
+_BUSY = (408, 425, 429, 503)
+_REMEDIES = {
+    401: "refuses the key: set OPENAI_API_KEY",
+    403: "refuses the key: set OPENAI_API_KEY",
+    404: "has no model {model!r}, or no chat API at this address: set OPENAI_BASE_URL",
+}
+
+
+class Patience:
+    """How long a server may be out before it is given up."""
+
+    def __init__(self, seconds: float, server: str) -> None:
+        self.seconds, self._server = seconds, server
+        self._since = time.monotonic()
+        self._ever = self._is_over = False
+
+    def begin(self) -> None:
+        """Begin a batch; the time before it counts only if the server was given up."""
+        self._since = time.monotonic()
+
+    def replied(self) -> None:
+        """Note that the server works."""
+        self._since = time.monotonic()
+        self._ever, self._is_over = True, False
+
+    def endure(self, trouble: Trouble) -> None:
+        """Raise CaptionerUnavailable if it has lasted too long, or will."""
+        is_new = trouble.is_unreachable and not self._ever
+        limit = min(FIRST_SECONDS, self.seconds) if is_new else self.seconds
+        wait = trouble.retry_after or 0.0
+        if wait > self.seconds:
+            self._is_over = True
+            raise CaptionerUnavailable(f"{self._server} asks to wait {wait:.0f} s: {trouble}")
+        if self._is_over or time.monotonic() - self._since >= limit:
+            self._is_over = True
+            raise CaptionerUnavailable(f"{self._server} does not answer: {trouble}")
+
+
+class Asker:
+    """The requests to one server; all calls belong to one event loop."""
+
+    def __init__(self, client: Client, model: str, prompt: str, patience: float) -> None:
+        self._client, self._model = client, model
+        self._questions = Questions(model, prompt)
+        self._patience = Patience(patience, client.name)
+        self._in_flight = InFlight(longest_pause=patience / PAUSES)
+        self._answered = self._unusable = 0
+        self._budget: Budget
+        self._answers: AnswerStore
+
+    async def ask(
+        self, images: Sequence[Pixels], budget: Budget, answers: AnswerStore
+    ) -> list[Answer]:
+        """Return the answer about each image, uint8 RGB [H, W, 3]; see Captioner.answer."""
+        self._budget, self._answers = budget, answers
+        self._patience.begin()
+        self._in_flight.begin()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._ask(image)) for image in images]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _ask(self, image: Pixels) -> Answer:
+        question = await asyncio.to_thread(self._questions.about, image)
+        kept = await asyncio.to_thread(self._answers.get, question.key)
+        if kept is not None:
+            return answer_of(Reply.from_bytes(kept))
+        try:
+            return await self._until_answered(question)
+        except CaptionerUnavailable as error:
+            return error
+
+    async def _until_answered(self, question: Question) -> Answer:
+        """Return the answer to a question; raise CaptionerUnavailable if none can be had."""
+        blame, garbled = 0, 0
+        while True:
+            try:
+                answer = await self._attempt(question, is_last=garbled > 0)
+            except Trouble as trouble:
+                blame += trouble.blame
+                if blame >= MAX_BLAME:
+                    if await self._answers_otherwise():
+                        return RejectedCaption(f"no answer about this image alone: {trouble}")
+                    blame = 0
+                continue
+            if isinstance(answer, Garbled) and not garbled:
+                garbled += 1
+            elif answer is not None:
+                return answer
+
+    async def _attempt(self, question: Question, *, is_last: bool) -> Answer | None:
+        """Ask once, and keep the answer; None if the question must be put in another way."""
+        body = self._questions.body(question)
+        async with self._in_flight.slot() as began:
+            trouble = reply = None
+            try:
+                reply = await self._send(body)
+            except Trouble as error:
+                trouble = error
+            if reply is not None:
+                return await self._settled(question, body, reply, is_last=is_last)
+        assert trouble
+        await self._recover(trouble, began)
+        raise trouble
+
+    async def _settled(
+        self, question: Question, body: dict[str, Any], reply: Reply, *, is_last: bool
+    ) -> Answer | None:
+        self._patience.replied()
+        self._in_flight.replied()
+        if reply.status in _REFUSED and self._questions.adapt(body, reply.body):
+            return None
+        answer = answer_of(reply)
+        if isinstance(answer, Garbled) and not is_last:
+            return answer
+        if self._is_trusted(answer):
+            await asyncio.to_thread(self._answers.put, question.key, reply.to_bytes())
+        return answer
+
+    def _is_trusted(self, answer: Caption | RejectedCaption) -> bool:
+        """Count an answer; return whether it may be kept, because the server is a captioner.
+
+        Raises CheckpointError if it shows that it is none.
+        """
+        is_unusable = isinstance(answer, RejectedCaption) and not isinstance(answer, Refused)
+        self._answered += 1
+        self._unusable += is_unusable
+        if self._unusable == self._answered == FIRST_ANSWERS:
+            raise CheckpointError(
+                f"none of the first {FIRST_ANSWERS} answers of {self._client.name} has a caption; "
+                f"the last one: {answer}"
+            )
+        return self._unusable < self._answered
+
+    async def _send(self, body: dict[str, Any]) -> Reply:
+        """Send a request within the budget; raise Trouble unless the reply is an answer."""
+        data = json.dumps(body).encode()
+        self._budget.begin()
+        usage = None
+        try:
+            reply = await self._client.post(data)
+            usage = usage_of(reply)
+        except Trouble as trouble:
+            usage = {} if trouble.is_unreachable else None
+            raise
+        finally:
+            self._budget.end(usage)
+        self._check(reply)
+        return reply
+
+    def _check(self, reply: Reply) -> None:
+        """Raise Trouble for a reply that another time may better, CheckpointError for a refusal."""
+        status = reply.status
+        reason = f"status {status}: {shown(reply.body.decode(errors='replace'))}"
+        if status in _BUSY or status >= 500:
+            is_busy = status in _BUSY
+            wait = reply.retry_after
+            raise Trouble(reason, is_busy=is_busy, blame=not is_busy, retry_after=wait)
+        if status == 402:
+            raise CaptionerUnavailable(f"{self._client.name} wants to be paid: {reason}")
+        if status in _REMEDIES:
+            remedy = _REMEDIES[status].format(model=self._model)
+            raise CheckpointError(f"{self._client.name} {remedy} ({reason})")
+        if status < 200 or 300 <= status < 400:
+            raise CheckpointError(
+                f"{self._client.name} is elsewhere: set OPENAI_BASE_URL ({reason})"
+            )
+
+    async def _recover(self, trouble: Trouble, began: float) -> None:
+        """Wait after trouble; raise CaptionerUnavailable, here and for all others, if in vain."""
+        try:
+            self._patience.endure(trouble)
+        except CaptionerUnavailable as error:
+            await self._in_flight.stop(error)
+            raise
+        await asyncio.sleep(self._in_flight.troubled(trouble, began))
+
+    async def _answers_otherwise(self) -> bool:
+        """Return whether the server answers about a harmless image."""
+        question = await asyncio.to_thread(self._questions.about, _HARMLESS)
+        try:
+            async with self._in_flight.slot():
+                return (await self._send(self._questions.body(question))).status == 200
+        except Trouble:
+            return False

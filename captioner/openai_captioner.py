@@ -1,0 +1,96 @@
+"""OpenaiCaptioner: a model on a server with an OpenAI-compatible chat API that takes images."""
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
+from PIL import Image
+
+from captioner.budget import Budget
+from captioner.captioner import Answer, Captioner, Measure
+from captioner.errors import MissingExtraError
+from captioner.house_rules import HouseRules
+from captioner.image import DecodedImage, decode_fitted
+from captioner.openai_prompt import openai_identity, openai_settings, prompt_of
+from captioner.options import CaptionerOptions
+
+try:
+    from captioner.openai.asking import Asker
+    from captioner.openai.client import Client
+    from captioner.openai.in_flight import MOST
+except ImportError as error:
+    raise MissingExtraError("a server needs httpx: pip install 'captioner[openai]'") from error
+
+BATCH_SIZE = 2 * MOST  # so that few slots are empty while the last images of a batch are asked
+DEADLINE = 120.0  # seconds for one request
+PATIENCE = 120.0  # seconds without an answer, until the server counts as down
+
+
+class OpenaiCaptioner(Captioner):
+    """A model that a server has.
+
+    `deadline` is in seconds for a request, `patience` in seconds for an outage. Captions have no
+    confidence, and log-probabilities only if the server tells them.
+    """
+
+    batch_size = BATCH_SIZE
+
+    def __init__(
+        self, options: CaptionerOptions, *, deadline: float = DEADLINE, patience: float = PATIENCE
+    ) -> None:
+        self._options = options
+        self.budget = Budget()
+        self.identity = openai_identity(options)
+        self.house_rules = HouseRules(options.search.max_characters, options.language)
+        client = Client(options.base_url, options.api_key, deadline)
+        self._asker = Asker(client, options.name, prompt_of(options), patience)
+        self._loop = _loop_in_a_thread()
+        weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+
+    @classmethod
+    def open(cls, options: CaptionerOptions) -> Self:
+        """Return the captioner; nothing is asked yet.
+
+        Raises CheckpointError for a base URL or key that cannot be one.
+        """
+        return cls(options)
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """The prompt and what else changes the captions, to record with them."""
+        return openai_settings(self._options)
+
+    def prepare(self, image: bytes | Image.Image) -> DecodedImage:
+        """Shrink an image to `send_pixels` on its longer side; see Captioner."""
+        return decode_fitted(image, self._options.send_pixels)
+
+    def answer(self, images: Sequence[DecodedImage], measure: Measure) -> Sequence[Answer]:
+        """Ask about prepared images; see Captioner.
+
+        Raises CheckpointError if the server refuses the key, has no such model, or gives no caption
+        in its first answers.
+        """
+        with measure("ask"):
+            pixels = [image.pixels for image in images]
+            asking = self._asker.ask(pixels, self.budget, self.answers)
+            future = asyncio.run_coroutine_threadsafe(asking, self._loop)
+            try:
+                return future.result()
+            finally:
+                future.cancel()  # after Ctrl-C, for one
+
+
+def _loop_in_a_thread() -> asyncio.AbstractEventLoop:
+    """Return an event loop of its own: the caller may have another, as in a notebook."""
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(ThreadPoolExecutor(MOST))
+    threading.Thread(target=_run, args=(loop,), name="openai", daemon=True).start()
+    return loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
