@@ -1,12 +1,15 @@
 """Budget: how much a captioner may ask a server, and what it has spent."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from captioner.errors import BudgetSpent
 
+N = TypeVar("N", int, float)
 TOKENS = 1_000_000  # that a price is for
+BLOCK = 32  # requests that are drawn at once
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Budget:
     """Limits on requests and cost, and what has been spent. Thread-safe.
 
     A request is allowed before it is sent: if the costliest known one, `expected` at first, would
-    exceed the limit together with those in flight, it is not.
+    exceed the limit together with those in flight, it is not. `draw` is called ahead of every few
+    requests with what will have been spent, at most, before the next call; it may raise.
     """
 
     def __init__(
@@ -53,11 +57,14 @@ class Budget:
         max_cost: float | None = None,
         prices: Prices | None = None,
         expected: float = 0.0,
+        draw: Callable[[Spending], None] | None = None,
     ) -> None:
         self.max_requests, self.max_cost = max_requests, max_cost
         self.prices = prices or Prices()
         self.spent = Spending()
         self._costliest = expected
+        self._draw = draw
+        self._drawn = 0  # requests
         self._in_flight = 0
         self._lock = threading.Lock()
 
@@ -69,8 +76,18 @@ class Budget:
             cost = self.spent.cost + (self._in_flight + 1) * self._costliest
             if self.max_cost is not None and cost > self.max_cost:
                 raise BudgetSpent(f"the limit of {self.max_cost:g} on the cost is reached")
+            self._draw_block()
             self.spent += Spending(requests=1)
             self._in_flight += 1
+
+    def _draw_block(self) -> None:
+        """Draw the next block, if the last one is used up."""
+        if self._draw and self.spent.requests == self._drawn:
+            requests = _up_to(self.max_requests, self.spent.requests, BLOCK)
+            cost = (self._in_flight + requests) * self._costliest
+            cost = _up_to(self.max_cost, self.spent.cost, cost)
+            self._draw(self.spent + Spending(requests=requests, cost=cost))
+            self._drawn += requests
 
     def end(self, usage: Mapping[str, int] | None = None) -> None:
         """Count the tokens of a request that has ended, as its answer's `usage` has them.
@@ -85,3 +102,8 @@ class Budget:
             self._in_flight -= 1
             self._costliest = max(self._costliest, cost)
             self.spent += Spending(0, *tokens, self._costliest if usage is None else cost)
+
+
+def _up_to(limit: N | None, spent: N, wanted: N) -> N:
+    """Return how much of what is wanted may be spent."""
+    return wanted if limit is None else min(wanted, limit - spent)

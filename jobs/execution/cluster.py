@@ -103,8 +103,10 @@ def _most_workers(config: JobConfig, gpus: int) -> int:
     """Return how many workers are worth their start: as a rule, one for each GPU or core.
 
     A model of transformers has hundreds of megabytes or more, which each worker would load, and its
-    matrices are large enough to keep several cores busy.
+    matrices are large enough to keep several cores busy. One worker alone keeps a server busy.
     """
+    if config.captioner.asks_server:
+        return 1
     cores = CORES_PER_LARGE_MODEL if config.captioner.kind == HF else 1
     return gpus or max(1, CPU_COUNT // cores)
 

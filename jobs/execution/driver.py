@@ -16,12 +16,14 @@ import pyarrow as pa
 from distributed import Client, Future, KilledWorker, as_completed
 from tqdm import tqdm
 
+from captioner.budget import Spending
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.execution.batches import caption_and_report, receiving
 from captioner.jobs.execution.cluster import connect
+from captioner.jobs.execution.drawn import take_drawn
 from captioner.jobs.execution.progress import showing
-from captioner.jobs.execution.purse import Purse
+from captioner.jobs.execution.purse import NOTHING, Purse
 from captioner.jobs.execution.recorder import Recorder
 from captioner.jobs.execution.sample import SampleTimes, time_sample
 from captioner.jobs.execution.task import (
@@ -118,7 +120,8 @@ class _Driver:
         task = self.waiting.popleft() if self.waiting else next(self.tasks, None)
         if task is None:
             return None
-        allowance = self.purse.allow(task.images)
+        asks = task.crash_reason is None
+        allowance = self.purse.allow(task.images) if asks else NOTHING
         if allowance is None:
             self.waiting.appendleft(task)
             if not self.running:
@@ -131,10 +134,18 @@ class _Driver:
         try:
             result = future.result()
         except KilledWorker:
-            return self._settle_death(task)
+            drawn = take_drawn(task)
+            self._pay(task, drawn)
+            return self._settle_death(task, began=drawn is not None)
         except CancelledError as error:
             raise TemporaryError("the connection to the Dask scheduler was lost") from error
+        self._pay(task, take_drawn(task) if result.died else result.spent)
         return self._settle_result(task, result)
+
+    def _pay(self, task: Task, spent: Spending | None) -> None:
+        """Pay once for each submission of a task."""
+        self.purse.settle(task.allowance, spent or Spending())
+        self.recorder.spent = self.purse.spent
 
     def _settle_result(self, task: Task, result: PartitionResult) -> list[Task]:
         if result.fatal is not None:
@@ -142,11 +153,9 @@ class _Driver:
             raise kinds.get(result.fatal, JobError)(result.error)
         if result.error is not None:
             return self._settle_failure(task, result.error, died=result.died)
-        self.purse.settle(task.allowance, result.spent)
         if result.images:
             self.writer.publish(task.name, replaces=task.replaces)
         self.recorder.add(result, task.key)
-        self.recorder.spent = self.purse.spent
         self.hash_log.add(task.part, result.new_digits)
         forget_answers(self.writer.run, result.answers)
         if result.unavailable and result.out_of_budget:
@@ -155,12 +164,12 @@ class _Driver:
             self.recorder.stopped, self.recorder.is_outage = result.unavailable, True
         return []
 
-    def _settle_death(self, task: Task) -> list[Task]:
+    def _settle_death(self, task: Task, *, began: bool) -> list[Task]:
         """Settle a task whose worker died: before it began, during it, or after its commit."""
         result = committed_result(task)
         if result is not None:
             return self._settle_result(task, result)
-        if self.writer.storage.exists(task.run.started_marker(task.key)):
+        if began:
             return self._settle_failure(task, DIED, died=True)
         if task.submissions >= MAX_SUBMISSIONS:
             raise JobError(f"the workers keep dying before they begin part {task.name}")

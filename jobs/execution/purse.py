@@ -1,5 +1,6 @@
 """The purse of a run: what its tasks may spend on a server, so that all keep to the limits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,19 +21,24 @@ class Allowance:
     prices: Prices | None = None
     expected: float = 0.0  # the cost of a request
 
-    def budget(self) -> Budget:
-        """Return the budget of a task."""
-        return Budget(self.requests, self.cost, self.prices, self.expected)
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit."""
+        return self.requests is not None or self.cost is not None
+
+    def budget(self, draw: Callable[[Spending], None] | None = None) -> Budget:
+        """Return the budget of a task, which calls `draw` ahead of its requests."""
+        return Budget(self.requests, self.cost, self.prices, self.expected, draw)
 
 
-UNLIMITED = Allowance()
+UNLIMITED, NOTHING = Allowance(), Allowance(requests=0)
 
 
 class Purse:
     """What a run may still spend, and what it has spent.
 
-    A task reserves what its images may need, and gives back what it did not spend. One that died
-    gives nothing back, because nobody knows what it sent.
+    A task reserves what its images may need, and gives back what it did not spend. Until one has
+    said what a request costs, there is one at a time, which may spend all.
     """
 
     def __init__(self, config: JobConfig) -> None:
@@ -41,6 +47,7 @@ class Purse:
         self._expected = 0.0
         if config.max_cost is not None:
             self._expected = self._prices.cost(*expected_tokens(config.captioner))
+        self._is_known = False  # what a request costs
         limits = {"max_requests": config.max_requests, "max_cost": config.max_cost}
         reached = [f"{name} = {value:g}" for name, value in limits.items() if value is not None]
         self.limits = f"the limit is reached: {', '.join(reached)}"
@@ -49,7 +56,8 @@ class Purse:
     def allow(self, images: int) -> Allowance | None:
         """Reserve what a task may spend; None if nothing is left until others give back."""
         requests = _share(self._requests, images * ATTEMPTS)
-        cost = _share(self._cost, images * ATTEMPTS * self._expected)
+        needed = images * ATTEMPTS * self._expected
+        cost = _share(self._cost, needed) if self._is_known else self._cost
         too_little = cost is not None and cost < self._expected
         if requests == 0 or too_little:
             return None
@@ -60,6 +68,9 @@ class Purse:
     def settle(self, allowance: Allowance, spent: Spending) -> None:
         """Count what a task has spent, and take the rest of its allowance back."""
         self.spent += spent
+        if spent.requests:
+            self._is_known = True
+            self._expected = max(self._expected, spent.cost / spent.requests)
         if self._requests is not None and allowance.requests is not None:
             self._requests += allowance.requests - spent.requests
         if self._cost is not None and allowance.cost is not None:

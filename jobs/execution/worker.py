@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from captioner.budget import Budget
 from captioner.errors import BudgetSpent, CaptionerError, CaptionerUnavailable
 from captioner.jobs.errors import ExitCode
+from captioner.jobs.execution.drawn import budget_of
 from captioner.jobs.execution.examples import COLUMNS, examples_of
 from captioner.jobs.execution.run_state import ONE_AT_A_TIME, RunState, state_of
 from captioner.jobs.execution.task import DIED, PartitionResult, Task
@@ -34,7 +36,7 @@ def caption_partition(task: Task, report: Report = lambda done: None) -> Partiti
     """Caption the images of a task and commit their rows; return failures as results, too.
 
     A process runs one task at a time. A marker file exists meanwhile: if the process dies, the
-    marker stays and says which task killed it.
+    marker stays and says which task killed it, and what it had drawn from the purse.
     """
     with ONE_AT_A_TIME:
         state = state_of(task.run.run_id, task.settings)
@@ -45,13 +47,21 @@ def caption_partition(task: Task, report: Report = lambda done: None) -> Partiti
             return PartitionResult(task.name, error=DIED, died=True)
         except OSError as error:
             return _cannot_write(task, error)
-        try:
-            return committed_result(task) or _caption_and_commit(task, state, report)
-        except Exception:  # noqa: BLE001 (the boundary: no task may break the run)
-            return PartitionResult(task.name, error=without_secrets(traceback.format_exc()))
-        finally:
+        budget = budget_of(task)
+        result = _result_or_error(task, state, budget, report)
+        if not task.allowance.is_limited:
             with suppress(OSError):  # this submission is over, so nobody reads its marker
                 storage.remove(marker)
+        return replace(result, spent=budget.spent)
+
+
+def _result_or_error(
+    task: Task, state: RunState, budget: Budget, report: Report
+) -> PartitionResult:
+    try:
+        return committed_result(task) or _caption_and_commit(task, state, budget, report)
+    except Exception:  # noqa: BLE001 (the boundary: no task may break the run)
+        return PartitionResult(task.name, error=without_secrets(traceback.format_exc()))
 
 
 def committed_result(task: Task) -> PartitionResult | None:
@@ -74,7 +84,9 @@ def committed_result(task: Task) -> PartitionResult | None:
     )
 
 
-def _caption_and_commit(task: Task, state: RunState, report: Report) -> PartitionResult:
+def _caption_and_commit(
+    task: Task, state: RunState, budget: Budget, report: Report
+) -> PartitionResult:
     try:
         captioner = state.captioner
     except CaptionerError as error:
@@ -83,7 +95,7 @@ def _caption_and_commit(task: Task, state: RunState, report: Report) -> Partitio
     report(0)
     plan = read_partition(task.run.scratch, task.partition).slice(task.start, task.images)
     known = state.known_captions(task.run)
-    captioner.budget = task.allowance.budget()
+    captioner.budget = budget
     captioner.answers = answers = state.answers(task.run)
     partitions = PartitionCaptioner(
         captioner, task.settings, task.run.run_id, known.find, report, _former_rows(task, plan)
@@ -103,7 +115,6 @@ def _caption_and_commit(task: Task, state: RunState, report: Report) -> Partitio
         _result(task, images, times),
         captioner=captioner.identity,
         examples=examples_of(table),
-        spent=captioner.budget.spent,
         answers=answers.used,
         took=time.perf_counter() - start,
     )

@@ -1,0 +1,241 @@
+"""Jobs whose captioner is a server: budgets, outages, kills, and secrets."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from captioner.jobs import JobConfig, run_job
+from captioner.jobs.errors import UsageError
+from captioner.schemas.job_report import JobReport
+from tests.support.chat import Chat, serving
+from tests.support.commands import GIVE_UP_SECONDS, command, environment
+from tests.support.photographs import write_photographs
+from tests.support.tables import image_names, read_table, statuses
+
+KEY, PASSWORD = "sk-0123456789-secret", "pa55word"
+IN_FLIGHT = 32
+PRICES = {"input": 100.0, "output": 1000.0}  # a request costs 0.052
+
+
+@pytest.fixture
+def job(
+    tmp_path: Path, scheduler: str, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[JobConfig]:
+    """Return a job for two running workers, which asks the server; its photographs are missing."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", chat.url.replace("http://", f"http://ann:{PASSWORD}@"))
+    yield JobConfig(
+        source=tmp_path / "photos",
+        out=tmp_path / "out",
+        checkpoint="openai:any",
+        scheduler=scheduler,
+        partition_size=10,
+        quiet=True,
+    )
+    assert_no_secrets(tmp_path / "out")
+
+
+def assert_no_secrets(out: Path) -> None:
+    for path in out.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert KEY.encode() not in content and PASSWORD.encode() not in content, path
+
+
+def photographs(tmp_path: Path, count: int) -> Path:
+    return write_photographs(tmp_path / "photos", count)
+
+
+def names(count: int) -> list[str]:
+    return [f"{number:03d}.jpg" for number in range(count)]
+
+
+def asked(chat: Chat) -> Counter[str]:
+    """How often each image was asked about."""
+    return Counter(request["image"] for request in chat.requests())
+
+
+def kept_answers(out: Path) -> list[Path]:
+    return list((out / "answers").iterdir())
+
+
+def test_every_image_gets_a_row_and_the_report_counts_what_was_spent(
+    tmp_path: Path, job: JobConfig, chat: Chat
+) -> None:
+    photographs(tmp_path, 40)
+    report = run_job(replace(job, prices=PRICES))
+    assert (report.exit_code, report.captioned, report.requests) == (0, 40, 40)
+    assert (report.input_tokens, report.output_tokens) == (16_000, 480)
+    assert report.cost == pytest.approx(40 * 0.052)
+    assert image_names(tmp_path / "out") == names(40)
+    row = read_table(tmp_path / "out").to_pylist()[0]
+    assert row["captioner"] == report.captioner
+    assert row["captioner"].startswith("openai:any@")
+    assert row["confidence"] is None
+    assert row["log_prob"] == pytest.approx(sum(row["token_log_probs"]))
+    assert "ask" in report.seconds
+    assert set(asked(chat).values()) == {1}
+    assert not kept_answers(tmp_path / "out")
+    assert run_job(job).planned == 0
+
+
+def test_two_workers_send_no_request_beyond_the_limit(
+    tmp_path: Path, job: JobConfig, chat: Chat
+) -> None:
+    photographs(tmp_path, 60)
+    chat.behave("reset", "status 500", latency=0.02)
+    report = run_job(replace(job, max_requests=33))
+    assert len(chat.requests()) == 33 == report.requests
+    assert (report.exit_code, report.stopped) == (0, "the limit is reached: max_requests = 33")
+    assert statuses(tmp_path / "out") == {"ok": 31}
+    assert report.postponed == 29
+    report = run_job(job)
+    assert (report.exit_code, report.captioned) == (0, 29)
+    assert image_names(tmp_path / "out") == names(60)
+    assert max(asked(chat).values()) <= 3
+
+
+def test_the_cost_stays_below_its_limit_and_the_next_run_does_the_rest(
+    tmp_path: Path, job: JobConfig, chat: Chat
+) -> None:
+    photographs(tmp_path, 60)
+    job = replace(job, max_cost=1.5, prices=PRICES)
+    report = run_job(job)
+    assert report.exit_code == 0
+    assert "max_cost = 1.5" in (report.stopped or "")
+    assert len(chat.requests()) == report.requests == report.captioned
+    assert 1.0 < report.cost <= 1.5
+    while report.stopped:
+        report = run_job(job)
+    assert image_names(tmp_path / "out") == names(60)
+    assert len(chat.requests()) == 60
+
+
+def test_a_dead_worker_costs_the_budget_little(tmp_path: Path, job: JobConfig, chat: Chat) -> None:
+    photographs(tmp_path, 19)
+    write_photographs(tmp_path / "photos" / "worse", 1, harm=b"KILL")
+    job = replace(job, max_requests=200, partition_size=200)
+    report = run_job(job)
+    assert statuses(tmp_path / "out") == {"ok": 19, "crashed": 1}
+    assert len(chat.requests()) <= report.requests <= 200
+    assert report.stopped is None
+
+
+def test_a_server_that_is_down_leaves_no_row_and_the_next_run_does_all(
+    tmp_path: Path, job: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs(tmp_path, 12)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://ann:{PASSWORD}@127.0.0.1:9/v1")
+    report = run_job(job)
+    assert (report.exit_code, report.images) == (75, 0)
+    assert "http://127.0.0.1:9/v1 does not answer" in (report.error or "")
+    with serving() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        assert run_job(job).captioned == 12
+    assert image_names(tmp_path / "out") == names(12)
+
+
+def test_an_outage_in_the_middle_keeps_what_is_done(
+    tmp_path: Path, job: JobConfig, chat: Chat
+) -> None:
+    photographs(tmp_path, 40)
+    chat.behave(*["ok"] * 15, always="retry-after 3600")
+    report = run_job(job)
+    assert (report.exit_code, report.captioned) == (75, 15)
+    assert "asks to wait 3600 s" in (report.error or "")
+    assert statuses(tmp_path / "out") == {"ok": 15}
+    chat.behave(always="ok")
+    assert run_job(job).captioned == 25
+    assert image_names(tmp_path / "out") == names(40)
+
+
+def test_a_refused_key_is_a_usage_error(tmp_path: Path, job: JobConfig, chat: Chat) -> None:
+    photographs(tmp_path, 5)
+    chat.behave(always="unauthorized")
+    with pytest.raises(UsageError, match="set OPENAI_API_KEY"):
+        run_job(job)
+
+
+def test_what_is_no_caption_is_a_row_that_says_what_came_back(
+    tmp_path: Path, job: JobConfig, chat: Chat
+) -> None:
+    photographs(tmp_path, 12)
+    chat.behave("ok", "refusal", "status 400 <b>too dark</b>", "html", "html", "finish length")
+    run_job(replace(job, limit=1))
+    chat.behave("refusal", "status 400 <b>too dark</b>", "finish length", f"status 400 {KEY}")
+    report = run_job(job)
+    assert statuses(tmp_path / "out") == {"ok": 8, "rejected": 4}
+    assert report.exit_code == 0
+    errors = " ".join(filter(None, read_table(tmp_path / "out")["error"].to_pylist()))
+    assert "I cannot help with that" in errors
+    assert "too dark" in errors
+    assert "***" in errors
+    again = run_job(replace(job, retry_failed=["rejected"]))
+    assert (again.captioned, again.requests) == (4, 4)
+
+
+def test_the_workers_need_no_torch(tmp_path: Path, chat: Chat) -> None:
+    photos = photographs(tmp_path, 6)
+    forbidden = tmp_path / "without" / "torch"
+    forbidden.mkdir(parents=True)
+    (forbidden / "__init__.py").write_text("raise SystemExit('torch was imported')")
+    path = os.pathsep.join([str(forbidden.parent), environment()["PYTHONPATH"]])
+    done = subprocess.run(
+        command("run", photos, "--out", tmp_path / "out", "--checkpoint", "openai:any"),
+        env={**environment(), "PYTHONPATH": path, "OPENAI_BASE_URL": chat.url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "requests" in done.stdout
+    report = JobReport.from_json(next((tmp_path / "out").glob("runs/*/report.json")).read_text())
+    assert (report.captioned, report.workers) == (6, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("done", [1, 20, 50, 90])
+def test_a_killed_run_asks_again_only_what_was_in_flight(
+    tmp_path: Path, chat: Chat, done: int
+) -> None:
+    photos = photographs(tmp_path, 100)
+    chat.behave(latency=0.1)
+    line = command("run", photos, "--out", tmp_path / "out", "--checkpoint", "openai:any")
+    line += ["--partition-size", "25", "--quiet"]
+    variables = environment(OPENAI_BASE_URL=chat.url, OPENAI_API_KEY=KEY)
+    with subprocess.Popen(line, env=variables, start_new_session=True) as process:
+        end = time.monotonic() + GIVE_UP_SECONDS
+        while len(chat.requests()) < done and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.1))
+        os.killpg(process.pid, signal.SIGKILL)
+    before = len(chat.requests())
+    assert subprocess.run(line, env=variables, check=False).returncode == 0
+    assert image_names(tmp_path / "out") == names(100)
+    assert done <= before <= len(chat.requests()) <= 100 + IN_FLIGHT
+    assert max(asked(chat).values()) <= 2
+    assert_no_secrets(tmp_path / "out")
+
+
+def test_a_traceback_shows_no_secret(
+    tmp_path: Path, chat: Chat, capfd: pytest.CaptureFixture[str]
+) -> None:
+    photos = photographs(tmp_path, 3)
+    url = chat.url.replace("http://", f"http://ann:{PASSWORD}@")
+    chat.behave(always=f"status 404 {KEY} {PASSWORD}")
+    line = command("run", photos, "--out", tmp_path / "out", "--checkpoint", "openai:any")
+    variables = environment(OPENAI_BASE_URL=url, OPENAI_API_KEY=KEY)
+    done = subprocess.run(line, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "has no model 'any'" in done.stderr
+    assert KEY not in done.stdout + done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    assert_no_secrets(tmp_path / "out")
