@@ -38,7 +38,7 @@ class Prices:
     output: float = 0.0
     request: float = 0.0
 
-    def cost(self, input_tokens: int, output_tokens: int) -> float:
+    def cost(self, input_tokens: float, output_tokens: float) -> float:
         """Return the cost of one request."""
         return self.request + (input_tokens * self.input + output_tokens * self.output) / TOKENS
 

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from captioner.budget import Spending
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import ExitCode, JobError
 from captioner.jobs.execution.sample import SampleTimes
 from captioner.jobs.execution.task import task_counts
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
+from captioner.jobs.planning.asking import Asking, asking
 from captioner.jobs.planning.compare import Counts
 from captioner.jobs.planning.listing import list_images
 from captioner.jobs.planning.partitions import Size, read_partition
@@ -36,6 +38,7 @@ from captioner.jobs.table.layout import OutFolder
 from captioner.schemas.job_report import limiting_step
 
 SAMPLE = 64  # images to time
+SERVER_SAMPLE = 4  # of a server, which may want money for each
 MIN_SHARE = 16  # of these images, for each worker
 
 
@@ -63,7 +66,7 @@ class Preview:
 
     `images` are to be captioned; `postponed` ones are beyond the job's limit. `prune` says whether
     rows of vanished images would be removed. `estimate` is None if there is no work, or if a
-    `problem` prevented it.
+    `problem` prevented it. `asking` is None unless the captioner asks a server.
     """
 
     source: str | Sequence[str]
@@ -74,6 +77,7 @@ class Preview:
     postponed: int
     partitions: int
     prune: bool
+    asking: Asking | None = None
     estimate: Estimate | None = None
     problem: str | None = None
 
@@ -82,12 +86,15 @@ class Preview:
         return json.dumps(asdict(self), indent=2)
 
 
-def preview_job(config: JobConfig, sample: int = SAMPLE) -> Preview:
+def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
     """Return what a run would do now, with an estimate from a `sample` of its images (0: none).
 
-    Write nothing to OUT and take no lock. Raise the errors of `run_job`.
+    By default, the sample is SAMPLE, or SERVER_SAMPLE if a server is asked. Write nothing to OUT
+    and take no lock. Raise the errors of `run_job`.
     """
     config = config.resolved()
+    if sample is None:
+        sample = SERVER_SAMPLE if config.captioner.asks_server else SAMPLE
     configure(config.storage_options)
     source = list_images(config)
     choose_threshold(config)  # UsageError now rather than in the run
@@ -127,13 +134,21 @@ def _folder(out: OutFolder) -> Iterator[Path]:
 
 def _estimate_or_problem(config: JobConfig, plan: Plan, images: pa.Table | None) -> dict[str, Any]:
     if images is None:
-        return {}
+        return _asking(config, plan, [])
     try:
-        return {"estimate": _estimate(config, plan, images)}
+        times, workers = _times(config, plan, images)
     except JobError as error:
         if error.exit_code != ExitCode.FAULT:
             raise
-        return {"problem": str(error)}
+        return {"problem": str(error), **_asking(config, plan, [])}
+    return {"estimate": _extrapolated(plan, times, workers), **_asking(config, plan, times)}
+
+
+def _asking(config: JobConfig, plan: Plan, times: Sequence[SampleTimes]) -> dict[str, Any]:
+    if not config.captioner.asks_server:
+        return {}
+    spent = sum((time.spent for time in times), Spending())
+    return {"asking": asking(config, plan.images, sum(time.images for time in times), spent)}
 
 
 def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:
@@ -149,13 +164,13 @@ def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _estimate(config: JobConfig, plan: Plan, sample: pa.Table) -> Estimate:
+def _times(config: JobConfig, plan: Plan, sample: pa.Table) -> tuple[Sequence[SampleTimes], int]:
+    """Return the times of a sample on workers of the job, and how many the job has."""
     # Imported here, because a job without work needs no Dask.
     from captioner.jobs.execution.driver import time_samples
 
     shares = functools.partial(_shares, sample)
-    times, workers = time_samples(config, worker_settings(config), plan.images, shares)
-    return _extrapolated(plan, times, workers)
+    return time_samples(config, worker_settings(config), plan.images, shares)
 
 
 def _shares(sample: pa.Table, workers: int) -> list[pa.Table]:

@@ -12,8 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from captioner.budget import Spending
+from captioner.errors import CheckpointError
 from captioner.jobs import JobConfig, run_job
+from captioner.jobs.cli.text import preview_text
 from captioner.jobs.errors import UsageError
+from captioner.jobs.planning.asking import Asking
+from captioner.jobs.preview import preview_job
+from captioner.openai_prompt import expected_tokens
 from captioner.schemas.job_report import JobReport
 from tests.support.chat import Chat, serving
 from tests.support.commands import GIVE_UP_SECONDS, command, environment
@@ -84,6 +90,9 @@ def test_every_image_gets_a_row_and_the_report_counts_what_was_spent(
     assert "ask" in report.seconds
     assert set(asked(chat).values()) == {1}
     assert not kept_answers(tmp_path / "out")
+    (page,) = (tmp_path / "out").glob("runs/*/report.html")
+    assert "16,000 tokens sent, 480 received, cost 2.08" in page.read_text()
+    assert "Asking the server" in page.read_text()
     assert run_job(job).planned == 0
 
 
@@ -196,7 +205,8 @@ def test_the_workers_need_no_torch(tmp_path: Path, chat: Chat) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "requests" in done.stdout
+    assert "requests   6 (2,400 tokens sent, 72 received)" in done.stdout
+    assert not done.stderr
     report = JobReport.from_json(next((tmp_path / "out").glob("runs/*/report.json")).read_text())
     assert (report.captioned, report.workers) == (6, 1)
 
@@ -223,6 +233,57 @@ def test_a_killed_run_asks_again_only_what_was_in_flight(
     assert done <= before <= len(chat.requests()) <= 100 + IN_FLIGHT
     assert max(asked(chat).values()) <= 2
     assert_no_secrets(tmp_path / "out")
+
+
+def test_a_plan_estimates_requests_tokens_cost_and_time_from_four_images(
+    tmp_path: Path, job: JobConfig, chat: Chat
+) -> None:
+    photographs(tmp_path, 40)
+    preview = preview_job(replace(job, prices=PRICES))
+    assert len(chat.requests()) == 4
+    assert preview.asking == Asking(
+        images=40,
+        requests=40,
+        input_tokens=16_000,
+        output_tokens=480,
+        cost=pytest.approx(40 * 0.052),
+        sample=Spending(4, 1600, 48, pytest.approx(4 * 0.052)),
+    )
+    assert preview.estimate is not None
+    assert preview.estimate.images == 4
+    text = preview_text(preview)
+    assert "about 40 (16,000 tokens sent, 480 received; cost 2.08)" in text
+    assert "4 requests were sent (1,600 tokens sent, 48 received; cost 0.21)" in text
+    assert '"requests": 40' in preview.to_json()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_without_a_sample_asks_nothing(tmp_path: Path, job: JobConfig, chat: Chat) -> None:
+    photographs(tmp_path, 40)
+    preview = preview_job(replace(job, prices=PRICES, max_requests=10), sample=0)
+    sent, received = expected_tokens(job.captioner)
+    assert preview.asking is not None
+    assert (preview.asking.images, preview.asking.requests) == (10, 10)
+    assert preview.asking.input_tokens == 10 * sent
+    assert preview.asking.output_tokens == 10 * received
+    assert preview.estimate is None
+    assert "within the limits, for 10 images" in preview_text(preview)
+    assert not chat.requests()
+
+
+def test_the_limits_hold_for_a_sample_too(tmp_path: Path, job: JobConfig, chat: Chat) -> None:
+    photographs(tmp_path, 40)
+    preview = preview_job(replace(job, max_requests=3), sample=36)
+    assert len(chat.requests()) <= 3
+    assert preview.estimate is not None
+    chat.behave(always="status 503")
+    preview = preview_job(replace(job, max_requests=2))
+    assert preview.problem == "the limit of 2 requests is reached"
+    chat.behave(always="retry-after 1000")
+    assert "asks to wait" in (preview_job(job).problem or "")
+    chat.behave(always="unauthorized")
+    with pytest.raises(CheckpointError, match="set OPENAI_API_KEY"):
+        preview_job(job)
 
 
 def test_a_traceback_shows_no_secret(

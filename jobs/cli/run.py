@@ -123,7 +123,8 @@ def add_plan(commands: "Commands") -> None:
     )
     _add_job_options(parser)
     add = parser.add_argument
-    add("--sample", metavar="N", type=int, default=64, help="images to time; 0 for none (64)")
+    sample = "images to time; 0 for none (64, or 4 with a server, which is asked about them)"
+    add("--sample", metavar="N", type=int, default=None, help=sample)
     add("--json", action="store_true", default=False, help="print a JSON object")
     parser.set_defaults(command=_plan, take_rest=_take_sources)
 
@@ -193,7 +194,7 @@ def _plan(options: dict[str, object]) -> int:
     from captioner.jobs.preview import preview_job
 
     sample, as_json = options.pop("sample"), options.pop("json")
-    if not isinstance(sample, int) or sample < 0:
+    if sample is not None and (not isinstance(sample, int) or sample < 0):
         raise UsageError(f"sample must be 0 or a whole number above it, not {sample}")
     preview = preview_job(_config(options), sample)
     print(preview.to_json() if as_json else preview_text(preview))

@@ -12,7 +12,9 @@ from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import CaptionExample, JobReport
 
 if TYPE_CHECKING:
-    from captioner.jobs.preview import Estimate, Preview
+    from captioner.budget import Spending
+    from captioner.jobs.planning.asking import Asking
+    from captioner.jobs.preview import Preview
     from captioner.jobs.table.compaction.compact import Compaction
     from captioner.jobs.table.status import TableStatus
 
@@ -83,6 +85,7 @@ def summary(report: JobReport) -> str:
         **_first_failures(report),
         **_review(report),
         **_remarked(report),
+        **_spent(report),
         "speed": _speed(report),
         "table": report.table,
     }
@@ -171,6 +174,13 @@ def _remarked(report: JobReport) -> dict[str, str]:
     return {"marked": f"{report.remarked:,} rows, by a new threshold"} if report.remarked else {}
 
 
+def _spent(report: JobReport) -> dict[str, str]:
+    """Format what a run asked a server, and what that cost."""
+    if not report.requests:
+        return {}
+    return {"requests": f"{report.requests:,}{_tokens(report, report.cost)}"}
+
+
 def _marked(status: "TableStatus") -> dict[str, str]:
     """Format how many captions need review, and what people decided."""
     lines = {}
@@ -216,20 +226,45 @@ def preview_text(preview: "Preview") -> str:
         "to caption": f"{preview.images:,}{in_brackets(work)}",
         "others": in_brackets(others).strip(" ()") or "none",
         "partitions": f"{preview.partitions:,}",
-        **(_estimate_lines(preview.estimate) if preview.estimate else {}),
+        **(_asking_lines(preview) if preview.asking and preview.images else {}),
+        **_estimate_lines(preview),
         **({"time": f"unknown: {preview.problem}"} if preview.problem else {}),
         "table": preview.table,
     }
     return aligned(lines)
 
 
-def _estimate_lines(estimate: "Estimate") -> dict[str, str]:
+def _estimate_lines(preview: "Preview") -> dict[str, str]:
+    estimate = preview.estimate
+    if estimate is None:
+        return {}
+    about = "at most" if preview.asking else "about"  # more requests may be in flight in a run
     speed = f"{estimate.images_per_second:,.1f} images/s with {estimate.workers:,} workers"
+    speed += f", timed on {estimate.images} images"
     return {
-        "time": f"about {_duration(estimate.seconds)} ({speed}, timed on {estimate.images} images)",
+        "time": f"{about} {_duration(estimate.seconds)} ({speed})",
         "limit": f"{estimate.limit} ({_per_image(estimate.stages)})",
         "size": f"about {tqdm.format_sizeof(estimate.table_bytes, 'B')}",
     }
+
+
+def _asking_lines(preview: "Preview") -> dict[str, str]:
+    """Format what a server would be asked, and what the sample has asked already."""
+    asking = preview.asking
+    assert asking
+    within = f" within the limits, for {asking.images:,} images" * (asking.images < preview.images)
+    lines = {"requests": f"about {asking.requests:,}{_tokens(asking, asking.cost)}{within}"}
+    if asking.sample.requests:
+        tokens = _tokens(asking.sample, asking.sample.cost)
+        lines["sample"] = f"{asking.sample.requests:,} requests were sent{tokens}"
+    return lines
+
+
+def _tokens(counted: "JobReport | Asking | Spending", cost: float | None) -> str:
+    """Format tokens and their cost, in brackets."""
+    price = f"; cost {cost:,.2f}" if cost else ""
+    tokens = f"{counted.input_tokens:,} tokens sent, {counted.output_tokens:,} received"
+    return f" ({tokens}{price})"
 
 
 def _per_image(stages: Mapping[str, float]) -> str:

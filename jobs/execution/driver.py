@@ -71,7 +71,9 @@ def time_samples(
     """Time `samples(workers)`, one per worker; return times, workers. JobError if a worker dies."""
     with connect(config, images) as client:
         workers = len(client.nthreads())
-        futures = [client.submit(time_sample, settings, s, pure=False) for s in samples(workers)]
+        tables = samples(workers)
+        allowance = Purse(config).divided(len(tables))
+        futures = [client.submit(time_sample, settings, t, allowance, pure=False) for t in tables]
         try:
             return client.gather(futures), workers
         except KilledWorker as error:

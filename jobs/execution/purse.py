@@ -65,6 +65,12 @@ class Purse:
         self._cost = None if self._cost is None else self._cost - (cost or 0)
         return Allowance(requests, cost, self._prices, self._expected)
 
+    def divided(self, tasks: int) -> Allowance:
+        """Return what each of some tasks may spend that run at the same time."""
+        requests = None if self._requests is None else self._requests // tasks
+        cost = None if self._cost is None else self._cost / tasks
+        return Allowance(requests, cost, self._prices, self._expected)
+
     def settle(self, allowance: Allowance, spent: Spending) -> None:
         """Count what a task has spent, and take the rest of its allowance back."""
         self.spent += spent

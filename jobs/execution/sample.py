@@ -4,12 +4,15 @@ import secrets
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captioner.budget import Spending
+from captioner.errors import CaptionerError
 from captioner.jobs.errors import JobError
+from captioner.jobs.execution.purse import Allowance
 from captioner.jobs.execution.run_state import ONE_AT_A_TIME, state_of
 from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.jobs.pipeline.settings import WorkerSettings
@@ -23,7 +26,8 @@ from captioner.schemas.image_record import passthrough_of, records_of
 class SampleTimes:
     """The seconds that a worker took for images, in total and by stage (over several threads).
 
-    In a Parquet file their rows take `row_bytes`, and everything else `file_bytes`.
+    In a Parquet file their rows take `row_bytes`, and everything else `file_bytes`. `spent` is what
+    a server was asked.
     """
 
     images: int
@@ -31,34 +35,44 @@ class SampleTimes:
     stages: Mapping[str, float]
     row_bytes: int
     file_bytes: int
+    spent: Spending = field(default_factory=Spending)
 
 
-def time_sample(settings: WorkerSettings, plan: pa.Table) -> SampleTimes:
+def time_sample(settings: WorkerSettings, plan: pa.Table, allowance: Allowance) -> SampleTimes:
     """Caption images without committing them; return the times, taken once the model is warm.
 
-    Raise CaptionerError if the captioner cannot be loaded, JobError if an image breaks it.
+    A server is asked within the allowance, and about each image once. Raise CaptionerError if the
+    captioner cannot work, JobError if an image breaks it or a server does not answer.
     """
     name = f"sample-{secrets.token_hex(2)}"  # a run of its own, which loads the model as it is now
     with ONE_AT_A_TIME:
         captioner = state_of(name, settings).captioner
+        captioner.budget = allowance.budget()
         try:
             return _sample_times(PartitionCaptioner(captioner, settings, name), plan)
+        except (CaptionerError, JobError) as error:
+            fault: Exception = type(error)(str(error))
         except Exception as error:  # noqa: BLE001 (the boundary)
             (reason,) = traceback.format_exception_only(error)[-1:]
+            fault = JobError(f"a sample image failed: {without_secrets(reason.strip())}")
     # Not raised in the handler, which would attach the original error: that may not pickle.
-    raise JobError(f"a sample image failed: {without_secrets(reason.strip())}")
+    raise fault
 
 
 def _sample_times(partitions: PartitionCaptioner, plan: pa.Table) -> SampleTimes:
-    partitions.caption(records_of(plan.slice(0, 1)), StageTimes())
+    if not partitions.settings.captioner.asks_server:
+        partitions.caption(records_of(plan.slice(0, 1)), StageTimes())
     times = StageTimes()
     start = time.perf_counter()
-    rows = partitions.caption(records_of(plan), times).rows
+    captioned = partitions.caption(records_of(plan), times)
     seconds = time.perf_counter() - start
-    table = rows_to_table(rows, passthrough_of(plan), partitions.file_metadata())
+    rows = captioned.rows
+    if not rows:
+        raise JobError(str(captioned.unavailable))
+    table = rows_to_table(rows, passthrough_of(plan)[: len(rows)], partitions.file_metadata())
     row_bytes, file_bytes = _part_bytes(table)
-    stages = dict(times.seconds)
-    return SampleTimes(plan.num_rows, seconds, stages, row_bytes, file_bytes)
+    spent = partitions.captioner.budget.spent
+    return SampleTimes(len(rows), seconds, dict(times.seconds), row_bytes, file_bytes, spent)
 
 
 def _part_bytes(table: pa.Table) -> tuple[int, int]:

@@ -86,7 +86,9 @@ def _sentences(report: JobReport, collected: Collected | None, job_file: str) ->
         limit = tomllib.loads(job_file).get("max_failures")
         allowed = "not one image succeeded" if limit is None else f"the job allows {limit}"
         sentences.append(f"Of {report.images:,} images, {report.failed:,} failed: {allowed}.")
-    if report.images < report.planned:
+    if report.stopped:
+        sentences.append(f"{report.postponed:,} images are left for a later run.")
+    if report.images < report.planned or report.stopped:
         sentences.append("The same command continues from here.")
     if not collected and report.images:
         sentences.append(NUMBERS_ONLY)
@@ -103,12 +105,19 @@ def _facts(report: JobReport) -> list[Fact]:
         part = share(report.needs_review, report.captioned)
         note = f"{part}, with a confidence below {report.min_confidence:.3g}"
         facts.append(Fact("To review", f"{report.needs_review:,}", note))
+    if report.requests:
+        facts.append(Fact("Requests", f"{report.requests:,}", _spent(report)))
     workers = f"{report.workers:,} worker{'s' if report.workers != 1 else ''}"
     facts.append(Fact("Time", duration(took), workers if report.workers else ""))
     if report.captioning_seconds:
         speed = number(images / report.captioning_seconds)
         facts.append(Fact("Speed", speed, "images per second, from the first one on"))
     return facts if images else facts[-1:]
+
+
+def _spent(report: JobReport) -> str:
+    cost = f", cost {report.cost:,.2f}" if report.cost else ""
+    return f"{report.input_tokens:,} tokens sent, {report.output_tokens:,} received{cost}"
 
 
 def _speed(report: JobReport, pace: Pace | None) -> Section:

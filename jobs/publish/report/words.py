@@ -46,6 +46,11 @@ FAILURES: Mapping[str, tuple[str, str]] = {  # by status: what happened, and the
         "Save these images again with another program: the next run captions files that have "
         "changed. Or run again with `--retry-failed crashed`.",
     ),
+    Status.REJECTED: (
+        "The captioner gave no caption",
+        "The errors show what came back instead. Run again with `--retry-failed rejected`, with "
+        "another prompt or another captioner.",
+    ),
 }
 OUTCOMES: Mapping[int, tuple[str, str]] = {  # by exit code: how it went, and good, warn or bad
     ExitCode.DONE: ("Done", "good"),
@@ -67,6 +72,8 @@ STAGES: Mapping[str, tuple[str, str]] = {  # its name, and what would make a run
     ),
     "encode": ("Encoding images", "More workers, or a GPU, would make it faster."),
     "search": ("Searching for captions", "More workers, or a GPU, would make it faster."),
+    "generate": ("Generating captions", "More workers, or a GPU, would make it faster."),
+    "ask": ("Asking the server", "A server that takes more requests at once would make it faster."),
     "commit": ("Writing the table", "Larger partitions (`--partition-size`) would make it faster."),
 }
 DECISIONS: Mapping[str, str] = {
