@@ -15,15 +15,21 @@ import pytest
 from captioner.budget import Spending
 from captioner.errors import CheckpointError
 from captioner.jobs import JobConfig, run_job
+from captioner.jobs.cli.main import main
 from captioner.jobs.cli.text import preview_text
 from captioner.jobs.errors import UsageError
 from captioner.jobs.planning.asking import Asking
 from captioner.jobs.preview import preview_job
+from captioner.jobs.storage.backends.backend import backend_of
+from captioner.jobs.storage.backends.paths import out_path
+from captioner.jobs.table.layout import OutFolder
 from captioner.openai_prompt import expected_tokens
 from captioner.schemas.job_report import JobReport
 from tests.support.chat import Chat, serving
+from tests.support.chat_server import ATTACK
 from tests.support.commands import GIVE_UP_SECONDS, command, environment
 from tests.support.photographs import write_photographs
+from tests.support.servers import S3Server
 from tests.support.tables import image_names, read_table, statuses
 
 KEY, PASSWORD = "sk-0123456789-secret", "pa55word"
@@ -189,6 +195,44 @@ def test_what_is_no_caption_is_a_row_that_says_what_came_back(
     assert "***" in errors
     again = run_job(replace(job, retry_failed=["rejected"]))
     assert (again.captioned, again.requests) == (4, 4)
+
+
+def test_a_text_that_attacks_the_page_does_not_reach_it(
+    tmp_path: Path, job: JobConfig, chat: Chat
+) -> None:
+    photographs(tmp_path, 3)
+    chat.behave("attack", "refusal", always=f"status 400 {ATTACK}")
+    run_job(job)
+    (page,) = (tmp_path / "out").glob("runs/*/report.html")
+    assert ATTACK not in page.read_text()
+    assert "<img src=x" not in page.read_text()
+
+
+def test_answers_and_budgets_work_on_a_store(
+    tmp_path: Path, job: JobConfig, chat: Chat, s3: S3Server
+) -> None:
+    photographs(tmp_path, 30)
+    options = {"s3": {**s3.options["s3"], "key": "nobody", "secret": "nothing"}}
+    job = replace(job, out=s3.bucket({}) + "/out", storage_options=options)
+    report = run_job(replace(job, max_requests=20))
+    assert (report.captioned, len(chat.requests())) == (20, 20)
+    assert run_job(job).captioned == 10
+    assert set(asked(chat).values()) == {1}
+    answers = OutFolder(out_path(str(job.out))).answers
+    assert not backend_of(answers).files(answers, "*")
+
+
+def test_one_image_can_be_captioned_without_a_table(
+    tmp_path: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = photographs(tmp_path, 1) / "000.jpg"
+    monkeypatch.setenv("OPENAI_BASE_URL", chat.url)
+    chat.behave("says A dog runs on the grass.", always="retry-after 1000")
+    line = ["caption", str(photo), "--checkpoint", "openai:any"]
+    assert main(line) == 0
+    assert capsys.readouterr().out == f"-\tA dog runs on the grass.\t{photo}\n"
+    assert main(line) == 75
+    assert "asks to wait" in capsys.readouterr().err
 
 
 def test_the_workers_need_no_torch(tmp_path: Path, chat: Chat) -> None:

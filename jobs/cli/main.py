@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, CaptionerUnavailable
 from captioner.jobs.cli.caption import add_caption
 from captioner.jobs.cli.completion import add_completion
 from captioner.jobs.cli.export import add_export
@@ -55,6 +55,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     except (JobError, CaptionerError) as error:
         lines = map(printable, str(error).split("\n"))
         print("captioner: error:", "\n".join(lines), file=sys.stderr)
+        if isinstance(error, CaptionerUnavailable):
+            return int(ExitCode.TEMPORARY)
         return int(error.exit_code if isinstance(error, JobError) else ExitCode.USAGE)
     except KeyboardInterrupt as stop:
         print("captioner: interrupted", file=sys.stderr)

@@ -12,24 +12,29 @@ from captioner.jobs.table.layout import RunFolder
 class Answers:
     """The answers in OUT, a file each, for a worker; see captioner.answers.AnswerStore.
 
-    `used` are the keys that were read or written since the last `begin`.
+    Those are found that were there at the last `begin`, or were kept since. `used` are the keys
+    that were read or written since then.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
         self._lock = threading.Lock()
+        self._known: set[str] = set()
         self.used: list[str] = []
         run.storage.make_folder(run.out.answers)
 
     def begin(self) -> None:
-        """Forget which answers were used before."""
+        """List the answers, and forget which were used before."""
+        files = self._run.storage.files(self._run.out.answers, "*.json")
+        self._known = {path.stem for path in files}
         self.used = []
 
     def get(self, key: str) -> bytes | None:
         """Return a kept answer."""
-        path = _path(self._run, key)
+        if key not in self._known:
+            return None
         try:
-            answer = self._run.storage.read_bytes(path)
+            answer = self._run.storage.read_bytes(_path(self._run, key))
         except FileNotFoundError:
             return None
         self._use(key)
@@ -49,6 +54,7 @@ class Answers:
     def _use(self, key: str) -> None:
         with self._lock:
             self.used.append(key)
+            self._known.add(key)
 
 
 def forget_answers(run: RunFolder, keys: Iterable[str]) -> None:
