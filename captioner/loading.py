@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.calibration import Calibration, read_calibration
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, CheckpointError
 from captioner.model_directory import find_checkpoint, fingerprint, identity
 from captioner.options import HF, OPENAI, CaptionerOptions, server_from_environment
 
@@ -72,6 +72,8 @@ def find_calibration(options: CaptionerOptions) -> Calibration | None:
 
 def check_options(options: CaptionerOptions) -> None:
     """Raise CaptionerError for options that a captioner of this kind does not have."""
+    if not options.name:
+        raise CheckpointError(f"{options.checkpoint!r} names no model")
     if options.kind:
         if options.embeddings:
             raise CaptionerError(f"{options.checkpoint} makes no embeddings: omit embeddings")

@@ -279,6 +279,28 @@ def test_a_killed_run_asks_again_only_what_was_in_flight(
     assert_no_secrets(tmp_path / "out")
 
 
+def test_a_server_gives_second_opinions_about_doubtful_captions_alone(
+    tmp_path: Path, job: JobConfig, chat: Chat, calibrated_checkpoint: Path
+) -> None:
+    photographs(tmp_path, 12)
+    run_job(replace(job, checkpoint=calibrated_checkpoint, device="cpu"))
+    before = {row["image_uri"]: row for row in read_table(tmp_path / "out").to_pylist()}
+    doubtful = {uri for uri, row in before.items() if row["confidence"] < 0.5}
+    chat.behave("refusal")
+    second = replace(job, redo_below=0.5)
+    assert preview_job(second, sample=0).images == len(doubtful)
+    report = run_job(second)
+    assert len(chat.requests()) == report.requests == len(doubtful) > 2
+    rows = {row["image_uri"]: row for row in read_table(tmp_path / "out").to_pylist()}
+    new = {uri for uri, row in rows.items() if row["former"]}
+    (declined,) = (uri for uri, row in rows.items() if row["declined"])
+    assert new | {declined} == doubtful
+    assert all(rows[uri]["former"]["caption"] == before[uri]["caption"] for uri in new)
+    assert rows[declined]["caption"] == before[declined]["caption"]
+    assert run_job(second).requests == 0
+    assert not kept_answers(tmp_path / "out")
+
+
 def test_a_plan_estimates_requests_tokens_cost_and_time_from_four_images(
     tmp_path: Path, job: JobConfig, chat: Chat
 ) -> None:

@@ -49,6 +49,14 @@ def answer_of(reply: Reply) -> Caption | RejectedCaption:
     )
 
 
+def status_of(reply: Reply) -> int:
+    """Return the status of a reply; some servers write it into the body, and send 200."""
+    code = _table(_table(_json(reply.body)).get("error")).get("code")
+    if reply.status == OK and isinstance(code, int) and 400 <= code <= 599:
+        return code
+    return reply.status
+
+
 def usage_of(reply: Reply) -> Mapping[str, int] | None:
     """Return the tokens that a reply says it used: {} for a refusal, None if it does not say."""
     if reply.status != OK:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from captioner.answers import AnswerStore
 from captioner.budget import Budget
 from captioner.caption import Caption
 from captioner.captioner import Answer
-from captioner.errors import CaptionerUnavailable, CheckpointError, RejectedCaption
-from captioner.openai.answer import Garbled, Refused, answer_of, shown, usage_of
+from captioner.errors import BudgetSpent, CaptionerUnavailable, CheckpointError, RejectedCaption
+from captioner.openai.answer import Garbled, Refused, answer_of, shown, status_of, usage_of
 from captioner.openai.client import Client, Reply, Trouble
 from captioner.openai.in_flight import InFlight
 from captioner.openai.question import Pixels, Question, Questions
@@ -42,7 +43,7 @@ class Patience:
         self._ever = self._is_over = False
 
     def begin(self) -> None:
-        """Begin a batch; the time before it counts only if the server was given up."""
+        """Begin a batch: nobody waited for an answer before it."""
         self._since = time.monotonic()
 
     def replied(self) -> None:
@@ -97,6 +98,8 @@ class Asker:
         try:
             return await self._until_answered(question)
         except CaptionerUnavailable as error:
+            if not isinstance(error, BudgetSpent):
+                await self._in_flight.stop(error)
             return error
 
     async def _until_answered(self, question: Question) -> Answer:
@@ -118,19 +121,19 @@ class Asker:
                 return answer
 
     async def _attempt(self, question: Question, *, is_last: bool) -> Answer | None:
-        """Ask once, and keep the answer; None if the question must be put in another way."""
+        """Ask once, and keep the answer; None if the question must be put in another way.
+
+        Raises Trouble after the pause that it makes necessary.
+        """
         body = self._questions.body(question)
-        async with self._in_flight.slot() as began:
-            trouble = reply = None
-            try:
+        try:
+            async with self._in_flight.slot() as began:
                 reply = await self._send(body)
-            except Trouble as error:
-                trouble = error
-            if reply is not None:
                 return await self._settled(question, body, reply, is_last=is_last)
-        assert trouble
-        await self._recover(trouble, began)
-        raise trouble
+        except Trouble as trouble:
+            self._patience.endure(trouble)
+            await asyncio.sleep(self._in_flight.troubled(trouble, began))
+            raise
 
     async def _settled(
         self, question: Question, body: dict[str, Any], reply: Reply, *, is_last: bool
@@ -142,14 +145,14 @@ class Asker:
         answer = answer_of(reply)
         if isinstance(answer, Garbled) and not is_last:
             return answer
-        if self._is_trusted(answer):
+        if self._may_keep(answer):
             await asyncio.to_thread(self._answers.put, question.key, reply.to_bytes())
         return answer
 
-    def _is_trusted(self, answer: Caption | RejectedCaption) -> bool:
-        """Count an answer; return whether it may be kept, because the server is a captioner.
+    def _may_keep(self, answer: Caption | RejectedCaption) -> bool:
+        """Count an answer; return whether the answers so far are those of a captioner.
 
-        Raises CheckpointError if it shows that it is none.
+        Raises CheckpointError if they show that it is none.
         """
         is_unusable = isinstance(answer, RejectedCaption) and not isinstance(answer, Refused)
         self._answered += 1
@@ -168,6 +171,7 @@ class Asker:
         usage = None
         try:
             reply = await self._client.post(data)
+            reply = replace(reply, status=status_of(reply))
             usage = usage_of(reply)
         except Trouble as trouble:
             usage = {} if trouble.is_unreachable else None
@@ -194,15 +198,6 @@ class Asker:
             raise CheckpointError(
                 f"{self._client.name} is elsewhere: set OPENAI_BASE_URL ({reason})"
             )
-
-    async def _recover(self, trouble: Trouble, began: float) -> None:
-        """Wait after trouble; raise CaptionerUnavailable, here and for all others, if in vain."""
-        try:
-            self._patience.endure(trouble)
-        except CaptionerUnavailable as error:
-            await self._in_flight.stop(error)
-            raise
-        await asyncio.sleep(self._in_flight.troubled(trouble, began))
 
     async def _answers_otherwise(self) -> bool:
         """Return whether the server answers about a harmless image."""

@@ -138,6 +138,6 @@ def _seconds(retry_after: str) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except (ValueError, OverflowError):
+        except (ValueError, TypeError, LookupError, OverflowError):
             return None
     return None if math.isnan(seconds) else max(seconds, 0.0)

@@ -22,6 +22,7 @@ from captioner.errors import (
     MissingExtraError,
     RejectedCaption,
 )
+from captioner.loading import load_captioner
 from captioner.openai.question import encode_jpeg
 from captioner.openai_captioner import OpenaiCaptioner
 from captioner.options import CaptionerOptions
@@ -188,7 +189,16 @@ def test_a_refusal_is_not_asked_again(chat: Chat, fault: str, message: str) -> N
 
 
 @pytest.mark.parametrize(
-    "fault", ["status 500", "status 503", "reset", "retry-after 0.2", "retry-at 1", "slow 0.1"]
+    "fault",
+    [
+        "status 500",
+        "status 503",
+        "reset",
+        "retry-after 0.2",
+        "retry-at 1",
+        "slow 0.1",
+        "inside 503",
+    ],
 )
 def test_trouble_that_passes_costs_only_time(chat: Chat, fault: str) -> None:
     chat.behave(*[fault] * 3)
@@ -220,6 +230,13 @@ def test_an_outage_leaves_the_images_and_hardly_asks(chat: Chat) -> None:
     assert all(isinstance(answer, Caption) for answer in ask(asks, 40))
 
 
+def test_a_server_that_wants_to_be_paid_is_asked_by_none_who_waits(chat: Chat) -> None:
+    chat.behave(always="status 402 add credit")
+    answers = ask(captioner(chat), 40)
+    assert {type(answer) for answer in answers} == {CaptionerUnavailable}
+    assert len(chat.requests()) <= 4
+
+
 def test_a_wait_that_is_too_long_is_an_outage(chat: Chat) -> None:
     chat.behave("retry-after 3600")
     (answer,) = ask(captioner(chat))
@@ -249,6 +266,7 @@ def test_an_image_that_breaks_the_server_costs_one_caption(chat: Chat) -> None:
         ("status 403", "refuses the key: set OPENAI_API_KEY"),
         ("status 404", "has no model 'any'"),
         ("status 302", "set OPENAI_BASE_URL"),
+        ("inside 404", "has no model 'any'"),
         ("status 400 no images, please", "none of the first 10 answers.*no images, please"),
         ("html", "none of the first 10 answers.*It works"),
     ],
@@ -376,9 +394,12 @@ def test_a_key_that_a_server_repeats_is_hidden(
     assert KEY not in "".join([*shown, *map(str, kept.values()), repr(asks._options), caplog.text])
 
 
-def test_without_httpx_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from captioner.loading import load_captioner
+def test_a_captioner_without_a_model_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="names no model"):
+        load_captioner("openai:")
 
+
+def test_without_httpx_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("captioner.openai")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "httpx", None)

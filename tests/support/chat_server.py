@@ -176,6 +176,11 @@ def _status(handler: Handler, record: Json, status: str, *words: str) -> None:
     handler.send(int(status), json.dumps({"error": {"message": message}}))
 
 
+def _inside(handler: Handler, record: Json, status: str) -> None:
+    """Send a status in the body of a reply with another one."""
+    handler.send(200, json.dumps({"error": {"message": "bad", "code": int(status)}}))
+
+
 def _retry_after(handler: Handler, record: Json, seconds: str, status: str = "429") -> None:
     handler.send(int(status), '{"error": {"message": "slow down"}}', Retry_After=seconds)
 
@@ -259,6 +264,7 @@ FAULTS: dict[str, Callable[..., None]] = {
     "says": _says,
     "attack": _attack,
     "status": _status,
+    "inside": _inside,
     "retry-after": _retry_after,
     "retry-at": _retry_at,
     "unsupported": _unsupported,
