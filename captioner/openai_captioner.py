@@ -44,7 +44,9 @@ class OpenaiCaptioner(Captioner):
         self._options = options
         self.budget = Budget()
         self.identity = openai_identity(options)
-        self.house_rules = HouseRules(options.search.max_characters, options.language)
+        self.house_rules = HouseRules(
+            max_characters=options.search.max_characters, language=options.language
+        )
         client = Client(options.base_url, options.api_key, deadline)
         self._asker = Asker(client, options.name, prompt_of(options), patience)
         self._loop = _loop_in_a_thread()

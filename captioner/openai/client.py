@@ -14,6 +14,7 @@ BASE_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 10.0
 MAX_BYTES = 1 << 20  # of a reply; the rest is cut off
 HIDDEN = b"***"
+SHORTEST_SECRET = 8  # characters; keys of servers that need none are words such as "none"
 
 
 class Trouble(Exception):
@@ -72,7 +73,8 @@ class Client:
         url = url.copy_with(username=None, password=None)
         self._url = url.copy_with(path=f"{url.path.rstrip('/')}/chat/completions")
         self.name = str(url.copy_with(query=None, fragment=None)).rstrip("/")
-        self._secrets = [secret.encode() for secret in (key, password) if secret]
+        secrets = (key, password, *url.params.values())
+        self._secrets = [each.encode() for each in secrets if len(each) >= SHORTEST_SECRET]
         self._deadline = deadline
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:
