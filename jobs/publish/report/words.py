@@ -46,11 +46,6 @@ FAILURES: Mapping[str, tuple[str, str]] = {  # by status: what happened, and the
         "Save these images again with another program: the next run captions files that have "
         "changed. Or run again with `--retry-failed crashed`.",
     ),
-    Status.REJECTED: (
-        "The captioner gave no caption",
-        "The errors show what came back instead. Run again with `--retry-failed rejected`, with "
-        "another prompt or another captioner.",
-    ),
 }
 OUTCOMES: Mapping[int, tuple[str, str]] = {  # by exit code: how it went, and good, warn or bad
     ExitCode.DONE: ("Done", "good"),
