@@ -14,7 +14,7 @@ from captioner.budget import Budget
 from captioner.caption import Caption
 from captioner.captioner import Answer
 from captioner.errors import BudgetSpent, CaptionerUnavailable, CheckpointError, RejectedCaption
-from captioner.openai.answer import Garbled, Refused, answer_of, shown, status_of, usage_of
+from captioner.openai.answer import OK, Garbled, Refused, answer_of, shown, status_of, usage_of
 from captioner.openai.client import Client, Reply, Trouble
 from captioner.openai.in_flight import InFlight
 from captioner.openai.question import Pixels, Question, Questions
@@ -131,15 +131,13 @@ class Asker:
                 reply = await self._send(body)
                 return await self._settled(question, body, reply, is_last=is_last)
         except Trouble as trouble:
-            self._patience.endure(trouble)
-            await asyncio.sleep(self._in_flight.troubled(trouble, began))
+            await self._pause(trouble, began)
             raise
 
     async def _settled(
         self, question: Question, body: dict[str, Any], reply: Reply, *, is_last: bool
     ) -> Answer | None:
-        self._patience.replied()
-        self._in_flight.replied()
+        self._note_reply()
         if reply.status in _REFUSED and self._questions.adapt(body, reply.body):
             return None
         answer = answer_of(reply)
@@ -199,11 +197,23 @@ class Asker:
                 f"{self._client.name} is elsewhere: set OPENAI_BASE_URL ({reason})"
             )
 
+    def _note_reply(self) -> None:
+        self._patience.replied()
+        self._in_flight.replied()
+
+    async def _pause(self, trouble: Trouble, began: float) -> None:
+        """Wait until another try makes sense; raise CaptionerUnavailable if none does."""
+        self._patience.endure(trouble)
+        await asyncio.sleep(self._in_flight.troubled(trouble, began))
+
     async def _answers_otherwise(self) -> bool:
         """Return whether the server answers about a harmless image."""
         question = await asyncio.to_thread(self._questions.about, _HARMLESS)
         try:
-            async with self._in_flight.slot():
-                return (await self._send(self._questions.body(question))).status == 200
-        except Trouble:
+            async with self._in_flight.slot() as began:
+                reply = await self._send(self._questions.body(question))
+        except Trouble as trouble:
+            await self._pause(trouble, began)
             return False
+        self._note_reply()
+        return reply.status == OK

@@ -96,12 +96,12 @@ def _caption_and_commit(
     plan = read_partition(task.run.scratch, task.partition).slice(task.start, task.images)
     known = state.known_captions(task.run)
     captioner.budget = budget
-    captioner.answers = answers = state.answers(task.run)
     partitions = PartitionCaptioner(
         captioner, task.settings, task.run.run_id, known.find, report, _former_rows(task, plan)
     )
     times = StageTimes()
     try:
+        captioner.answers = answers = state.answers(task.run)
         images = _caption(task, plan, partitions, times)
         table = _table(task, plan, images.rows, partitions)
         with times.measure("commit"):
