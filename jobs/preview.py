@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from captioner.budget import Spending
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import ExitCode, JobError
 from captioner.jobs.execution.sample import SampleTimes
@@ -147,8 +146,8 @@ def _estimate_or_problem(config: JobConfig, plan: Plan, images: pa.Table | None)
 def _asking(config: JobConfig, plan: Plan, times: Sequence[SampleTimes]) -> dict[str, Any]:
     if not config.captioner.asks_server:
         return {}
-    spent = sum((time.spent for time in times), Spending())
-    return {"asking": asking(config, plan.images, sum(time.images for time in times), spent)}
+    sampled, spent = sum(time.images for time in times), [time.spent for time in times]
+    return {"asking": asking(config, plan.images, sampled, spent)}
 
 
 def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:

@@ -12,8 +12,6 @@ from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import CaptionExample, JobReport
 
 if TYPE_CHECKING:
-    from captioner.budget import Spending
-    from captioner.jobs.planning.asking import Asking
     from captioner.jobs.preview import Preview
     from captioner.jobs.table.compaction.compact import Compaction
     from captioner.jobs.table.status import TableStatus
@@ -178,7 +176,8 @@ def _spent(report: JobReport) -> dict[str, str]:
     """Format what a run asked a server, and what that cost."""
     if not report.requests:
         return {}
-    return {"requests": f"{report.requests:,}{_tokens(report, report.cost)}"}
+    tokens = _tokens(report.input_tokens, report.output_tokens, report.cost)
+    return {"requests": f"{report.requests:,}{tokens}"}
 
 
 def _marked(status: "TableStatus") -> dict[str, str]:
@@ -253,18 +252,18 @@ def _asking_lines(preview: "Preview") -> dict[str, str]:
     asking = preview.asking
     assert asking
     within = f" within the limits, for {asking.images:,} images" * (asking.images < preview.images)
-    lines = {"requests": f"about {asking.requests:,}{_tokens(asking, asking.cost)}{within}"}
-    if asking.sample.requests:
-        tokens = _tokens(asking.sample, asking.sample.cost)
-        lines["sample"] = f"{asking.sample.requests:,} requests were sent{tokens}"
+    tokens = _tokens(asking.input_tokens, asking.output_tokens, asking.cost)
+    lines = {"requests": f"about {asking.requests:,}{tokens}{within}"}
+    if (sample := asking.sample).requests:
+        tokens = _tokens(sample.input_tokens, sample.output_tokens, sample.cost)
+        lines["sample"] = f"{sample.requests:,} requests were sent{tokens}"
     return lines
 
 
-def _tokens(counted: "JobReport | Asking | Spending", cost: float | None) -> str:
+def _tokens(sent: int, received: int, cost: float | None) -> str:
     """Format tokens and their cost, in brackets."""
     price = f"; cost {cost:,.2f}" if cost else ""
-    tokens = f"{counted.input_tokens:,} tokens sent, {counted.output_tokens:,} received"
-    return f" ({tokens}{price})"
+    return f" ({sent:,} tokens sent, {received:,} received{price})"
 
 
 def _per_image(stages: Mapping[str, float]) -> str:

@@ -1,5 +1,6 @@
 """What a run would ask a server, and what that would cost."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from captioner.budget import Prices, Spending
@@ -22,11 +23,12 @@ class Asking:
     sample: Spending = field(default_factory=Spending)
 
 
-def asking(config: JobConfig, images: int, sampled: int, sample: Spending) -> Asking:
-    """Return what a run about `images` would ask, by what the `sampled` ones took.
+def asking(config: JobConfig, images: int, sampled: int, spent: Iterable[Spending]) -> Asking:
+    """Return what a run about `images` would ask, by what was `spent` on the `sampled` ones.
 
     Without a sample, or if the server did not count, the tokens are those that one may expect.
     """
+    sample = sum(spent, Spending())
     each = 1 / sampled if sampled else 0.0
     requests = max(sample.requests * each, 1.0)
     tokens = sample.input_tokens * each, sample.output_tokens * each
