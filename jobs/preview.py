@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from captioner.jobs.planning.plan import (
     redo_of,
     second_opinion_of,
 )
+from captioner.jobs.sources.kept import keep
+from captioner.jobs.sources.source import Source
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.storage.filesystems import configure
@@ -65,7 +67,8 @@ class Preview:
 
     `images` are to be captioned; `postponed` ones are beyond the job's limit. `prune` says whether
     rows of vanished images would be removed. `estimate` is None if there is no work, or if a
-    `problem` prevented it. `asking` is None unless the captioner asks a server.
+    `problem` prevented it. `asking` is None unless the captioner asks a server. `second` is the
+    second pass of the same job, about the rows that are in the table already.
     """
 
     source: str | Sequence[str]
@@ -79,6 +82,7 @@ class Preview:
     asking: Asking | None = None
     estimate: Estimate | None = None
     problem: str | None = None
+    second: "Preview | None" = None
 
     def to_json(self) -> str:
         """Format the preview as a JSON object."""
@@ -92,10 +96,19 @@ def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
     and take no lock. Raise the errors of `run_job`.
     """
     config = config.resolved()
+    configure(config.storage_options)
+    source, second = list_images(config), config.second_job()
+    if second is None:
+        return _preview(config, source, sample)
+    with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
+        first, again = keep(source, Path(folder, "listing.arrow"))
+        preview = _preview(config, first, sample)
+        return replace(preview, second=_preview(second, again, sample))
+
+
+def _preview(config: JobConfig, source: Source, sample: int | None) -> Preview:
     if sample is None:
         sample = SERVER_SAMPLE if config.captioner.asks_server else SAMPLE
-    configure(config.storage_options)
-    source = list_images(config)
     choose_threshold(config)  # UsageError now rather than in the run
     out = OutFolder(out_path(config.out))
     with _folder(out) as folder:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from captioner.jobs import JobConfig, run_job
+from captioner.jobs.cli.text import preview_text
 from captioner.jobs.errors import UsageError
+from captioner.jobs.preview import preview_job
 from captioner.jobs.run import run_passes
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.compaction.compact import compact
@@ -176,6 +178,14 @@ def test_one_job_can_do_both_passes(job: JobConfig) -> None:
     again = list(run_passes(both))
     assert [each.images for each in again] == [2, 1]
     assert doubtful < {name for name, row in rows(job).items() if row["former"]}
+
+
+def test_a_plan_previews_both_passes(job: JobConfig, first: Rows) -> None:
+    write_photographs(Path(job.source), IMAGES + 3)
+    opinion = {"checkpoint": str(job.checkpoint), "beam_size": 7, "redo_share": 0.5}
+    preview = preview_job(replace(job, second=opinion), sample=0)
+    assert preview.images == 3 and preview.second and preview.second.images == IMAGES // 2
+    assert "second pass, about the rows" in preview_text(preview)
 
 
 def test_the_second_pass_reads_standard_input_from_the_first(

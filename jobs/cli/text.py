@@ -212,6 +212,7 @@ def preview_text(preview: "Preview") -> str:
         "failed, to be tried again": counts.retried,
         "without an embedding": counts.lacking,
         "to be captioned again": counts.forced,
+        "for a second opinion": counts.doubted,
     }
     others = {
         "left for a later run": preview.postponed,
@@ -230,7 +231,10 @@ def preview_text(preview: "Preview") -> str:
         **({"time": f"unknown: {preview.problem}"} if preview.problem else {}),
         "table": preview.table,
     }
-    return aligned(lines)
+    if preview.second is None:
+        return aligned(lines)
+    title = "second pass, about the rows that are in the table now"
+    return f"{aligned(lines)}\n\n{title}\n{preview_text(preview.second)}"
 
 
 def _estimate_lines(preview: "Preview") -> dict[str, str]:
