@@ -2,7 +2,8 @@
 
 `Calibration`, and so `calibration.json`, records what "acceptable" means and on which images the
 calibration was fitted. The map is a logistic regression over standardised signals (Platt 1999).
-Importing this module does not import torch.
+Which signals, the calibration says by their names: `signals.py` computes those of SIGNALS, which
+the LSTM captioner has, `confidence.py` all others. Importing this module does not import torch.
 """
 
 import json
@@ -19,15 +20,10 @@ from captioner.model_directory import CALIBRATION, read_text
 
 Floats = npt.NDArray[np.float64]
 
-SIGNALS = (
-    "mean_log_prob",
-    "sum_log_prob",
-    "min_log_prob",
-    "words",
-    "content_log_prob",
-    "presence",
-    "log_presence",
-)
+OWN_SIGNALS = ("mean_log_prob", "sum_log_prob", "min_log_prob", "words")  # of any captioner
+SIGNALS = (*OWN_SIGNALS, "content_log_prob", "presence", "log_presence")
+BESIDE_SIGNALS = ("log_odds", "other_log_odds", "agreement")
+_KNOWN = frozenset((*SIGNALS, *BESIDE_SIGNALS))
 
 
 class OperatingPoint(NamedTuple):
@@ -40,7 +36,10 @@ class OperatingPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic regression from signals to a probability, and the meaning of that probability."""
+    """A logistic regression from signals to a probability, and the meaning of that probability.
+
+    `beside` is the calibration for images about which another captioner has spoken, too.
+    """
 
     acceptable: str  # the definition, in words
     data: str  # the images it was fitted on, in words
@@ -50,11 +49,12 @@ class Calibration:
     weights: list[float]
     bias: float
     operating_points: list[OperatingPoint] = field(default_factory=list)  # by coverage
+    beside: "Calibration | None" = None
 
     def __post_init__(self) -> None:
-        if tuple(self.signals) != SIGNALS:
-            raise ValueError(f"signals must be {', '.join(SIGNALS)}")
-        if not len(self.mean) == len(self.scale) == len(self.weights) == len(SIGNALS):
+        if not self.signals or not _KNOWN.issuperset(self.signals):
+            raise ValueError(f"signals must be of {', '.join((*SIGNALS, *BESIDE_SIGNALS))}")
+        if not len(self.mean) == len(self.scale) == len(self.weights) == len(self.signals):
             raise ValueError("mean, scale and weights must have one value for each signal")
         numbers = [*self.mean, *self.scale, *self.weights, self.bias]
         if not np.isfinite(numbers).all() or 0 in self.scale:
@@ -64,10 +64,26 @@ class Calibration:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Return the calibration that JSON values describe; ValueError or TypeError if none."""
         points = [OperatingPoint(*point) for point in values.get("operating_points", [])]
-        return cls(**{**values, "operating_points": points})
+        beside = values.get("beside")
+        return cls(
+            **{
+                **values,
+                "operating_points": points,
+                "beside": None if beside is None else cls.from_json(beside),
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the calibration as JSON values; those without `beside` are as they always were."""
+        values = asdict(self)
+        if self.beside is None:
+            del values["beside"]
+        else:
+            values["beside"] = self.beside.to_json()
+        return values
 
     def confidence(self, values: Floats) -> Floats:
-        """Return probabilities [N] in [0, 1] for signals [N, len(SIGNALS)]."""
+        """Return probabilities [N] in [0, 1] for values [N, K] of the K `signals`."""
         standardised = (values - self.mean) / self.scale
         logits = standardised @ np.asarray(self.weights) + self.bias
         return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
@@ -102,4 +118,4 @@ def read_calibration(directory: Path) -> Calibration | None:
 
 def save_calibration(directory: Path, calibration: Calibration) -> None:
     """Write the calibration of a model directory."""
-    (directory / CALIBRATION).write_text(json.dumps(asdict(calibration), indent=2) + "\n")
+    (directory / CALIBRATION).write_text(json.dumps(calibration.to_json(), indent=2) + "\n")

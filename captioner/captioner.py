@@ -14,7 +14,9 @@ from PIL import Image
 import captioner
 from captioner.answers import AnswerStore, NoAnswers
 from captioner.budget import Budget
+from captioner.calibration import Calibration
 from captioner.caption import Caption
+from captioner.confidence import confidence_beside
 from captioner.errors import CaptionerError, ImageError, RejectedCaption, UnreadableImage
 from captioner.house_rules import HouseRules
 from captioner.image import DecodedImage
@@ -37,6 +39,7 @@ class Captioner(ABC):
     """A captioner of images; `load` makes one.
 
     `identity` names it with all that changes its captions. It likes `batch_size` images at once.
+    Its captions have a confidence if there is a `calibration`.
     One that asks a server keeps to its `budget`, and asks nothing whose answer it has in `answers`.
 
     >>> captioner = Captioner.load("flickr8k")
@@ -46,6 +49,7 @@ class Captioner(ABC):
     identity: str
     batch_size: int
     house_rules: HouseRules
+    calibration: Calibration | None = None
     budget = Budget()
     answers: AnswerStore = NoAnswers()
 
@@ -105,7 +109,7 @@ class Captioner(ABC):
 
         Two captioners that say the same are rarely both wrong.
         """
-        return caption.confidence
+        return confidence_beside(self.calibration, caption, other, confidence)
 
     # A str is an iterable of str, too.
     @overload

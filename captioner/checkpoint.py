@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from captioner.calibration import Calibration, read_calibration
+from captioner.calibration import SIGNALS, Calibration, read_calibration
 from captioner.errors import CheckpointError
 from captioner.model import CaptionModel, ModelConfig
 from captioner.model_directory import (
@@ -53,7 +53,7 @@ def load_checkpoint(name_or_directory: str | Path) -> Checkpoint:
         name=directory.resolve().name,
         model=model.eval(),
         vocabulary=vocabulary,
-        calibration=read_calibration(directory),
+        calibration=_read_calibration(directory),
         fingerprint=fingerprint(directory),
     )
 
@@ -84,6 +84,16 @@ def _read_config(path: Path) -> ModelConfig:
         return ModelConfig(**values)
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: not a model configuration ({error})") from error
+
+
+def _read_calibration(directory: Path) -> Calibration | None:
+    calibration = read_calibration(directory)
+    if calibration is not None and tuple(calibration.signals) != SIGNALS:
+        raise CheckpointError(
+            f"{directory / CALIBRATION}: not a calibration of this kind of model "
+            f"(signals must be {', '.join(SIGNALS)})"
+        )
+    return calibration
 
 
 def _read_vocabulary(path: Path) -> Vocabulary:

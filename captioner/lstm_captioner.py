@@ -83,7 +83,7 @@ class LstmCaptioner(Captioner):
     @property
     def settings(self) -> dict[str, object]:
         """The search options and the calibration as JSON values, to record with captions."""
-        calibration = asdict(self.calibration) if self.calibration else None
+        calibration = self.calibration.to_json() if self.calibration else None
         return {"search": asdict(self.options), "calibration": calibration}
 
     def prepare(self, image: bytes | Image.Image) -> DecodedImage:

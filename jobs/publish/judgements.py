@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def read_judgements(out: str | Path, calibration: Calibration | None = None) -> 
         & pc.field("decision").isin(kinds)
     )
     if calibration is not None:
-        values = json.loads(json.dumps(asdict(calibration)))
+        values = json.loads(json.dumps(calibration.to_json()))
         same = [captioner for captioner, recorded in known.items() if recorded == values]
         rows = rows.filter(pc.field("captioner").isin(pa.array(same, pa.string())))
     if not len(rows):
