@@ -76,11 +76,10 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """Return the calibration as JSON values; those without `beside` are as they always were."""
         values = asdict(self)
+        values["operating_points"] = [list(point) for point in self.operating_points]
         if self.beside is None:
-            del values["beside"]
-        else:
-            values["beside"] = self.beside.to_json()
-        return values
+            return {name: value for name, value in values.items() if name != "beside"}
+        return {**values, "beside": self.beside.to_json()}
 
     def confidence(self, values: Floats) -> Floats:
         """Return probabilities [N] in [0, 1] for values [N, K] of the K `signals`."""
@@ -116,6 +115,8 @@ def read_calibration(directory: Path) -> Calibration | None:
         raise CheckpointError(f"{path}: not a calibration ({error})") from error
 
 
-def save_calibration(directory: Path, calibration: Calibration) -> None:
-    """Write the calibration of a model directory."""
-    (directory / CALIBRATION).write_text(json.dumps(calibration.to_json(), indent=2) + "\n")
+def save_calibration(directory: Path, calibration: Calibration) -> Path:
+    """Write the calibration of a model directory; return its path."""
+    path = directory / CALIBRATION
+    path.write_text(json.dumps(calibration.to_json(), indent=2) + "\n")
+    return path

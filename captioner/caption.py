@@ -1,5 +1,6 @@
 """Caption: what a captioner says about an image."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -26,6 +27,7 @@ class Caption:
     token and, unless a server leaves it out, one for the end of the sentence; `log_prob` is their
     sum. Both are None if the captioner does not tell them. `alternatives` are the next best
     hypotheses with a different text. `embedding` [C] says what the image looks like, if wanted.
+    `signals` are what a captioner knows of its caption beyond these, by name (see Calibration).
     """
 
     text: str
@@ -34,3 +36,4 @@ class Caption:
     token_log_probs: tuple[float, ...] | None = None
     alternatives: tuple[Alternative, ...] = ()
     embedding: Embeddings | None = field(default=None, compare=False, repr=False)
+    signals: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)

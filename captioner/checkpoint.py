@@ -6,6 +6,7 @@ A model directory holds `config.json` (a `ModelConfig`), `vocabulary.txt` (one w
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,13 @@ class Checkpoint:
     fingerprint: str  # 64 hexadecimal digits over configuration, vocabulary, weights, calibration
 
 
-def load_checkpoint(name_or_directory: str | Path) -> Checkpoint:
-    """Read and verify a model directory; CheckpointError names the file at fault."""
+def load_checkpoint(
+    name_or_directory: str | Path, calibration: Mapping[str, object] | None = None
+) -> Checkpoint:
+    """Read and verify a model directory; CheckpointError names the file at fault.
+
+    The values of another `calibration` may be used instead of the directory's.
+    """
     directory = find_checkpoint(name_or_directory)
     config = _read_config(directory / CONFIG)
     vocabulary = _read_vocabulary(directory / VOCABULARY)
@@ -53,8 +59,8 @@ def load_checkpoint(name_or_directory: str | Path) -> Checkpoint:
         name=directory.resolve().name,
         model=model.eval(),
         vocabulary=vocabulary,
-        calibration=_read_calibration(directory),
-        fingerprint=fingerprint(directory),
+        calibration=_calibration(directory, calibration),
+        fingerprint=fingerprint(directory, calibration),
     )
 
 
@@ -86,8 +92,8 @@ def _read_config(path: Path) -> ModelConfig:
         raise CheckpointError(f"{path}: not a model configuration ({error})") from error
 
 
-def _read_calibration(directory: Path) -> Calibration | None:
-    calibration = read_calibration(directory)
+def _calibration(directory: Path, values: Mapping[str, object] | None) -> Calibration | None:
+    calibration = Calibration.from_json(values) if values else read_calibration(directory)
     if calibration is not None and tuple(calibration.signals) != SIGNALS:
         raise CheckpointError(
             f"{directory / CALIBRATION}: not a calibration of this kind of model "

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from captioner.agreement import agreement
-from captioner.calibration import OWN_SIGNALS, Calibration
+from captioner.calibration import OWN_SIGNALS, Calibration, Floats
 from captioner.caption import Caption
 from captioner.vocabulary import tokenize
 
@@ -38,29 +38,32 @@ def confidence_beside(
 
 
 def own_signals(caption: Caption) -> dict[str, float]:
-    """Return those of OWN_SIGNALS that a caption has, by name."""
+    """Return the signals of a caption by itself, by name: OWN_SIGNALS, and what it brings."""
     words = float(len(tokenize(caption.text)))
-    if not caption.token_log_probs:
-        return {"words": words}
-    total = float(sum(caption.token_log_probs))
-    mean, least = total / len(caption.token_log_probs), float(min(caption.token_log_probs))
-    return dict(zip(OWN_SIGNALS, (mean, total, least, words), strict=True))
+    if not (log_probs := caption.token_log_probs):
+        return {"words": words, **caption.signals}
+    values = (sum(log_probs) / len(log_probs), sum(log_probs), min(log_probs), words)
+    return {**dict(zip(OWN_SIGNALS, values, strict=True)), **caption.signals}
 
 
 def signals_beside(caption: Caption, other: str, confidence: float | None) -> dict[str, float]:
     """Return those of BESIDE_SIGNALS that a caption has beside another one, by name."""
     signals = {"agreement": agreement(caption.text, other)}
     if caption.confidence is not None:
-        signals["log_odds"] = log_odds(caption.confidence)
+        signals["log_odds"] = _log_odds(caption.confidence)
     if confidence is not None:
-        signals["other_log_odds"] = log_odds(confidence)
+        signals["other_log_odds"] = _log_odds(confidence)
     return signals
 
 
-def log_odds(probability: float) -> float:
-    """Return the logarithm of the odds, which is finite even for 0 and 1."""
-    clipped = min(max(probability, _LEAST), 1 - _LEAST)
-    return float(np.log(clipped / (1 - clipped)))
+def log_odds(probability: Floats) -> Floats:
+    """Return the logarithms of the odds, which are finite even for 0 and 1."""
+    clipped = np.clip(probability, _LEAST, 1 - _LEAST)
+    return np.log(clipped / (1 - clipped))
+
+
+def _log_odds(probability: float) -> float:
+    return float(log_odds(np.array(probability)))
 
 
 def _probability(calibration: Calibration, signals: Mapping[str, float]) -> float | None:

@@ -54,20 +54,22 @@ def identify(options: CaptionerOptions) -> str:
 
         return hf_identity(find_model(options), options)
     directory = find_checkpoint(options.checkpoint)
-    return identity(directory.resolve().name, fingerprint(directory), options.search)
+    of_files = fingerprint(directory, options.calibration)
+    return identity(directory.resolve().name, of_files, options.search)
 
 
 def find_calibration(options: CaptionerOptions) -> Calibration | None:
-    """Return the calibration of a captioner, beside the model or among the options; None without.
+    """Return the calibration of a captioner, among the options or beside the model; None without.
 
     Raises CheckpointError if it is damaged.
     """
     check_options(options)
     if options.calibration is not None:
         return Calibration.from_json(options.calibration)
-    if options.kind:
-        return None
-    return read_calibration(find_checkpoint(options.checkpoint))
+    directory = options.directory
+    if directory is None and not options.kind:
+        directory = find_checkpoint(options.checkpoint)
+    return read_calibration(directory) if directory else None
 
 
 def check_options(options: CaptionerOptions) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.beam_search import Hypotheses, beam_search
-from captioner.calibration import Floats
+from captioner.calibration import SIGNALS, Floats
 from captioner.caption import Alternative, Caption, Embeddings
 from captioner.captioner import Captioner, Measure
 from captioner.checkpoint import Checkpoint, load_checkpoint
@@ -72,7 +72,8 @@ class LstmCaptioner(Captioner):
 
         Raises CheckpointError if it is missing or damaged, CaptionerError if the device is missing.
         """
-        checkpoint, device = load_checkpoint(options.checkpoint), choose_device(options.device)
+        checkpoint = load_checkpoint(options.checkpoint, options.calibration)
+        device = choose_device(options.device)
         return cls(checkpoint, device, options.search, embeddings=options.embeddings)
 
     @property
@@ -140,9 +141,8 @@ class LstmCaptioner(Captioner):
 
     def captions(self, found: SearchResult) -> Iterator[Caption]:
         """Yield a caption for each image of a search."""
-        confidence = None
-        if self.calibration:
-            confidence = self.calibration.confidence(self.signals(found)).tolist()
+        signals = self.signals(found)
+        confidence = self.calibration.confidence(signals).tolist() if self.calibration else None
         tokens, token_log_probs, log_probs, scores = (part.tolist() for part in found.hypotheses)
         for n in range(len(tokens)):
             length = tokens[n][0].index(EOS) + 1
@@ -157,4 +157,5 @@ class LstmCaptioner(Captioner):
                 log_prob=log_probs[n][0],
                 token_log_probs=tuple(token_log_probs[n][0][:length]),
                 alternatives=tuple(texts.values())[1:],
+                signals=dict(zip(SIGNALS, signals[n].tolist(), strict=True)),
             )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,12 +29,17 @@ def find_checkpoint(name_or_directory: str | Path) -> Path:
     )
 
 
-def fingerprint(directory: Path) -> str:
-    """Return a hash of configuration, vocabulary, weights and calibration, 64 hex digits."""
+def fingerprint(directory: Path, calibration: Mapping[str, object] | None = None) -> str:
+    """Return a hash of configuration, vocabulary, weights and calibration, 64 hex digits.
+
+    The values of another `calibration` may be used instead of the directory's.
+    """
     digest = hashlib.sha256()
     for name in (CONFIG, VOCABULARY, WEIGHTS, CALIBRATION):
         path = directory / name
         content = path.read_bytes() if path.is_file() else b""
+        if name == CALIBRATION and calibration is not None:
+            content = json.dumps(calibration, sort_keys=True).encode()
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 

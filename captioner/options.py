@@ -3,8 +3,10 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from captioner.model_directory import CONFIG
 from captioner.search_options import SearchOptions
 
 HF, OPENAI = "hf:", "openai:"
@@ -44,6 +46,13 @@ class CaptionerOptions:
     def name(self) -> str:
         """The checkpoint without its kind."""
         return self.checkpoint.removeprefix(self.kind)
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory of a model, in which a calibration may lie; None if it was named else."""
+        directory = Path(self.name)
+        is_model = self.kind != OPENAI and (directory / CONFIG).is_file()
+        return directory if is_model else None
 
     @property
     def asks_server(self) -> bool:
