@@ -33,6 +33,7 @@ _PLAIN: dict[str, Any] = {  # options of the first pass that the second must not
     "max_cost": None,
     "prices": {},
     "second": {},
+    "calibration": None,
 }
 
 
@@ -44,7 +45,8 @@ class JobConfig:
     Relative paths, even in a job file, are relative to the working directory. An empty
     `retry_failed` stands for RETRIABLE. `storage_options` has the options of fsspec's file systems
     by protocol, such as {"s3": {"endpoint_url": "..."}}. No flag sets it and nothing writes it: it
-    may hold secrets. Raises UsageError for an impossible value.
+    may hold secrets. `calibration` is what a run finds in OUT for its captioner, not in job files.
+    Raises UsageError for an impossible value.
     """
 
     source: str | Path | Sequence[str | Path]
@@ -85,6 +87,7 @@ class JobConfig:
     second: Mapping[str, Any] = field(default_factory=dict)
     quiet: bool = False
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
+    calibration: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_job(self)
@@ -125,6 +128,7 @@ class JobConfig:
             prompt=self.prompt,
             trust_remote_code=self.trust_remote_code,
             send_pixels=self.send_pixels,
+            calibration=self.calibration,
             **server_from_environment(),
         )
 
@@ -179,7 +183,7 @@ class JobConfig:
 
     def to_toml(self) -> str:
         """Return the job as a job file, without options that are not set and storage options."""
-        names = [each.name for each in fields(self) if each.name != "storage_options"]
+        names = [name for name in _keys() if name != "storage_options"]
         values = {name: getattr(self, name) for name in names}
         known = {key: value for key, value in values.items() if value is not None and value != {}}
         return "".join(f"{key} = {toml_value(value)}\n" for key, value in known.items())
@@ -187,8 +191,7 @@ class JobConfig:
 
 def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobConfig:
     """Return the job that a file and flags describe; flags win. UsageError names key and file."""
-    known = [each.name for each in fields(JobConfig)]
-    values = read_toml(job_file, known) if job_file else {}
+    values = read_toml(job_file, _keys()) if job_file else {}
     values |= flags
     for required in ("source", "out"):
         if required not in values:
@@ -202,10 +205,15 @@ def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobCo
 
 def storage_options_of(job_file: Path) -> StorageOptions:
     """Return the storage options of a job file, whatever else is in it."""
-    values = read_toml(job_file, [each.name for each in fields(JobConfig)])
+    values = read_toml(job_file, _keys())
     options: StorageOptions = values.get("storage_options", {})
     check_storage_options(options)
     return options
+
+
+def _keys() -> list[str]:
+    """Return the keys of a job file."""
+    return [each.name for each in fields(JobConfig) if each.name != "calibration"]
 
 
 def _absolute(path: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from captioner.jobs.calibrations import with_calibration
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import ExitCode, JobError
 from captioner.jobs.execution.sample import SampleTimes
@@ -109,6 +110,7 @@ def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
 def _preview(config: JobConfig, source: Source, sample: int | None) -> Preview:
     if sample is None:
         sample = SERVER_SAMPLE if config.captioner.asks_server else SAMPLE
+    config = with_calibration(config)
     choose_threshold(config)  # UsageError now rather than in the run
     out = OutFolder(out_path(config.out))
     with _folder(out) as folder:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from captioner.jobs.calibrations import with_calibration
 from captioner.jobs.config import JobConfig
 from captioner.jobs.errors import (
     ExitCode,
@@ -84,6 +85,7 @@ def _second_pass(config: JobConfig, source: Source) -> JobReport:
 
 
 def _run_pass(config: JobConfig, source: Source) -> JobReport:
+    config = with_calibration(config)
     threshold = choose_threshold(config)
     if threshold and config.target_precision is not None and not config.quiet:
         print(f"captioner: {threshold}", file=sys.stderr)

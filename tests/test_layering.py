@@ -23,13 +23,23 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     "pipeline": {"errors", "config", "storage", "fetching", "table"},
     "publish": {"errors", "storage", "fetching", "table", "rows"},
     "execution": {"errors", "config", "storage", "table", "planning", "pipeline"},
+    "calibrations": {"errors", "config", "storage", "table"},
     "run": {
-        *("errors", "config", "storage", "sources", "table", "planning", "pipeline"),
+        *(
+            "calibrations",
+            "errors",
+            "config",
+            "storage",
+            "sources",
+            "table",
+            "planning",
+            "pipeline",
+        ),
         *("execution", "publish"),
     },
     "cli": {
         *("errors", "toml_file", "config", "config_values", "storage", "table", "rows", "publish"),
-        *("run", "preview", "caption"),
+        *("run", "preview", "caption", "calibrations"),
     },
     "demo": {"errors", "config", "run", "cli"},
     "__init__": {"config", "run"},
@@ -44,6 +54,7 @@ USES_THE_MODEL = {
     "pipeline",
     "execution",
     "publish",
+    "calibrations",
     "caption",
     "cli",
 }

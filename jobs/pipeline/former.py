@@ -55,14 +55,18 @@ def second_opinion(row: CaptionRow, former: CaptionRow, captioner: "Captioner") 
     answer was rejected, the former caption stays, and the row says who declined.
     """
     if row.image_sha256 != former.image_sha256 or former.caption is None:
-        return row
+        return replace(row, former=None)
     if row.status == Status.REJECTED:
         declined = Declined(captioner=row.captioner, error=row.error or "")
         return replace(former, declined=declined)
     if row.status != Status.OK or row.caption is None:
         return row
     first = _first_caption(former, row.captioner)
-    confidence = captioner.confidence_beside(_caption(row), first["caption"], first["confidence"])
+    confidence = row.confidence
+    if row.former is None:  # else the row has the caption of identical bytes, and its confidence
+        confidence = captioner.confidence_beside(
+            _caption(row), first["caption"], first["confidence"]
+        )
     return replace(
         row,
         confidence=confidence,

@@ -25,6 +25,7 @@ PAGE_ROWS = 512  # read around a hit: copies tend to lie in the order of their o
 PAGES = 16  # in memory at once
 Page = tuple[pa.Table, Mapping[str, int]]  # rows, and the position of each hash
 _HASH, _CAPTIONER = "image_sha256", "captioner"
+_COLUMNS = (*CONTENT_COLUMNS, "former")  # with which the confidence has to do
 
 
 class KnownCaptions:
@@ -45,7 +46,7 @@ class KnownCaptions:
         self._index.add(part, digits)
 
     def find(self, sha256: str) -> Values | None:
-        """Return CONTENT_COLUMNS of a row with this hash; None if there is no such row."""
+        """Return CONTENT_COLUMNS and `former` of a row with this hash; None without such a row."""
         for path in self._index.files_of(sha256):
             with self._reading:
                 if (row := self._in_pages(sha256)) or (row := self._in_file(path, sha256)):
@@ -81,9 +82,10 @@ def _page(path: OutPath, sha256: str, captioner: str) -> Page | None:
 
 
 def _rows_around(file: pq.ParquetFile, group: int, at: int, captioner: str) -> Page:
-    rows = file.read_row_group(group, columns=[_HASH, _CAPTIONER, *CONTENT_COLUMNS])
+    rows = file.read_row_group(group, columns=[_HASH, _CAPTIONER, *_COLUMNS])
     rows = rows.slice(max(at - PAGE_ROWS // 2, 0), PAGE_ROWS)
     ok = pc.equal(rows["status"].cast(pa.string()), Status.OK)
     rows = rows.filter(pc.and_(ok, pc.equal(rows[_CAPTIONER], captioner)))
     positions = {sha256: position for position, sha256 in enumerate(rows[_HASH].to_pylist())}
-    return rows.select(CONTENT_COLUMNS).combine_chunks(), positions
+    columns = [name for name in _COLUMNS if name in rows.column_names]  # older files lack `former`
+    return rows.select(columns).combine_chunks(), positions

@@ -135,8 +135,8 @@ class PartitionCaptioner:
             annotated_at=now,
             **values,
         )
-        if former := self.former_rows.get(row.image_uri):
-            row = second_opinion(row, former, self.captioner)
+        former = self.former_rows.get(row.image_uri)
+        row = second_opinion(row, former, self.captioner) if former else replace(row, former=None)
         review = needs_review(row.confidence, self.settings.threshold)
         return replace(row, needs_review=review)
 

@@ -20,24 +20,26 @@ def choose_threshold(config: JobConfig) -> Threshold | None:
     """
     try:
         if config.min_confidence is not None:
-            _calibration(config.captioner)  # without it, no caption would have a confidence
+            _calibration(config)  # without it, no caption would have a confidence
             return Threshold(config.min_confidence)
         if config.target_precision is not None:
-            point = _calibration(config.captioner).for_precision(config.target_precision)
+            point = _calibration(config).for_precision(config.target_precision)
             return Threshold(point.confidence, config.target_precision, point.coverage)
     except CaptionerError as error:
         raise UsageError(str(error)) from error
     return None
 
 
-def _calibration(options: CaptionerOptions) -> Calibration:
-    calibration = find_calibration(options)
+def _calibration(config: JobConfig) -> Calibration:
+    """Return the calibration of the job's captions, beside former ones if there are such."""
+    calibration = find_calibration(config.captioner)
     if calibration is None:
         raise UsageError(
-            f"{options.checkpoint} has no {CALIBRATION}, so its captions have no confidence: omit "
-            "min_confidence and target_precision, or choose a checkpoint that has one"
+            f"{config.checkpoint} has no {CALIBRATION}, so its captions have no confidence: omit "
+            "min_confidence and target_precision, choose a checkpoint that has one, or make one "
+            "with `captioner evaluate --calibrate`"
         )
-    return calibration
+    return (config.is_second_opinion and calibration.beside) or calibration
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def read_judgements(out: str | Path, calibration: Calibration | None = None) -> 
         & pc.field("decision").isin(kinds)
     )
     if calibration is not None:
-        values = json.loads(json.dumps(calibration.to_json()))
+        values = calibration.to_json()
         same = [captioner for captioner, recorded in known.items() if recorded == values]
         rows = rows.filter(pc.field("captioner").isin(pa.array(same, pa.string())))
     if not len(rows):

@@ -3,6 +3,7 @@
 OUT/captions/*.parquet           the caption table, and nothing else
 OUT/reviews/*.jsonl              what people decided (reviews.py); no run touches it
 OUT/answers/*.json               paid answers whose rows are not in the table yet (answers.py)
+OUT/calibrations/*.json          calibrations that do not lie beside a model (calibrations.py)
 OUT/exports/*.sqlite             what was exported where (publish/export/record.py)
 OUT/embeddings/*.parquet         what images look like (embeddings.py); may be deleted
 OUT/index.sqlite                 what `captioner search` searches; may be deleted
@@ -48,6 +49,10 @@ class OutFolder:
     @property
     def reviews(self) -> OutPath:
         return self.root / "reviews"
+
+    @property
+    def calibrations(self) -> OutPath:
+        return self.root / "calibrations"
 
     @property
     def exports(self) -> OutPath:
