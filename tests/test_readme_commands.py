@@ -4,12 +4,14 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from captioner import Captioner
 from tests.support.commands import GIVE_UP_SECONDS, captioner, environment
 from tests.support.hf_models import speaking_blip
 from tests.support.photographs import photograph, write_photographs
@@ -55,6 +57,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "wrong.txt").write_text("photos/001.jpg\n")
     (folder / "last-week").touch()
     os.utime(folder / "last-week", (0, 0))
+    _write_captions(folder)
     write_photographs(folder / "site", 1)
     (folder / "site" / "index.html").write_text('<img src="000.jpg">')
     (folder / "bin").mkdir()
@@ -66,6 +69,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     write_judgements(folder / "captions-of-photos", 60)
     return folder
+
+
+def _write_captions(folder: Path) -> None:
+    """Write photographs and what people say of them: what the bundled model is surest of."""
+    write_photographs(folder / "my-photos", 60)
+    captions = Captioner.load("flickr8k", device="cpu").caption([photograph(n) for n in range(60)])
+    middle = statistics.median(caption.confidence or 0 for caption in captions)
+    texts = [each.text if (each.confidence or 0) > middle else "A zebra." for each in captions]
+    lines = ({"image": f"{n:03d}.jpg", "captions": [text] * 2} for n, text in enumerate(texts))
+    (folder / "my-captions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def _write_encoder(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Fit the map from search signals to the probability that a caption is acceptable."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from captioner.calibration import SIGNALS, Calibration, Floats, OperatingPoint
 from captioner.lstm_captioner import LstmCaptioner
 from captioner.training.acceptability import DEFINITION, is_acceptable
 from captioner.training.evaluate import search_pixels
-from captioner.training.reliability import reliability
+from captioner.training.reliability import Booleans, reliability
 
 FOLDS = 5
 NEWTON_STEPS = 20
@@ -29,12 +29,16 @@ def calibrate(
     return describe(np.concatenate(values), acceptable)
 
 
-def describe(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
+def describe(values: Floats, acceptable: Booleans) -> Calibration:
     """Fit a calibration on all images and add its out-of-sample measures from cross-fitting."""
     calibration = fit(values, acceptable)
     if len(values) < 2 * FOLDS:
         return calibration
-    confidence = cross_fitted(values, acceptable)
+    return measured(calibration, cross_fitted(values, acceptable), acceptable)
+
+
+def measured(calibration: Calibration, confidence: Floats, acceptable: Booleans) -> Calibration:
+    """Add the measures of confidences [N] that were found out of sample to a calibration."""
     result = reliability(confidence, acceptable)
     auroc = "unknown" if result.auroc is None else f"{result.auroc:.3f}"
     return replace(
@@ -46,7 +50,7 @@ def describe(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
     )
 
 
-def operating_points(confidence: Floats, acceptable: npt.NDArray[np.bool_]) -> list[OperatingPoint]:
+def operating_points(confidence: Floats, acceptable: Booleans) -> list[OperatingPoint]:
     """Return a point for every percentage of the captions, from the most confident 5% to all.
 
     Captions of equal confidence, truncated to four digits, are accepted together.
@@ -64,17 +68,23 @@ def operating_points(confidence: Floats, acceptable: npt.NDArray[np.bool_]) -> l
     ]
 
 
-def cross_fitted(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Floats:
+def cross_fitted(values: Floats, acceptable: Booleans, signals: Sequence[str] = SIGNALS) -> Floats:
     """Return confidences [N], each from a calibration fitted without its image."""
     confidence = np.zeros(len(values))
-    for fold in range(FOLDS):
-        held = np.arange(len(values)) % FOLDS == fold
-        confidence[held] = fit(values[~held], acceptable[~held]).confidence(values[held])
+    for held in folds(len(values)):
+        fitted = fit(values[~held], acceptable[~held], signals)
+        confidence[held] = fitted.confidence(values[held])
     return confidence
 
 
-def fit(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
-    """Regress `acceptable` [N] on signals [N, len(SIGNALS)] logistically, by Newton's method."""
+def folds(count: int) -> Iterator[Booleans]:
+    """Yield which of `count` images each of the FOLDS holds out, bool [count]."""
+    for fold in range(FOLDS):
+        yield np.arange(count) % FOLDS == fold
+
+
+def fit(values: Floats, acceptable: Booleans, signals: Sequence[str] = SIGNALS) -> Calibration:
+    """Regress `acceptable` [N] on K signals [N, K] logistically, by Newton's method."""
     mean, scale = values.mean(0), values.std(0)
     scale[scale == 0] = 1
     inputs = np.column_stack([(values - mean) / scale, np.ones(len(values))])
@@ -82,7 +92,7 @@ def fit(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
     return Calibration(
         acceptable=DEFINITION,
         data=f"{len(values)} validation images, {acceptable.mean():.1%} of them acceptable",
-        signals=list(SIGNALS),
+        signals=list(signals),
         mean=mean.tolist(),
         scale=scale.tolist(),
         weights=weights[:-1].tolist(),
@@ -90,7 +100,7 @@ def fit(values: Floats, acceptable: npt.NDArray[np.bool_]) -> Calibration:
     )
 
 
-def regress(inputs: Floats, outcomes: npt.NDArray[np.bool_], prior: Floats) -> Floats:
+def regress(inputs: Floats, outcomes: Booleans, prior: Floats) -> Floats:
     """Return the weights [K] of a logistic regression of outcomes [N] on inputs [N, K].
 
     RIDGE draws them towards `prior` [K]. Newton's steps are halved as long as they lead upwards.

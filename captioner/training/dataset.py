@@ -4,7 +4,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -93,6 +93,12 @@ class Split:
     def captions(self) -> list[tuple[str, ...]]:
         """The captions of each image, in the order of `items`."""
         return [image.captions for _, image in self.items]
+
+    def some(self, count: int | None) -> "Split":
+        """Return a split with `count` of the images, evenly spaced; all if there are no more."""
+        if count is None or count >= len(self):
+            return self
+        return replace(self, items=tuple(self.items[n * len(self) // count] for n in range(count)))
 
     def read(self, index: int) -> bytes:
         """Return the bytes of the image file of `items[index]`."""

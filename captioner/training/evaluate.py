@@ -1,9 +1,8 @@
-"""Evaluation: caption images and score the captions against references."""
+"""Evaluation: scores of captions against references, and of their confidence."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +10,15 @@ import torch
 from tqdm import tqdm
 
 from captioner.beam_search import beam_search
-from captioner.caption import Caption
+from captioner.calibration import Floats
+from captioner.captioner import Captioner
 from captioner.constraints import WordRules
 from captioner.lstm_captioner import LstmCaptioner, SearchResult
 from captioner.model import CaptionModel, WordPredictor
 from captioner.search_options import SearchOptions
-from captioner.training.acceptability import is_acceptable, require_stemmer
-from captioner.training.dataset import Split, decode_split
-from captioner.training.metrics import Diversity, Scores, diversity, require_metrics, score
+from captioner.training.metrics import Diversity, Scores, diversity, score
 from captioner.training.reliability import Reliability, reliability
+from captioner.training.spoken import Spoken
 from captioner.vocabulary import Vocabulary
 
 SEARCH_BATCH = 50
@@ -29,24 +28,30 @@ SEARCH_BATCH = 50
 class Evaluation:
     """The quality of the captions of `images` images, and the speed of captioning.
 
-    `images_per_second` covers decoding, encoder and beam search together, in one process.
+    Of these, `rejected` ones got no caption; they count for `acceptable` alone, the share of images
+    with an acceptable caption. `images_per_second` covers decoding, encoder and search together, in
+    one process. `reliability_beside` is that of the confidence beside another captioner's caption.
     """
 
     captioner: str
     images: int
+    rejected: int
     scores: Scores
     diversity: Diversity
     images_per_second: float
+    acceptable: float
     reliability: Reliability | None  # of the confidence; None without a calibration
+    reliability_beside: Reliability | None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def __str__(self) -> str:
-        meteor = self.scores.meteor
+        meteor, beside = self.scores.meteor, self.reliability_beside
         rows = {
             "captioner": self.captioner,
             "images": f"{self.images:,}",
+            "rejected captions": f"{self.rejected:,}",
             **{f"BLEU-{n}": f"{getattr(self.scores, f'bleu{n}'):.3f}" for n in range(1, 5)},
             "METEOR": "- (needs Java)" if meteor is None else f"{meteor:.3f}",
             "ROUGE-L": f"{self.scores.rouge_l:.3f}",
@@ -55,15 +60,19 @@ class Evaluation:
             "unique captions": f"{self.diversity.unique:.1%}",
             "most frequent one": f"{self.diversity.most_frequent:.1%}",
             "distinct words": f"{self.diversity.distinct_words:,}",
+            "acceptable": f"{self.acceptable:.1%}",
             **(_reliability_rows(self.reliability) if self.reliability else {}),
             "images/s": f"{self.images_per_second:.1f}",
         }
-        return _aligned(rows)
+        if not beside:
+            return _aligned(rows)
+        return f"{_aligned(rows)}\n\nbeside the first\n{_aligned(_reliability_rows(beside))}"
 
 
 def reliability_text(rows: Mapping[str, object], result: Reliability) -> str:
     """Format other values and the reliability of a confidence, one to a line."""
-    return _aligned({**rows, **_reliability_rows(result)})
+    acceptable = {"acceptable": f"{result.acceptable:.1%}"}
+    return _aligned({**rows, **acceptable, **_reliability_rows(result)})
 
 
 def _aligned(rows: Mapping[str, object]) -> str:
@@ -73,7 +82,6 @@ def _aligned(rows: Mapping[str, object]) -> str:
 def _reliability_rows(result: Reliability) -> dict[str, str]:
     auroc = "-" if result.auroc is None else f"{result.auroc:.3f}"
     return {
-        "acceptable": f"{result.acceptable:.1%}",
         "of the surest 10%": f"{result.acceptable_at[0]:.1%}",
         "of the surest 20%": f"{result.acceptable_at[1]:.1%}",
         "of the surest 50%": f"{result.acceptable_at[4]:.1%}",
@@ -83,41 +91,49 @@ def _reliability_rows(result: Reliability) -> dict[str, str]:
     }
 
 
-def evaluate(captioner: LstmCaptioner, split: Split, batch_size: int = 32) -> Evaluation:
-    """Caption every image of a split and score the captions against its references."""
-    require_metrics()
-    require_stemmer()
-    start = time.perf_counter()
-    pixels = decode_split(split, captioner.image_size, threads=torch.get_num_threads())
-    captions = caption_pixels(captioner, pixels, batch_size)
-    seconds = time.perf_counter() - start
-    texts = [caption.text for caption in captions]
-    return Evaluation(
-        captioner=captioner.identity,
-        images=len(texts),
-        scores=score(texts, split.captions),
-        diversity=diversity(texts),
-        images_per_second=len(texts) / seconds,
-        reliability=_reliability(captions, split.captions),
+class Confidence(NamedTuple):
+    """The confidences [N] of captions, alone and beside the first ones; None without."""
+
+    alone: Floats | None
+    beside: Floats | None
+
+
+def given_confidence(captioner: Captioner, spoken: Spoken) -> Confidence:
+    """Return the confidence that a captioner gave its captions, and that beside the first ones."""
+    captions, first = spoken.captions, spoken.first
+    alone = [caption.confidence for caption in captions]
+    if first is None:
+        return Confidence(_array(alone), None)
+    beside = [
+        captioner.confidence_beside(caption, other.text, other.confidence)
+        for caption, other in zip(captions, first, strict=True)
+    ]
+    return Confidence(_array(alone), _array(beside))
+
+
+def _array(values: Sequence[float | None]) -> Floats | None:
+    known = [value for value in values if value is not None]
+    return np.array(known) if len(known) == len(values) else None
+
+
+def evaluate(spoken: Spoken, confidence: Confidence) -> Evaluation:
+    """Score what a captioner said against the references, and its confidence."""
+    texts = [caption.text for caption in spoken.captions]
+    images = len(texts) + spoken.rejected
+    alone, beside = (
+        None if values is None else reliability(values, spoken.acceptable) for values in confidence
     )
-
-
-def _reliability(
-    captions: list[Caption], references: Sequence[Sequence[str]]
-) -> Reliability | None:
-    confidence = [caption.confidence for caption in captions if caption.confidence is not None]
-    if len(confidence) < len(captions):
-        return None
-    acceptable = is_acceptable([caption.text for caption in captions], references)
-    return reliability(np.array(confidence), acceptable)
-
-
-def caption_pixels(
-    captioner: LstmCaptioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
-) -> list[Caption]:
-    """Caption decoded images, uint8 [N, S, S, 3]."""
-    results = search_pixels(captioner, pixels, batch_size)
-    return [caption for result in results for caption in captioner.captions(result)]
+    return Evaluation(
+        captioner=spoken.captioner,
+        images=images,
+        rejected=spoken.rejected,
+        scores=score(texts, spoken.references),
+        diversity=diversity(texts),
+        images_per_second=spoken.images_per_second,
+        acceptable=float(spoken.acceptable.sum()) / images,
+        reliability=alone,
+        reliability_beside=beside,
+    )
 
 
 def search_pixels(

@@ -33,15 +33,38 @@ def recalibrate(calibration: Calibration, confidence: Floats, acceptable: Boolea
     held_out = _cross_fitted(inputs, acceptable)
     before, after = reliability(confidence, acceptable), reliability(held_out, acceptable)
     return replace(
-        calibration,
+        rescaled(calibration, slope, intercept),
         acceptable=DEFINITION,
         data=f"{len(confidence)} captions judged by people, {acceptable.mean():.1%} of them "
         f"acceptable; ECE {before.ece:.3f} before, {after.ece:.3f} after, out of sample by "
         f"{FOLDS} folds (by chance {after.ece_by_chance:.3f}); before: {calibration.data}",
-        weights=[slope * weight for weight in calibration.weights],
-        bias=slope * calibration.bias + intercept,
         operating_points=operating_points(held_out, acceptable),
     )
+
+
+def rescaled(calibration: Calibration, slope: float, intercept: float) -> Calibration:
+    """Return a calibration with scaled and shifted log-odds, also beside another captioner."""
+    beside = calibration.beside
+    if beside is not None:
+        beside = rescaled(_for_odds(beside, slope, intercept), slope, intercept)
+        beside = replace(beside, acceptable=DEFINITION, operating_points=[])
+    return replace(
+        calibration,
+        weights=[slope * weight for weight in calibration.weights],
+        bias=slope * calibration.bias + intercept,
+        beside=beside,
+    )
+
+
+def _for_odds(beside: Calibration, slope: float, intercept: float) -> Calibration:
+    """Return a calibration that takes scaled and shifted log-odds of the caption's own confidence.
+
+    Its standardised signals stay as they were, and thereby what it makes of them.
+    """
+    at = beside.signals.index("log_odds")
+    mean, scale = list(beside.mean), list(beside.scale)
+    mean[at], scale[at] = slope * mean[at] + intercept, slope * scale[at]
+    return replace(beside, mean=mean, scale=scale)
 
 
 def save_recalibrated(model: Path, calibration: Calibration, directory: Path) -> None:

@@ -46,7 +46,7 @@ def _caption(options: dict[str, Any]) -> int:
     names = ("checkpoint", "device", "language", "prompt", "trust_remote_code")
     captioner = CaptionerOptions(
         **{name: options[name] for name in names},
-        search=_search(options),
+        search=search_of(options),
         **server_from_environment(),
     )
     failed = 0
@@ -56,7 +56,8 @@ def _caption(options: dict[str, Any]) -> int:
     return ExitCode.TOO_MANY_FAILURES if failed else ExitCode.DONE
 
 
-def _search(options: dict[str, Any]) -> SearchOptions:
+def search_of(options: dict[str, Any]) -> SearchOptions:
+    """Return the options of the search; raise UsageError for impossible ones."""
     names = ("beam_size", "max_characters")
     try:
         return SearchOptions(**{name: options[name] for name in names})

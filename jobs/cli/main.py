@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from captioner.errors import CaptionerError, CaptionerUnavailable
 from captioner.jobs.cli.caption import add_caption
 from captioner.jobs.cli.completion import add_completion
+from captioner.jobs.cli.evaluate import add_evaluate
 from captioner.jobs.cli.export import add_export
 from captioner.jobs.cli.find import add_duplicates, add_index, add_search
 from captioner.jobs.cli.out import add_out
@@ -24,7 +25,7 @@ from captioner.jobs.cli.report import add_report
 from captioner.jobs.cli.review import add_review
 from captioner.jobs.cli.run import add_plan, add_run
 from captioner.jobs.cli.text import printable
-from captioner.jobs.cli.training import add_evaluate, add_train
+from captioner.jobs.cli.training import add_train
 from captioner.jobs.errors import ExitCode, JobError, Terminated
 
 if TYPE_CHECKING:

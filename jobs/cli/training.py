@@ -1,16 +1,12 @@
-"""The commands `captioner train` and `captioner evaluate`."""
+"""The command `captioner train`."""
 
 import argparse
-import json
-import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.errors import CaptionerError
-from captioner.jobs.cli.out import add_config
 from captioner.jobs.config_values import DEVICES
-from captioner.jobs.errors import ExitCode, UsageError
+from captioner.jobs.errors import ExitCode
 from captioner.jobs.toml_file import read_toml
 from captioner.training import config
 from captioner.training.config import DATA, SEQUENCES, TrainConfig
@@ -73,115 +69,4 @@ def _train(options: dict[str, Any]) -> int:
     from captioner.training.train import train
 
     print(f"trained: {train(training)}")
-    return ExitCode.DONE
-
-
-def add_evaluate(commands: "Commands") -> None:
-    parser = commands.add_parser(
-        "evaluate",
-        help="score a captioner on captioned images, or its confidence on reviewed ones",
-        description="Caption images that people have captioned, and score the captions. Or, with "
-        "--reviews, score the confidence of captions that people have reviewed.",
-    )
-    add = parser.add_argument
-    add("--images", metavar="DIR_OR_TAR", nargs="+", type=Path, help="captioned images")
-    add("--captions", metavar="FILE", nargs="+", type=Path, help=CAPTION_FORMATS)
-    add("--reviews", metavar="OUT", help="score the confidence on the decisions in OUT/reviews")
-    add_config(parser)
-    add(
-        "--recalibrate",
-        metavar="DIR",
-        type=Path,
-        help="with --reviews: fit the calibration of the checkpoint to the decisions, and write a "
-        "new model directory",
-    )
-    add("--split", help="split of a Karpathy file, such as test")
-    add("--checkpoint", default="flickr8k", metavar="NAME", help="bundled model or directory")
-    add("--beam-size", default=3, metavar="N", type=_positive, help="beams of the search (3)")
-    add("--batch-size", default=32, metavar="N", type=_positive, help="images per pass (32)")
-    add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
-    add("--json", action="store_true", help="print a JSON object")
-    add("--plots", metavar="DIR", type=Path, help="draw reliability diagrams into this folder")
-    parser.set_defaults(command=_evaluate)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
-    return int(text)
-
-
-def _evaluate(options: dict[str, Any]) -> int:
-    if options["reviews"]:
-        return _evaluate_reviews(options)
-    if not options["images"] or not options["captions"] or options["recalibrate"]:
-        raise UsageError("give --images and --captions, or --reviews (perhaps with --recalibrate)")
-    from captioner import SearchOptions
-    from captioner.allocator import keep_freed_memory
-    from captioner.lstm_captioner import LstmCaptioner
-    from captioner.options import CaptionerOptions
-    from captioner.training.dataset import load_split
-    from captioner.training.evaluate import evaluate
-    from captioner.training.plots import draw, require_plots
-
-    keep_freed_memory()
-    if options["plots"]:
-        require_plots(options["plots"])
-    split = load_split(options["images"], options["captions"], options["split"])
-    search = SearchOptions(beam_size=options["beam_size"])
-    captioner = LstmCaptioner.open(
-        CaptionerOptions(options["checkpoint"], options["device"], search)
-    )
-    if options["plots"] and captioner.calibration is None:
-        raise CaptionerError(
-            f"{options['checkpoint']} has no calibration, so there is nothing to draw: omit --plots"
-        )
-    result = evaluate(captioner, split, options["batch_size"])
-    print(json.dumps(result.to_dict(), indent=2) if options["json"] else result)
-    if options["plots"] and result.reliability:
-        for path in draw(result.reliability, options["plots"]):
-            print(f"drawn: {path}", file=sys.stderr)
-    return ExitCode.DONE
-
-
-def _evaluate_reviews(options: dict[str, Any]) -> int:
-    from captioner.jobs.publish.judgements import read_judgements
-    from captioner.training.evaluate import reliability_text
-    from captioner.training.plots import draw, require_plots
-    from captioner.training.reliability import reliability
-
-    if options["images"] or options["captions"]:
-        raise UsageError("give --images and --captions, or --reviews, but not both")
-    if options["recalibrate"]:
-        return _recalibrate(options)
-    if options["plots"]:
-        require_plots(options["plots"])
-    judged = read_judgements(options["reviews"])
-    result = reliability(judged.confidence, judged.acceptable)
-    values = {"captioners": judged.captioners, "captions": len(judged.confidence)}
-    print(
-        json.dumps({**values, "reliability": asdict(result)}, indent=2)
-        if options["json"]
-        else reliability_text({**values, "captioners": ", ".join(judged.captioners)}, result)
-    )
-    if options["plots"]:
-        for path in draw(result, options["plots"]):
-            print(f"drawn: {path}", file=sys.stderr)
-    return ExitCode.DONE
-
-
-def _recalibrate(options: dict[str, Any]) -> int:
-    from captioner.calibration import read_calibration
-    from captioner.jobs.publish.judgements import read_judgements
-    from captioner.model_directory import find_checkpoint
-    from captioner.training.recalibrate import recalibrate, save_recalibrated
-
-    model = find_checkpoint(options["checkpoint"])
-    calibration = read_calibration(model)
-    if calibration is None:
-        raise CaptionerError(f"{model} has no calibration to fit again")
-    judged = read_judgements(options["reviews"], calibration)
-    fitted = recalibrate(calibration, judged.confidence, judged.acceptable)
-    save_recalibrated(model, fitted, options["recalibrate"])
-    print(f"recalibrated: {options['recalibrate']} ({fitted.data})")
     return ExitCode.DONE

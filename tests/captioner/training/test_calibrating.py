@@ -1,0 +1,114 @@
+"""`captioner evaluate --calibrate`, as a user runs it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from captioner import Captioner
+from captioner.calibration import SIGNALS, read_calibration
+from captioner.jobs.calibrations import with_calibration
+from captioner.jobs.cli.main import main
+from captioner.jobs.config import JobConfig
+from tests.support.photographs import photograph, write_photographs
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def data(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of photographs; people would say what the model is surest of."""
+    folder = tmp_path_factory.mktemp("data")
+    write_photographs(folder / "images", COUNT)
+    photographs = [photograph(number) for number in range(COUNT)]
+    captions = Captioner.load(tiny_checkpoint, device="cpu").caption(photographs)
+    middle = sorted(caption.log_prob or 0 for caption in captions)[COUNT // 2]
+    with (folder / "captions.jsonl").open("w") as file:
+        for number, caption in enumerate(captions):
+            text = caption.text if (caption.log_prob or 0) >= middle else "a zebra"
+            file.write(json.dumps({"image": f"{number:03d}.jpg", "captions": [text] * 2}) + "\n")
+    return folder
+
+
+@pytest.fixture
+def model(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """Return a model directory without a calibration."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+
+
+def evaluate(data: Path, *arguments: object) -> int:
+    paths = ("--images", data / "images", "--captions", data / "captions.jsonl")
+    return main(["evaluate", *map(str, (*paths, "--device", "cpu", *arguments))])
+
+
+def test_the_calibration_of_a_directory_is_kept_in_it(
+    data: Path, model: Path, calibrated_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ("--first", calibrated_checkpoint)
+    assert evaluate(data, "--checkpoint", model, "--calibrate", *first, "--json") == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result["reliability"]["auroc"] > 0.8
+    assert result["reliability_beside"]["auroc"] > 0.8
+    assert f"calibrated: {model / 'calibration.json'}" in printed.err
+    calibration = read_calibration(model)
+    assert calibration and tuple(calibration.signals) == SIGNALS and calibration.beside
+    captions = Captioner.load(model, device="cpu").caption([photograph(n) for n in range(8)])
+    assert all(caption.confidence is not None for caption in captions)
+
+
+def test_the_confidence_that_a_captioner_has_is_scored_beside_a_first_one(
+    data: Path, model: Path, calibrated_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ("--first", calibrated_checkpoint)
+    assert evaluate(data, "--checkpoint", model, "--calibrate", *first) == 0
+    assert "beside the first" in capsys.readouterr().out
+    assert evaluate(data, "--checkpoint", model, *first) == 0
+    alone, beside = capsys.readouterr().out.split("beside the first")
+    assert "AUROC" in alone and "AUROC" in beside
+
+
+def test_with_out_the_calibration_is_kept_for_the_runs_of_out(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert evaluate(data, "--checkpoint", model, "--calibrate", "--first", model, "--out", out) == 0
+    assert read_calibration(model) is None
+    job = JobConfig(source="photos", out=out, checkpoint=model)
+    calibration = with_calibration(job).calibration
+    assert calibration and "beside" not in calibration  # both captioners are the same
+    assert with_calibration(JobConfig(**{**vars(job), "beam_size": 5})).calibration is None
+    capsys.readouterr()
+    assert evaluate(data, "--checkpoint", model) == 0
+    assert "AUROC" not in capsys.readouterr().out
+    assert evaluate(data, "--checkpoint", model, "--out", out) == 0
+    assert "AUROC" in capsys.readouterr().out
+
+
+def test_some_images_are_enough_to_try(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(data, "--checkpoint", model, "--limit", 7) == 0
+    assert "images             7\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--calibrate", "--limit", 20), "20 captions are too few to calibrate"),
+        (("--calibrate", "--checkpoint", "flickr8k"), "flickr8k is no directory"),
+        (("--calibrate", "--checkpoint", "openai:model"), "openai:model is no directory"),
+        (("--first", "no such model"), "no checkpoint 'no such model'"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(
+    data: Path,
+    model: Path,
+    arguments: tuple[object, ...],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert evaluate(data, "--checkpoint", model, *arguments) == 2
+    assert expected in capsys.readouterr().err
+    assert read_calibration(model) is None
