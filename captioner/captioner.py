@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard, TypeVar, cast, overload
@@ -16,7 +17,7 @@ from captioner.answers import AnswerStore, NoAnswers
 from captioner.budget import Budget
 from captioner.calibration import Calibration
 from captioner.caption import Caption
-from captioner.confidence import confidence_beside
+from captioner.confidence import confidence_beside, confidence_of
 from captioner.errors import CaptionerError, ImageError, RejectedCaption, UnreadableImage
 from captioner.house_rules import HouseRules
 from captioner.image import DecodedImage
@@ -39,7 +40,7 @@ class Captioner(ABC):
     """A captioner of images; `load` makes one.
 
     `identity` names it with all that changes its captions. It likes `batch_size` images at once.
-    Its captions have a confidence if there is a `calibration`.
+    Its captions have a confidence if there is a `calibration`, which `load` finds.
     One that asks a server keeps to its `budget`, and asks nothing whose answer it has in `answers`.
 
     >>> captioner = Captioner.load("flickr8k")
@@ -88,7 +89,7 @@ class Captioner(ABC):
     def caption_batch(
         self, images: Sequence[DecodedImage], measure: Measure = not_measured
     ) -> list[Answer]:
-        """Return what `answer` does, with captions that keep the house rules.
+        """Return what `answer` does, with captions that keep the house rules and have a confidence.
 
         A caption that cannot be made to keep them is a RejectedCaption.
         """
@@ -98,9 +99,12 @@ class Captioner(ABC):
         if not isinstance(answer, Caption):
             return answer
         try:
-            return self.house_rules.applied(answer)
+            caption = self.house_rules.applied(answer)
         except RejectedCaption as error:
             return error
+        if caption.confidence is not None:
+            return caption
+        return replace(caption, confidence=confidence_of(self.calibration, caption))
 
     def confidence_beside(
         self, caption: Caption, other: str, confidence: float | None

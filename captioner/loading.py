@@ -29,14 +29,19 @@ def open_captioner(options: CaptionerOptions) -> "Captioner":
     if options.kind == HF:
         from captioner.hf_captioner import HfCaptioner
 
-        return HfCaptioner.open(options)
+        return _calibrated(HfCaptioner.open(options), options)
     if options.kind == OPENAI:
         from captioner.openai_captioner import OpenaiCaptioner
 
-        return OpenaiCaptioner.open(options)
+        return _calibrated(OpenaiCaptioner.open(options), options)
     from captioner.lstm_captioner import LstmCaptioner
 
     return LstmCaptioner.open(options)
+
+
+def _calibrated(captioner: "Captioner", options: CaptionerOptions) -> "Captioner":
+    captioner.calibration = find_calibration(options)
+    return captioner
 
 
 def identify(options: CaptionerOptions) -> str:
@@ -66,10 +71,13 @@ def find_calibration(options: CaptionerOptions) -> Calibration | None:
     check_options(options)
     if options.calibration is not None:
         return Calibration.from_json(options.calibration)
-    directory = options.directory
-    if directory is None and not options.kind:
-        directory = find_checkpoint(options.checkpoint)
-    return read_calibration(directory) if directory else None
+    if options.kind == OPENAI:
+        return None
+    if options.kind == HF:
+        from captioner.hf_files import find_model
+
+        return read_calibration(find_model(options))
+    return read_calibration(find_checkpoint(options.checkpoint))
 
 
 def check_options(options: CaptionerOptions) -> None:

@@ -32,8 +32,8 @@ PATIENCE = 120.0  # seconds without an answer, until the server counts as down
 class OpenaiCaptioner(Captioner):
     """A model that a server has.
 
-    `deadline` is in seconds for a request, `patience` in seconds for an outage. Captions have no
-    confidence, and log-probabilities only if the server tells them.
+    `deadline` is in seconds for a request, `patience` in seconds for an outage. Captions have
+    log-probabilities only if the server tells them.
     """
 
     batch_size = BATCH_SIZE

@@ -57,8 +57,6 @@ def keep_calibration(
 
 def _path(out: OutFolder, options: CaptionerOptions) -> OutPath:
     """Return the file for a captioner, named after the identity that this has without it."""
-    if options.directory:  # in any working directory
-        options = replace(options, checkpoint=f"{options.kind}{options.directory.absolute()}")
     try:
         captioner = identify(replace(options, calibration=None))
     except CaptionerError as error:

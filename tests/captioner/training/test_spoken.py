@@ -13,6 +13,7 @@ from captioner import (
     DatasetError,
     RejectedCaption,
 )
+from captioner.calibration import Calibration
 from captioner.captioner import Answer, Measure
 from captioner.house_rules import HouseRules
 from captioner.image import DecodedImage, decode_image
@@ -76,6 +77,12 @@ def test_a_rejected_caption_is_not_acceptable_and_has_no_confidence(split: Split
     assert result.acceptable == pytest.approx(0.4)
     assert result.reliability and len(said.captions) == sum(b[2] for b in result.reliability.bins)
     assert "rejected captions  4" in str(result)
+
+
+def test_a_calibration_gives_a_confidence_to_captions_without_one(split: Split) -> None:
+    captioner = Reciting(GOOD, Caption("A boat."))
+    captioner.calibration = Calibration("good", "here", ["words"], [2.0], [1.0], [1.0], 0.0)
+    assert [each.confidence for each in listen(captioner, split).captions] == [0.9, 0.5] * 5
 
 
 def test_captions_without_confidence_are_scored_without_it(split: Split) -> None:
