@@ -109,7 +109,7 @@ class Captioner(ABC):
     def confidence_beside(
         self, caption: Caption, other: str, confidence: float | None
     ) -> float | None:
-        """Return the confidence of a caption in view of another captioner's, and of its confidence.
+        """Return the confidence of a caption in the light of another captioner's caption.
 
         Two captioners that say the same are rarely both wrong.
         """

@@ -26,7 +26,7 @@ def confidence_of(calibration: Calibration | None, caption: Caption) -> float | 
 def confidence_beside(
     calibration: Calibration | None, caption: Caption, other: str, confidence: float | None
 ) -> float | None:
-    """Return the confidence of a caption in view of another captioner's, and of its confidence.
+    """Return the confidence of a caption in the light of another captioner's caption.
 
     It is the caption's own without a calibration for this, or if a signal is missing.
     """

@@ -16,8 +16,8 @@ from captioner.jobs.storage.uris import (
     is_local,
     local_path,
 )
-from captioner.jobs.toml_file import read_toml, toml_value
-from captioner.options import HF, SEND_PIXELS, CaptionerOptions, server_from_environment
+from captioner.jobs.toml_file import check_keys, read_toml, toml_value
+from captioner.options import HF, OPENAI, SEND_PIXELS, CaptionerOptions, server_from_environment
 from captioner.search_options import SearchOptions
 
 SECOND = {  # options of a second opinion in the same job
@@ -27,8 +27,8 @@ SECOND = {  # options of a second opinion in the same job
 }
 _PLAIN: dict[str, Any] = {  # options of the first pass that the second must not have
     **dict.fromkeys(("min_confidence", "target_precision", "retry_failed", "batch_size")),
-    **dict.fromkeys(("limit", "redo_below", "redo_share", "where", "max_requests")),
-    **dict.fromkeys(("force", "prune", "embeddings"), False),
+    **dict.fromkeys(("limit", "redo_below", "redo_share", "where", "max_requests", "prompt")),
+    **dict.fromkeys(("force", "prune", "embeddings", "trust_remote_code"), False),
     "stale": "keep",
     "max_cost": None,
     "prices": {},
@@ -139,15 +139,15 @@ class JobConfig:
 
     @property
     def share(self) -> Fraction | None:
-        """The share of the images about which a second opinion is wanted, if it is given so."""
+        """The share of the images that want a second opinion; None if no share is given."""
         return None if self.redo_share is None else share_of(self.redo_share)
 
     def second_job(self) -> "JobConfig | None":
         """Return the job of the table `second`, which follows this one; None without it."""
         if not self.second:
             return None
-        is_table = isinstance(self.second, Mapping) and set(self.second) <= SECOND
-        require(self, "second", is_table, f"a table of {', '.join(sorted(SECOND))}")
+        require(self, "second", isinstance(self.second, Mapping), "a table")
+        check_keys(self.second, SECOND, "in the table second")
         try:
             job = replace(self, **{**_PLAIN, **self.second})
         except UsageError as error:
@@ -222,6 +222,8 @@ def _absolute(path: str) -> str:
 
 def _absolute_checkpoint(checkpoint: str | Path) -> str | Path:
     """Return a checkpoint with an absolute path if it names a directory."""
+    if str(checkpoint).startswith(OPENAI):
+        return checkpoint
     kind = HF if str(checkpoint).startswith(HF) else ""
     path = Path(str(checkpoint).removeprefix(kind))
     return f"{kind}{path.absolute()}" if path.is_dir() else checkpoint

@@ -63,6 +63,7 @@ def _check_numbers(job: "JobConfig") -> None:
     for name in ("min_confidence", "target_precision", "redo_below"):
         value = getattr(job, name)
         require(job, name, value is None or is_probability(value), "a number from 0 to 1")
+    require(job, "redo_below", job.redo_below != 0, "above 0")
     alone = job.min_confidence is None or job.target_precision is None
     require(job, "min_confidence", alone, "omitted if target_precision is given")
     for name in ("batch_size", "workers", "limit", "max_requests"):
@@ -98,16 +99,28 @@ def _check_second_opinion(job: "JobConfig") -> None:
     is_share = job.redo_share is None or (share is not None and share <= 1)
     require(job, "redo_share", is_share, "a share such as 20% or 0.2")
     alone = job.redo_below is None or job.redo_share is None
-    require(job, "redo_below", alone, "omitted if redo_share is given")
+    _refuse_unless(alone, "give redo_below or redo_share, not both")
     for name in ("language", "prompt", "where"):
         value = getattr(job, name)
         require(job, name, value is None or is_text(value), "text")
+    unencodable = [n for n in ("checkpoint", "prompt") if not _is_encodable(str(getattr(job, n)))]
+    _refuse_unless(not unencodable, f"{' '.join(unencodable)} has characters that UTF-8 lacks")
     if not job.is_second_opinion:
-        require(job, "where", job.where is None, "omitted without redo_below or redo_share")
+        wanted = "where needs redo_below or redo_share; redo_below = 1 takes all rows that match"
+        _refuse_unless(job.where is None, wanted)
         return
     for name in ("force", "prune", "embeddings", "retry_failed"):
         is_off = getattr(job, name) in (False, None)
-        require(job, name, is_off, "omitted if redo_below or redo_share is given")
+        _refuse_unless(is_off, f"{name} does not go with redo_below or redo_share: omit it")
+
+
+def _is_encodable(text: str) -> bool:
+    return text.encode(errors="ignore").decode() == text
+
+
+def _refuse_unless(holds: bool, message: str) -> None:
+    if not holds:
+        raise UsageError(message)
 
 
 def _check_budget(job: "JobConfig") -> None:
@@ -115,10 +128,14 @@ def _check_budget(job: "JobConfig") -> None:
     cost = job.max_cost
     require(job, "max_cost", cost is None or is_number(cost), "a number, 0 or above")
     priced = cost is None or any(job.prices.values())
-    require(job, "max_cost", priced, "omitted without a table of prices")
+    _refuse_unless(
+        priced,
+        "max_cost needs prices: put prices = { input = ..., output = ... }, of a million tokens, "
+        "into a job file",
+    )
     for name in ("max_requests", "max_cost"):
         asks = job.captioner.asks_server or getattr(job, name) is None
-        require(job, name, asks, "omitted unless the checkpoint begins with openai:")
+        _refuse_unless(asks, f"{name} is for a checkpoint that begins with openai: omit it")
 
 
 def check_storage_options(options: object) -> None:

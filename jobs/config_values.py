@@ -1,8 +1,8 @@
 """What the values of a job may be: each function says whether a value is of that kind."""
 
 import json
-import math
 import re
+import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -42,7 +42,7 @@ def is_number(value: object) -> bool:
     """Return whether a value is a finite number, 0 or above."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return math.isfinite(value) and value >= 0
+    return 0 <= value <= sys.float_info.max
 
 
 def is_probability(value: object) -> bool:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from captioner.jobs.calibrations import with_calibration
 from captioner.jobs.config import JobConfig
-from captioner.jobs.errors import ExitCode, JobError
+from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.execution.sample import SampleTimes
 from captioner.jobs.execution.task import task_counts
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
@@ -69,7 +69,8 @@ class Preview:
     `images` are to be captioned; `postponed` ones are beyond the job's limit. `prune` says whether
     rows of vanished images would be removed. `estimate` is None if there is no work, or if a
     `problem` prevented it. `asking` is None unless the captioner asks a server. `second` is the
-    second pass of the same job, about the rows that are in the table already.
+    second pass of the same job, about the rows that are in the table already; `second_problem` says
+    why there can be none.
     """
 
     source: str | Sequence[str]
@@ -84,6 +85,7 @@ class Preview:
     estimate: Estimate | None = None
     problem: str | None = None
     second: "Preview | None" = None
+    second_problem: str | None = None
 
     def to_json(self) -> str:
         """Format the preview as a JSON object."""
@@ -104,7 +106,10 @@ def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
     with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
         first, again = keep(source, Path(folder, "listing.arrow"))
         preview = _preview(config, first, sample)
-        return replace(preview, second=_preview(second, again, sample))
+        try:
+            return replace(preview, second=_preview(second, again, sample))
+        except (UsageError, TemporaryError) as error:
+            return replace(preview, second_problem=str(error))
 
 
 def _preview(config: JobConfig, source: Source, sample: int | None) -> Preview:

@@ -22,6 +22,7 @@ from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.listing import list_images
 from captioner.jobs.planning.partitions import Size, share_plan
 from captioner.jobs.planning.plan import (
+    absence_of,
     check_listing_is_whole,
     make_plan,
     redo_of,
@@ -71,6 +72,8 @@ def run_passes(config: JobConfig) -> Iterator[JobReport]:
     if second is None:
         yield _run_pass(config, source)
         return
+    if problem := absence_of(second):
+        print(f"captioner: the second pass cannot run: {problem}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
         first, again = keep(source, Path(folder, "listing.arrow"))
         yield _run_pass(config, first)

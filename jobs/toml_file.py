@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,16 @@ def read_toml(path: Path, known: Collection[str]) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
+    check_keys(values, known, str(path))
+    return values
+
+
+def check_keys(values: Iterable[str], known: Collection[str], where: str) -> None:
+    """Raise UsageError for a key that is not `known`."""
     for key in values:
         if key not in known:
             nearest = get_close_matches(key, known, n=1, cutoff=0)
-            raise UsageError(f"{path}: unknown key {key!r}; did you mean {nearest[0]!r}?")
-    return values
+            raise UsageError(f"{where}: unknown key {key!r}; did you mean {nearest[0]!r}?")
 
 
 def toml_value(value: object) -> str:

@@ -37,15 +37,15 @@ class Alternative(TypedDict):
 
 
 class Former(TypedDict):
-    """The caption of another captioner that a row's own caption replaced."""
+    """The caption of another captioner that a row's own one replaced; None if it had none."""
 
-    caption: str
+    caption: str | None
     confidence: float | None
     captioner: str
 
 
 class Declined(TypedDict):
-    """A later captioner whose answer was rejected, so that the row's caption stayed."""
+    """A later captioner that could not give a caption, so that the row stayed as it was."""
 
     captioner: str
     error: str

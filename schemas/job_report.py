@@ -8,6 +8,8 @@ from typing import TypedDict
 
 from captioner.schemas.caption_table import Status
 
+DECLINED = "declined"  # counted like a status: the row of another captioner stayed
+
 
 class CaptionExample(TypedDict):
     """A caption with its image."""
@@ -102,7 +104,14 @@ class JobReport:
     @property
     def failures(self) -> dict[str, int]:
         """The number of images of this run without a caption, by status."""
-        return {status: n for status, n in self.statuses.items() if status != Status.OK}
+        return {
+            status: n for status, n in self.statuses.items() if status not in (Status.OK, DECLINED)
+        }
+
+    @property
+    def declined(self) -> int:
+        """The number of images whose row stayed, because a second captioner gave no caption."""
+        return self.statuses.get(DECLINED, 0)
 
     @property
     def failed(self) -> int:

@@ -1,16 +1,20 @@
 """Second opinions: another captioner's, about doubtful captions alone."""
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from captioner.jobs import JobConfig, run_job
+from captioner.jobs.cli.main import main
 from captioner.jobs.cli.text import preview_text
 from captioner.jobs.errors import UsageError
 from captioner.jobs.preview import preview_job
+from captioner.jobs.rows.doubt import Asked, doubts_of
 from captioner.jobs.run import run_passes
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.compaction.compact import compact
@@ -121,6 +125,23 @@ def test_what_a_person_decided_about_is_never_sent(
     assert asked_about(job, first) == first.keys() - {"003.jpg"}
 
 
+def test_no_image_is_sent_twice_whichever_captioner_is_asked(job: JobConfig, first: Rows) -> None:
+    run_job(second(job, redo_share=0.5))
+    then = rows(job)
+    assert run_job(replace(job, redo_below=1.0)).planned == 0  # the first captioner itself
+    run_job(replace(job, beam_size=2, redo_below=1.0))
+    after = rows(job)
+    assert all(after[name] == then[name] for name in least(first, 6))
+    run_job(replace(job, beam_size=2, redo_below=1.0, stale="redo"))
+    formers = [row["former"]["captioner"] for row in rows(job).values()]
+    assert set(formers) == {first["000.jpg"]["captioner"]}
+
+
+def test_without_a_table_there_is_nothing_to_give_an_opinion_about(job: JobConfig) -> None:
+    with pytest.raises(UsageError, match="has no captions yet"):
+        run_job(second(job, redo_below=1.0))
+
+
 def test_new_and_changed_images_are_left_to_a_plain_run(job: JobConfig, first: Rows) -> None:
     write_photographs(Path(job.source), IMAGES + 1)
     (Path(job.source) / "000.jpg").write_bytes(photograph(99))
@@ -166,6 +187,44 @@ def test_a_second_opinion_is_not_stale_to_the_first_captioner(job: JobConfig, fi
     assert len(asked_about(job, first)) == IMAGES
 
 
+def test_wanting_embeddings_leaves_second_opinions_alone(job: JobConfig, first: Rows) -> None:
+    run_job(second(job, redo_share=0.25))
+    report = run_job(replace(job, embeddings=True))
+    assert report.lacking == IMAGES - 3
+    assert {name for name, row in rows(job).items() if row["former"]} == least(first, 3)
+
+
+def test_an_image_that_has_gone_is_declined_and_does_not_stand_in_the_way(
+    job: JobConfig, first: Rows, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "list.txt"
+    manifest.write_text("".join(f"{path}\n" for path in sorted(Path(job.source).iterdir())))
+    (gone,) = least(first, 1)
+    (Path(job.source) / gone).unlink()
+    opinion = second(job, source=manifest, redo_below=1.0, limit=1)
+    report = run_job(opinion)
+    assert (report.declined, report.failed, report.exit_code) == (1, 0, 0)
+    row = rows(job)[gone]
+    assert row["declined"]["error"] and row | {"declined": None} == first[gone]
+    assert run_job(opinion).statuses == {"ok": 1}
+    assert run_job(replace(opinion, stale="redo")).statuses == {"ok": 1}
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_table_may_have_more_files_than_a_process_may_open(job: JobConfig, first: Rows) -> None:
+    (part, *_) = (Path(job.out) / "captions").iterdir()
+    for number in range(300):
+        shutil.copy(part, part.with_name(f"copy-{number}.parquet"))
+    before = open_files()
+    with TemporaryDirectory() as folder:
+        out = OutFolder(out_path(job.out))
+        doubts = doubts_of(out, Asked("other@1"), Path(folder))
+        assert len(doubts) > 300 and open_files() < before + 20
+
+
 def test_one_job_can_do_both_passes(job: JobConfig) -> None:
     both = replace(
         job, second={"checkpoint": str(job.checkpoint), "beam_size": 7, "redo_share": 0.5}
@@ -199,10 +258,35 @@ def test_the_second_pass_reads_standard_input_from_the_first(
     assert report.second and report.second.images == IMAGES
 
 
-def test_without_the_second_captioner_the_first_pass_stays(job: JobConfig, tmp_path: Path) -> None:
+def test_a_wrong_condition_of_the_second_pass_ends_the_job_before_the_first(
+    job: JobConfig, first: Rows
+) -> None:
+    wrong = {"checkpoint": "flickr8k", "redo_below": 0.5, "where": "no_column = 1"}
+    with pytest.raises(UsageError, match="no_column"):
+        next(run_passes(replace(job, second=wrong)))
+
+
+def test_the_command_tells_of_the_second_pass_even_if_images_of_the_first_failed(
+    job: JobConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (Path(job.source) / "damaged.jpg").write_bytes(b"damaged")
+    job_file = tmp_path / "job.toml"
+    opinion = {"checkpoint": str(job.checkpoint), "beam_size": 7, "redo_share": 0.5}
+    both = replace(job, quiet=False, max_failures=0, second=opinion)
+    job_file.write_text(both.to_toml())
+    assert main(["run", "--config", str(job_file)]) == 3
+    assert "6 for a second opinion" in capsys.readouterr().out
+
+
+def test_without_the_second_captioner_the_first_pass_stays(
+    job: JobConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     missing = {"checkpoint": str(tmp_path / "no such model"), "redo_below": 1.0}
+    preview = preview_job(replace(job, second=missing), sample=0)
+    assert preview.images == IMAGES and "no such model" in (preview.second_problem or "")
     passes = run_passes(replace(job, second=missing))
     assert next(passes).images == IMAGES
+    assert "the second pass cannot run: no checkpoint" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"the first pass stays: no checkpoint .*no such model"):
         next(passes)
     assert len(rows(job)) == IMAGES
@@ -211,21 +295,24 @@ def test_without_the_second_captioner_the_first_pass_stays(job: JobConfig, tmp_p
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
+        ({"redo_below": 0}, "redo_below must be above 0"),
         ({"redo_below": 1.5}, "redo_below must be a number from 0 to 1"),
         ({"redo_share": "120%"}, "redo_share must be a share"),
         ({"redo_share": "some"}, "redo_share must be a share"),
-        ({"redo_below": 0.5, "redo_share": "20%"}, "redo_below must be omitted"),
-        ({"where": "confidence < 1"}, "where must be omitted without redo_below"),
-        ({"redo_below": 0.5, "force": True}, "force must be omitted"),
-        ({"redo_below": 0.5, "prune": True}, "prune must be omitted"),
-        ({"max_requests": 5}, "max_requests must be omitted unless the checkpoint begins"),
-        ({"checkpoint": "openai:x", "max_cost": 5}, "max_cost must be omitted without"),
+        ({"redo_below": 0.5, "redo_share": "20%"}, "give redo_below or redo_share, not both"),
+        ({"where": "confidence < 1"}, "where needs redo_below or redo_share"),
+        ({"redo_below": 0.5, "force": True}, "force does not go with redo_below"),
+        ({"redo_below": 0.5, "prune": True}, "prune does not go with redo_below"),
+        ({"max_requests": 5}, "max_requests is for a checkpoint that begins"),
+        ({"checkpoint": "openai:x", "max_cost": 5}, "max_cost needs prices"),
         ({"prices": {"water": 1}}, "prices must be a table of input, output, request"),
         ({"prices": {"input": -1}}, "prices must be a table"),
         ({"second": {"redo_below": 0.5}}, "second must be a table with checkpoint"),
         ({"second": {"checkpoint": "flickr8k"}}, "second must be a table with checkpoint"),
         ({"second": {"checkpoint": "x", "redo_below": 3}}, "in the table second, redo_below"),
-        ({"second": {"out": "elsewhere"}}, "second must be a table of"),
+        ({"second": {"redo_bellow": 0.5}}, "in the table second: unknown key .*'redo_below'"),
+        ({"checkpoint": "openai:\udcff"}, "checkpoint has characters"),
+        ({"prices": {"input": 10**400}}, "prices must be a table"),
     ],
 )
 def test_impossible_second_opinions_are_refused(values: dict[str, Any], expected: str) -> None:

@@ -74,12 +74,12 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "uri_column": {"help": "column of a manifest with the images", "metavar": "NAME"},
     "image_column": {"help": "column of a Parquet file with the images", "metavar": "NAME"},
     "redo_below": {
-        "help": "second opinion: only caption images again whose caption is less certain",
+        "help": "second opinion: caption only images again whose caption is less certain",
         "metavar": "P",
         "type": float,
     },
     "redo_share": {
-        "help": "second opinion: only caption the least certain share again, such as 20%%",
+        "help": "second opinion: caption only the least certain share again, such as 20%%",
         "metavar": "SHARE",
     },
     "where": {"help": "second opinion: only for rows that match", "metavar": "CONDITION"},
@@ -165,12 +165,20 @@ def _run(options: dict[str, object]) -> int:
     config = _config(options)
     code: int = ExitCode.DONE
     try:
-        for report in run_passes(config):
-            code = code or _tell(report, config)
+        for title, report in zip(_titles(config), run_passes(config), strict=False):
+            if title and not config.quiet:
+                print(title)
+            told = _tell(report, config)
+            code = code or told
     except Interrupted as stop:
         print("captioner: interrupted; the same command continues from here", file=sys.stderr)
         return _tell(stop.report, config)
     return code
+
+
+def _titles(config: JobConfig) -> Sequence[str]:
+    """Return what to print before the summary of each pass."""
+    return ("first pass", "\nsecond pass") if config.second else ("",)
 
 
 def _tell(report: "JobReport", config: JobConfig) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from captioner.schemas.caption_table import Status
-from captioner.schemas.job_report import CaptionExample, JobReport
+from captioner.schemas.job_report import DECLINED, CaptionExample, JobReport
 
 if TYPE_CHECKING:
     from captioner.jobs.preview import Preview
@@ -134,10 +134,12 @@ def too_many_failures(report: JobReport, limit: object) -> str:
 
 
 def _outcome(statuses: Mapping[str, int], reused: int = 0) -> dict[str, str]:
-    failures = {status: n for status, n in statuses.items() if status != Status.OK}
+    failures = {status: n for status, n in statuses.items() if status not in (Status.OK, DECLINED)}
     others = {"reused from identical images": reused}
+    declined = statuses.get(DECLINED, 0)
     return {
         "captioned": f"{statuses.get(Status.OK, 0):,}{in_brackets(others)}",
+        **({"declined": f"{declined:,} (the captions there stayed)"} if declined else {}),
         "failed": f"{sum(failures.values()):,}{in_brackets(failures)}",
     }
 
@@ -231,10 +233,15 @@ def preview_text(preview: "Preview") -> str:
         **({"time": f"unknown: {preview.problem}"} if preview.problem else {}),
         "table": preview.table,
     }
-    if preview.second is None:
-        return aligned(lines)
-    title = "second pass, about the rows that are in the table now"
-    return f"{aligned(lines)}\n\n{title}\n{preview_text(preview.second)}"
+    return "\n".join([aligned(lines), *_second_pass(preview)])
+
+
+def _second_pass(preview: "Preview") -> Iterator[str]:
+    if preview.second:
+        yield "\nsecond pass, about the rows that are in the table now"
+        yield preview_text(preview.second)
+    if preview.second_problem:
+        yield f"\nno second pass: {preview.second_problem}"
 
 
 def _estimate_lines(preview: "Preview") -> dict[str, str]:
@@ -242,7 +249,8 @@ def _estimate_lines(preview: "Preview") -> dict[str, str]:
     if estimate is None:
         return {}
     about = "at most" if preview.asking else "about"  # more requests may be in flight in a run
-    speed = f"{estimate.images_per_second:,.1f} images/s with {estimate.workers:,} workers"
+    workers = f"{estimate.workers:,} worker{'s' * (estimate.workers > 1)}"
+    speed = f"{estimate.images_per_second:,.1f} images/s with {workers}"
     speed += f", timed on {estimate.images} images"
     return {
         "time": f"{about} {_duration(estimate.seconds)} ({speed})",
@@ -266,8 +274,13 @@ def _asking_lines(preview: "Preview") -> dict[str, str]:
 
 def _tokens(sent: int, received: int, cost: float | None) -> str:
     """Format tokens and their cost, in brackets."""
-    price = f"; cost {cost:,.2f}" if cost else ""
+    price = f"; cost {_amount(cost)}" if cost else ""
     return f" ({sent:,} tokens sent, {received:,} received{price})"
+
+
+def _amount(cost: float) -> str:
+    """Format an amount of money; small ones with two significant digits."""
+    return f"{cost:,.2f}" if cost >= 1 else f"{cost:.2g}"
 
 
 def _per_image(stages: Mapping[str, float]) -> str:

@@ -18,7 +18,7 @@ from captioner.jobs.planning.plan import Plan
 from captioner.jobs.table.threshold import Threshold
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import Status
-from captioner.schemas.job_report import JobReport
+from captioner.schemas.job_report import DECLINED, JobReport
 
 EVENTS_SECONDS = 60.0  # between uploads of the events: a store cannot append to a file
 
@@ -63,7 +63,7 @@ class Recorder:
 
     @property
     def failed(self) -> int:
-        return self.images - self.statuses[Status.OK]
+        return self.images - self.statuses[Status.OK] - self.statuses[DECLINED]
 
     @property
     def left(self) -> int:

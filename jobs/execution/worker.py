@@ -28,6 +28,7 @@ from captioner.jobs.table.commits.commit import commit
 from captioner.jobs.table.embeddings import commit_embeddings
 from captioner.schemas.caption_table import CaptionRow, Status, rows_to_table
 from captioner.schemas.image_record import IMAGE_URI, REPLACES, passthrough_of, records_of
+from captioner.schemas.job_report import DECLINED
 
 Report = Callable[[int], None]  # called with the number of images done so far
 
@@ -69,15 +70,16 @@ def committed_result(task: Task) -> PartitionResult | None:
     storage = task.run.storage
     if not storage.exists(task.part):
         return None
-    columns = [*COLUMNS, "needs_review", "image_sha256"]
+    columns = [*COLUMNS, "needs_review", "image_sha256", "run_id"]
     table = pq.read_table(storage.open(task.part), columns=columns)
     rows = table.to_pydict()
     to_review = rows["needs_review"].count(True)
-    pairs = zip(rows["status"], rows["image_sha256"], strict=True)
-    digits = first_digits([sha256 for status, sha256 in pairs if status == Status.OK])
+    outcomes = [_outcome(task, *row) for row in zip(rows["status"], rows["run_id"], strict=True)]
+    pairs = zip(outcomes, rows["image_sha256"], strict=True)
+    digits = first_digits([sha256 for outcome, sha256 in pairs if outcome == Status.OK])
     return PartitionResult(
         task.name,
-        Counter(rows["status"]),
+        Counter(outcomes),
         needs_review=to_review,
         new_digits=digits,
         examples=examples_of(table),
@@ -156,8 +158,13 @@ def _commit(
     commit(table, task.run, task.name, replaces=task.replaces)
 
 
+def _outcome(task: Task, status: str, run_id: str) -> str:
+    """Return the status of a row of this run, or that the row of another one stayed."""
+    return str(status) if run_id == task.run.run_id else DECLINED
+
+
 def _result(task: Task, images: CaptionedImages, times: StageTimes) -> PartitionResult:
-    statuses = Counter(str(row.status) for row in images.rows)
+    statuses = Counter(_outcome(task, row.status, row.run_id) for row in images.rows)
     why = images.unavailable
     return PartitionResult(
         task.name,

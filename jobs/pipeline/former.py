@@ -25,6 +25,7 @@ from captioner.schemas.image_record import IMAGE_URI, REPLACES
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
 
+_TRANSIENT = (Status.TIMEOUT, Status.FETCH_FAILED)
 _COLUMNS = [field.name for field in fields(CaptionRow)]
 
 
@@ -51,35 +52,33 @@ def _rows_of(path: OutPath, uris: pa.Array) -> pa.Table:
 def second_opinion(row: CaptionRow, former: CaptionRow, captioner: "Captioner") -> CaptionRow:
     """Return the row of an image that had a row by another captioner.
 
-    A new caption keeps the former one beside it, and has a confidence that knows of it. If the
-    answer was rejected, the former caption stays, and the row says who declined.
+    A new caption keeps the former one beside it, with a confidence in the light of both. If there
+    is no caption, and trying again would not help, the former row stays and says who declined.
     """
-    if row.image_sha256 != former.image_sha256 or former.caption is None:
+    if not _is_same_image(row, former) or row.status in _TRANSIENT:
         return replace(row, former=None)
-    if row.status == Status.REJECTED:
+    if row.status != Status.OK:
         declined = Declined(captioner=row.captioner, error=row.error or "")
         return replace(former, declined=declined)
-    if row.status != Status.OK or row.caption is None:
-        return row
-    first = _first_caption(former, row.captioner)
+    first = _first_caption(former)
     confidence = row.confidence
-    if row.former is None:  # else the row has the caption of identical bytes, and its confidence
-        confidence = captioner.confidence_beside(
-            _caption(row), first["caption"], first["confidence"]
-        )
-    return replace(
-        row,
-        confidence=confidence,
-        former=first,
-    )
+    if row.former is None and first["caption"]:  # else its confidence knows of both already
+        caption = _caption(row)
+        confidence = captioner.confidence_beside(caption, first["caption"], first["confidence"])
+    return replace(row, confidence=confidence, former=first)
 
 
-def _first_caption(former: CaptionRow, captioner: str) -> Former:
-    """Return the caption of the first captioner, which the second may have replaced before."""
-    if former.former and former.captioner.rpartition("@")[0] == captioner.rpartition("@")[0]:
-        return former.former
-    return Former(
-        caption=former.caption or "", confidence=former.confidence, captioner=former.captioner
+def _is_same_image(row: CaptionRow, former: CaptionRow) -> bool:
+    """Return whether an image is the one that the former row is about, as far as is known."""
+    if row.image_sha256 is None:  # it was not fetched
+        return row.image_version in (None, former.image_version)
+    return row.image_sha256 == former.image_sha256
+
+
+def _first_caption(former: CaptionRow) -> Former:
+    """Return the caption of the first captioner, which another may have replaced before."""
+    return former.former or Former(
+        caption=former.caption, confidence=former.confidence, captioner=former.captioner
     )
 
 

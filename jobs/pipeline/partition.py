@@ -137,8 +137,7 @@ class PartitionCaptioner:
         )
         former = self.former_rows.get(row.image_uri)
         row = second_opinion(row, former, self.captioner) if former else replace(row, former=None)
-        review = needs_review(row.confidence, self.settings.threshold)
-        return replace(row, needs_review=review)
+        return replace(row, needs_review=needs_review(row, self.settings.threshold))
 
 
 def reader_count() -> int:

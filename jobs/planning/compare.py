@@ -16,8 +16,8 @@ import pyarrow as pa
 from captioner.jobs.table.buckets import Buckets, buckets_together
 from captioner.jobs.table.keys import (
     DONE,
-    DOUBT,
     FILE,
+    FIRST,
     KEY,
     LACKING,
     POSITION,
@@ -137,7 +137,7 @@ def _compare(
         pairs.loc[work_again, [POSITION, FILE]].astype(int),
         vanished[[IMAGE_URI, FILE]],
         rows.loc[surplus, [POSITION, FILE]],
-        pairs.loc[~work_again & pairs[DOUBT].notna(), [POSITION, FILE, DOUBT, DONE]],
+        pairs.loc[~work_again & pairs[FIRST].notna(), [POSITION, FILE, FIRST, DONE]],
     )
 
 

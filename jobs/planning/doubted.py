@@ -13,8 +13,8 @@ import pandas as pd
 from captioner.jobs.planning.partitions import Actions
 
 BLOCK = 1_000_000  # images in memory at once
-OUT_OF_QUESTION, WANTED, DONE = range(3)
-_IMAGE = np.dtype([("doubt", np.float32), ("file", np.int32), ("state", np.int8)])
+NOT_CHOSEN, WANTED, DONE = range(3)
+_IMAGE = np.dtype([("confidence", np.float32), ("file", np.int32), ("state", np.int8)])
 _HALF = 16  # bits of a float32
 
 
@@ -38,9 +38,10 @@ class DoubtfulImages:
         self._images = np.memmap(path, _IMAGE, "w+", shape=max(images, 1))
 
     def add(self, images: pd.DataFrame) -> None:
-        """Add images: `position`, `file` of the row, `doubt`, and whether they are `done`."""
+        """Add images: `position`, `file` of the row, `first_confidence`, and
+        whether they are `done`."""
         at = images["position"].to_numpy()
-        self._images["doubt"][at] = images["doubt"]
+        self._images["confidence"][at] = images["first_confidence"]
         self._images["file"][at] = images["file"]
         self._images["state"][at] = np.where(images["done"], DONE, WANTED)
 
@@ -53,8 +54,8 @@ class DoubtfulImages:
             self._keep_least(int(choice.share * self._count(WANTED, DONE)), WANTED, DONE)
         if choice.below is not None:
             for block in self._blocks():
-                sure = block["doubt"] >= np.float32(choice.below)
-                block["state"][sure] = OUT_OF_QUESTION
+                sure = block["confidence"] >= np.float32(choice.below)
+                block["state"][sure] = NOT_CHOSEN
         found = self._count(WANTED)
         if choice.most is not None:
             self._keep_least(choice.most, WANTED)
@@ -81,10 +82,10 @@ class DoubtfulImages:
             kept = concerned & (values < bits)
             kept[tied[:ties]] = True
             ties -= min(ties, len(tied))
-            block["state"][concerned & ~kept] = OUT_OF_QUESTION
+            block["state"][concerned & ~kept] = NOT_CHOSEN
 
     def _greatest_kept(self, count: int, states: tuple[int, ...]) -> tuple[int, int]:
-        """Return the doubt, as bits, of the last of `count` images, and how many with it to keep.
+        """Return the bits of the last of `count` confidences, and how many of these to keep.
 
         A radix selection: first by the upper half of the bits, then by the lower.
         """
@@ -108,5 +109,5 @@ class DoubtfulImages:
 
 
 def _bits(block: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return the bits of doubts, which are in their order because no doubt is negative."""
-    return np.ascontiguousarray(block["doubt"]).view(np.int32).astype(np.int64)
+    """Return the bits of confidences, which are in their order because none is negative."""
+    return np.ascontiguousarray(block["confidence"]).view(np.int32).astype(np.int64)

@@ -23,10 +23,10 @@ from captioner.jobs.planning.partitions import (
     plan_file,
     write_partitions,
 )
-from captioner.jobs.rows.doubt import Asked, doubts_of
+from captioner.jobs.rows.doubt import Asked, check_where, doubts_of
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS
 from captioner.jobs.sources.source import Source, plain_type
-from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.storage.backends.paths import OutPath, out_path
 from captioner.jobs.table.embeddings import EmbeddedHashes
 from captioner.jobs.table.keys import Redo, Surplus, add_surplus, table_buckets
 from captioner.jobs.table.layout import OutFolder
@@ -178,6 +178,8 @@ def redo_of(config: JobConfig, out: OutFolder, folder: Path) -> Redo:
     captioner = _identity(config)
     doubts = None
     if config.is_second_opinion:
+        if not out.table_files():
+            raise UsageError(f"{out.root} has no captions yet: run without a second opinion first")
         asked = Asked(captioner, config.where, again=config.stale == "redo")
         doubts = doubts_of(out, asked, folder)
     embedded = EmbeddedHashes(out, captioner, folder) if config.embeddings else None
@@ -197,6 +199,20 @@ def second_opinion_of(config: JobConfig) -> Choice | None:
         return None
     limits = [limit for limit in (config.limit, config.max_requests) if limit is not None]
     return Choice(config.redo_below, config.share, min(limits, default=None))
+
+
+def absence_of(second: JobConfig) -> str | None:
+    """Return why the captioner of a second pass is absent, None if it is there.
+
+    Raise UsageError for a condition that is wrong, so that the first pass is not run in vain.
+    """
+    if second.where:
+        check_where(OutFolder(out_path(second.out)), second.where)
+    try:
+        _identity(second)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def _identity(config: JobConfig) -> str:

@@ -83,7 +83,7 @@ def plain_rows(
     With a `threshold`, they are marked by it.
     """
     shown = _names_of_rows(file.schema_arrow.names)
-    needed = {*schema.names, *(("confidence",) if threshold else ())}
+    needed = {*schema.names, *(("caption", "confidence") if threshold else ())}
     names = [name for name in shown if shown[name] in needed]
     for batch in column_batches(path, file, names):
         rows = pa.Table.from_batches([batch]).rename_columns([shown[name] for name in names])

@@ -22,7 +22,7 @@ Surplus = dict[OutPath, list[int]]  # the positions of superseded rows, by file
 
 POSITION = "position"  # of an image in the listing, or of a row in its file
 FILE, AT, STALE, RETRY, LACKING = "file", "at", "stale", "retry", "lacking"
-DOUBT, DONE = "doubt", "done"
+FIRST, DONE = "first_confidence", "done"
 KEY = [(IMAGE_URI, pa.string()), (IMAGE_VERSION, pa.string()), (POSITION, pa.int64())]
 _ROW = pa.schema(
     [
@@ -30,11 +30,11 @@ _ROW = pa.schema(
         (FILE, pa.int32()),
         (AT, pa.int64()),
         *((n, pa.bool_()) for n in (STALE, RETRY, LACKING)),
-        (DOUBT, pa.float32()),
+        (FIRST, pa.float32()),
         (DONE, pa.bool_()),
     ]
 )
-DOUBTS = np.dtype([(DOUBT, np.float32), (DONE, np.bool_)])
+DOUBTS = np.dtype([(FIRST, np.float32), (DONE, np.bool_)])
 Doubts = npt.NDArray[Any]  # of DOUBTS: the first confidence, NaN without doubt; not to ask again
 
 _TABLE_COLUMNS = (IMAGE_URI, IMAGE_VERSION, "status", "captioner", "annotated_at")
@@ -74,7 +74,7 @@ def table_buckets(files: Iterable[OutPath], redo: Redo, path: Path) -> TableBuck
         buckets.types |= {column.name: column.type for column in file.schema_arrow}
         start = 0
         columns = [*_TABLE_COLUMNS, *(["image_sha256"] if redo.embedded else [])]
-        if "former" in file.schema_arrow.names:
+        if _has_former(file.schema_arrow):
             columns.append("former")
         doubts = _doubts_of(name, file.metadata.num_rows, redo)
         for batch in column_batches(name, file, columns):
@@ -94,7 +94,8 @@ def _row_columns(batch: pa.RecordBatch, file: int, start: int, redo: Redo) -> li
     stale = _is_stale(batch, redo)
     lacking = pa.repeat(False, batch.num_rows)
     if redo.embedded:
-        own = pc.and_not(pc.equal(status.cast(pa.string()), Status.OK), stale)
+        own = pc.equal(batch["captioner"], redo.captioner or "")
+        own = pc.and_(own, pc.equal(status.cast(pa.string()), Status.OK))
         lacking = pc.and_not(own, redo.embedded.contain(batch["image_sha256"]))
     return [
         uri,
@@ -110,9 +111,13 @@ def _row_columns(batch: pa.RecordBatch, file: int, start: int, redo: Redo) -> li
 
 def _is_stale(batch: pa.RecordBatch, redo: Redo) -> pa.Array:
     stale = pc.not_equal(batch["captioner"], redo.captioner or "")
-    return (
-        pc.and_not(stale, batch["former"].is_valid()) if "former" in batch.schema.names else stale
-    )
+    return pc.and_not(stale, batch["former"].is_valid()) if _has_former(batch.schema) else stale
+
+
+def _has_former(schema: pa.Schema) -> bool:
+    """Return whether rows have former captions: a manifest's column may have that name, too."""
+    place = schema.get_field_index("former")
+    return place >= 0 and pa.types.is_struct(schema.field(place).type)
 
 
 def _doubts_of(path: OutPath, rows: int, redo: Redo) -> pa.RecordBatch:
@@ -120,9 +125,9 @@ def _doubts_of(path: OutPath, rows: int, redo: Redo) -> pa.RecordBatch:
     doubts = (redo.doubts or {}).get(path)
     if doubts is None or len(doubts) != rows:
         nothing = [pa.nulls(rows, pa.float32()), pa.nulls(rows, pa.bool_())]
-        return pa.record_batch(nothing, names=[DOUBT, DONE])
-    columns = [pa.array(doubts[DOUBT], from_pandas=True), pa.array(doubts[DONE])]
-    return pa.record_batch(columns, names=[DOUBT, DONE])
+        return pa.record_batch(nothing, names=[FIRST, DONE])
+    columns = [pa.array(doubts[FIRST], from_pandas=True), pa.array(doubts[DONE])]
+    return pa.record_batch(columns, names=[FIRST, DONE])
 
 
 def superseded(table: Buckets, files: Sequence[OutPath]) -> Surplus:

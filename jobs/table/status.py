@@ -93,8 +93,8 @@ class _Counts:
         self.of = {name: Counter[Any]() for name in ("status", "captioner", _MARK, "decision")}
         self.judged = 0
         keys = ("image_uri", "image_sha256") if len(in_force) else ()
-        confidence = ("confidence",) if threshold else ()
-        self.columns = ("status", "captioner", _MARK, *keys, *confidence)
+        judged = ("caption", "confidence") if threshold else ()
+        self.columns = ("status", "captioner", _MARK, *keys, *judged)
 
     def add(self, batch: pa.RecordBatch) -> None:
         rows = pa.Table.from_batches([batch])

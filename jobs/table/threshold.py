@@ -23,7 +23,7 @@ from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import closing, open_file, opened_files
 from captioner.jobs.table.writer import Writer
-from captioner.schemas.caption_table import REVIEW, merged_schema, with_schema
+from captioner.schemas.caption_table import REVIEW, CaptionRow, merged_schema, with_schema
 
 _MARK = pa.field("needs_review", pa.bool_())
 
@@ -52,11 +52,16 @@ class Threshold:
         )
 
 
-def needs_review(confidence: float | None, threshold: Threshold | None) -> bool | None:
-    """Return whether a caption needs review; None without a confidence or a threshold."""
-    if confidence is None or threshold is None or threshold.min_confidence is None:
+def needs_review(row: CaptionRow, threshold: Threshold | None) -> bool | None:
+    """Return whether a row's caption needs review; None without a caption or a threshold.
+
+    One of unknown confidence does.
+    """
+    if row.caption is None or threshold is None or threshold.min_confidence is None:
         return None
-    return confidence < float(np.float32(threshold.min_confidence))  # as precise as the table
+    return row.confidence is None or row.confidence < float(
+        np.float32(threshold.min_confidence)
+    )  # as precise as the table
 
 
 def threshold_of(schema: pa.Schema) -> Threshold | None:
@@ -114,10 +119,12 @@ def new_threshold(out: OutFolder) -> Threshold | None:
 
 
 def marked(rows: pa.Table, threshold: Threshold) -> pa.Table:
-    """Return rows with `needs_review` by a threshold, given their confidence."""
+    """Return rows with `needs_review` by a threshold, given their caption and confidence."""
     marks = pa.nulls(len(rows), pa.bool_())
     if threshold.min_confidence is not None:
-        marks = pc.less(rows["confidence"], pa.scalar(threshold.min_confidence, pa.float32()))
+        below = pc.less(rows["confidence"], pa.scalar(threshold.min_confidence, pa.float32()))
+        unsure = pc.fill_null(below, True)
+        marks = pc.if_else(pc.is_valid(rows["caption"]), unsure, pa.scalar(None, pa.bool_()))
     place = rows.schema.get_field_index(_MARK.name)
     return rows.append_column(_MARK, marks) if place < 0 else rows.set_column(place, _MARK, marks)
 

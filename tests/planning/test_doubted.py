@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.jobs.planning import doubted
@@ -34,13 +34,16 @@ def in_memory(doubts: list[tuple[float, bool]], choice: Choice) -> tuple[list[in
     return sorted(wanted[: choice.most]), len(wanted)
 
 
+@settings(deadline=None)
 @given(images, choices, st.integers(1, 7))
 def test_the_chosen_images_are_the_least_certain(
     doubts: list[tuple[float, bool]], choice: Choice, block: int
 ) -> None:
     at = np.arange(len(doubts))
-    frame = pd.DataFrame(doubts, columns=["doubt", "done"]).assign(
-        position=2 * at, file=100 + at, doubt=lambda rows: rows["doubt"].astype("float32")
+    frame = pd.DataFrame(doubts, columns=["first_confidence", "done"]).assign(
+        position=2 * at,
+        file=100 + at,
+        first_confidence=lambda rows: rows["first_confidence"].astype("float32"),
     )
     actions = np.full(2 * len(doubts) + 1, NO_WORK, np.int32)
     with TemporaryDirectory() as folder, patch.object(doubted, "BLOCK", block):

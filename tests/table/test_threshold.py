@@ -243,7 +243,7 @@ def test_marking_that_was_killed_is_finished_by_the_next_command(
 def test_a_confidence_is_as_precise_as_the_table(tmp_path: Path) -> None:
     write_rows(tmp_path, [row("/a.jpg", confidence=0.7)])
     mark_table(tmp_path, min_confidence=0.7)
-    assert needs_review(0.7, Threshold(0.7)) is False
+    assert needs_review(row("/a.jpg", confidence=0.7), Threshold(0.7)) is False
     assert list(marks(tmp_path).values()) == [False]
 
 

@@ -116,7 +116,7 @@ def _facts(report: JobReport) -> list[Fact]:
 
 
 def _spent(report: JobReport) -> str:
-    cost = f", cost {report.cost:,.2f}" if report.cost else ""
+    cost = f", cost {number(report.cost)}" if report.cost else ""
     return f"{report.input_tokens:,} tokens sent, {report.output_tokens:,} received{cost}"
 
 
@@ -166,6 +166,7 @@ def _images(report: JobReport) -> Section:
         "Without an embedding": report.lacking,
         "Captioned again, by force": report.forced,
         "For a second opinion": report.doubted,
+        "of these, declined": report.declined,
         "Left for a later run": report.postponed,
         "Captions reused from identical images": report.reused,
         "Marked again, by another threshold": report.remarked,

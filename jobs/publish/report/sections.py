@@ -14,6 +14,7 @@ from captioner.jobs.publish.report.collect import Collected
 from captioner.jobs.publish.report.page import Failures, Section
 from captioner.jobs.publish.report.words import FAILURES, share
 from captioner.schemas.caption_table import Status
+from captioner.schemas.job_report import DECLINED
 
 
 def confidence_section(collected: Collected) -> Section:
@@ -46,7 +47,8 @@ def _who_checks(collected: Collected) -> str:
 def failures_of(collected: Collected, counts: Mapping[str, int]) -> list[Failures]:
     """Return the failures by status, most frequent first, with examples."""
     total = sum(counts.values())
-    failed = {status: n for status, n in counts.items() if status != Status.OK and n}
+    others = (Status.OK, DECLINED)
+    failed = {status: n for status, n in counts.items() if status not in others and n}
     found = []
     for status, count in sorted(failed.items(), key=lambda pair: -pair[1]):
         title, remedy = FAILURES[status]

@@ -46,7 +46,7 @@ _POSSESSIVE = re.compile(r"(?<=\w)'s(?!\w)")
 def other_captions(row: Mapping[str, Any]) -> list[str]:
     """Return what else was said of an image: by another captioner, then by this one's search."""
     said = [row["former"]] if row["former"] else []
-    return [each["caption"] for each in [*said, *(row["alternatives"] or ())]]
+    return [each["caption"] for each in [*said, *(row["alternatives"] or ())] if each["caption"]]
 
 
 @dataclass(frozen=True)
