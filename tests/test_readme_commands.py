@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from captioner import Captioner
+from tests.support.chat import Chat
 from tests.support.commands import GIVE_UP_SECONDS, captioner, environment
 from tests.support.hf_models import speaking_blip
 from tests.support.photographs import photograph, write_photographs
@@ -20,6 +21,7 @@ from tests.support.servers import S3Server
 from tests.test_readme import blocks
 
 OURS = re.compile(r"^(pip|make|\.venv/bin/\S+) .*\n", re.MULTILINE)  # what CI does anyway
+OLLAMA = "http://localhost:11434/v1"
 COMMAND = f"""#!{sys.executable}
 import os, re, signal, subprocess, sys, urllib.request
 command = [sys.executable, "-m", "captioner.jobs", *sys.argv[1:]]
@@ -90,8 +92,10 @@ def _write_encoder(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("sh"))
-def test_the_commands_run(block: str, files: Path, tmp_path: Path, s3_server: S3Server) -> None:
-    commands = OURS.sub("", block)
+def test_the_commands_run(
+    block: str, files: Path, tmp_path: Path, s3_server: S3Server, chat: Chat
+) -> None:
+    commands = OURS.sub("", block).replace(OLLAMA, chat.url)
     if not commands.strip():
         pytest.skip("it sets up or tests this repository")
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
