@@ -48,7 +48,7 @@ class OpenaiCaptioner(Captioner):
             max_characters=options.search.max_characters, language=options.language
         )
         client = Client(options.base_url, options.api_key, deadline)
-        self._asker = Asker(client, options.name, prompt_of(options), patience)
+        self._asker = Asker(client, options.name, prompt_of(options), self.house_rules, patience)
         self._loop = _loop_in_a_thread()
         weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
 
@@ -72,8 +72,8 @@ class OpenaiCaptioner(Captioner):
     def answer(self, images: Sequence[DecodedImage], measure: Measure) -> Sequence[Answer]:
         """Ask about prepared images; see Captioner.
 
-        Raises CheckpointError if the server refuses the key, has no such model, or gives no caption
-        in its first answers.
+        Raises CheckpointError if the server refuses the key, has no such model, or if none of its
+        first answers becomes a caption.
         """
         with measure("ask"):
             pixels = [image.pixels for image in images]

@@ -14,14 +14,15 @@ from captioner.budget import Budget
 from captioner.caption import Caption
 from captioner.captioner import Answer
 from captioner.errors import BudgetSpent, CaptionerUnavailable, CheckpointError, RejectedCaption
-from captioner.openai.answer import OK, Garbled, Refused, answer_of, shown, status_of, usage_of
+from captioner.house_rules import HouseRules
+from captioner.openai.answer import Garbled, Refused, answer_of, shown, status_of, usage_of
 from captioner.openai.client import Client, Reply, Trouble
 from captioner.openai.in_flight import InFlight
 from captioner.openai.question import Pixels, Question, Questions
 
 FIRST_SECONDS = 10.0  # to wait for a server that nobody has reached yet
 PAUSES = 12  # in an outage, about
-FIRST_ANSWERS = 10  # if none of them has a caption, no other will
+FIRST_ANSWERS = 10  # if none of them becomes a caption, no other will
 MAX_BLAME = 4  # of an image, before the server is asked about another one
 _HARMLESS = np.full((256, 256, 3), 127, np.uint8)
 
@@ -67,12 +68,15 @@ class Patience:
 class Asker:
     """The requests to one server; all calls belong to one event loop."""
 
-    def __init__(self, client: Client, model: str, prompt: str, patience: float) -> None:
-        self._client, self._model = client, model
+    def __init__(
+        self, client: Client, model: str, prompt: str, rules: HouseRules, patience: float
+    ) -> None:
+        self._client, self._model, self._rules = client, model, rules
         self._questions = Questions(model, prompt)
         self._patience = Patience(patience, client.name)
         self._in_flight = InFlight(longest_pause=patience / PAUSES)
-        self._answered = self._unusable = 0
+        self._is_proven = False  # an answer has become a caption
+        self._faults: list[str] = []  # of the answers before
         self._budget: Budget
         self._answers: AnswerStore
 
@@ -148,24 +152,38 @@ class Asker:
         return answer
 
     def _may_keep(self, answer: Caption | RejectedCaption) -> bool:
-        """Count an answer; return whether the answers so far are those of a captioner.
+        """Return whether the server is known to answer as a captioner does, and note this answer.
 
-        Raises CheckpointError if they show that it is none.
+        Raises CheckpointError if its first answers show that it is none, or not for these rules.
         """
-        is_unusable = isinstance(answer, RejectedCaption) and not isinstance(answer, Refused)
-        self._answered += 1
-        self._unusable += is_unusable
-        if self._unusable == self._answered == FIRST_ANSWERS:
+        if self._is_proven:
+            return True
+        fault = self._fault(answer)
+        if fault is None:
+            self._is_proven = True
+            return True
+        self._faults.append(str(fault))
+        if len(self._faults) == FIRST_ANSWERS:
             raise CheckpointError(
-                f"none of the first {FIRST_ANSWERS} answers of {self._client.name} has a caption; "
-                f"the last one: {answer}"
+                f"none of the first {FIRST_ANSWERS} answers of {self._client.name} became a "
+                f"caption; the first one: {self._faults[0]}"
             )
-        return self._unusable < self._answered
+        return False
+
+    def _fault(self, answer: Caption | RejectedCaption) -> RejectedCaption | None:
+        """Return why an answer is no caption; None if it is one, or concerns its image alone."""
+        if isinstance(answer, RejectedCaption):
+            return None if isinstance(answer, Refused) else answer
+        try:
+            self._rules.applied(answer)
+        except RejectedCaption as error:
+            return error
+        return None
 
     async def _send(self, body: dict[str, Any]) -> Reply:
         """Send a request within the budget; raise Trouble unless the reply is an answer."""
         data = json.dumps(body).encode()
-        self._budget.begin()
+        await asyncio.to_thread(self._budget.begin)  # it may write to a store
         usage = None
         try:
             reply = await self._client.post(data)
@@ -207,13 +225,13 @@ class Asker:
         await asyncio.sleep(self._in_flight.troubled(trouble, began))
 
     async def _answers_otherwise(self) -> bool:
-        """Return whether the server answers about a harmless image."""
+        """Return whether the server answers about a harmless image, be it with a refusal."""
         question = await asyncio.to_thread(self._questions.about, _HARMLESS)
         try:
             async with self._in_flight.slot() as began:
-                reply = await self._send(self._questions.body(question))
+                await self._send(self._questions.body(question))
         except Trouble as trouble:
             await self._pause(trouble, began)
             return False
         self._note_reply()
-        return reply.status == OK
+        return True

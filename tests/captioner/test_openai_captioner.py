@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from captioner.budget import Budget, Prices
+from captioner.budget import Budget, Prices, Spending
 from captioner.caption import Caption
 from captioner.captioner import Answer
 from captioner.errors import (
@@ -259,6 +259,15 @@ def test_an_image_that_breaks_the_server_costs_one_caption(chat: Chat) -> None:
     assert isinstance(ask(asks)[0], Caption)
 
 
+def test_a_refusal_of_a_harmless_image_shows_that_the_server_works(chat: Chat) -> None:
+    chat.behave(*[*["status 500"] * 4, "status 413"] * 4)
+    asks = captioner(chat, patience=6.0)
+    asks.budget = Budget(max_requests=20)
+    (answer,) = ask(asks)
+    assert isinstance(answer, RejectedCaption)
+    assert asks.budget.spent.requests == 5
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -282,6 +291,40 @@ def test_later_refusals_concern_their_images_alone(chat: Chat) -> None:
     ask(asks)
     chat.behave(always="status 400")
     assert {type(answer) for answer in ask(asks, 30)} == {RejectedCaption}
+
+
+def test_captions_that_all_break_the_house_rules_end_the_job_early(chat: Chat) -> None:
+    chat.behave(always="says Visit www.example.com now.")
+    asks = captioner(chat)
+    asks.answers = kept = Kept()
+    message = "none of the first 10 answers of .* became a caption; .*has a web address: 'Visit"
+    with pytest.raises(CheckpointError, match=message):
+        ask(asks, 60)
+    assert len(chat.requests()) < 30
+    assert not kept
+
+
+def test_a_caption_among_the_first_answers_is_enough(chat: Chat) -> None:
+    chat.behave(*["says Visit www.example.com now."] * 9)
+    asks = captioner(chat)
+    for images in (9, 1):
+        ask(asks, images)
+    chat.behave(always="says Visit www.example.com now.")
+    assert {type(answer) for answer in ask(asks, 30)} == {RejectedCaption}
+
+
+def test_the_event_loop_is_free_while_something_is_drawn(chat: Chat) -> None:
+    asks = captioner(chat)
+    free: list[bool] = []
+
+    def draw(spending: Spending) -> None:
+        is_free = threading.Event()
+        asks._loop.call_soon_threadsafe(is_free.set)
+        free.append(is_free.wait(5))
+
+    asks.budget = Budget(max_requests=9, draw=draw)
+    assert Counter(map(type, ask(asks, 12))) == {Caption: 9, BudgetSpent: 3}
+    assert free == [True]
 
 
 def test_no_request_is_sent_beyond_the_budget(chat: Chat) -> None:
