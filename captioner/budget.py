@@ -3,11 +3,9 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from captioner.errors import BudgetSpent
 
-N = TypeVar("N", int, float)
 TOKENS = 1_000_000  # that a price is for
 BLOCK = 32  # requests that are drawn at once
 
@@ -65,6 +63,7 @@ class Budget:
         self._costliest = expected
         self._draw = draw
         self._drawn = 0  # requests
+        self._drawn_at = expected  # cost of each
         self._in_flight = 0
         self._lock = threading.Lock()
 
@@ -81,13 +80,18 @@ class Budget:
             self._in_flight += 1
 
     def _draw_block(self) -> None:
-        """Draw the next block, if the last one is used up."""
-        if self._draw and self.spent.requests == self._drawn:
-            requests = _up_to(self.max_requests, self.spent.requests, BLOCK)
+        """Draw the next block, if the last one is used up, or was drawn at a lower cost."""
+        is_dearer = self._costliest > self._drawn_at
+        if self._draw and (is_dearer or self.spent.requests == self._drawn):
+            requests = BLOCK
+            if self.max_requests is not None:
+                requests = min(BLOCK, self.max_requests - self.spent.requests)
             cost = (self._in_flight + requests) * self._costliest
-            cost = _up_to(self.max_cost, self.spent.cost, cost)
+            if self.max_cost is not None:
+                cost = min(cost, self.max_cost - self.spent.cost)
             self._draw(self.spent + Spending(requests=requests, cost=cost))
-            self._drawn += requests
+            self._drawn = self.spent.requests + requests
+            self._drawn_at = self._costliest
 
     def end(self, usage: Mapping[str, int] | None = None) -> None:
         """Count the tokens of a request that has ended, as its answer's `usage` has them.
@@ -102,8 +106,3 @@ class Budget:
             self._in_flight -= 1
             self._costliest = max(self._costliest, cost)
             self.spent += Spending(0, *tokens, self._costliest if usage is None else cost)
-
-
-def _up_to(limit: N | None, spent: N, wanted: N) -> N:
-    """Return how much of what is wanted may be spent."""
-    return wanted if limit is None else min(wanted, limit - spent)

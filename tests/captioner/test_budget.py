@@ -76,3 +76,16 @@ def test_nothing_is_sent_if_it_cannot_be_drawn() -> None:
         with pytest.raises(BudgetSpent, match="somebody else"):
             budget.begin()
     assert budget.spent.requests == 0
+
+
+def test_what_was_drawn_at_too_low_a_cost_is_drawn_again() -> None:
+    drawn: list[Spending] = []
+    budget = Budget(max_requests=100, prices=PRICES, expected=0.1, draw=drawn.append)
+    budget.begin()
+    assert drawn[-1].cost == pytest.approx(3.2)
+    for _ in range(60):
+        budget.end(USAGE)
+        budget.begin()
+        assert budget.spent.cost + 3.0 <= drawn[-1].cost + 1e-9
+        assert budget.spent.requests <= drawn[-1].requests
+    assert len(drawn) == 3
