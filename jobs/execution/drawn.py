@@ -4,11 +4,13 @@ It is written ahead of the requests, so that the driver knows it if the worker d
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 
 from captioner.budget import Budget, Spending
 from captioner.errors import BudgetSpent
 from captioner.jobs.execution.task import Task
+from captioner.jobs.storage.backends.paths import OutPath
 
 
 def budget_of(task: Task) -> Budget:
@@ -21,19 +23,28 @@ def budget_of(task: Task) -> Budget:
 def take_drawn(task: Task) -> Spending | None:
     """Return what a task that died has spent, at most; None if it never began.
 
-    The marker is removed, so that a worker that only seemed dead cannot draw any more.
+    A worker that only seemed dead cannot draw any more: this closes the submission before it reads
+    the marker, and the worker looks whether it is closed after it has written the marker.
     """
     storage, marker = task.run.storage, task.run.started_marker(task.key)
-    if not storage.exists(marker):
+    if task.allowance.is_limited:
+        with suppress(FileExistsError):
+            storage.create(_closed(task))
+    try:
+        drawn = storage.read_bytes(marker)
+    except FileNotFoundError:
         return None
-    drawn = storage.read_bytes(marker)
-    storage.remove(marker)
     return Spending(**json.loads(drawn)) if drawn else Spending()
 
 
 def _draw(task: Task, drawn: Spending) -> None:
     storage, marker = task.run.storage, task.run.started_marker(task.key)
-    if not storage.exists(marker):
-        raise BudgetSpent(f"the run goes on without this submission of part {task.name}")
     with storage.work_folder(task.run.scratch) as scratch:
         storage.write(marker, json.dumps(asdict(drawn)).encode(), scratch)
+    if storage.exists(_closed(task)):
+        raise BudgetSpent(f"the run goes on without this submission of part {task.name}")
+
+
+def _closed(task: Task) -> OutPath:
+    """Return the file that says that a submission may not draw any more."""
+    return task.run.scratch / f"{task.key}.closed"
