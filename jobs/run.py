@@ -17,6 +17,7 @@ from captioner.jobs.errors import (
     UsageError,
 )
 from captioner.jobs.execution.recorder import Recorder
+from captioner.jobs.pipeline.answers import forget_all_answers
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.listing import list_images
@@ -143,11 +144,16 @@ def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None
     if config.prune:
         check_listing_is_whole(source, recorder.plan.counts.listed)
     remove_surplus(recorder.plan.surplus, writer)
+    asks_server, captioner = config.captioner.asks_server, redo.captioner or ""
+    if asks_server and config.force:
+        forget_all_answers(writer.run, captioner)
     if recorder.plan.images:
         share_plan(writer.run, writer.scratch)
         index_table(writer.run, _whose_captions(config, redo), writer.scratch, redo.embedded)
         _caption(config, recorder)
     _finish(writer)
+    if asks_server and not (recorder.stopped or recorder.plan.postponed):
+        forget_all_answers(writer.run, captioner)
     if config.prune:
         recorder.pruned = prune(recorder.plan.files, vanished_file(writer.scratch), writer)
 

@@ -42,7 +42,7 @@ class RunState:
         """Return the paid answers that a task can use."""
         if not self._settings.captioner.asks_server:
             return NoAnswers()
-        self._answers = self._answers or Answers(run)
+        self._answers = self._answers or Answers(run, self.captioner.identity)
         self._answers.begin()
         return self._answers
 

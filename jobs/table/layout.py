@@ -2,7 +2,7 @@
 
 OUT/captions/*.parquet           the caption table, and nothing else
 OUT/reviews/*.jsonl              what people decided (reviews.py); no run touches it
-OUT/answers/*.json               paid answers whose rows are not in the table yet (answers.py)
+OUT/answers/<captioner>-*.json   paid answers whose rows are not in the table yet (answers.py)
 OUT/calibrations/*.json          calibrations that do not lie beside a model (calibrations.py)
 OUT/exports/*.sqlite             what was exported where (publish/export/record.py)
 OUT/embeddings/*.parquet         what images look like (embeddings.py); may be deleted
