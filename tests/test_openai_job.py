@@ -18,6 +18,7 @@ from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
 from captioner.jobs.cli.text import preview_text
 from captioner.jobs.errors import UsageError
+from captioner.jobs.execution import driver
 from captioner.jobs.planning.asking import Asking
 from captioner.jobs.preview import preview_job
 from captioner.jobs.storage.backends.backend import backend_of
@@ -134,6 +135,30 @@ def test_the_cost_stays_below_its_limit_and_the_next_run_does_the_rest(
     assert len(chat.requests()) == 60
 
 
+@pytest.mark.parametrize(
+    ("images", "faults", "always", "requests"),
+    [
+        (1, 0, "unsupported max_tokens temperature logprobs", 4),
+        (10, 30, "ok", 40),
+    ],
+)
+def test_a_task_that_needs_more_requests_than_usual_gets_them(
+    tmp_path: Path,
+    job: JobConfig,
+    chat: Chat,
+    images: int,
+    faults: int,
+    always: str,
+    requests: int,
+) -> None:
+    photographs(tmp_path, images)
+    chat.behave(*["retry-after 0.01"] * faults, always=always)
+    report = run_job(replace(job, max_requests=200))
+    assert (report.captioned, report.stopped, report.postponed) == (images, None, 0)
+    assert requests <= report.requests == len(chat.requests()) <= 3 * requests
+    assert image_names(tmp_path / "out") == names(images)
+
+
 def test_a_dead_worker_costs_the_budget_little(tmp_path: Path, job: JobConfig, chat: Chat) -> None:
     photographs(tmp_path, 19)
     write_photographs(tmp_path / "photos" / "worse", 1, harm=b"KILL")
@@ -177,6 +202,47 @@ def test_a_refused_key_is_a_usage_error(tmp_path: Path, job: JobConfig, chat: Ch
     chat.behave(always="unauthorized")
     with pytest.raises(UsageError, match="set OPENAI_API_KEY"):
         run_job(job)
+
+
+def test_a_job_whose_captions_all_break_the_house_rules_is_a_usage_error(
+    tmp_path: Path, job: JobConfig, chat: Chat
+) -> None:
+    photographs(tmp_path, 60)
+    chat.behave(always="says Visit www.example.com now.")
+    with pytest.raises(UsageError, match=r"none of the first 10 answers.*www\.example"):
+        run_job(replace(job, partition_size=60))
+    assert len(chat.requests()) < 60
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Keep runs from removing used answers, as if they were killed just before it."""
+    monkeypatch.setattr(driver, "forget_answers", lambda *_: None)
+    return monkeypatch
+
+
+def test_a_run_that_leaves_nothing_removes_the_answers_of_killed_ones(
+    tmp_path: Path, job: JobConfig, chat: Chat, forgetful: pytest.MonkeyPatch
+) -> None:
+    photographs(tmp_path, 12)
+    run_job(replace(job, max_requests=5))
+    other = replace(job, checkpoint="openai:other", source=photographs(tmp_path / "more", 3))
+    run_job(replace(other, max_requests=1))
+    assert len(kept_answers(tmp_path / "out")) == 6
+    assert run_job(job).captioned == 7
+    assert len(kept_answers(tmp_path / "out")) == 1  # of the other captioner
+    forgetful.undo()
+    run_job(other)
+
+
+def test_a_forced_run_asks_even_what_a_killed_one_has_asked(
+    tmp_path: Path, job: JobConfig, chat: Chat, forgetful: pytest.MonkeyPatch
+) -> None:
+    photographs(tmp_path, 12)
+    run_job(replace(job, max_requests=5))
+    assert len(kept_answers(tmp_path / "out")) == 5
+    assert run_job(replace(job, force=True)).requests == 12
+    assert not kept_answers(tmp_path / "out")
 
 
 def test_what_is_no_caption_is_a_row_that_says_what_came_back(

@@ -31,6 +31,7 @@ from captioner.jobs.execution.task import (
     PartitionResult,
     Task,
     after_failure,
+    continued,
     resubmitted,
     tasks_of,
 )
@@ -117,19 +118,24 @@ class _Driver:
 
     def _next_task(self) -> Task | None:
         """Return the next task, with what it may spend; None if there is none now."""
+        for crashed in self.waiting:
+            if crashed.crash_reason is not None:  # nothing is asked about its image
+                self.waiting.remove(crashed)
+                return replace(crashed, allowance=NOTHING)
         if self.recorder.is_outage:
             return None
         task = self.waiting.popleft() if self.waiting else next(self.tasks, None)
-        if task is None:
-            return None
-        asks = task.crash_reason is None
-        allowance = self.purse.allow(task.images) if asks else NOTHING
-        if allowance is None:
-            self.waiting.appendleft(task)
-            if not self.running:
-                self.recorder.stopped = self.purse.limits
-            return None
-        return replace(task, allowance=allowance)
+        return None if task is None else self._with_allowance(task)
+
+    def _with_allowance(self, task: Task) -> Task | None:
+        """Return a task with what it may spend, or let it wait until others give back."""
+        allowance = self.purse.allow(task.images << task.rounds)
+        if allowance is not None:
+            return replace(task, allowance=allowance)
+        self.waiting.appendleft(task)
+        if not self.running:
+            self.recorder.stopped = self.purse.limits_reached()
+        return None
 
     def _settle(self, task: Task, future: "Future[PartitionResult]") -> list[Task]:
         """Count a committed task; otherwise return the tasks to run instead."""
@@ -160,11 +166,9 @@ class _Driver:
         self.recorder.add(result, task.key)
         self.hash_log.add(task.part, result.new_digits)
         forget_answers(self.writer.run, result.answers)
-        if result.unavailable and result.out_of_budget:
-            self.recorder.stopped = self.purse.limits
-        elif result.unavailable:
+        if result.unavailable:
             self.recorder.stopped, self.recorder.is_outage = result.unavailable, True
-        return []
+        return [continued(task, result.left)] if result.left else []
 
     def _settle_death(self, task: Task, *, began: bool) -> list[Task]:
         """Settle a task whose worker died: before it began, during it, or after its commit."""

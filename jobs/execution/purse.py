@@ -48,18 +48,29 @@ class Purse:
         if config.max_cost is not None:
             self._expected = self._prices.cost(*expected_tokens(config.captioner))
         self._is_known = False  # what a request costs
-        limits = {"max_requests": config.max_requests, "max_cost": config.max_cost}
-        reached = [f"{name} = {value:g}" for name, value in limits.items() if value is not None]
-        self.limits = f"the limit is reached: {', '.join(reached)}"
+        self._limits = config.max_requests, config.max_cost
         self.spent = Spending()
+
+    def limits_reached(self) -> str:
+        """Return which limits are reached, for people."""
+        max_requests, max_cost = self._limits
+        reached = []
+        if self._requests == 0:
+            reached.append(f"max_requests = {max_requests}")
+        if self._is_too_little(self._cost):
+            reached.append(f"max_cost = {max_cost:g}")
+        return f"the limit is reached: {', '.join(reached)}"
+
+    def _is_too_little(self, cost: float | None) -> bool:
+        """Return whether a request costs more than that."""
+        return cost is not None and cost < self._expected
 
     def allow(self, images: int) -> Allowance | None:
         """Reserve what a task may spend; None if nothing is left until others give back."""
         requests = _share(self._requests, images * ATTEMPTS)
         needed = images * ATTEMPTS * self._expected
         cost = _share(self._cost, needed) if self._is_known else self._cost
-        too_little = cost is not None and cost < self._expected
-        if requests == 0 or too_little:
+        if requests == 0 or self._is_too_little(cost):
             return None
         self._requests = None if self._requests is None else self._requests - (requests or 0)
         self._cost = None if self._cost is None else self._cost - (cost or 0)

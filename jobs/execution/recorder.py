@@ -109,8 +109,10 @@ class Recorder:
             self.statuses.update(result.statuses)
             self.seconds.update(result.seconds)
             self.took += result.took
-        self.partitions += 1
         self.captioner = result.captioner or self.captioner
+        if not result.images:
+            return
+        self.partitions += 1
         self.reused += result.reused
         self.needs_review += result.needs_review
         self.examples += result.examples

@@ -22,7 +22,9 @@ MAX_FAILURES = 2  # of a partition, and of one image whose process died
 
 @dataclass(frozen=True)
 class Task:
-    """Rows `start` to `stop` of a partition of `size` rows.
+    """Rows `start` to `stop` of a partition of `size` rows, or those among them that were `left`.
+
+    Images are left when the allowance of a task is used up; `rounds` counts how often that was.
 
     The `allowance` is what it may spend on a server. `submissions` counts all but the first,
     `failures` those that failed by the task's own fault. With a `crash_reason`, the images are not
@@ -37,20 +39,28 @@ class Task:
     start: int
     stop: int
     replaces: bool = False
+    left: tuple[int, ...] | None = None
+    rounds: int = 0
     submissions: int = 0
     failures: int = 0
     crash_reason: str | None = None
     allowance: Allowance = UNLIMITED
 
     @property
+    def rows(self) -> Sequence[int]:
+        """The numbers of its rows in the partition."""
+        return range(self.start, self.stop) if self.left is None else self.left
+
+    @property
     def images(self) -> int:
-        return self.stop - self.start
+        return len(self.rows)
 
     @property
     def name(self) -> str:
-        """The name of its part: the number of the partition and, for a subset, its rows."""
-        rows = "" if self.images == self.size else f"-{self.start:06d}-{self.stop:06d}"
-        return f"{self.partition:06d}{rows}"
+        """The name of its part: the number of the partition, for a subset its rows, the round."""
+        is_whole = self.stop - self.start == self.size
+        rows = "" if is_whole else f"-{self.start:06d}-{self.stop:06d}"
+        return f"{self.partition:06d}{rows}{f'-{self.rounds}' if self.rounds else ''}"
 
     @property
     def part(self) -> OutPath:
@@ -69,10 +79,10 @@ class PartitionResult:
 
     The whole `took` seconds, in which several threads fetched and decoded. `reused` captions were
     taken from identical images; `new_digits` are the `first_digits` (hash_index.py) of the hashes
-    of all others. If the captioner became `unavailable`, the other images of the task have no row;
-    it may be because it was `out_of_budget`. `answers` are the keys of the paid answers that were
-    used. `died` says that this submission killed its process; `fatal`, that every task would fail,
-    so that the job ends with this code.
+    of all others. The images of the rows `left` have none yet, because the captioner became
+    `unavailable` or the allowance was used up. `answers` are the names of the paid answers that
+    were used. `died` says that this submission killed its process; `fatal`, that every task would
+    fail, so that the job ends with this code.
     """
 
     name: str
@@ -86,8 +96,8 @@ class PartitionResult:
     examples: Examples = field(default_factory=Examples)
     spent: Spending = field(default_factory=Spending)
     answers: Sequence[str] = ()
+    left: Sequence[int] = ()
     unavailable: str | None = None
-    out_of_budget: bool = False
     error: str | None = None
     died: bool = False
     fatal: ExitCode | None = None
@@ -123,6 +133,12 @@ def resubmitted(task: Task) -> Task:
     return replace(task, submissions=task.submissions + 1)
 
 
+def continued(task: Task, left: Sequence[int]) -> Task:
+    """Return the task for the images that a task has left, with a part of its own."""
+    task = _subset(replace(task, left=()), left)
+    return replace(task, rounds=task.rounds + 1, submissions=0, failures=0)
+
+
 def after_failure(task: Task, error: str, *, died: bool) -> list[Task]:
     """Return the tasks to run after a failure by the task's own fault: the same, or its subsets.
 
@@ -142,5 +158,10 @@ def after_failure(task: Task, error: str, *, died: bool) -> list[Task]:
 def _split(task: Task, count: int) -> Iterator[Task]:
     """Yield the images of a task as at most `count` tasks of even size."""
     step = -(-task.images // count)
-    for start in range(task.start, task.stop, step):
-        yield replace(task, start=start, stop=min(start + step, task.stop))
+    for first in range(0, task.images, step):
+        yield _subset(task, task.rows[first : first + step])
+
+
+def _subset(task: Task, rows: Sequence[int]) -> Task:
+    left = None if task.left is None else tuple(rows)
+    return replace(task, start=rows[0], stop=rows[-1] + 1, left=left)

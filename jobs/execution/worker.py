@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -83,7 +83,23 @@ def committed_result(task: Task) -> PartitionResult | None:
         needs_review=to_review,
         new_digits=digits,
         examples=examples_of(table),
+        left=() if len(table) == task.images else _left(task, _planned(task), rows[IMAGE_URI]),
     )
+
+
+def _planned(task: Task) -> pa.Table:
+    """Return the records of a task."""
+    partition = read_partition(task.run.scratch, task.partition)
+    return (
+        partition.slice(task.start, task.images) if task.left is None else partition.take(task.left)
+    )
+
+
+def _left(task: Task, plan: pa.Table, done: Iterable[str]) -> list[int]:
+    """Return the rows whose images have none in the table."""
+    uris = set(done)
+    pairs = zip(task.rows, plan[IMAGE_URI].to_pylist(), strict=True)
+    return [row for row, uri in pairs if uri not in uris]
 
 
 def _caption_and_commit(
@@ -95,7 +111,7 @@ def _caption_and_commit(
         return _cannot_caption(task, error)
     start = time.perf_counter()
     report(0)
-    plan = read_partition(task.run.scratch, task.partition).slice(task.start, task.images)
+    plan = _planned(task)
     known = state.known_captions(task.run)
     captioner.budget = budget
     partitions = PartitionCaptioner(
@@ -117,6 +133,7 @@ def _caption_and_commit(
         _result(task, images, times),
         captioner=captioner.identity,
         examples=examples_of(table),
+        left=_left(task, plan, (row.image_uri for row in images.rows)),
         answers=answers.used,
         took=time.perf_counter() - start,
     )
@@ -173,8 +190,7 @@ def _result(task: Task, images: CaptionedImages, times: StageTimes) -> Partition
         needs_review=sum(row.needs_review is True for row in images.rows),
         reused=max(statuses[Status.OK] - len(images.new), 0),
         new_digits=first_digits([*images.new]),
-        unavailable=str(why) if why else None,
-        out_of_budget=isinstance(why, BudgetSpent),
+        unavailable=None if why is None or isinstance(why, BudgetSpent) else str(why),
     )
 
 

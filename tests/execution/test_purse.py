@@ -56,3 +56,16 @@ def test_an_image_that_is_not_opened_again_needs_nothing() -> None:
     allowance = money.allow(100)
     assert allowance is not None
     assert allowance.requests == 10
+
+
+def test_only_a_limit_that_is_reached_is_named() -> None:
+    money = purse(max_requests=10, max_cost=50.0, prices=PRICES)
+    allowance = money.allow(5)
+    assert allowance is not None
+    money.settle(allowance, Spending(requests=10, cost=5.0))
+    assert money.limits_reached() == "the limit is reached: max_requests = 10"
+    money = purse(max_requests=1000, max_cost=0.5, prices=PRICES)
+    allowance = money.allow(5)
+    assert allowance is not None
+    money.settle(allowance, Spending(requests=10, cost=0.5))
+    assert money.limits_reached() == "the limit is reached: max_cost = 0.5"

@@ -6,6 +6,7 @@ from captioner.jobs.execution.task import (
     PARTS,
     Task,
     after_failure,
+    continued,
     resubmitted,
     task_counts,
     tasks_of,
@@ -77,3 +78,14 @@ def test_three_rounds_find_one_image_of_a_partition() -> None:
         suspects = after_failure(suspects[0], "died", died=True)
         rounds += 1
     assert rounds == 3
+
+
+def test_the_images_that_are_left_have_parts_of_their_own() -> None:
+    left = continued(task(50), [3, 7, 8, 30])
+    assert (left.rows, left.images, left.rounds) == ((3, 7, 8, 30), 4, 1)
+    again = continued(left, [7, 30])
+    parts = after_failure(left, "error", died=True)
+    assert [part.rows for part in parts] == [(3,), (7,), (8,), (30,)]
+    of_all = continued(task(50), range(50))
+    names = {each.name for each in [task(50), left, again, of_all, *parts]}
+    assert len(names) == 8
