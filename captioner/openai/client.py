@@ -3,18 +3,20 @@
 import asyncio
 import math
 import time
+import zlib
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 import httpx
 
 from captioner.errors import CheckpointError
+from captioner.openai.secrets import Secrets
 
 BASE_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 10.0
 MAX_BYTES = 1 << 20  # of a reply; the rest is cut off
-HIDDEN = b"***"
-SHORTEST_SECRET = 8  # characters; keys of servers that need none are words such as "none"
+MAX_PORT = 65535
+GZIP_OR_ZLIB = zlib.MAX_WBITS + 32
 
 
 class Trouble(Exception):
@@ -73,8 +75,7 @@ class Client:
         url = url.copy_with(username=None, password=None)
         self._url = url.copy_with(path=f"{url.path.rstrip('/')}/chat/completions")
         self.name = str(url.copy_with(query=None, fragment=None)).rstrip("/")
-        secrets = (key, password, *url.params.values())
-        self._secrets = [each.encode() for each in secrets if len(each) >= SHORTEST_SECRET]
+        self._secrets = Secrets(key, user, password, url.params.values())
         self._deadline = deadline
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:
@@ -110,27 +111,36 @@ class Client:
             except (httpx.ReadError, httpx.RemoteProtocolError):
                 if not received:
                     raise
-            wait = _seconds(response.headers.get("Retry-After", ""))
-            return Reply(response.status_code, self._without_secrets(bytes(received)), wait)
-
-    def _without_secrets(self, body: bytes) -> bytes:
-        for secret in self._secrets:
-            body = body.replace(secret, HIDDEN)
-        return body[:MAX_BYTES]
+            headers = response.headers
+            body = _unzipped(bytes(received), headers.get("Content-Encoding", ""))
+            wait = _seconds(headers.get("Retry-After", ""))
+            body = self._secrets.hidden_in(body)[:MAX_BYTES]
+            return Reply(response.status_code, body, wait)
 
     def _reason(self, error: httpx.HTTPError) -> str:
         text = str(error) or type(error).__name__
-        return self._without_secrets(text.encode()).decode()
+        return self._secrets.hidden_in(text.encode()).decode()
 
 
 def _url(text: str) -> httpx.URL:
     try:
         url = httpx.URL(text.strip())
-    except httpx.InvalidURL:
-        url = httpx.URL()
-    if url.scheme not in ("http", "https") or not url.host:
+        is_one = url.scheme in ("http", "https") and url.host and (url.port or 0) <= MAX_PORT
+    except (httpx.InvalidURL, ValueError):
+        is_one = False
+    if not is_one:
         raise CheckpointError("OPENAI_BASE_URL must be a URL such as http://localhost:8000/v1")
     return url
+
+
+def _unzipped(body: bytes, encoding: str) -> bytes:
+    """Return a body that a server has compressed although it was asked not to."""
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        return body
+    try:
+        return zlib.decompressobj(GZIP_OR_ZLIB).decompress(body, MAX_BYTES)
+    except zlib.error:
+        return body
 
 
 def _seconds(retry_after: str) -> float | None:
