@@ -20,10 +20,6 @@ class Garbled(RejectedCaption):
     """A reply that is no answer; another one may be."""
 
 
-class Refused(RejectedCaption):
-    """A reply that refuses to describe this image."""
-
-
 def answer_of(reply: Reply) -> Caption | RejectedCaption:
     """Return the caption in a reply, or an error that shows what came back."""
     came_back = shown(reply.body.decode(errors="replace"))
@@ -35,11 +31,11 @@ def answer_of(reply: Reply) -> Caption | RejectedCaption:
     message, reason = _table(choice.get("message")), choice.get("finish_reason")
     if message.get("refusal") or reason == "content_filter":
         refusal = message.get("refusal") or message.get("content") or reason
-        return Refused(f"refused: {shown(str(refusal))}")
-    text = message.get("content")
+        return RejectedCaption(f"refused: {shown(str(refusal))}")
+    text = _text(message.get("content"))
     if reason == "length":
-        return RejectedCaption(f"cut off, because it is too long: {shown(str(text or ''))}")
-    if not isinstance(text, str) or not text.strip():
+        return RejectedCaption(f"cut off, because it is too long: {shown(text)}")
+    if not text.strip():
         return Garbled(f"an answer without text: {came_back}")
     log_probs = _log_probs(choice)
     return Caption(
@@ -95,6 +91,13 @@ def _only_choice(answer: object) -> dict[str, Any] | None:
     if not isinstance(choices, list) or len(choices) != 1:
         return None
     return _table(choices[0]) or None
+
+
+def _text(content: object) -> str:
+    """Return the text of a message, a string or a list of parts, without what came before it."""
+    if isinstance(content, list):
+        content = "".join(str(_table(part).get("text") or "") for part in content)
+    return content.rpartition("</think>")[2] if isinstance(content, str) else ""
 
 
 def _log_probs(choice: Mapping[str, Any]) -> tuple[float, ...] | None:

@@ -15,7 +15,7 @@ from captioner.caption import Caption
 from captioner.captioner import Answer
 from captioner.errors import BudgetSpent, CaptionerUnavailable, CheckpointError, RejectedCaption
 from captioner.house_rules import HouseRules
-from captioner.openai.answer import Garbled, Refused, answer_of, shown, status_of, usage_of
+from captioner.openai.answer import Garbled, answer_of, shown, status_of, usage_of
 from captioner.openai.client import Client, Reply, Trouble
 from captioner.openai.in_flight import InFlight
 from captioner.openai.question import Pixels, Question, Questions
@@ -97,8 +97,8 @@ class Asker:
     async def _ask(self, image: Pixels) -> Answer:
         question = await asyncio.to_thread(self._questions.about, image)
         kept = await asyncio.to_thread(self._answers.get, question.key)
-        if kept is not None:
-            return answer_of(Reply.from_bytes(kept))
+        if answer := _read(kept):
+            return answer
         try:
             return await self._until_answered(question)
         except CaptionerUnavailable as error:
@@ -171,9 +171,9 @@ class Asker:
         return False
 
     def _fault(self, answer: Caption | RejectedCaption) -> RejectedCaption | None:
-        """Return why an answer is no caption; None if it is one, or concerns its image alone."""
+        """Return why an answer is no caption that keeps the house rules; None if it is one."""
         if isinstance(answer, RejectedCaption):
-            return None if isinstance(answer, Refused) else answer
+            return answer
         try:
             self._rules.applied(answer)
         except RejectedCaption as error:
@@ -235,3 +235,12 @@ class Asker:
             return False
         self._note_reply()
         return True
+
+
+def _read(kept: bytes | None) -> Caption | RejectedCaption | None:
+    """Return a kept answer; None if there is none, or it is damaged."""
+    try:
+        answer = None if kept is None else answer_of(Reply.from_bytes(kept))
+    except ValueError:
+        return None
+    return None if isinstance(answer, Garbled) else answer

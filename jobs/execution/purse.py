@@ -57,6 +57,8 @@ class Purse:
         reached = []
         if self._requests == 0:
             reached.append(f"max_requests = {max_requests}")
+        if self._is_too_little(self._cost) and not self.spent.requests:
+            return f"max_cost = {max_cost:g} pays for no request (about {self._expected:.2g})"
         if self._is_too_little(self._cost):
             reached.append(f"max_cost = {max_cost:g}")
         return f"the limit is reached: {', '.join(reached)}"

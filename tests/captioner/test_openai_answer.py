@@ -84,3 +84,13 @@ def test_the_usage_is_what_the_server_counted() -> None:
     usage = {"prompt_tokens": 400, "completion_tokens": 12, "total_tokens": 412}
     assert usage_of(reply(usage=usage)) == {"prompt_tokens": 400, "completion_tokens": 12}
     assert usage_of(Reply(500, b"{}")) == {}
+
+
+def test_a_text_in_parts_or_after_long_thoughts_is_an_answer() -> None:
+    parts = [{"type": "text", "text": "A dog "}, {"type": "text", "text": "runs."}]
+    for text in (parts, f"<think>{'hm ' * 2000}</think> A dog runs."):
+        caption = answer_of(reply(text))
+        assert isinstance(caption, Caption)
+        assert caption.text == "A dog runs."
+    assert isinstance(answer_of(reply([None, {"text": 3}, "x"])), Caption | RejectedCaption)
+    assert isinstance(answer_of(reply(["x"])), RejectedCaption)

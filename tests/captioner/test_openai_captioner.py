@@ -278,6 +278,8 @@ def test_a_refusal_of_a_harmless_image_shows_that_the_server_works(chat: Chat) -
         ("inside 404", "has no model 'any'"),
         ("status 400 no images, please", "none of the first 10 answers.*no images, please"),
         ("html", "none of the first 10 answers.*It works"),
+        ("refusal", "none of the first 10 answers.*refused: I cannot help"),
+        ("says I cannot see it.", "none of the first 10 answers.*speaks of the request"),
     ],
 )
 def test_a_fault_that_would_hit_every_image_is_raised(chat: Chat, fault: str, message: str) -> None:
@@ -399,7 +401,17 @@ def test_a_key_that_cannot_be_one_is_not_shown(chat: Chat, key: str) -> None:
     assert key not in "".join(traceback.format_exception(error.value))
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://user:pa55word@host", "http://", "x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://user:pa55word@host",
+        "http://",
+        "x",
+        "http://127.0.0.1:99999/v1",
+        "http://xn--/v1",
+    ],
+)
 def test_an_address_that_cannot_be_one_is_not_shown(url: str) -> None:
     with pytest.raises(CheckpointError, match="OPENAI_BASE_URL") as error:
         OpenaiCaptioner(CaptionerOptions("openai:any", base_url=url))
@@ -435,6 +447,23 @@ def test_a_key_that_a_server_repeats_is_hidden(
     shown = [str(answer) for answer in ask(asks, 1) + ask(asks, 2)]
     assert "***" in "".join(shown)
     assert KEY not in "".join([*shown, *map(str, kept.values()), repr(asks._options), caplog.text])
+
+
+def test_a_compressed_reply_is_an_answer(chat: Chat) -> None:
+    chat.behave("gzip")
+    assert isinstance(ask(captioner(chat))[0], Caption)
+    assert len(chat.requests()) == 1
+
+
+@pytest.mark.parametrize("damaged", [b"", b"nonsense", b'200\n{"choices": [{"mess'])
+def test_a_damaged_answer_is_asked_for_again(chat: Chat, damaged: bytes) -> None:
+    first, second = captioner(chat), captioner(chat)
+    first.answers = second.answers = kept = Kept()
+    answers = ask(first)
+    for key in kept:
+        kept[key] = damaged
+    assert ask(second) == answers
+    assert len(chat.requests()) == 2
 
 
 def test_a_captioner_without_a_model_is_refused() -> None:

@@ -69,3 +69,9 @@ def test_only_a_limit_that_is_reached_is_named() -> None:
     assert allowance is not None
     money.settle(allowance, Spending(requests=10, cost=0.5))
     assert money.limits_reached() == "the limit is reached: max_cost = 0.5"
+
+
+def test_a_limit_that_pays_for_nothing_is_said_to_be_too_small() -> None:
+    money = purse(max_cost=0.0001, prices=PRICES)
+    assert money.allow(5) is None
+    assert money.limits_reached().startswith("max_cost = 0.0001 pays for no request (about 0.1")

@@ -17,6 +17,7 @@ model of a request. "ok" is none.
 
 import argparse
 import base64
+import gzip
 import hashlib
 import json
 import os
@@ -241,6 +242,13 @@ def _choices(handler: Handler, record: Json, count: str) -> None:
     handler.send(200, json.dumps({**answer, "choices": answer["choices"] * int(count)}))
 
 
+def _gzip(handler: Handler, record: Json) -> None:
+    """Send a compressed answer, whatever the request accepts."""
+    data = gzip.compress(json.dumps(completion(record, handler.server.text(record))).encode())
+    handler.head(200, len(data), Content_Encoding="gzip")
+    handler.wfile.write(data)
+
+
 def _refusal(handler: Handler, record: Json) -> None:
     answer = completion(record, None, refusal="I cannot help with that.")
     handler.send(200, json.dumps(answer))
@@ -278,6 +286,7 @@ FAULTS: dict[str, Callable[..., None]] = {
     "html": lambda handler, record: handler.send(200, HTML),
     "choices": _choices,
     "null": lambda handler, record: handler.send(200, json.dumps(completion(record, None))),
+    "gzip": _gzip,
     "refusal": _refusal,
     "finish": _finish,
     "huge": _huge,
