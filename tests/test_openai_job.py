@@ -1,5 +1,6 @@
 """Jobs whose captioner is a server: budgets, outages, kills, and secrets."""
 
+import base64
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.budget import Spending
+from captioner.budget import Prices, Spending
 from captioner.errors import CheckpointError
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
@@ -159,6 +160,18 @@ def test_a_task_that_needs_more_requests_than_usual_gets_them(
     assert image_names(tmp_path / "out") == names(images)
 
 
+def test_the_cost_is_spent_to_the_end_although_the_server_is_busy(
+    tmp_path: Path, job: JobConfig, chat: Chat
+) -> None:
+    photographs(tmp_path, 30)
+    chat.behave(*["retry-after 0.01", "retry-after 0.01", "ok"] * 30)
+    report = run_job(replace(job, max_cost=1.0, prices=PRICES))
+    expected = Prices(**PRICES).cost(*expected_tokens(job.captioner))
+    assert 1.0 - expected < report.cost <= 1.0
+    assert report.stopped == "the limit is reached: max_cost = 1"
+    assert report.captioned == pytest.approx(report.cost / 0.052)
+
+
 def test_a_dead_worker_costs_the_budget_little(tmp_path: Path, job: JobConfig, chat: Chat) -> None:
     photographs(tmp_path, 19)
     write_photographs(tmp_path / "photos" / "worse", 1, harm=b"KILL")
@@ -243,6 +256,20 @@ def test_a_forced_run_asks_even_what_a_killed_one_has_asked(
     assert len(kept_answers(tmp_path / "out")) == 5
     assert run_job(replace(job, force=True)).requests == 12
     assert not kept_answers(tmp_path / "out")
+
+
+def test_a_server_that_repeats_the_header_tells_no_secret(
+    tmp_path: Path, job: JobConfig, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs(tmp_path, 3)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    header = base64.b64encode(f"ann:{PASSWORD}".encode()).decode()
+    chat.behave("ok", always=f"status 400 Basic {header}")
+    run_job(replace(job, limit=1))
+    run_job(job)
+    assert statuses(tmp_path / "out") == {"ok": 1, "rejected": 2}
+    errors = [row["error"] for row in read_table(tmp_path / "out").to_pylist() if row["error"]]
+    assert all("Basic ***" in error and header[:12] not in error for error in errors)
 
 
 def test_what_is_no_caption_is_a_row_that_says_what_came_back(

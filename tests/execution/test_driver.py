@@ -1,0 +1,83 @@
+"""The driver: what runs next, and why a run stops."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from captioner.budget import Spending
+from captioner.jobs import JobConfig
+from captioner.jobs.execution.driver import _Driver
+from captioner.jobs.execution.purse import Purse
+from captioner.jobs.execution.recorder import Recorder
+from captioner.jobs.execution.task import PartitionResult, Task
+from captioner.jobs.pipeline.settings import WorkerSettings
+from captioner.jobs.table.exclusive_writer import exclusive_writer
+from captioner.jobs.table.layout import OutFolder
+from captioner.options import CaptionerOptions
+
+SETTINGS = WorkerSettings(CaptionerOptions("openai:any"), 1000)
+CONFIG = JobConfig("photos", "out", checkpoint="openai:any", max_requests=8)
+
+
+@pytest.fixture
+def driver(tmp_path: Path, one_worker: str) -> Iterator[_Driver]:
+    """A driver with tasks of four images each, and eight requests; none is running."""
+    run = OutFolder(tmp_path).new_run()
+    with exclusive_writer(run) as writer, Client(one_worker) as client:
+        tasks = (Task(run, SETTINGS, number, 4, 0, 4) for number in range(9))
+        yield _Driver(client, tasks, Recorder(writer, "photos", {}), Purse(CONFIG))
+
+
+def begin(driver: _Driver) -> Task:
+    task = driver._next_task()
+    assert task is not None
+    driver.running[task.key] = task
+    return task
+
+
+def test_a_limit_is_reached_only_when_nothing_runs(driver: _Driver) -> None:
+    task = begin(driver)
+    assert driver._next_task() is None
+    assert driver.recorder.stopped is None
+    driver.running.clear()
+    driver.purse.settle(task.allowance, Spending(requests=8))
+    assert driver._next_task() is None
+    assert driver.recorder.stopped == "the limit is reached: max_requests = 8"
+
+
+def test_images_that_are_left_go_on_with_twice_the_allowance(driver: _Driver) -> None:
+    driver.purse = Purse(replace(CONFIG, max_requests=100))
+    task = begin(driver)
+    assert task.allowance.requests == 8
+    driver.purse.settle(task.allowance, Spending(requests=8))
+    (again,) = driver._settle_result(task, PartitionResult(task.name, left=[1, 2, 3]))
+    assert (again.images, driver.recorder.stopped) == (3, None)
+    driver.waiting.append(again)
+    assert begin(driver).allowance.requests == 12
+
+
+def test_the_reason_of_an_outage_stays(driver: _Driver) -> None:
+    task = begin(driver)
+    driver._settle_result(task, PartitionResult("a", left=[3], unavailable="it is down"))
+    driver.waiting += driver._settle_result(task, PartitionResult("b", left=[3]))
+    driver.running.clear()
+    assert driver._next_task() is None
+    assert (driver.recorder.stopped, driver.recorder.is_outage) == ("it is down", True)
+
+
+@pytest.mark.parametrize("is_outage", [False, True])
+def test_an_image_that_is_not_opened_again_waits_for_nothing(
+    driver: _Driver, is_outage: bool
+) -> None:
+    waiting = begin(driver)
+    crashed = replace(waiting, stop=1, crash_reason="it died")
+    driver.waiting += [waiting, crashed]
+    driver.recorder.is_outage = is_outage
+    task = driver._next_task()
+    assert task is not None
+    assert (task.crash_reason, task.allowance.requests) == ("it died", 0)
+    assert driver._next_task() is None
+    assert list(driver.waiting) == [waiting]
