@@ -12,10 +12,10 @@ Embeddings: TypeAlias = npt.NDArray[np.float16]  # [N, C], of unit length
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another finished hypothesis of the search."""
+    """Another finished hypothesis of the search; `log_prob` as that of a Caption."""
 
     text: str
-    log_prob: float
+    log_prob: float | None
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Caption:
     `confidence` is a calibrated probability (None if the captioner has no calibration);
     `token_log_probs` are the natural log-probabilities under which the search ranks, one for each
     token and, unless a server leaves it out, one for the end of the sentence; `log_prob` is their
-    sum. Both are None if the captioner does not tell them. `alternatives` are the next best
+    sum. Both are None if the captioner does not tell them, or if the house rules took words away
+    from its answer. `alternatives` are the next best
     hypotheses with a different text. `embedding` [C] says what the image looks like, if wanted.
     `signals` are what a captioner knows of its caption beyond these, by name (see Calibration).
     """

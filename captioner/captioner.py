@@ -17,7 +17,7 @@ from captioner.answers import AnswerStore, NoAnswers
 from captioner.budget import Budget
 from captioner.calibration import Calibration
 from captioner.caption import Caption
-from captioner.confidence import confidence_beside, confidence_of
+from captioner.confidence import confidence_beside, confidence_of, own_signals
 from captioner.errors import CaptionerError, ImageError, RejectedCaption, UnreadableImage
 from captioner.house_rules import HouseRules
 from captioner.image import DecodedImage
@@ -102,6 +102,9 @@ class Captioner(ABC):
             caption = self.house_rules.applied(answer)
         except RejectedCaption as error:
             return error
+        if caption.token_log_probs is not answer.token_log_probs:  # its signals are those of both
+            spoken = replace(caption, token_log_probs=answer.token_log_probs)
+            caption = replace(caption, signals=own_signals(spoken))
         if caption.confidence is not None:
             return caption
         return replace(caption, confidence=confidence_of(self.calibration, caption))

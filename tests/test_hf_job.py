@@ -27,7 +27,9 @@ def test_every_image_has_a_row_and_a_second_run_has_nothing_to_do(
     assert {row["captioner"] for row in rows} == {identify(job.captioner)}
     for row in rows:
         if row["status"] == "ok":
-            assert row["caption"] and row["log_prob"] < 0 and row["token_log_probs"]
+            is_cut = row["log_prob"] is None  # a babbler's caption may be too long
+            assert row["caption"] and is_cut == (row["token_log_probs"] is None)
+            assert not is_cut or name == "vit_gpt2"
         else:
             is_bad = row["image_uri"].endswith("bad.jpg")
             assert row["status"] == ("unreadable" if is_bad else "rejected")

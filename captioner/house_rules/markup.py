@@ -40,9 +40,13 @@ _OUTER_QUOTE = re.compile(r"(?<!\w)['’]|['’](?!\w)")  # no apostrophe within
 _LOOSE_QUOTE = re.compile(r"\A['’](?=[^\w\s])")
 
 
+def without_thoughts(text: str) -> str:
+    """Return an answer without what the model thought before it."""
+    return text.rpartition("</think>")[2]
+
+
 def unwrapped(text: str) -> str:
     """Return the text of the first paragraph that is a caption."""
-    text = text.rpartition("</think>")[2]
     text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
     text = _LINK.sub(r"\1", _INLINE_TAG.sub("", _without_end_tokens(text)))
     text = _MARKDOWN.sub("", _ESCAPED.sub(r"\1", _first_paragraph(text)))

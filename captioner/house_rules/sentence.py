@@ -2,27 +2,10 @@
 
 import re
 
+from captioner.house_rules.opening import without_opening
 from captioner.vocabulary import tokenize
 from captioner.words import FUNCTION_WORDS
 
-_PICTURE = r"(?:image|photo(?:graph)?|picture|pic|snapshot|shot)s?"
-_KIND = (
-    r"(?:(?:close[- ]?up|black[- ]and[- ]white|b&w|colou?r(?:ed|ful)?|blurry|blurred|old|vintage|"
-    r"beautiful|nice|stunning|detailed|cropped|aerial|candid|professional|stock|digital|high-quality"
-    r"|low-quality|grainy|dark|still|wide|sepia) ){0,2}"
-)
-_SHOWS = (
-    r"(?:clearly |prominently )?(?:shows?|showing|depicts?|depicting|features?|featuring|captures?|"
-    r"displays?|displaying|contains?|containing|portrays?|presents?|illustrates?)(?: that)?"
-)
-_OPENING = re.compile(
-    rf"(?:(?:this|it|here) is )?(?:(?:an?|the|this|one) )?{_KIND}{_PICTURE}"
-    rf"(?: (?:is )?of| (?:that |which )?{_SHOWS}| is(?= an? ))\b(?! course\b) ?"
-    rf"|in (?:this|the) {_KIND}{_PICTURE}(?:, | (?=(?:an?|the|two|three|we|you|there) ))"
-    r"(?:there (?:is|are) )?"
-    rf"|(?:we|you|i) (?:can )?see (?=an? |the |two |three |several |many )",
-    re.IGNORECASE,
-)
 _LOOSE_SPACE = re.compile(r" (?=[.,](?: |$)|'s\b|\))|(?<=\() ")
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)' [^']*'(?!\w)")
 _STOP = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”]?")
@@ -48,18 +31,13 @@ _MIN_CLAUSE = 5  # words from which on a clause may be complete
 
 def one_sentence(text: str, max_characters: int) -> str:
     """Return the first sentence, shortened if it has more characters and can be cut."""
-    text = _without_opening(_without_loose_spaces(text)).lstrip(_START)
+    text = without_opening(_without_loose_spaces(text)).lstrip(_START)
     text = _first(text)
     if text.endswith("?") and text[:-1].rstrip()[-1:] not in _CLOSING:
         return _capitalised(text)  # and rejected
     stop = text[-1:] if text[-1:] in _FULL_STOPS else ""
     text = _fitted(_without_end(text), max_characters - 1)
     return f"{_capitalised(text)}{stop or _full_stop(text)}" if text else ""
-
-
-def opens_with_picture(text: str) -> bool:
-    """Return whether a caption begins with "a picture of" or the like."""
-    return _OPENING.match(text) is not None
 
 
 def _without_loose_spaces(text: str) -> str:
@@ -70,20 +48,16 @@ def _without_loose_spaces(text: str) -> str:
     )
 
 
-def _without_opening(text: str) -> str:
-    opening = _OPENING.match(text)
-    return text[opening.end() :] if opening else text
-
-
 def _first(text: str) -> str:
-    """Return the first sentence of a text that is no question, or else the last one."""
+    """Return the first sentence that is no question and no "Wow!", or else the last one."""
     start = 0
     for stop in _STOP.finditer(text):
         after = text[stop.end() : stop.end() + 8].lstrip(" \"'“‘«(¿¡")
         quoted = text.count('"', 0, stop.start()) % 2
         is_end = bool(after) and not after[0].islower() and not quoted
         if is_end and not _ABBREVIATION.search(text, max(0, stop.start() - 8), stop.start() + 1):
-            if "?" not in stop[0]:
+            is_exclamation = "!" in stop[0] and " " not in text[start : stop.start()].strip()
+            if "?" not in stop[0] and not is_exclamation:
                 return text[start : stop.end()]
             start = stop.end()
     return text[start:].lstrip()

@@ -31,12 +31,18 @@ _STARTS = {
     "begins like a formula": re.compile(r"[\"'“‘]?[=+@]"),
     "speaks of the request": re.compile(
         r"I(?:['’](?:m|d|ve)| am| can| could| do| have| would| was)\b|I (?:cannot|apologi[sz]e)\b|"
-        r"sorry\b|unfortunately\b|as an? (?:AI|language model)\b|"
-        r"please (?:provide|upload|share|note|let)\b|there is no (?:image|photo)\b",
+        r"(?:so |very )?sorry(?:[^\w\s]|$| (?:but|for|about|that|i|we)\b)|"
+        r"unfortunately\b|as an? (?:AI|language model)\b|"
+        r"please (?:provide|upload|share|attach|send)\b.{0,40}\b(?:image|photo|picture|file|it|one)"
+        r"\b|please (?:note that|let me)\b|"
+        r"there is no (?:image|photo|picture)(?: (?:here|above|attached|provided|given|uploaded|"
+        r"visible|available|shown))?(?:[^\w\s]|$| to (?:caption|describe|see|show|view|provide)\b|"
+        r",? (?:and|but|so) (?:i|we|please)\b)",
         re.IGNORECASE,
     ),
 }
 _UNFINISHED = frozenset(tokenize("a an the and or but of with their its my your"))
+_LETTER_A = re.compile(r"\w [\"'“‘]?A[\"'”’]?\.\Z")
 _WITHOUT_PUNCTUATION = str.maketrans(dict.fromkeys('.,;:!?"()[]/…“”„«»「」『』、。，！？', " "))
 _LONG_WORD = 24  # characters of a word that may be a loop, or of a text without spaces
 _LETTER_LOOP = re.compile(r"(\D.{0,19}?)\1{3}")
@@ -59,7 +65,7 @@ def broken_rule(text: str, max_characters: int, language: str | None) -> str | N
         return start
     if text.endswith("?"):
         return "is a question"
-    if not _is_complete(words):
+    if not _is_complete(words) and not _LETTER_A.search(text):
         return "is no complete sentence"
     if repeats_itself(words):
         return "repeats itself"
@@ -71,7 +77,8 @@ def broken_rule(text: str, max_characters: int, language: str | None) -> str | N
 def repeats_itself(words: Sequence[str]) -> bool:
     """Return whether words are in a loop, which beam search with its constraints never is.
 
-    A loop is a word four times or a pair three times in a row, or a trigram three times anywhere.
+    A loop is a word four times or a pair three times in a row, or a trigram three times anywhere,
+    unless it ends with a function word, as in a list of people: "a man in", "a man in".
     """
     if max(map(len, words), default=0) >= _LONG_WORD and _LETTER_LOOP.search(" ".join(words)):
         return True
@@ -83,7 +90,8 @@ def repeats_itself(words: Sequence[str]) -> bool:
     word_loop = any(first == second for first, second in pairwise(trigrams))
     pairs = list(pairwise(trigrams))
     pair_loop = any(first == second for first, second in zip(pairs, pairs[2:], strict=False))
-    return word_loop or pair_loop or Counter(trigrams).most_common(1)[0][1] >= 3
+    counts = Counter(trigram for trigram in trigrams if trigram[2] not in FUNCTION_WORDS)
+    return word_loop or pair_loop or max(counts.values(), default=0) >= 3
 
 
 def _is_complete(words: Sequence[str]) -> bool:

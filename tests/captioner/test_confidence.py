@@ -1,14 +1,19 @@
 """Confidence of any captioner, from its own signals and beside another caption."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from captioner.agreement import agreement
 from captioner.calibration import Calibration
 from captioner.caption import Caption
+from captioner.captioner import Captioner
 from captioner.confidence import confidence_beside, confidence_of, own_signals
+from captioner.house_rules import HouseRules
+from captioner.image import DecodedImage
 
 DOG = "A brown dog runs across the grass."
 PAIRS = [
@@ -75,6 +80,30 @@ def test_a_captioner_without_log_probabilities_has_a_confidence_by_the_length() 
 
 def test_a_caption_that_lacks_a_signal_has_no_confidence() -> None:
     assert confidence_of(logistic("mean_log_prob", "words"), SILENT) is None
+
+
+class Parrot(Captioner):
+    """A captioner that says the same of every image."""
+
+    settings, batch_size, house_rules = {}, 1, HouseRules()
+
+    def __init__(self, answer: Caption, calibration: Calibration) -> None:
+        self.said, self.calibration = answer, calibration
+
+    def prepare(self, image: object) -> DecodedImage:
+        raise NotImplementedError
+
+    def answer(self, images: Sequence[DecodedImage], measure: object) -> list[Caption]:
+        return [self.said for _ in images]
+
+
+def test_a_caption_that_lost_words_keeps_the_signals_of_the_answer() -> None:
+    answer = Caption(f"A photo of {DOG}", log_prob=-3.0, token_log_probs=(-0.5, -2.0, -0.5))
+    image = DecodedImage(np.zeros((1, 1, 3), np.uint8), 1, 1, "PNG")
+    (caption,) = Parrot(answer, logistic("mean_log_prob")).caption_batch([image])
+    assert (caption.text, caption.token_log_probs) == (DOG, None)
+    assert caption.confidence == confidence_of(logistic("mean_log_prob"), SPOKEN)
+    assert own_signals(caption) == own_signals(SPOKEN)
 
 
 def test_what_a_captioner_knows_of_its_caption_counts_as_a_signal() -> None:

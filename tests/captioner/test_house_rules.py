@@ -58,6 +58,22 @@ def reason(text: str, rules: HouseRules = ANY_LANGUAGE) -> str:
         'A black cat sits on a stack of books titled "War and Peace" and "Emma".',
         'A sign says "Stop! Go back." on a child’s door.',
         "3 dogs run.",
+        "A shot of whiskey on a wooden bar.",
+        "A picture of health, a man jogs along a beach.",
+        "A photo of a ship hangs above a bed.",
+        "A framed photo of a couple is on a desk.",
+        "A photo of a couple is on a desk.",
+        "A photo of a child taped to a fridge.",
+        "A picture of a boy next to a picture of a girl.",
+        "Pictures of children hang on a wall.",
+        "One picture shows a dog and another shows a cat.",
+        "The image is a bit blurry.",
+        "Sorry sign on the door of a closed shop.",
+        "There is no image on the screen of the old television.",
+        "There is no photo in the frame.",
+        "Please share the road sign by a highway.",
+        "A man in a red shirt, a man in a blue shirt and a man in a green shirt stand together.",
+        "A key of an old keyboard with the letter A.",
         "iPhone on a table.",
         "一只棕色的狗在高高的草丛中奔跑。",
         "Коричневая собака бежит по траве.",
@@ -84,6 +100,14 @@ def test_a_caption_that_keeps_the_rules_is_the_same_object(text: str) -> None:
         ("In the image there is a dog.", "A dog."),
         ("The photo is a close-up of a bee.", "A close-up of a bee."),
         ("This image depicts a photo of a dog.", "A dog."),
+        ("A close-up shot of a cat", "A cat."),
+        ("This shot shows a crowd.", "A crowd."),
+        ("A photo of a man hanging from a cliff.", "A man hanging from a cliff."),
+        ("A photo of a man taking a picture of a dog.", "A man taking a picture of a dog."),
+        ("A photo of a sign taped to a door.", "A sign taped to a door."),
+        ("A picture of a monkey that hangs on a tree", "A monkey that hangs on a tree."),
+        ("We can see people on a beach.", "People on a beach."),
+        ("Wow! A dog leaps over a fence.", "A dog leaps over a fence."),
         ("Photo: a bride and groom", "A bride and groom."),
         ("**Alt text:** A dog runs.", "A dog runs."),
         ("# Alt text\n\nA dog runs.\n\nLet me know if you want a longer one!", "A dog runs."),
@@ -149,6 +173,13 @@ def test_what_can_be_mended_is(answer: str, caption: str) -> None:
         ("man on a horse on a horse on a horse", "repeats itself"),
         ("狗狗跑步" * 9, "repeats itself"),
         ("I'm sorry, but I can't help with that.", "speaks of the request"),
+        ("Sorry, no caption.", "speaks of the request"),
+        ("Sorry but this shows nothing.", "speaks of the request"),
+        ("There is no image.", "speaks of the request"),
+        ("There is no image here to provide a caption for.", "speaks of the request"),
+        ("There is no image attached, so I see nothing.", "speaks of the request"),
+        ("Please provide the photo again.", "speaks of the request"),
+        ("A dog with a ball in a park with a ball on a bench with a ball.", "repeats itself"),
         ("As an AI, I see a dog.", "speaks of the request"),
         ("Please upload an image.", "speaks of the request"),
         ("Honorificabilitudinitatibus" * 6, "has more than 125 characters and cannot be cut"),
@@ -195,6 +226,15 @@ def test_the_rest_of_a_mended_caption_stays() -> None:
     caption = Caption("a dog", 0.5, -1.0, (-0.5, -0.5))
     after = ANY_LANGUAGE.applied(caption)
     assert (after.confidence, after.log_prob, after.token_log_probs) == (0.5, -1.0, (-0.5, -0.5))
+
+
+def test_a_caption_that_lost_words_has_no_log_probabilities() -> None:
+    other = Alternative("a photo of a cat", -2.0)
+    caption = Caption("a photo of a dog", 0.5, -1.0, (-0.2,) * 5, (other, Alternative("a cow", -3)))
+    after = ANY_LANGUAGE.applied(caption)
+    assert (after.text, after.confidence) == ("A dog.", 0.5)
+    assert after.log_prob is after.token_log_probs is None
+    assert after.alternatives == (Alternative("A cat.", None), Alternative("A cow.", -3))
 
 
 @pytest.mark.parametrize("language", SENTENCES)
