@@ -33,7 +33,7 @@ class Alternative(TypedDict):
     """A caption that the search ranked lower."""
 
     caption: str
-    log_prob: float
+    log_prob: float | None
 
 
 class Former(TypedDict):
@@ -81,6 +81,8 @@ _FORMER = pa.struct(
     [("caption", pa.string()), ("confidence", pa.float32()), ("captioner", pa.string())]
 )
 _DECLINED = pa.struct([("captioner", pa.string()), ("error", pa.string())])
+
+_ADDED = {"former": _FORMER, "declined": _DECLINED}  # columns since version 4
 
 _TABLE_SCHEMA = pa.schema(
     [
@@ -144,8 +146,12 @@ def rows_to_table(
 
 
 def merged_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """Return the schema of a file that merges several: all columns but a plan's, all captioners."""
-    merged = pa.unify_schemas([schema.remove_metadata() for schema in schemas])
+    """Return the schema of a file that merges several: all columns but a plan's, all captioners.
+
+    The columns have their `current_names`. Raise ArrowTypeError if two have different types.
+    """
+    plain = [schema.remove_metadata() for schema in schemas]
+    merged = pa.unify_schemas([_renamed(schema, current_names(schema)) for schema in plain])
     metadata = [schema.metadata or {} for schema in schemas]
     captioners: dict[str, object] = {}
     for one in metadata:
@@ -157,9 +163,37 @@ def merged_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
 
 
 def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table with the columns of a schema, null where the table lacks them."""
+    """Return a table with the columns of a schema, null where the table lacks them.
+
+    The columns of a file of the table are known by their `current_names`.
+    """
+    table = table.rename_columns(current_names(table.schema))
     names = [name for name in schema.names if name in table.column_names]
     return pa.concat_tables([schema.empty_table(), table.select(names)], promote_options="default")
+
+
+def current_names(schema: pa.Schema) -> list[str]:
+    """Return what the columns of a file of the table are called now.
+
+    A manifest's own column in an older file may have a name that the table has taken since, such as
+    `former`: it is `source_former` now.
+    """
+    taken = {name.casefold() for name in schema.names}
+    names: list[str] = []
+    for field in schema:
+        added = _ADDED.get(field.name.casefold())
+        is_own = added is not None and _parts(field.type) != _parts(added)
+        names.append(free_name(field.name, taken) if is_own else field.name)
+        taken.add(names[-1].casefold())
+    return names
+
+
+def _parts(kind: pa.DataType) -> list[str]:
+    return [part.name for part in kind] if pa.types.is_struct(kind) else []
+
+
+def _renamed(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    return pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
 
 
 def passthrough_names(names: Sequence[str]) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs import JobConfig, run_job
@@ -318,3 +320,17 @@ def test_without_the_second_captioner_the_first_pass_stays(
 def test_impossible_second_opinions_are_refused(values: dict[str, Any], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         JobConfig(source="photos", out="out", **values)
+
+
+def test_a_manifests_own_column_of_an_older_table_keeps_its_values(
+    job: JobConfig, first: Rows
+) -> None:
+    for path in Path(job.out).glob("captions/*.parquet"):
+        table = pq.read_table(path).drop_columns(["former", "declined"])
+        pq.write_table(table.append_column("former", pa.array(["mine"] * len(table))), path)
+    limit = middle(first)
+    run_job(second(job, redo_below=limit))
+    after = rows(job)
+    second_opinions = {name for name, row in after.items() if row["former"]}
+    assert second_opinions == below(first, limit)
+    assert {row["source_former"] for row in after.values()} == {"mine"}

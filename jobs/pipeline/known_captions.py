@@ -19,7 +19,7 @@ from captioner.jobs.pipeline.image_loader import Values
 from captioner.jobs.storage.backends.backend import backend_of
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import RunFolder
-from captioner.schemas.caption_table import CONTENT_COLUMNS, Status
+from captioner.schemas.caption_table import CONTENT_COLUMNS, Status, current_names
 
 PAGE_ROWS = 512  # read around a hit: copies tend to lie in the order of their originals
 PAGES = 16  # in memory at once
@@ -83,6 +83,7 @@ def _page(path: OutPath, sha256: str, captioner: str) -> Page | None:
 
 def _rows_around(file: pq.ParquetFile, group: int, at: int, captioner: str) -> Page:
     rows = file.read_row_group(group, columns=[_HASH, _CAPTIONER, *_COLUMNS])
+    rows = rows.rename_columns(current_names(rows.schema))
     rows = rows.slice(max(at - PAGE_ROWS // 2, 0), PAGE_ROWS)
     ok = pc.equal(rows["status"].cast(pa.string()), Status.OK)
     rows = rows.filter(pc.and_(ok, pc.equal(rows[_CAPTIONER], captioner)))

@@ -13,7 +13,12 @@ from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import closing, column_batches, opened_files
 from captioner.jobs.table.reviews import Decisions, decisions
 from captioner.jobs.table.threshold import Threshold, marked, new_threshold
-from captioner.schemas.caption_table import caption_table_schema, free_name, with_schema
+from captioner.schemas.caption_table import (
+    caption_table_schema,
+    current_names,
+    free_name,
+    with_schema,
+)
 
 TEXT, DECISION, OUTDATED = "text", "decision", "outdated"
 DECIDED = pa.schema([(TEXT, pa.string()), (DECISION, pa.string()), (OUTDATED, pa.bool_())])
@@ -24,16 +29,16 @@ def row_schema(out: OutFolder, files: Sequence[OutPath] | None = None) -> pa.Sch
     """Return all columns of the rows in OUT: the table's, a manifest's own, then DECIDED.
 
     With `files`, return those of some files only. A manifest's column that is named as one of
-    DECIDED, in any case, is `source_<name>`, or another `source_` before it if that is a column
-    too. Raise UsageError without a table, for a foreign file, or if columns
-    of one name have different types.
+    DECIDED, in any case, is `source_<name>`, or has another `source_` before it if that is a column
+    too; likewise one whose name the table has taken since, see `current_names`. Raise UsageError
+    without a table, for a foreign file, or if columns of one name have different types.
     """
     out.require_table()
     distinct: dict[str, pa.Schema] = {}
     for _, file in opened_files(out.table_files() if files is None else files):
         with closing(file):
             schema = file.schema_arrow.remove_metadata()
-            shown = _names_of_rows(schema.names)
+            shown = _names_of_rows(schema)
             plain = zip(shown.values(), _plain(schema).types, strict=True)
             distinct.setdefault(str(schema), pa.schema(list(plain)))
     try:
@@ -82,7 +87,7 @@ def plain_rows(
 
     With a `threshold`, they are marked by it.
     """
-    shown = _names_of_rows(file.schema_arrow.names)
+    shown = _names_of_rows(file.schema_arrow)
     needed = {*schema.names, *(("caption", "confidence") if threshold else ())}
     names = [name for name in shown if shown[name] in needed]
     for batch in column_batches(path, file, names):
@@ -115,12 +120,12 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _names_of_rows(names: Sequence[str]) -> dict[str, str]:
+def _names_of_rows(schema: pa.Schema) -> dict[str, str]:
     """Return what the rows call the columns of a file, by their names in it; see row_schema."""
-    shown = {name: name for name in names}
-    taken = {*DECIDED.names, *(name.casefold() for name in names)}
-    for name in names:
-        if name.casefold() in DECIDED.names:
-            shown[name] = free_name(name, taken)
+    shown = dict(zip(schema.names, current_names(schema), strict=True))
+    taken = {*DECIDED.names, *(name.casefold() for name in shown.values())}
+    for name, now in shown.items():
+        if now.casefold() in DECIDED.names:
+            shown[name] = free_name(now, taken)
             taken.add(shown[name].casefold())
     return shown

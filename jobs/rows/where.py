@@ -1,7 +1,7 @@
 """The language of `--where`: conditions on columns, as in SQL, parsed and never pasted into SQL.
 
     confidence >= 0.7 AND status = 'ok' AND (image_uri LIKE '%/cats/%' OR format IN ('PNG', 'GIF'))
-    needs_review OR caption IS NULL
+    needs_review OR former IS NOT NULL
 
 A condition compares a column with a value (=, <>, !=, <, <=, >, >=, LIKE, IN, BETWEEN, IS NULL), or
 is a column of booleans. NOT, AND, OR and brackets combine them. Strings have single quotes, names
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.rows.where_tokens import BOOLEANS, Token, literal, tokenise, wanted
+from captioner.schemas.caption_table import caption_table_schema
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
@@ -115,11 +116,18 @@ class _Parser:
             self._expect(")")
             return inner
         column = self._column()
+        if pa.types.is_nested(column.type):
+            return self._nested(column)
         if sign := self._take(*_COMPARE):
             return self._compared(column, sign, self._value(column))
         negated = bool(self._take("NOT"))
         condition = self._special(column, negated)
         return _negated(condition) if negated else condition
+
+    def _nested(self, column: pa.Field) -> Where:
+        if not self._take("IS"):
+            raise self._error(f"{column.name} has parts: expected IS NULL or IS NOT NULL")
+        return self._null(column, negated=bool(self._take("NOT")))
 
     def _special(self, column: pa.Field, negated: bool) -> Where:
         """Parse what follows a column and is not a comparison."""
@@ -165,11 +173,13 @@ class _Parser:
                 raise self._error(f"{column.name} is neither true nor false")
             is_value = self._compared(column, "=", BOOLEANS[word])
             return _negated(is_value) if negated else is_value
+        return self._null(column, negated)
+
+    def _null(self, column: pa.Field, negated: bool) -> Where:
         self._expect("NULL")
-        field, name = pc.field(column.name), quoted(column.name)
-        expression = field.is_valid() if negated else field.is_null()
-        sql = f"{name} IS {'NOT ' if negated else ''}NULL"
-        return Where(frozenset({column.name}), expression, sql, ())
+        expression, sql = pc.field(column.name).is_null(), f"{quoted(column.name)} IS NULL"
+        is_null = Where(frozenset({column.name}), expression, sql, ())
+        return _negated(is_null) if negated else is_null
 
     def _compared(self, column: pa.Field, sign: str, value: object) -> Where:
         field, scalar = self._operands(column, value)
@@ -204,13 +214,12 @@ class _Parser:
         else:
             raise self._error("expected the name of a column")
         if name not in self.schema.names:
-            nearest = get_close_matches(name, self.schema.names, n=1, cutoff=0)
-            raise self._error(f"expected the name of a column, such as {nearest[0]}")
-        column = self.schema.field(name)
-        if pa.types.is_nested(column.type):
-            raise self._error(f"{name} is a list and cannot be compared")
+            if name in caption_table_schema().names:
+                raise UsageError(f"--where: {name} works in export and review, but not in a search")
+            (nearest,) = get_close_matches(name, self.schema.names, n=1, cutoff=0)
+            raise self._error(f"expected the name of a column, such as {nearest}")
         self.at += 1
-        return column
+        return self.schema.field(name)
 
     def _value(self, column: pa.Field) -> object:
         token = self.token

@@ -21,7 +21,7 @@ from captioner.jobs.storage.backends.backend import backend_of, open_ahead
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.keys import Surplus
 from captioner.jobs.table.writer import Writer
-from captioner.schemas.caption_table import Status, merged_schema, with_schema
+from captioner.schemas.caption_table import Status, current_names, merged_schema, with_schema
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES
 
 PRUNED_ROWS = 1_000_000  # whose URIs are in memory at once, plus those of one file
@@ -111,11 +111,11 @@ def _fitting(folder: OutPath, path: OutPath) -> Iterator[None]:
 def _old_values(path: OutPath, uris: pa.Array, new: Sequence[pa.Schema]) -> pa.Table:
     """Read the columns that some of the new rows lack, from the rows that they replace."""
     file = backend_of(path).open(path)
-    names = pq.read_schema(file).names
-    missing = [name for name in names if not all(name in schema.names for schema in new)]
-    return pq.read_table(
-        file, columns=[IMAGE_URI, *missing], filters=pc.field(IMAGE_URI).isin(uris)
-    )
+    schema = pq.read_schema(file)
+    names = zip(schema.names, current_names(schema), strict=True)
+    missing = [name for name, now in names if not all(now in each.names for each in new)]
+    old = pq.read_table(file, columns=[IMAGE_URI, *missing], filters=pc.field(IMAGE_URI).isin(uris))
+    return old.rename_columns(current_names(old.schema))
 
 
 def _filled(rows: pa.Table, old: pa.Table) -> pa.Table:

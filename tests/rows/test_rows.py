@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.rows.decided import read_rows, row_schema
 from captioner.jobs.rows.where import parse_where
+from captioner.jobs.table.compaction.compact import compact
 from captioner.jobs.table.layout import OutFolder
-from tests.support.rows import decide, row, write_rows
+from tests.support.rows import decide, row, write_old_rows, write_rows
 
 
 def rows(out: OutFolder, where: str = "", columns: list[str] | None = None) -> dict[str, dict]:
@@ -54,6 +56,32 @@ def test_a_manifests_column_never_hides_what_people_decided(tmp_path: Path) -> N
     found = rows(out)["a"]
     assert (found["text"], found["source_text"]) == ("A picture of a.", "mine")
     assert (found["outdated"], found["source_outdated"]) == (False, 7)
+
+
+def test_a_manifests_column_whose_name_the_table_took_later_has_another_now(
+    tmp_path: Path,
+) -> None:
+    labels = {"former": ["mine"], "Declined": [7], "source_former": ["x"]}
+    out = write_old_rows(tmp_path, ["/a.jpg"], **labels)
+    former = {"caption": "A cat.", "confidence": 0.5, "captioner": "a"}
+    write_rows(tmp_path, [row("/b.jpg", former=former)], "2", {"source_former": ["y"]})
+    old, new = rows(out)["a"], rows(out)["b"]
+    names = ("former", "source_source_former", "source_former", "declined", "source_Declined")
+    assert [old[name] for name in names] == [None, "mine", "x", None, 7]
+    assert [new[name] for name in names] == [former, None, "y", None, None]
+    assert set(rows(out, "former IS NOT NULL")) == {"b"}
+    assert set(rows(out, "former IS NULL AND source_source_former = 'mine'", ["width"])) == {"a"}
+
+
+def test_compaction_gives_such_a_column_its_new_name(tmp_path: Path) -> None:
+    out = write_old_rows(tmp_path, ["/a.jpg"], former=["mine"])
+    former = {"caption": "A cat.", "confidence": 0.5, "captioner": "a"}
+    write_rows(tmp_path, [row("/b.jpg", former=former)], "2")
+    before = rows(out)
+    assert compact(tmp_path, quiet=True).files == 1
+    assert rows(out) == before
+    (path,) = tmp_path.glob("captions/*.parquet")
+    assert pq.read_table(path)["source_former"].to_pylist() == ["mine", None]
 
 
 def test_each_column_of_a_manifest_has_a_name_of_its_own(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ SCHEMA = pa.schema(
         ("big", pa.uint64()),
         ("nothing", pa.null()),
         ("clock", pa.time32("s")),
+        ("former", pa.struct([("caption", pa.string())])),
     ]
 )
 ROWS = pa.table(
@@ -31,10 +32,11 @@ ROWS = pa.table(
         "needs_review": [False, True, None, False],
         'odd " name': ["x", None, "y", "z"],
         "annotated_at": [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3, 4)],
-        "token_log_probs": [[0.0]] * 4,
+        "token_log_probs": [[0.0], None, [], None],
         "big": [0, 1, 2**63 - 1, None],
         "nothing": [None] * 4,
         "clock": [None] * 4,
+        "former": [None, {"caption": None}, None, {"caption": "A dog."}],
     },
     schema=SCHEMA,
 )
@@ -102,6 +104,12 @@ def test_a_condition_selects_the_same_rows_in_arrow_and_in_sqlite(
     assert by_arrow(condition) == by_sqlite(condition) == expected
 
 
+def test_a_column_with_parts_is_null_or_not() -> None:
+    assert by_arrow("former IS NOT NULL") == [2, 4]
+    assert by_arrow("NOT (former IS NOT NULL) OR n = 2") == [1, 2, 3]
+    assert by_arrow("token_log_probs IS NULL AND former IS NOT NULL") == [2, 4]
+
+
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
@@ -112,7 +120,11 @@ def test_a_condition_selects_the_same_rows_in_arrow_and_in_sqlite(
         ("needs_review = 1", "expected TRUE or FALSE"),
         ("image_uri = 1", "expected a 'string'"),
         ("annotated_at > 'yesterday'", "a time such as"),
-        ("token_log_probs = 1", "is a list and cannot be compared"),
+        ("token_log_probs = 1", "has parts: expected IS NULL or IS NOT NULL, not '='"),
+        ("former LIKE 'a'", "former has parts: expected IS NULL or IS NOT NULL, not 'LIKE'"),
+        ("former IS TRUE", "expected NULL, not 'TRUE'"),
+        ("former NOT IS NULL", "former has parts"),
+        ("declined IS NULL", "declined works in export and review, but not in a search"),
         ("confidence", "expected a comparison of confidence"),
         ("image_uri NOT = 'x'", "expected a comparison of image_uri"),
         ("n IS TRUE", "n is neither true nor false"),

@@ -51,6 +51,17 @@ def write_rows(
     return OutFolder(out_path(out))
 
 
+def write_old_rows(out: Path, uris: Sequence[str], **columns: Sequence[Any]) -> OutFolder:
+    """Write a file of a table of version 3, with columns of a manifest; return OUT."""
+    folder = write_rows(out, [row(uri) for uri in uris], "1")
+    (path,) = out.glob("captions/*.parquet")
+    table = pq.read_table(path).drop_columns(["former", "declined"])
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table, path)
+    return folder
+
+
 def decide(
     out: OutFolder, uri: str, decision: str, text: str | None = None, **values: Any
 ) -> Review:

@@ -24,7 +24,7 @@ from captioner.jobs.table.compaction.compact import compact
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.reviews import ReviewWriter
 from captioner.schemas.caption_table import CaptionRow
-from tests.support.rows import decide, row, write_rows
+from tests.support.rows import decide, row, write_old_rows, write_rows
 from tests.support.servers import S3Server
 
 
@@ -298,3 +298,11 @@ def test_the_index_of_a_store_is_in_the_users_cache(
     out.storage.put(file, out.captions / file.name)
     assert found(out, "horse") == ["b"]
     assert asdict(update(out))["index"] == str(path)
+
+
+def test_a_manifests_column_whose_name_the_table_took_later_can_be_searched(tmp_path: Path) -> None:
+    out = write_old_rows(tmp_path, ["/a.jpg"], former=["mine"])
+    write_rows(tmp_path, [row("/b.jpg", former=None)], "2")
+    assert found(out, "picture", "source_former = 'mine'") == ["a"]
+    with pytest.raises(UsageError, match="former works in export and review"):
+        found(out, "picture", "former IS NOT NULL")

@@ -13,7 +13,7 @@ from captioner.jobs.publish.review.queue import Filters, Queue, build_queue, has
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.reviews import decisions
 from captioner.schemas.caption_table import Status
-from tests.support.rows import decide, row, write_rows
+from tests.support.rows import decide, row, write_old_rows, write_rows
 
 
 def names(queue: Queue) -> list[str]:
@@ -164,3 +164,13 @@ def test_a_confidence_has_a_word() -> None:
 )
 def test_an_image_has_a_name_and_a_folder(uri: str, folder: str, name: str) -> None:
     assert place(uri) == (folder, name)
+
+
+def test_second_opinions_can_be_reviewed_alone_beside_a_manifests_own_column(
+    tmp_path: Path,
+) -> None:
+    write_old_rows(tmp_path, ["/a.jpg"], former=["mine"])
+    former = {"caption": "A cat.", "confidence": 0.5, "captioner": "a"}
+    out = write_rows(tmp_path, [row("/b.jpg", former=former), row("/c.jpg")], "2")
+    assert names(queue_of(out, "former IS NOT NULL")) == ["b"]
+    assert set(names(queue_of(out, "former IS NULL"))) == {"a", "c"}
