@@ -86,6 +86,11 @@ def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary
 def _read_config(path: Path) -> ModelConfig:
     try:
         values: dict[str, Any] = json.loads(read_text(path))
+        if "model_type" in values:
+            raise CheckpointError(
+                f"{path.parent} is not a model of this package: if it is one of transformers, give "
+                f"hf:{path.parent}"
+            )
         values |= {key: tuple(values[key]) for key in ("mean", "std")}
         return ModelConfig(**values)
     except (json.JSONDecodeError, TypeError, KeyError) as error:

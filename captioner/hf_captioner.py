@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from captioner.caption import Alternative, Caption
@@ -20,12 +19,13 @@ from captioner.hf_files import (
     hf_settings,
     max_new_tokens,
 )
-from captioner.hf_model import FAULTS, HfModel, load_model
+from captioner.hf_model import FAULTS, HfModel, is_out_of_memory, load_model
 from captioner.house_rules import HouseRules
 from captioner.image import DecodedImage, decode_fitted
 from captioner.options import CaptionerOptions
 
 BATCH_SIZES = {"cpu": 8, "cuda": 16}
+ENOUGH = 10  # answers without a word: a model that has said nothing by then will say nothing
 MAX_SIDE = 1024  # of images for models that would take any size: a caption needs no more
 
 _PLAIN = Image.new("RGB", (64, 48), "gray")  # a picture that any model can take
@@ -46,6 +46,8 @@ class HfCaptioner(Captioner):
         self._settings = hf_settings(directory, options)
         self._side = _side(self.model.image_processor)
         self._at_once = sys.maxsize  # images that fit into the memory together
+        self._blank = 0  # answers without a word, of those before the first word
+        self._has_spoken = False
 
     @classmethod
     def open(cls, options: CaptionerOptions) -> "HfCaptioner":
@@ -75,6 +77,7 @@ class HfCaptioner(Captioner):
             answers = self._answers(pictures)
             if not any(isinstance(answer, Caption) for answer in answers):
                 self._check_works()
+        self._check_speaks(answers)
         return answers
 
     def _answers(self, pictures: Sequence[Image.Image]) -> list[Answer]:
@@ -83,12 +86,13 @@ class HfCaptioner(Captioner):
         if len(pictures) <= size:
             try:
                 return self._generated(pictures)
-            except torch.OutOfMemoryError as error:
-                size = self._at_once = _half(pictures, error)
-            except FAULTS as error:
-                if len(pictures) == 1:
+            except (*FAULTS, MemoryError) as error:
+                if is_out_of_memory(error):
+                    size = self._at_once = _half(pictures, error)
+                elif len(pictures) == 1:
                     return [UnreadableImage(f"the model cannot take it: {first_line(error)}")]
-                size = 1
+                else:
+                    size = 1
         # Not in the handler, where the error would keep the tensors of the failed attempt.
         starts = range(0, len(pictures), size)
         return [a for start in starts for a in self._answers(pictures[start : start + size])]
@@ -97,8 +101,21 @@ class HfCaptioner(Captioner):
         """Raise CaptionerError if the model, and not some image, is at fault."""
         try:
             self._generated([_PLAIN])
-        except FAULTS as error:
+        except (*FAULTS, MemoryError) as error:
             raise CaptionerError(f"{self.identity} fails: {first_line(error)}") from error
+
+    def _check_speaks(self, answers: Sequence[Answer]) -> None:
+        """Raise CaptionerError if no answer so far has a word."""
+        if self._has_spoken:
+            return
+        texts = [answer.text for answer in answers if isinstance(answer, Caption)]
+        self._has_spoken = any(any(map(str.isalpha, text)) for text in texts)
+        self._blank += len(texts)
+        if not self._has_spoken and self._blank >= ENOUGH:
+            raise CaptionerError(
+                f"{self.identity} says nothing: its first {self._blank} answers have no word; "
+                "try another prompt, or another model"
+            )
 
     def _generated(self, pictures: Sequence[Image.Image]) -> list[Answer]:
         beams, tokens = self.options.search.beam_size, max_new_tokens(self.options)
@@ -124,14 +141,16 @@ def _half(pictures: Sequence[Image.Image], error: BaseException) -> int:
     """Return half the number of pictures; raise CaptionerError if there is only one."""
     if len(pictures) == 1:
         raise CaptionerError(
-            "the GPU has not enough memory for one image: choose a smaller model, fewer beams, or "
-            "the device cpu"
+            "there is not enough memory for one image: choose a smaller model or fewer beams, "
+            "start fewer workers, or, if it is a GPU's, choose the device cpu"
         ) from error
     return len(pictures) // 2
 
 
 def _side(image_processor: Any) -> int:
     """Return the longest side of prepared images, by the `size` that a processor resizes to."""
-    size = getattr(image_processor, "size", None) or {}
-    sides = size.values() if isinstance(size, dict) else [value for _, value in size]
+    size = getattr(image_processor, "size", None)
+    if isinstance(size, int):
+        size = {"shortest_edge": size}
+    sides = [value for value in dict(size or {}).values() if isinstance(value, int)]
     return min(2 * max(sides, default=MAX_SIDE), MAX_SIDE)

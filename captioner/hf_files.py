@@ -6,6 +6,7 @@ Importing this imports neither torch nor transformers.
 import hashlib
 import importlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ CODE = "*.py"  # only of a model whose code is trusted
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 IN_FOLDERS = "*/*"  # copies of the weights for other frameworks
 CHARACTERS = 2  # in a token, at least, in most languages
+
+_IS_PATH = re.compile(r"[/~]|\.{1,2}(?:/|$)|[A-Za-z]:\\|.*/$")  # no name on the hub is like this
 
 # What models were trained to be asked that are not made for chats.
 _PROMPTS = {
@@ -40,6 +43,8 @@ def find_model(options: CaptionerOptions) -> Path:
     """
     directory = Path(options.name)
     if not options.name or not directory.is_dir():
+        if _IS_PATH.match(options.name):
+            raise CheckpointError(f"{options.checkpoint}: no such directory: {directory.resolve()}")
         directory = _cached(options)
     _check(directory, options.checkpoint)
     return directory
@@ -187,8 +192,8 @@ def _is_for_chats(directory: Path) -> bool:
 def _read_json(path: Path) -> dict[str, object]:
     try:
         values = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not JSON ({first_line(error)})") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: not a JSON object")
     return values

@@ -27,6 +27,16 @@ FAULTS = (
     SafetensorError,
 )
 
+# Of errors that PyTorch raises as a mere RuntimeError.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether there was not enough memory, of a GPU or of the machine."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
+
 
 class Generated(NamedTuple):
     """The hypotheses for N images, R for each, the best first."""
@@ -127,7 +137,7 @@ class HfModel:
 
     @property
     def _end_ids(self) -> list[int]:
-        """The ids of the tokens that end a sentence, by which models go about differently."""
+        """The ids of the tokens that end a sentence; models name them in different places."""
         config = self.model.generation_config.eos_token_id
         configured = config if isinstance(config, list) else [config]
         known = {*configured, self.tokenizer.eos_token_id, self.tokenizer.sep_token_id}
@@ -152,6 +162,7 @@ def load_model(directory: Path, device: torch.device, *, trust_remote_code: bool
             directory, use_safetensors=True, dtype="auto", output_loading_info=True, **trusted
         )
         _check_whole(model, report["missing_keys"])
+        _check_finite(model)
         return _with_processor(transformers, model.eval().to(device), directory, trusted)
     except FAULTS as error:
         raise CheckpointError(f"{directory}: {_reason(error)}") from error
@@ -173,7 +184,7 @@ def _with_processor(
 
 
 def _check_whole(model: Any, missing: Sequence[str]) -> None:
-    """Raise CheckpointError if weights are missing: transformers would make them up at random.
+    """Raise ValueError if weights are missing: transformers would make them up at random.
 
     Some models are published without a pooler, which no caption needs.
     """
@@ -181,6 +192,14 @@ def _check_whole(model: Any, missing: Sequence[str]) -> None:
     lost = sorted(name for name in missing if name in weights and "pooler" not in name)
     if lost:
         raise ValueError(f"the weights have no {lost[0]}: they do not fit config.json")
+
+
+def _check_finite(model: Any) -> None:
+    """Raise ValueError if some weights are no numbers: no answer of the model would make sense."""
+    for name, values in model.named_parameters():
+        can_tell = values.element_size() > 1  # PyTorch cannot for 8 bits
+        if can_tell and not values.isfinite().all():
+            raise ValueError(f"{name} has values that are not finite: the file is damaged")
 
 
 def _reason(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from captioner.calibration import Calibration, read_calibration
 from captioner.errors import CaptionerError, CheckpointError
 from captioner.model_directory import find_checkpoint, fingerprint, identity
-from captioner.options import HF, OPENAI, CaptionerOptions, server_from_environment
+from captioner.options import HF, OPENAI, CaptionerOptions, is_language, server_from_environment
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
@@ -84,6 +84,11 @@ def check_options(options: CaptionerOptions) -> None:
     """Raise CaptionerError for options that a captioner of this kind does not have."""
     if not options.name:
         raise CheckpointError(f"{options.checkpoint!r} names no model")
+    if not is_language(options.language):
+        raise CaptionerError(
+            "language must be an ISO 639-1 code, two lower-case letters such as en, not "
+            f"{options.language!r}"
+        )
     if options.kind:
         if options.embeddings:
             raise CaptionerError(f"{options.checkpoint} makes no embeddings: omit embeddings")

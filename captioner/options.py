@@ -1,6 +1,7 @@
 """CaptionerOptions: which captioner, and how it works. Importing this does not import torch."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from captioner.search_options import SearchOptions
 
 HF, OPENAI = "hf:", "openai:"
 SEND_PIXELS = 512
+_LANGUAGE = re.compile(r"[a-z]{2}")
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,8 @@ def server_from_environment() -> dict[str, Any]:
         "base_url": os.environ.get("OPENAI_BASE_URL") or None,
         "api_key": os.environ.get("OPENAI_API_KEY") or None,
     }
+
+
+def is_language(value: object) -> bool:
+    """Return whether a value has the form of an ISO 639-1 code: "zh", not "ZH" or "zh-CN"."""
+    return isinstance(value, str) and _LANGUAGE.fullmatch(value) is not None

@@ -18,6 +18,7 @@ from captioner.jobs.config_values import (
 )
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.uris import STANDARD_INPUT, scheme_with_password
+from captioner.options import is_language
 from captioner.search_options import MIN_CHARACTERS
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ def _check_inputs(job: "JobConfig") -> None:
         value = getattr(job, name)
         is_name = isinstance(value, str) and value != ""
         require(job, name, value is None or is_name, "the name of a column")
+    code = "an ISO 639-1 code, two lower-case letters such as en"
+    require(job, "language", is_language(job.language), code)
+    require(job, "prompt", job.prompt is None or is_text(job.prompt), "text")
+    unencodable = [n for n in ("checkpoint", "prompt") if not _is_encodable(str(getattr(job, n)))]
+    _refuse_unless(not unencodable, f"{' '.join(unencodable)} has characters that UTF-8 lacks")
     require(job, "prune", not (job.prune and job.only), "omitted if only is given")
 
 
@@ -100,11 +106,7 @@ def _check_second_opinion(job: "JobConfig") -> None:
     require(job, "redo_share", is_share, "a share such as 20% or 0.2")
     alone = job.redo_below is None or job.redo_share is None
     _refuse_unless(alone, "give redo_below or redo_share, not both")
-    for name in ("language", "prompt", "where"):
-        value = getattr(job, name)
-        require(job, name, value is None or is_text(value), "text")
-    unencodable = [n for n in ("checkpoint", "prompt") if not _is_encodable(str(getattr(job, n)))]
-    _refuse_unless(not unencodable, f"{' '.join(unencodable)} has characters that UTF-8 lacks")
+    require(job, "where", job.where is None or is_text(job.where), "text")
     if not job.is_second_opinion:
         wanted = "where needs redo_below or redo_share; redo_below = 1 takes all rows that match"
         _refuse_unless(job.where is None, wanted)

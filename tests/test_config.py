@@ -89,6 +89,10 @@ def test_source_and_out_are_required() -> None:
         {"uri_column": ""},
         {"image_column": 1},
         {"only": ""},
+        {"language": "zh-CN"},
+        {"language": "ZH"},
+        {"language": None},
+        {"prompt": " "},
         {"prune": True, "only": "list.txt"},
     ],
 )

@@ -55,6 +55,12 @@ def test_the_error_for_an_unknown_name_lists_the_known_ones() -> None:
         find_checkpoint("nothing-here")
 
 
+def test_a_model_of_transformers_is_pointed_to_its_prefix(copy: Path) -> None:
+    (copy / "config.json").write_text('{"model_type": "blip"}')
+    with pytest.raises(CheckpointError, match=f"give hf:{copy}$"):
+        load_checkpoint(copy)
+
+
 def cut_weights(directory: Path) -> None:
     weights = directory / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from captioner import Captioner, CaptionerError, CheckpointError, MissingExtraError, SearchOptions
 from captioner.captioner import not_measured
+from captioner.hf_captioner import _side
 from captioner.hf_model import HfModel
 from captioner.loading import identify
 from captioner.options import CaptionerOptions
@@ -143,6 +145,21 @@ def test_pictures_keep_their_proportions_at_twice_the_size_of_the_model(
     assert (prepared.width, prepared.height) == (400, 200)
 
 
+@pytest.mark.parametrize(
+    ("size", "side"),
+    [
+        (224, 448),
+        ({"shortest_edge": None, "longest_edge": 384}, 768),
+        ({"shortest_edge": None}, 1024),
+        (None, 1024),
+    ],
+)
+def test_the_size_of_pictures_is_found_however_a_processor_names_it(
+    size: object, side: int
+) -> None:
+    assert _side(SimpleNamespace(size=size)) == side
+
+
 def test_an_image_that_the_model_cannot_take_costs_no_other(hf_model: HfDirectory) -> None:
     line = io.BytesIO()
     Image.new("RGB", (900, 2)).save(line, "PNG")  # Qwen2-VL takes no such proportions
@@ -166,15 +183,38 @@ def test_a_model_that_can_caption_nothing_is_an_error(
         answers(captioner)
 
 
-def test_a_batch_that_does_not_fit_into_memory_is_divided(
+def test_a_model_that_says_nothing_is_an_error(
     hf_model: HfDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioner = load(hf_model("blip"))
+    text, texts = HfModel._text, iter(["", ".", ""])
+    monkeypatch.setattr(HfModel, "_text", lambda *ids: next(texts, None) or text(*ids))
+    answers(captioner, PHOTOS[:3])  # a few answers may be empty
+    assert not any(map(bool, texts)) and answers(captioner)
+    monkeypatch.setattr(HfModel, "_text", lambda *_: "")
+    assert [caption.text for caption in answers(captioner, PHOTOS * 3)] == [""] * 15
+    silent = load(hf_model("blip"))
+    with pytest.raises(CaptionerError, match="says nothing: its first 10 answers have no word"):
+        answers(silent), answers(silent)
+
+
+NO_MEMORY = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), MemoryError(), RuntimeError(NO_MEMORY)], ids=repr
+)
+def test_a_batch_that_does_not_fit_into_memory_is_divided(
+    hf_model: HfDirectory, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     generate, sizes = HfModel.generate, []
 
     def little_memory(model: HfModel, pictures: Sequence[Image.Image], *more: Any) -> Any:
         sizes.append(len(pictures))
         if len(pictures) > room:
-            raise torch.OutOfMemoryError
+            raise error
         return generate(model, pictures, *more)
 
     captioner = load(hf_model("blip"))
@@ -314,6 +354,45 @@ def test_a_model_in_the_cache_is_found_by_its_name(hf_model: HfDirectory, cache:
 def test_a_model_that_is_nowhere_is_an_error_of_one_line(name: str, cache: Path) -> None:
     with pytest.raises(CheckpointError, match=f"^hf:{name}: [^\n]*give a directory[^\n]*$"):
         Captioner.load(f"hf:{name}")
+
+
+@pytest.mark.parametrize("name", ["/nowhere/model", "./model", "../model/", "models/"])
+def test_a_path_without_a_directory_is_not_looked_for_on_the_hub(name: str, cache: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"^hf:{name}: no such directory: /[^ ]*$"):
+        Captioner.load(f"hf:{name}")
+
+
+@pytest.mark.parametrize("config", ["[" * 100_000, f'{{"model_type": {"9" * 5000}}}', "{"])
+def test_a_configuration_that_is_no_json_is_an_error(
+    hf_model: HfDirectory, tmp_path: Path, config: str
+) -> None:
+    directory = copied(hf_model("blip"), tmp_path)
+    (directory / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match=r"config\.json: not JSON \([^\n]*\)$"):
+        identify(CaptionerOptions(f"hf:{directory}"))
+    with pytest.raises(CheckpointError, match=f"^{directory}[^\n]*$"):
+        load(directory)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(
+    hf_model: HfDirectory, tmp_path: Path, value: float
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    directory = copied(hf_model("blip"), tmp_path)
+    weights = load_file(directory / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] = value
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="values that are not finite"):
+        load(directory)
+
+
+@pytest.mark.parametrize("language", ["zh-CN", "ZH", "eng", ""])
+def test_a_language_is_a_code_of_two_letters(hf_model: HfDirectory, language: Any) -> None:
+    for use in (load, lambda path, **more: identify(CaptionerOptions(f"hf:{path}", **more))):
+        with pytest.raises(CaptionerError, match="language must be an ISO 639-1 code"):
+            use(hf_model("blip"), language=language)
 
 
 def test_a_directory_that_is_no_model_is_an_error(tmp_path: Path) -> None:
