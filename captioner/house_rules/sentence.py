@@ -3,12 +3,20 @@
 import re
 
 from captioner.house_rules.opening import without_opening
+from captioner.house_rules.verdict import QUESTION_MARKS
 from captioner.vocabulary import tokenize
 from captioner.words import FUNCTION_WORDS
 
 _LOOSE_SPACE = re.compile(r" (?=[.,](?: |$)|'s\b|\))|(?<=\() ")
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)' [^']*'(?!\w)")
-_STOP = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”]?")
+_STOP = re.compile(
+    r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”]?|(?<=[a-z]{2})[.!?](?=[A-Z][a-z]* )"
+)
+_SMALL_STOP = re.compile(  # before a small letter, as captioners write that know no capitals
+    r"\b(?!(?:approx|ave|blvd|capt|dept|est|etc|ext|fig|gen|hon|hwy|inc|incl|lbs|ltd|max|min|misc|"
+    r"mrs|prof|rev|sgt|tel|temp|vol|yrs)\b)[a-z]{3,}[.!]\Z"
+)
+_INTERJECTION = re.compile(r"\s*\S+ ?!+")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:mr|mrs|ms|dr|st|mt|ft|jr|sr|no|nr|vs|prof|gen|col|lt|sgt|capt|rev|hon|ave|blvd|inc|"
     r"ltd|co|dept|approx|e\.g|i\.e|ca)|\b[A-Z])\.$",
@@ -33,7 +41,7 @@ def one_sentence(text: str, max_characters: int) -> str:
     """Return the first sentence, shortened if it has more characters and can be cut."""
     text = without_opening(_without_loose_spaces(text)).lstrip(_START)
     text = _first(text)
-    if text.endswith("?") and text[:-1].rstrip()[-1:] not in _CLOSING:
+    if text.endswith(QUESTION_MARKS) and text[:-1].rstrip()[-1:] not in _CLOSING:
         return _capitalised(text)  # and rejected
     stop = text[-1:] if text[-1:] in _FULL_STOPS else ""
     text = _fitted(_without_end(text), max_characters - 1)
@@ -52,15 +60,24 @@ def _first(text: str) -> str:
     """Return the first sentence that is no question and no "Wow!", or else the last one."""
     start = 0
     for stop in _STOP.finditer(text):
-        after = text[stop.end() : stop.end() + 8].lstrip(" \"'“‘«(¿¡")
-        quoted = text.count('"', 0, stop.start()) % 2
-        is_end = bool(after) and not after[0].islower() and not quoted
-        if is_end and not _ABBREVIATION.search(text, max(0, stop.start() - 8), stop.start() + 1):
-            is_exclamation = "!" in stop[0] and " " not in text[start : stop.start()].strip()
-            if "?" not in stop[0] and not is_exclamation:
-                return text[start : stop.end()]
+        if _ends_sentence(text, stop):
+            sentence = text[start : stop.end()]
+            is_question = not set(QUESTION_MARKS).isdisjoint(stop[0])
+            if not is_question and not _INTERJECTION.fullmatch(sentence):
+                return sentence
             start = stop.end()
     return text[start:].lstrip()
+
+
+def _ends_sentence(text: str, stop: re.Match[str]) -> bool:
+    """Return whether another sentence follows a stop."""
+    after = text[stop.end() : stop.end() + 8].lstrip(" \"'“‘«(¿¡")
+    is_quoted = text.count('"', 0, stop.start()) % 2
+    if not after or is_quoted:
+        return False
+    if after[0].islower():
+        return bool(_SMALL_STOP.search(text, max(0, stop.start() - 20), stop.end()))
+    return not _ABBREVIATION.search(text, max(0, stop.start() - 8), stop.start() + 1)
 
 
 def _without_end(text: str) -> str:

@@ -9,7 +9,14 @@ from captioner.house_rules.language import is_in
 from captioner.vocabulary import tokenize
 from captioner.words import FUNCTION_WORDS
 
-_ENDINGS = r"com|org|net|edu|gov|info|io|app|dev|biz|xyz|co\.uk|de|fr|ru|cn"
+_ENDINGS = (
+    r"com|org|net|edu|gov|info|io|app|dev|biz|xyz|co\.uk|de|fr|ru|cn|ly|gg|eu|jp|br|ch|nl|pl|kr|tv|"
+    r"cc|ws|ai|onion|example|website"
+)
+_WORDS_AS_ENDINGS = (  # so that one letter before them is no name of a server
+    r"co|me|be|us|uk|au|in|it|es|at|ca|se|no|to|gl|shop|store|online|site|top|club|live|link|click|"
+    r"news|blog|pro|space|fun|page|one|win|vip|art|tech"
+)
 _FILES = "jpe?g|png|gif|webp|tiff?|bmp|heic|svg|pdf|exe|html?|php|js|py|sh|txt|json|csv|xml|zip"
 _FORBIDDEN = {
     "has a special token": re.compile(
@@ -19,7 +26,9 @@ _FORBIDDEN = {
     ),
     "has an e-mail address": re.compile(r"\w@\w"),
     "has a web address": re.compile(
-        rf"://|www\.\w|\w\.(?:{_ENDINGS})\b(?!\.\w)|\b(?:javascript|data|vbscript|mailto|file):\S",
+        rf"://|\b(?:www|ftp)\.\w|(?:\w\.(?:{_ENDINGS})|\w\w\.(?:{_WORDS_AS_ENDINGS}))(?:\.[a-z]{{2}})?"
+        r"\b(?!\.\w)|[a-z\d-]\.[a-z]{2,}/\w|\b\d{1,3}(?:\.\d{1,3}){3}\b|"
+        r"\b(?:javascript|data|vbscript|mailto|file|ftp|magnet|tel|sms|bitcoin):\S",
         re.IGNORECASE,
     ),
     "has a file path": re.compile(
@@ -31,16 +40,17 @@ _STARTS = {
     "begins like a formula": re.compile(r"[\"'“‘]?[=+@]"),
     "speaks of the request": re.compile(
         r"I(?:['’](?:m|d|ve)| am| can| could| do| have| would| was)\b|I (?:cannot|apologi[sz]e)\b|"
-        r"(?:so |very )?sorry(?:[^\w\s]|$| (?:but|for|about|that|i|we)\b)|"
+        r"(?:so |very )?sorry(?:[,.;:!…]| (?:but|for|about|that|i|we)\b)|"
         r"unfortunately\b|as an? (?:AI|language model)\b|"
         r"please (?:provide|upload|share|attach|send)\b.{0,40}\b(?:image|photo|picture|file|it|one)"
         r"\b|please (?:note that|let me)\b|"
         r"there is no (?:image|photo|picture)(?: (?:here|above|attached|provided|given|uploaded|"
-        r"visible|available|shown))?(?:[^\w\s]|$| to (?:caption|describe|see|show|view|provide)\b|"
+        r"visible|available|shown))?(?:[,.;:!…]| to (?:caption|describe|see|show|view|provide)\b|"
         r",? (?:and|but|so) (?:i|we|please)\b)",
         re.IGNORECASE,
     ),
 }
+QUESTION_MARKS = ("?", "\uff1f", "\u061f")  # the last two of Chinese and of Arabic
 _UNFINISHED = frozenset(tokenize("a an the and or but of with their its my your"))
 _LETTER_A = re.compile(r"\w [\"'“‘]?A[\"'”’]?\.\Z")
 _WITHOUT_PUNCTUATION = str.maketrans(dict.fromkeys('.,;:!?"()[]/…“”„«»「」『』、。，！？', " "))
@@ -63,7 +73,7 @@ def broken_rule(text: str, max_characters: int, language: str | None) -> str | N
         return f"has more than {max_characters} characters and cannot be cut"
     if start := next((rule for rule, start in _STARTS.items() if start.match(text)), None):
         return start
-    if text.endswith("?"):
+    if text.endswith(QUESTION_MARKS):
         return "is a question"
     if not _is_complete(words) and not _LETTER_A.search(text):
         return "is no complete sentence"
