@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from captioner.jobs.publish.report.words import amount
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import DECLINED, CaptionExample, JobReport
 
@@ -274,13 +275,8 @@ def _asking_lines(preview: "Preview") -> dict[str, str]:
 
 def _tokens(sent: int, received: int, cost: float | None) -> str:
     """Format tokens and their cost, in brackets."""
-    price = f"; cost {_amount(cost)}" if cost else ""
+    price = f"; cost {amount(cost)}" if cost else ""
     return f" ({sent:,} tokens sent, {received:,} received{price})"
-
-
-def _amount(cost: float) -> str:
-    """Format an amount of money; small ones with two significant digits."""
-    return f"{cost:,.2f}" if cost >= 1 else f"{cost:.2g}"
 
 
 def _per_image(stages: Mapping[str, float]) -> str:

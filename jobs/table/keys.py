@@ -15,7 +15,7 @@ from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.buckets import Buckets, buckets_together
 from captioner.jobs.table.embeddings import EmbeddedHashes
 from captioner.jobs.table.read import column_batches, opened_files
-from captioner.schemas.caption_table import Status
+from captioner.schemas.caption_table import Status, current_names
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
 Surplus = dict[OutPath, list[int]]  # the positions of superseded rows, by file
@@ -71,7 +71,8 @@ def table_buckets(files: Iterable[OutPath], redo: Redo, path: Path) -> TableBuck
     """Read the keys of the table's rows; raise UsageError for a foreign file."""
     buckets = TableBuckets(path)
     for number, (name, file) in enumerate(opened_files(files)):
-        buckets.types |= {column.name: column.type for column in file.schema_arrow}
+        schema = file.schema_arrow
+        buckets.types |= dict(zip(current_names(schema), schema.types, strict=True))
         start = 0
         columns = [*_TABLE_COLUMNS, *(["image_sha256"] if redo.embedded else [])]
         if _has_former(file.schema_arrow):

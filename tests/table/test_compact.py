@@ -175,7 +175,7 @@ def test_files_with_different_captioners_and_columns_become_one_with_all_of_them
     rows = read(out).to_pylist()
     assert [row["id"] for row in rows] == [None, "two", None]
     assert [row["weight"] for row in rows] == [None, None, 0.25]
-    assert [row["needs_review"] for row in rows] == [None, None, None]
+    assert [row["needs_review"] for row in rows] == [True, None, True]  # b was marked by it
     metadata = pq.read_schema(out / "captions" / "a.parquet").metadata
     assert set(json.loads(metadata[b"captioners"])) == {"a@1", "b@1"}
     assert json.loads(metadata[b"review"])["min_confidence"] == 0.5

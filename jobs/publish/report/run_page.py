@@ -14,6 +14,7 @@ from captioner.jobs.publish.report.sections import confidence_section, failures_
 from captioner.jobs.publish.report.words import (
     OUTCOMES,
     STAGES,
+    amount,
     duration,
     moment,
     number,
@@ -116,7 +117,7 @@ def _facts(report: JobReport) -> list[Fact]:
 
 
 def _spent(report: JobReport) -> str:
-    cost = f", cost {number(report.cost)}" if report.cost else ""
+    cost = f", cost {amount(report.cost)}" if report.cost else ""
     return f"{report.input_tokens:,} tokens sent, {report.output_tokens:,} received{cost}"
 
 

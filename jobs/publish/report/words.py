@@ -96,6 +96,11 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
+def amount(cost: float) -> str:
+    """Format an amount of money; a small one with two significant digits."""
+    return f"{cost:,.2f}" if cost >= 1 else f"{cost:.2g}"
+
+
 def duration(seconds: float) -> str:
     """Format a time span, with its two largest units."""
     if seconds < 120:
