@@ -27,11 +27,11 @@ def open_captioner(options: CaptionerOptions) -> "Captioner":
     """Load the captioner that the options describe; see `Captioner.load`. This may import torch."""
     check_options(options)
     if options.kind == HF:
-        from captioner.hf_captioner import HfCaptioner
+        from captioner.hf.captioner import HfCaptioner
 
         return _calibrated(HfCaptioner.open(options), options)
     if options.kind == OPENAI:
-        from captioner.openai_captioner import OpenaiCaptioner
+        from captioner.openai.captioner import OpenaiCaptioner
 
         return _calibrated(OpenaiCaptioner.open(options), options)
     from captioner.lstm_captioner import LstmCaptioner
@@ -51,11 +51,11 @@ def identify(options: CaptionerOptions) -> str:
     """
     check_options(options)
     if options.kind == OPENAI:
-        from captioner.openai_prompt import openai_identity
+        from captioner.openai.prompt import openai_identity
 
         return openai_identity(options)
     if options.kind == HF:
-        from captioner.hf_files import find_model, hf_identity
+        from captioner.hf.files import find_model, hf_identity
 
         return hf_identity(find_model(options), options)
     directory = find_checkpoint(options.checkpoint)
@@ -74,7 +74,7 @@ def find_calibration(options: CaptionerOptions) -> Calibration | None:
     if options.kind == OPENAI:
         return None
     if options.kind == HF:
-        from captioner.hf_files import find_model
+        from captioner.hf.files import find_model
 
         return read_calibration(find_model(options))
     return read_calibration(find_checkpoint(options.checkpoint))

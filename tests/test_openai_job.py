@@ -25,7 +25,7 @@ from captioner.jobs.preview import preview_job
 from captioner.jobs.storage.backends.backend import backend_of
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.layout import OutFolder
-from captioner.openai_prompt import expected_tokens
+from captioner.openai.prompt import expected_tokens
 from captioner.schemas.job_report import JobReport
 from tests.support.chat import Chat, serving
 from tests.support.chat_server import ATTACK

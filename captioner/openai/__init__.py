@@ -1,1 +1,1 @@
-"""What `openai_captioner` needs: questions to a server with a chat API, and what comes back."""
+"""Captions by a server with a chat API: questions to it, and what comes back."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from captioner.openai.answer import error_of
-from captioner.openai_prompt import MAX_OUTPUT_TOKENS
+from captioner.openai.prompt import MAX_OUTPUT_TOKENS
 
 QUALITY = 85  # of the JPEG files that are sent
 _WANTED: dict[str, object] = {

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from captioner.budget import Budget, Prices, Spending
 from captioner.jobs.config import JobConfig
-from captioner.openai_prompt import expected_tokens
+from captioner.openai.prompt import expected_tokens
 
 N = TypeVar("N", int, float)
 ATTEMPTS = 2  # requests to reserve for an image: some are sent again

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from captioner.budget import Prices, Spending
 from captioner.jobs.config import JobConfig
-from captioner.openai_prompt import expected_tokens
+from captioner.openai.prompt import expected_tokens
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from PIL import Image
 
 from captioner import Captioner, CaptionerError, CheckpointError, MissingExtraError, SearchOptions
 from captioner.captioner import not_measured
-from captioner.hf_captioner import _side
-from captioner.hf_model import HfModel
+from captioner.hf.captioner import _side
+from captioner.hf.model import HfModel
 from captioner.loading import identify
 from captioner.options import CaptionerOptions
 from tests.support.hf_models import MODELS

@@ -14,7 +14,7 @@ from captioner.captioner import Answer, Captioner, Measure
 from captioner.errors import MissingExtraError
 from captioner.house_rules import HouseRules
 from captioner.image import DecodedImage, decode_fitted
-from captioner.openai_prompt import openai_identity, openai_settings, prompt_of
+from captioner.openai.prompt import openai_identity, openai_settings, prompt_of
 from captioner.options import CaptionerOptions
 
 try:

@@ -23,8 +23,8 @@ from captioner.errors import (
     RejectedCaption,
 )
 from captioner.loading import load_captioner
+from captioner.openai.captioner import OpenaiCaptioner
 from captioner.openai.question import encode_jpeg
-from captioner.openai_captioner import OpenaiCaptioner
 from captioner.options import CaptionerOptions
 from tests.support.chat import Chat
 from tests.support.photographs import photograph

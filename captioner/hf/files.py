@@ -14,7 +14,7 @@ from typing import Any
 
 from captioner.errors import CheckpointError, MissingExtraError
 from captioner.model_directory import CALIBRATION, CONFIG, read_text
-from captioner.openai_prompt import prompt_of
+from captioner.openai.prompt import prompt_of
 from captioner.options import HF, CaptionerOptions
 
 WEIGHTS = "model*.safetensors"

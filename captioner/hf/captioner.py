@@ -11,7 +11,7 @@ from captioner.caption import Alternative, Caption
 from captioner.captioner import Answer, Captioner, Measure
 from captioner.device import choose_device
 from captioner.errors import CaptionerError, UnreadableImage
-from captioner.hf_files import (
+from captioner.hf.files import (
     find_model,
     first_line,
     hf_identity,
@@ -19,7 +19,7 @@ from captioner.hf_files import (
     hf_settings,
     max_new_tokens,
 )
-from captioner.hf_model import FAULTS, HfModel, is_out_of_memory, load_model
+from captioner.hf.model import FAULTS, HfModel, is_out_of_memory, load_model
 from captioner.house_rules import HouseRules
 from captioner.image import DecodedImage, decode_fitted
 from captioner.options import CaptionerOptions

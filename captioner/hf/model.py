@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from captioner.errors import CheckpointError
-from captioner.hf_files import first_line, import_extra
+from captioner.hf.files import first_line, import_extra
 
 # Raised by models, and by their processors, when something is wrong with them or their input.
 FAULTS = (

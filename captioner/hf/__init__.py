@@ -1,0 +1,1 @@
+"""Captions by image-to-text models of Hugging Face."""
