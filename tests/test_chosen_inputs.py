@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs import JobConfig, run_job
-from captioner.jobs.cli.text import preview_text, summary
+from captioner.jobs.cli.plan_text import preview_text
+from captioner.jobs.cli.text import summary
 from captioner.jobs.errors import UsageError
 from captioner.jobs.preview import preview_job
 from captioner.jobs.table.layout import OutFolder

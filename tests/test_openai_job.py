@@ -17,7 +17,7 @@ from captioner.budget import Prices, Spending
 from captioner.errors import CheckpointError
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
-from captioner.jobs.cli.text import preview_text
+from captioner.jobs.cli.plan_text import preview_text
 from captioner.jobs.errors import UsageError
 from captioner.jobs.execution import driver
 from captioner.jobs.planning.asking import Asking

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captioner.jobs import JobConfig, run_job
-from captioner.jobs.cli.text import preview_text
+from captioner.jobs.cli.plan_text import preview_text
 from captioner.jobs.errors import JobError, TemporaryError, UsageError
 from captioner.jobs.preview import Estimate, preview_job
 from tests.support.commands import captioner

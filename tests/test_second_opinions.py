@@ -13,7 +13,7 @@ import pytest
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
-from captioner.jobs.cli.text import preview_text
+from captioner.jobs.cli.plan_text import preview_text
 from captioner.jobs.errors import UsageError
 from captioner.jobs.preview import preview_job
 from captioner.jobs.rows.doubt import Asked, doubts_of

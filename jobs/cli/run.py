@@ -198,7 +198,7 @@ def _tell(report: "JobReport", config: JobConfig) -> int:
 
 
 def _plan(options: dict[str, object]) -> int:
-    from captioner.jobs.cli.text import preview_text
+    from captioner.jobs.cli.plan_text import preview_text
     from captioner.jobs.preview import preview_job
 
     sample, as_json = options.pop("sample"), options.pop("json")

@@ -1,4 +1,4 @@
-"""Reports, previews and the status of a table, formatted for people."""
+"""Reports of runs and the status of a table, formatted for people."""
 
 import re
 import shlex
@@ -13,7 +13,6 @@ from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import DECLINED, CaptionExample, JobReport
 
 if TYPE_CHECKING:
-    from captioner.jobs.preview import Preview
     from captioner.jobs.table.compaction.compact import Compaction
     from captioner.jobs.table.status import TableStatus
 
@@ -179,8 +178,8 @@ def _spent(report: JobReport) -> dict[str, str]:
     """Format what a run asked a server, and what that cost."""
     if not report.requests:
         return {}
-    tokens = _tokens(report.input_tokens, report.output_tokens, report.cost)
-    return {"requests": f"{report.requests:,}{tokens}"}
+    asked = tokens(report.input_tokens, report.output_tokens, report.cost)
+    return {"requests": f"{report.requests:,}{asked}"}
 
 
 def _marked(status: "TableStatus") -> dict[str, str]:
@@ -205,86 +204,7 @@ def aligned(lines: Mapping[str, str]) -> str:
     return "\n".join(f"{name:<10} {value}" for name, value in lines.items())
 
 
-def preview_text(preview: "Preview") -> str:
-    """Format a preview."""
-    counts = preview.counts
-    work = {
-        "new": counts.new,
-        "changed": counts.changed,
-        "by another captioner": counts.stale,
-        "failed, to be tried again": counts.retried,
-        "without an embedding": counts.lacking,
-        "to be captioned again": counts.forced,
-        "for a second opinion": counts.doubted,
-    }
-    others = {
-        "left for a later run": preview.postponed,
-        "already in the table": counts.already_there,
-        "of these by another captioner": counts.kept_stale,
-        "listed twice": counts.duplicates,
-        "vanished, to be removed" if preview.prune else "vanished": counts.vanished,
-        **{f"skipped: {reason}": count for reason, count in preview.skipped.items()},
-    }
-    lines = {
-        "to caption": f"{preview.images:,}{in_brackets(work)}",
-        "others": in_brackets(others).strip(" ()") or "none",
-        "partitions": f"{preview.partitions:,}",
-        **(_asking_lines(preview) if preview.asking and preview.images else {}),
-        **_estimate_lines(preview),
-        **({"time": f"unknown: {preview.problem}"} if preview.problem else {}),
-        "table": preview.table,
-    }
-    return "\n".join([aligned(lines), *_second_pass(preview)])
-
-
-def _second_pass(preview: "Preview") -> Iterator[str]:
-    if preview.second:
-        yield "\nsecond pass, about the rows that are in the table now"
-        yield preview_text(preview.second)
-    if preview.second_problem:
-        yield f"\nno second pass: {preview.second_problem}"
-
-
-def _estimate_lines(preview: "Preview") -> dict[str, str]:
-    estimate = preview.estimate
-    if estimate is None:
-        return {}
-    about = "at most" if preview.asking else "about"  # more requests may be in flight in a run
-    workers = f"{estimate.workers:,} worker{'s' * (estimate.workers > 1)}"
-    speed = f"{estimate.images_per_second:,.1f} images/s with {workers}"
-    speed += f", timed on {estimate.images} images"
-    return {
-        "time": f"{about} {_duration(estimate.seconds)} ({speed})",
-        "limit": f"{estimate.limit} ({_per_image(estimate.stages)})",
-        "size": f"about {tqdm.format_sizeof(estimate.table_bytes, 'B')}",
-    }
-
-
-def _asking_lines(preview: "Preview") -> dict[str, str]:
-    """Format what a server would be asked, and what the sample has asked already."""
-    asking = preview.asking
-    assert asking
-    within = f" within the limits, for {asking.images:,} images" * (asking.images < preview.images)
-    tokens = _tokens(asking.input_tokens, asking.output_tokens, asking.cost)
-    lines = {"requests": f"about {asking.requests:,}{tokens}{within}"}
-    if (sample := asking.sample).requests:
-        tokens = _tokens(sample.input_tokens, sample.output_tokens, sample.cost)
-        lines["sample"] = f"{sample.requests:,} requests were sent{tokens}"
-    return lines
-
-
-def _tokens(sent: int, received: int, cost: float | None) -> str:
+def tokens(sent: int, received: int, cost: float | None) -> str:
     """Format tokens and their cost, in brackets."""
     price = f"; cost {amount(cost)}" if cost else ""
     return f" ({sent:,} tokens sent, {received:,} received{price})"
-
-
-def _per_image(stages: Mapping[str, float]) -> str:
-    return ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in stages.items())
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
