@@ -45,10 +45,10 @@ class DoubtfulImages:
         self._images["file"][at] = images["file"]
         self._images["state"][at] = np.where(images["done"], DONE, WANTED)
 
-    def choose(self, choice: Choice, actions: Actions) -> tuple[int, int]:
+    def choose(self, choice: Choice, actions: Actions) -> int:
         """Write the files of the images to ask about into `actions`.
 
-        Return how many images the choice is about, and how many of them are chosen.
+        Return how many images the choice is about; more than `most` of them are left for later.
         """
         if choice.share is not None:
             self._keep_least(int(choice.share * self._count(WANTED, DONE)), WANTED, DONE)
@@ -62,7 +62,7 @@ class DoubtfulImages:
         for start, block in enumerate(self._blocks()):
             wanted = block["state"] == WANTED
             actions[start * BLOCK :][: len(block)][wanted] = block["file"][wanted]
-        return found, self._count(WANTED)
+        return found
 
     def _blocks(self) -> Iterator[npt.NDArray[Any]]:
         for start in range(0, len(self._images), BLOCK):

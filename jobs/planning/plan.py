@@ -92,15 +92,20 @@ def make_plan(
                 pa.Table.from_pandas(compared.vanished, _VANISHED, preserve_index=False)
             )
     if doubtful and second_opinion:
-        plan.counts.doubted, _ = doubtful.choose(second_opinion, actions)
-        plan.counts.already_there -= plan.counts.doubted
-        plan.counts.kept_stale = 0  # another captioner's rows are what the opinions are about
+        _plan_opinions(doubtful.choose(second_opinion, actions), plan.counts)
     sizes = write_partitions(plan_file(folder), listing, actions, files, size)
     plan.partition_sizes, plan.first_redo = sizes
     plan.postponed = plan.counts.work - plan.images
     for temporary in (listing, images.path, rows.path, folder / "actions"):
         temporary.unlink()
     return plan
+
+
+def _plan_opinions(doubted: int, counts: Counts) -> None:
+    """Count the images that want a second opinion, whose rows do not count as stale."""
+    counts.doubted = doubted
+    counts.already_there -= doubted
+    counts.kept_stale = 0
 
 
 def vanished_file(folder: Path) -> Path:
