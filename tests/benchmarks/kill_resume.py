@@ -6,9 +6,9 @@ The moments lie between a second before the first commit of an undisturbed run a
 a line for each: when it was, how many images had a row then, and how many rows of how many
 different images there are after the next run. Exits with 1 if an image is missing or has two rows.
 
-With --second, the job has a second pass, which asks another captioner about the doubtful captions
-of the first. Then a moment also fails if captions, or who wrote them, are not those of the
-undisturbed run.
+With --second, the moments lie in the last two thirds, and the job has a second pass, which asks
+another captioner about the doubtful captions of the first. Then a moment also fails if captions, or
+who wrote them, are not those of the undisturbed run.
 """
 
 import argparse
@@ -55,6 +55,8 @@ def main() -> int:
         whole = _seconds(arguments, folder / "whole")
         parts = (folder / "whole" / "captions").iterdir()
         first = min(part.stat().st_mtime for part in parts) - begin
+        if options.second:  # whose rows replace the first ones
+            first = whole / 3
         expected = _captions(folder / "whole")
         second = sum(former is not None for *_, former in expected)
         print(f"{second} of {len(expected)} captions are second opinions")
