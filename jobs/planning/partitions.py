@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from captioner.jobs.sources.kept import COMPRESSED
 from captioner.jobs.storage.backends.backend import backend_of
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import RunFolder
@@ -21,7 +22,6 @@ NEW, NO_WORK = -1, -2  # actions; to redo an image, the action is the number of 
 Actions = npt.NDArray[np.int32]  # by position in the listing
 Listed: TypeAlias = pa.ipc.RecordBatchFileReader
 PLAN = "plan.arrow"
-COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
 def plan_file(folder: Path) -> Path:

@@ -15,7 +15,6 @@ from captioner.jobs.errors import UsageError
 from captioner.jobs.planning.compare import Compared, Counts, ListedBuckets, compare
 from captioner.jobs.planning.doubted import Choice, DoubtfulImages
 from captioner.jobs.planning.partitions import (
-    COMPRESSED,
     NEW,
     NO_WORK,
     Actions,
@@ -24,6 +23,7 @@ from captioner.jobs.planning.partitions import (
     write_partitions,
 )
 from captioner.jobs.rows.doubt import Asked, check_where, doubts_of
+from captioner.jobs.sources.kept import COMPRESSED
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS
 from captioner.jobs.sources.source import Source, plain_type
 from captioner.jobs.storage.backends.paths import OutPath, out_path

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from captioner.jobs.sources.source import Source
 
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
+COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
 def keep(source: Source, path: Path) -> tuple[Source, Source]:
@@ -20,7 +20,7 @@ def keep(source: Source, path: Path) -> tuple[Source, Source]:
 
 
 def _written(source: Source, path: Path) -> Iterator[pa.RecordBatch]:
-    with pa.ipc.new_file(str(path), source.schema, options=_COMPRESSED) as file:
+    with pa.ipc.new_file(str(path), source.schema, options=COMPRESSED) as file:
         for batch in source.batches:
             file.write_batch(batch)
             yield batch
