@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 
 if TYPE_CHECKING:
     from captioner.jobs.run import run_job

@@ -9,7 +9,7 @@ from typing import Any
 
 from captioner.calibration import Calibration
 from captioner.errors import CaptionerError
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.backends.paths import OutPath, out_path
 from captioner.jobs.storage.failures import job_errors

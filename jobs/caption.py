@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from captioner.jobs.execution.run_state import load_captioner
+from captioner.jobs.execution.worker.run_state import load_captioner
 from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes

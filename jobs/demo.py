@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from captioner.jobs.cli.text import summary
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.run import run_job
 
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "hubble_deep_field", "rocket")

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from captioner.jobs.calibrations import with_calibration
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
-from captioner.jobs.execution.sample import SampleTimes
-from captioner.jobs.execution.task import task_counts
+from captioner.jobs.execution.tasks.task import task_counts
+from captioner.jobs.execution.worker.sample import SampleTimes
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.asking import Asking, asking
 from captioner.jobs.planning.compare import Counts

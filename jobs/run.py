@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from captioner.jobs.calibrations import with_calibration
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import (
     ExitCode,
     Interrupted,
@@ -16,7 +16,7 @@ from captioner.jobs.errors import (
     Terminated,
     UsageError,
 )
-from captioner.jobs.execution.recorder import Recorder
+from captioner.jobs.execution.record.recorder import Recorder
 from captioner.jobs.pipeline.answers import forget_all_answers
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings

@@ -20,10 +20,13 @@ class Status(StrEnum):
 
     OK = "ok"
     UNREADABLE = "unreadable"  # damaged, or no image at all
+    UNSUPPORTED = "unsupported"  # a sound file of a format that is not opened
     TOO_LARGE = "too_large"  # more bytes or pixels than the limits allow
+    OUT_OF_MEMORY = "out_of_memory"  # needed more memory than a worker has
     REJECTED = "rejected"  # got an answer that is no caption, or breaks the house rules
     NOT_FOUND = "not_found"
-    DENIED = "denied"
+    DENIED = "denied"  # by the store or the file system
+    REFUSED = "refused"  # a place that manifests may not name unless the job allows it
     TIMEOUT = "timeout"
     FETCH_FAILED = "fetch_failed"  # not fetched for any other reason
     CRASHED = "crashed"  # killed the process that opened it, or broke the captioner

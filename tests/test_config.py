@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from captioner.jobs.config import JobConfig, load_config
+from captioner.jobs.config.files import load_config
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import UsageError
 
 

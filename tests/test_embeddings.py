@@ -16,7 +16,7 @@ from captioner import Captioner
 from captioner.image import decode_image
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.errors import JobError
-from captioner.jobs.execution import worker
+from captioner.jobs.execution.worker import worker
 from captioner.jobs.preview import preview_job
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.embeddings import read_embeddings

@@ -97,7 +97,7 @@ def test_large_objects_are_read_in_parts(
 
 
 def test_a_run_to_a_folder_imports_no_package_of_an_object_store() -> None:
-    modules = "captioner.jobs.run, captioner.jobs.execution.worker, captioner.jobs.cli.text"
+    modules = "captioner.jobs.run, captioner.jobs.execution.worker.worker, captioner.jobs.cli.text"
     code = f"import sys, {modules}; print('s3fs' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
@@ -145,7 +145,7 @@ def test_events_are_on_the_store_before_the_run_ends(
         put(store, file, path)
 
     monkeypatch.setattr(ObjectStore, "put", seen)
-    monkeypatch.setattr("captioner.jobs.execution.recorder.EVENTS_SECONDS", -1.0)
+    monkeypatch.setattr("captioner.jobs.execution.record.recorder.EVENTS_SECONDS", -1.0)
     run_job(job)
     assert uploaded[0] == 1 and len(uploaded) > 2
 

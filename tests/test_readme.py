@@ -11,7 +11,8 @@ import duckdb
 import pytest
 
 from captioner.jobs.cli.main import _parser
-from captioner.jobs.config import JobConfig, load_config
+from captioner.jobs.config.files import load_config
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.layout import OutFolder
 from tests.support.commands import captioner

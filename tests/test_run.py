@@ -15,7 +15,7 @@ import pytest
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
 from captioner.jobs.errors import JobError, TemporaryError, UsageError
-from captioner.jobs.execution.recorder import Recorder
+from captioner.jobs.execution.record.recorder import Recorder
 from captioner.schemas.job_report import JobReport
 from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import image_names, read_table, statuses
@@ -231,7 +231,7 @@ def test_a_checkpoint_that_is_not_there_is_an_error_of_the_user(
 def test_a_scheduler_that_does_not_answer_is_a_temporary_error(
     tmp_path: Path, job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("captioner.jobs.execution.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("captioner.jobs.execution.cluster.connect.CONNECT_SECONDS", 1)
     write_photographs(tmp_path / "photos", 1)
     with pytest.raises(TemporaryError, match="no Dask scheduler answers at"):
         run_job(replace(job, scheduler="tcp://127.0.0.1:9"))
@@ -263,7 +263,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     write_photographs(tmp_path / "photos", 3)
     run_job(replace(job, quiet=False))
     assert "of 3 images" not in capsys.readouterr().err  # it took less than a minute
-    monkeypatch.setattr("captioner.jobs.execution.progress.LINE_SECONDS", 0)
+    monkeypatch.setattr("captioner.jobs.execution.record.progress.LINE_SECONDS", 0)
     run_job(replace(job, quiet=False, out=tmp_path / "other"))
     *_, last = capsys.readouterr().err.splitlines()
     assert last.startswith("captioner: 3 of 3 images")
@@ -272,7 +272,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
 def test_progress_moves_by_batches(
     tmp_path: Path, job: JobConfig, one_worker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("captioner.jobs.execution.batches.SECONDS", 0)
+    monkeypatch.setattr("captioner.jobs.execution.worker.batches.SECONDS", 0)
     moments: list[int] = []
     report = Recorder.report
 

@@ -5,9 +5,9 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from captioner.jobs.cli.run import FLAGS
+from captioner.jobs.cli.job_options import FLAGS
 from captioner.jobs.cli.text import printable
-from captioner.jobs.config_values import DEVICES
+from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.options import CaptionerOptions, server_from_environment
 from captioner.schemas.caption_table import CaptionRow, Status

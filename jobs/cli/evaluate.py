@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError
 from captioner.jobs.cli.caption import search_of
+from captioner.jobs.cli.job_options import FLAGS
 from captioner.jobs.cli.out import add_config
-from captioner.jobs.cli.run import FLAGS
 from captioner.jobs.cli.training import CAPTION_FORMATS
-from captioner.jobs.config_values import DEVICES
+from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.options import SEND_PIXELS, CaptionerOptions, server_from_environment
 

@@ -81,7 +81,7 @@ def _options(arguments: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _configure(job_file: Path) -> None:
-    from captioner.jobs.config import storage_options_of
+    from captioner.jobs.config.files import storage_options_of
     from captioner.jobs.storage.filesystems import configure
 
     configure(storage_options_of(job_file))

@@ -7,95 +7,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.jobs.config import JobConfig, load_config
-from captioner.jobs.config_values import DEVICES, FAILURES, STALE
+from captioner.jobs.cli.job_options import FLAGS, OUT_HELP, SOURCE_HELP
+from captioner.jobs.config.files import load_config
+from captioner.jobs.config.job import JobConfig
+from captioner.jobs.config.values import FAILURES
 from captioner.jobs.errors import ExitCode, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
     from captioner.schemas.job_report import JobReport
-
-SOURCE_HELP = (
-    "directory, glob, image, manifest, tar archive, Parquet of images (or a directory of them), S3 "
-    "Inventory, or - for a manifest on standard input; several are one collection"
-)
-FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
-    "checkpoint": {
-        "help": "bundled model, model directory, hf:NAME_OR_DIRECTORY of Hugging Face, or "
-        "openai:MODEL of a server",
-        "metavar": "NAME",
-    },
-    "language": {"help": "of captions, as ISO 639-1 has it", "metavar": "CODE"},
-    "prompt": {"help": "the question to an hf: or openai: captioner", "metavar": "TEXT"},
-    "trust_remote_code": {"help": "run code that an hf: model brings", "action": "store_true"},
-    "send_pixels": {"help": "longer side of images for a server", "metavar": "N", "type": int},
-    "beam_size": {"help": "beams of the search", "metavar": "N", "type": int},
-    "max_characters": {"help": "longest caption, with full stop", "metavar": "N", "type": int},
-    "batch_size": {"help": "images per pass through the network", "metavar": "N", "type": int},
-    "partition_size": {"help": "images in one file, at most", "metavar": "N", "type": int},
-    "workers": {"help": "processes (one per core or GPU)", "metavar": "N", "type": int},
-    "device": {"help": "where the network runs", "choices": DEVICES},
-    "scheduler": {"help": "use the workers of a running Dask cluster", "metavar": "ADDRESS"},
-    "min_confidence": {"help": "mark captions below it for review", "metavar": "P", "type": float},
-    "target_precision": {
-        "help": "mark captions for review so that, by the model's calibration, this share of the "
-        "others is acceptable",
-        "metavar": "P",
-        "type": float,
-    },
-    "max_failures": {
-        "help": "exit with 3 above this count or share of failed images, such as 10 or 5%% "
-        "(default: only if all fail)",
-        "metavar": "N",
-    },
-    "max_bytes": {"help": "largest image file to read, in bytes", "metavar": "N", "type": int},
-    "limit": {"help": "caption at most N images", "metavar": "N", "type": int},
-    "stale": {"help": "captions by another model or with other settings", "choices": STALE},
-    "retry_failed": {
-        "help": f"caption failed images again: those with these statuses ({', '.join(FAILURES)}), "
-        "or, if none is named, all but unreadable, too_large and rejected",
-        "metavar": "STATUS",
-        "nargs": "*",
-    },
-    "force": {"help": "caption images again that have a row", "action": "store_true"},
-    "only": {
-        "help": "of SOURCE, only the images in this file, one path or URL a line; - for standard "
-        "input",
-        "metavar": "LIST",
-    },
-    "prune": {"help": "remove rows of images that SOURCE no longer lists", "action": "store_true"},
-    "exclude": {
-        "help": "leave out files and folders by name (raw) or by path below SOURCE (2024/**/raw/), "
-        "in addition to thumbnails, previews and deleted files; '' includes those",
-        "metavar": "GLOB",
-        "action": "append",
-    },
-    "any_extension": {"help": "count every file and object as an image", "action": "store_true"},
-    "uri_column": {"help": "column of a manifest with the images", "metavar": "NAME"},
-    "image_column": {"help": "column of a Parquet file with the images", "metavar": "NAME"},
-    "redo_below": {
-        "help": "second opinion: caption only images again whose caption is less certain",
-        "metavar": "P",
-        "type": float,
-    },
-    "redo_share": {
-        "help": "second opinion: caption only the least certain share again, such as 20%%",
-        "metavar": "SHARE",
-    },
-    "where": {"help": "second opinion: only for rows that match", "metavar": "CONDITION"},
-    "max_requests": {"help": "requests to a server, at most", "metavar": "N", "type": int},
-    "max_cost": {
-        "help": "cost of a server, at most, by the prices in the job file",
-        "metavar": "N",
-        "type": float,
-    },
-    "embeddings": {
-        "help": "also write what each image looks like, for `captioner search --like` and "
-        "`captioner duplicates`",
-        "action": "store_true",
-    },
-}
-OUT_HELP = "folder of the caption table and its runs: a path, or a URL such as s3://bucket/prefix"
 
 
 def add_run(commands: "Commands") -> None:

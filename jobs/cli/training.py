@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.jobs.config_values import DEVICES
+from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.toml_file import read_toml
 from captioner.training import config

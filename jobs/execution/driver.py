@@ -17,16 +17,14 @@ from distributed import Client, Future, KilledWorker, as_completed
 from tqdm import tqdm
 
 from captioner.budget import Spending
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
-from captioner.jobs.execution.batches import caption_and_report, receiving
-from captioner.jobs.execution.cluster import connect
-from captioner.jobs.execution.drawn import take_drawn
-from captioner.jobs.execution.progress import showing
-from captioner.jobs.execution.purse import NOTHING, Purse
-from captioner.jobs.execution.recorder import Recorder
-from captioner.jobs.execution.sample import SampleTimes, time_sample
-from captioner.jobs.execution.task import (
+from captioner.jobs.execution.cluster.connect import connect
+from captioner.jobs.execution.record.progress import showing
+from captioner.jobs.execution.record.recorder import Recorder
+from captioner.jobs.execution.tasks.drawn import take_drawn
+from captioner.jobs.execution.tasks.purse import NOTHING, Purse
+from captioner.jobs.execution.tasks.task import (
     DIED,
     PartitionResult,
     Task,
@@ -35,7 +33,9 @@ from captioner.jobs.execution.task import (
     resubmitted,
     tasks_of,
 )
-from captioner.jobs.execution.worker import committed_result
+from captioner.jobs.execution.worker.batches import caption_and_report, receiving
+from captioner.jobs.execution.worker.sample import SampleTimes, time_sample
+from captioner.jobs.execution.worker.worker import committed_result
 from captioner.jobs.pipeline.answers import forget_answers
 from captioner.jobs.pipeline.hash_index import HashLog
 from captioner.jobs.pipeline.settings import WorkerSettings

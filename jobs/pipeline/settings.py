@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from captioner.calibration import Calibration
 from captioner.errors import CaptionerError
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.table.threshold import Threshold

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.sources.chosen import chosen_images
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.several import open_sources

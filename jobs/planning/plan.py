@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from captioner.errors import CaptionerError
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import UsageError
 from captioner.jobs.planning.compare import Compared, Counts, ListedBuckets, compare
 from captioner.jobs.planning.doubted import Choice, DoubtfulImages

@@ -30,7 +30,7 @@ import hashlib
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
-from captioner.jobs.execution import run_state
+from captioner.jobs.execution.worker import run_state
 from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.schemas.caption_table import CaptionRow, Status
 

@@ -37,7 +37,7 @@ def test_every_option_of_a_job_file_is_a_flag_but_what_may_be_secret(
 ) -> None:
     from dataclasses import fields
 
-    from captioner.jobs.config import JobConfig
+    from captioner.jobs.config.job import JobConfig
 
     with pytest.raises(SystemExit):
         main(["run", "--help"])

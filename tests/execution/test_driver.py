@@ -10,9 +10,9 @@ from distributed import Client
 from captioner.budget import Spending
 from captioner.jobs import JobConfig
 from captioner.jobs.execution.driver import _Driver
-from captioner.jobs.execution.purse import Purse
-from captioner.jobs.execution.recorder import Recorder
-from captioner.jobs.execution.task import PartitionResult, Task
+from captioner.jobs.execution.record.recorder import Recorder
+from captioner.jobs.execution.tasks.purse import Purse
+from captioner.jobs.execution.tasks.task import PartitionResult, Task
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder

@@ -126,7 +126,7 @@ def test_throttling_of_a_listing_is_waited_out(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_local_job_imports_no_package_of_a_store() -> None:
     code = (
-        "import sys, captioner.jobs.run, captioner.jobs.execution.worker; "
+        "import sys, captioner.jobs.run, captioner.jobs.execution.worker.worker; "
         "print({'s3fs', 'aiohttp', 'botocore', 'torch', 'requests'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

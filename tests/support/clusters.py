@@ -28,7 +28,7 @@ def forkserver() -> None:
                 "captioner.captioner",
                 "distributed",
                 "captioner.jobs.table.compaction.compact",
-                "captioner.jobs.execution.worker",
+                "captioner.jobs.execution.worker.worker",
             ]
         )
         multiprocessing.forkserver.ensure_running()

@@ -14,8 +14,8 @@ from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
 from captioner.jobs.cli.text import status_text
 from captioner.jobs.errors import UsageError
-from captioner.jobs.execution.task import Task
-from captioner.jobs.execution.worker import committed_result
+from captioner.jobs.execution.tasks.task import Task
+from captioner.jobs.execution.worker.worker import committed_result
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.publish.marking import mark_table
 from captioner.jobs.rows.decided import read_rows, row_schema

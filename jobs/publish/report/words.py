@@ -36,6 +36,21 @@ FAILURES: Mapping[str, tuple[str, str]] = {  # by status: what happened, and the
         "Replace these images with smaller copies. If the files have too many bytes, you can also "
         "raise `--max-bytes` and run again with `--retry-failed too_large`.",
     ),
+    Status.UNSUPPORTED: (
+        "Not supported",
+        "Save copies of these images as JPEG or PNG, or install what the errors name; then run "
+        "again with `--retry-failed unsupported`.",
+    ),
+    Status.OUT_OF_MEMORY: (
+        "Needed too much memory",
+        "The next run tries them again, one at a time. Give the workers more memory, or replace "
+        "these images with smaller copies.",
+    ),
+    Status.REFUSED: (
+        "Refused by the rules of the job",
+        "If you trust the list of images, allow these places with `--allow-host` or "
+        "`--allow-private`, and run again with `--retry-failed refused`.",
+    ),
     Status.REJECTED: (
         "Got an answer that is no caption",
         "The same captioner would answer the same. Another one may do better: name it with "

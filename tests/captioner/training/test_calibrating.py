@@ -11,7 +11,7 @@ from captioner import Captioner
 from captioner.calibration import OWN_SIGNALS, SIGNALS, read_calibration
 from captioner.jobs.calibrations import with_calibration
 from captioner.jobs.cli.main import main
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 from captioner.loading import open_captioner
 from tests.support.chat import Chat
 from tests.support.photographs import photograph, write_photographs

@@ -9,7 +9,7 @@ import dask
 import pytest
 
 from captioner.jobs import JobConfig
-from captioner.jobs.execution import cluster
+from captioner.jobs.execution.cluster import connect as cluster
 
 
 def test_each_worker_has_its_share_of_the_cores_and_one_gpu(

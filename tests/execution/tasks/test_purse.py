@@ -6,7 +6,7 @@ import pytest
 
 from captioner.budget import Spending
 from captioner.jobs import JobConfig
-from captioner.jobs.execution.purse import NOTHING, Purse
+from captioner.jobs.execution.tasks.purse import NOTHING, Purse
 
 PRICES = {"input": 100.0, "output": 1000.0}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from captioner.budget import Budget, Prices, Spending
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 from captioner.openai.prompt import expected_tokens
 
 N = TypeVar("N", int, float)

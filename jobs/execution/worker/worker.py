@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from captioner.budget import Budget
 from captioner.errors import BudgetSpent, CaptionerError, CaptionerUnavailable
 from captioner.jobs.errors import ExitCode
-from captioner.jobs.execution.drawn import budget_of
-from captioner.jobs.execution.examples import COLUMNS, examples_of
-from captioner.jobs.execution.run_state import ONE_AT_A_TIME, RunState, state_of
-from captioner.jobs.execution.task import DIED, PartitionResult, Task
+from captioner.jobs.execution.record.examples import COLUMNS, examples_of
+from captioner.jobs.execution.tasks.drawn import budget_of
+from captioner.jobs.execution.tasks.task import DIED, PartitionResult, Task
+from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, RunState, state_of
 from captioner.jobs.pipeline.former import read_former_rows
 from captioner.jobs.pipeline.hash_index import first_digits
 from captioner.jobs.pipeline.partition import CaptionedImages, PartitionCaptioner

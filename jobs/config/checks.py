@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from captioner.jobs.config_values import (
+from captioner.jobs.config.values import (
     DEVICES,
     FAILURES,
     PRICES,
@@ -22,7 +22,7 @@ from captioner.options import is_language
 from captioner.search_options import MIN_CHARACTERS
 
 if TYPE_CHECKING:
-    from captioner.jobs.config import JobConfig
+    from captioner.jobs.config.job import JobConfig
 
 
 def check_job(job: "JobConfig") -> None:

@@ -15,7 +15,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import silence_logging_cmgr
 
-from captioner.jobs.config import JobConfig
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.options import HF
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from captioner.jobs.execution import batches
-from captioner.jobs.execution.batches import TOPIC, receiving
+from captioner.jobs.execution.worker import batches
+from captioner.jobs.execution.worker.batches import TOPIC, receiving
 from tests.support.commands import GIVE_UP_SECONDS
 
 

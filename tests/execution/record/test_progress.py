@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from captioner.jobs.execution.progress import Moment, Pace, showing
+from captioner.jobs.execution.record.progress import Moment, Pace, showing
 
 
 class Terminal(io.StringIO):

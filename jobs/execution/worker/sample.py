@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from captioner.budget import Spending
 from captioner.errors import CaptionerError
 from captioner.jobs.errors import JobError
-from captioner.jobs.execution.purse import Allowance
-from captioner.jobs.execution.run_state import ONE_AT_A_TIME, state_of
+from captioner.jobs.execution.tasks.purse import Allowance
+from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, state_of
 from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes

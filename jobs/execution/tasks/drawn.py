@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from captioner.budget import Budget, Spending
 from captioner.errors import BudgetSpent
-from captioner.jobs.execution.task import Task
+from captioner.jobs.execution.tasks.task import Task
 from captioner.jobs.storage.backends.paths import OutPath
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from captioner.jobs.execution.task import (
+from captioner.jobs.execution.tasks.task import (
     PARTS,
     Task,
     after_failure,

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from distributed import Client, get_worker
 
-from captioner.jobs.execution.task import PartitionResult, Task
-from captioner.jobs.execution.worker import caption_partition
+from captioner.jobs.execution.tasks.task import PartitionResult, Task
+from captioner.jobs.execution.worker.worker import caption_partition
 
 TOPIC = "captioner-batches"  # one for all runs: a scheduler keeps the last events of each topic
 SECONDS = 0.5  # between the events of a task, so that many workers do not flood the scheduler

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.jobs.execution.recorder import Recorder
-from captioner.jobs.execution.task import PartitionResult
+from captioner.jobs.execution.record.recorder import Recorder
+from captioner.jobs.execution.tasks.task import PartitionResult
 from captioner.jobs.planning.plan import Plan
 from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder

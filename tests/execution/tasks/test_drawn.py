@@ -7,9 +7,9 @@ import pytest
 
 from captioner.budget import Spending
 from captioner.errors import BudgetSpent
-from captioner.jobs.execution.drawn import budget_of, take_drawn
-from captioner.jobs.execution.purse import Allowance
-from captioner.jobs.execution.task import Task
+from captioner.jobs.execution.tasks.drawn import budget_of, take_drawn
+from captioner.jobs.execution.tasks.purse import Allowance
+from captioner.jobs.execution.tasks.task import Task
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.storage.backends.local_folder import LocalFolder
 from captioner.jobs.table.layout import OutFolder

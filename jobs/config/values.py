@@ -12,7 +12,9 @@ from captioner.schemas.caption_table import Status
 DEVICES = ("auto", "cpu", "cuda")
 STALE = ("keep", "redo")
 FAILURES = tuple(str(status) for status in Status if status != Status.OK)
-_LASTING = (Status.UNREADABLE, Status.TOO_LARGE, Status.REJECTED)  # after another try, too
+_LASTING = {  # after another try, too
+    *(Status.UNREADABLE, Status.UNSUPPORTED, Status.TOO_LARGE, Status.REFUSED, Status.REJECTED)
+}
 RETRIABLE = tuple(kind for kind in FAILURES if kind not in _LASTING)
 PRICES = ("input", "output", "request")  # of a million tokens, and of one request
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")

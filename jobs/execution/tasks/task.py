@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from captioner.budget import Spending
 from captioner.jobs.errors import ExitCode
-from captioner.jobs.execution.examples import Examples
-from captioner.jobs.execution.purse import UNLIMITED, Allowance
+from captioner.jobs.execution.record.examples import Examples
+from captioner.jobs.execution.tasks.purse import UNLIMITED, Allowance
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.planning.plan import Plan
 from captioner.jobs.storage.backends.paths import OutPath

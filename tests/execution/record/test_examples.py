@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from captioner.jobs.execution.examples import Examples, examples_of
+from captioner.jobs.execution.record.examples import Examples, examples_of
 
 
 def rows(*values: tuple[str, str, float | None]) -> pa.Table:

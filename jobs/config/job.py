@@ -6,35 +6,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from captioner.jobs.config_checks import check_job, check_storage_options, require
-from captioner.jobs.config_values import RETRIABLE, share_of
+from captioner.jobs.config.absolute import (
+    absolute,
+    absolute_checkpoint,
+    with_absolute_checkpoint,
+)
+from captioner.jobs.config.checks import check_job, require
+from captioner.jobs.config.second import PLAIN, SECOND
+from captioner.jobs.config.values import RETRIABLE, share_of
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.filesystems import StorageOptions
-from captioner.jobs.storage.uris import (
-    STANDARD_INPUT,
-    image_uri,
-    is_local,
-    local_path,
-)
-from captioner.jobs.toml_file import check_keys, read_toml, toml_value
-from captioner.options import HF, OPENAI, SEND_PIXELS, CaptionerOptions, server_from_environment
+from captioner.jobs.storage.uris import is_local, local_path
+from captioner.jobs.toml_file import check_keys, toml_value
+from captioner.options import SEND_PIXELS, CaptionerOptions, server_from_environment
 from captioner.search_options import SearchOptions
-
-SECOND = {  # options of a second opinion in the same job
-    *("checkpoint", "redo_below", "redo_share", "where", "limit", "stale", "language", "prompt"),
-    *("trust_remote_code", "send_pixels", "beam_size", "max_characters", "batch_size"),
-    *("partition_size", "workers", "device", "max_requests", "max_cost", "prices"),
-}
-_PLAIN: dict[str, Any] = {  # options of the first pass that the second must not have
-    **dict.fromkeys(("min_confidence", "target_precision", "retry_failed", "batch_size")),
-    **dict.fromkeys(("limit", "redo_below", "redo_share", "where", "max_requests", "prompt")),
-    **dict.fromkeys(("force", "prune", "embeddings", "trust_remote_code"), False),
-    "stale": "keep",
-    "max_cost": None,
-    "prices": {},
-    "second": {},
-    "calibration": None,
-}
 
 
 @dataclass(frozen=True)
@@ -149,7 +134,7 @@ class JobConfig:
         require(self, "second", isinstance(self.second, Mapping), "a table")
         check_keys(self.second, SECOND, "in the table second")
         try:
-            job = replace(self, **{**_PLAIN, **self.second})
+            job = replace(self, **{**PLAIN, **self.second})
         except UsageError as error:
             raise UsageError(f"in the table second, {error}") from error
         whole = "checkpoint" in self.second and job.is_second_opinion
@@ -174,65 +159,24 @@ class JobConfig:
         out = str(self.out)
         return replace(
             self,
-            source=_one_or_list([_absolute(str(each)) for each in self.sources]),
+            source=_one_or_list([absolute(str(each)) for each in self.sources]),
             out=Path(local_path(out)).absolute() if is_local(out) else out,
-            only=None if self.only is None else _absolute(str(self.only)),
-            checkpoint=_absolute_checkpoint(self.checkpoint),
-            second=_with_absolute_checkpoint(self.second),
+            only=None if self.only is None else absolute(str(self.only)),
+            checkpoint=absolute_checkpoint(self.checkpoint),
+            second=with_absolute_checkpoint(self.second),
         )
 
     def to_toml(self) -> str:
         """Return the job as a job file, without options that are not set and storage options."""
-        names = [name for name in _keys() if name != "storage_options"]
+        names = [name for name in keys() if name != "storage_options"]
         values = {name: getattr(self, name) for name in names}
         known = {key: value for key, value in values.items() if value is not None and value != {}}
         return "".join(f"{key} = {toml_value(value)}\n" for key, value in known.items())
 
 
-def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobConfig:
-    """Return the job that a file and flags describe; flags win. UsageError names key and file."""
-    values = read_toml(job_file, _keys()) if job_file else {}
-    values |= flags
-    for required in ("source", "out"):
-        if required not in values:
-            raise UsageError(f"no {required} given, neither as an argument nor in a job file")
-    try:
-        return JobConfig(**values)
-    except UsageError as error:
-        from_file = job_file and not any(str(error).startswith(f"{key} ") for key in flags)
-        raise UsageError(f"{job_file}: {error}") if from_file else error from None
-
-
-def storage_options_of(job_file: Path) -> StorageOptions:
-    """Return the storage options of a job file, whatever else is in it."""
-    values = read_toml(job_file, _keys())
-    options: StorageOptions = values.get("storage_options", {})
-    check_storage_options(options)
-    return options
-
-
-def _keys() -> list[str]:
+def keys() -> list[str]:
     """Return the keys of a job file."""
     return [each.name for each in fields(JobConfig) if each.name != "calibration"]
-
-
-def _absolute(path: str) -> str:
-    return path if path == STANDARD_INPUT else image_uri(path)
-
-
-def _absolute_checkpoint(checkpoint: str | Path) -> str | Path:
-    """Return a checkpoint with an absolute path if it names a directory."""
-    if str(checkpoint).startswith(OPENAI):
-        return checkpoint
-    kind = HF if str(checkpoint).startswith(HF) else ""
-    path = Path(str(checkpoint).removeprefix(kind))
-    return f"{kind}{path.absolute()}" if path.is_dir() else checkpoint
-
-
-def _with_absolute_checkpoint(second: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "checkpoint" not in second:
-        return second
-    return {**second, "checkpoint": str(_absolute_checkpoint(second["checkpoint"]))}
 
 
 def _one_or_list(values: list[str]) -> str | list[str]:

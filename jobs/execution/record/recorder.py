@@ -11,9 +11,9 @@ from typing import Any
 
 from captioner.budget import Spending
 from captioner.jobs.errors import ExitCode
-from captioner.jobs.execution.examples import Examples
-from captioner.jobs.execution.progress import Moment
-from captioner.jobs.execution.task import PartitionResult
+from captioner.jobs.execution.record.examples import Examples
+from captioner.jobs.execution.record.progress import Moment
+from captioner.jobs.execution.tasks.task import PartitionResult
 from captioner.jobs.planning.plan import Plan
 from captioner.jobs.table.threshold import Threshold
 from captioner.jobs.table.writer import Writer

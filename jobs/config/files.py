@@ -1,0 +1,33 @@
+"""Job files: a job from flags and a TOML file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from captioner.jobs.config.checks import check_storage_options
+from captioner.jobs.config.job import JobConfig, keys
+from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.filesystems import StorageOptions
+from captioner.jobs.toml_file import read_toml
+
+
+def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobConfig:
+    """Return the job that a file and flags describe; flags win. UsageError names key and file."""
+    values = read_toml(job_file, keys()) if job_file else {}
+    values |= flags
+    for required in ("source", "out"):
+        if required not in values:
+            raise UsageError(f"no {required} given, neither as an argument nor in a job file")
+    try:
+        return JobConfig(**values)
+    except UsageError as error:
+        from_file = job_file and not any(str(error).startswith(f"{key} ") for key in flags)
+        raise UsageError(f"{job_file}: {error}") if from_file else error from None
+
+
+def storage_options_of(job_file: Path) -> StorageOptions:
+    """Return the storage options of a job file, whatever else is in it."""
+    values = read_toml(job_file, keys())
+    options: StorageOptions = values.get("storage_options", {})
+    check_storage_options(options)
+    return options

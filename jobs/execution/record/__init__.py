@@ -1,0 +1,1 @@
+"""What is recorded of a run: its counts, its events, its progress and its report."""
