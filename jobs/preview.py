@@ -99,7 +99,7 @@ def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
     and take no lock. Raise the errors of `run_job`.
     """
     config = config.resolved()
-    configure(config.storage_options)
+    configure(config.storage_options, config.access_rules)
     source, second = list_images(config), config.second_job()
     if second is None:
         return _preview(config, source, sample)

@@ -68,7 +68,7 @@ def run_passes(config: JobConfig) -> Iterator[JobReport]:
     Each pass is a run. Raise the errors of `run_job`.
     """
     config = config.resolved()
-    configure(config.storage_options)
+    configure(config.storage_options, config.access_rules)
     source, second = list_images(config), config.second_job()
     if second is None:
         yield _run_pass(config, source)

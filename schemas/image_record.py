@@ -1,15 +1,17 @@
 """One image to caption, and the columns in which sources and plans carry it."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 
 IMAGE_URI = "image_uri"
 IMAGE_VERSION = "image_version"
 IMAGE_MEMBER = "image_member"  # only if there are images in containers
+IMAGE_ACCESS = "image_access"  # only if a manifest lists the images
 REPLACES = "replaces"  # the file of the table with the outdated row
-PLAN_COLUMNS = (IMAGE_MEMBER, REPLACES)  # never in the table, never passed through
+PLAN_COLUMNS = (IMAGE_MEMBER, IMAGE_ACCESS, REPLACES)  # never in the table, never passed through
 
 MEMBER_TYPE = pa.struct(
     [
@@ -20,6 +22,10 @@ MEMBER_TYPE = pa.struct(
         pa.field("column", pa.string()),
     ]
 )
+ACCESS_TYPE = pa.struct([pa.field("url", pa.string()), pa.field("refused", pa.string())])
+MEMBERS, ACCESS = pa.field(IMAGE_MEMBER, MEMBER_TYPE), pa.field(IMAGE_ACCESS, ACCESS_TYPE)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,18 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Access:
+    """How an image is fetched if not by its key; the fields are those of ACCESS_TYPE.
+
+    At a `url` that is no key, because its signature changes and must not be shown; or not at all,
+    for the reason that it is `refused`.
+    """
+
+    url: str | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
 class ImageRecord:
     """An image to caption.
 
@@ -51,11 +69,15 @@ class ImageRecord:
     uri: str
     version: str | None
     member: Member | None = None
+    access: Access | None = None
 
 
-def plan_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
-    """Return the columns of a source or plan: the record's, then the manifest's own."""
-    return pa.schema([*_RECORD, *(passthrough or ())])
+def plan_schema(passthrough: pa.Schema | None = None, *some: pa.Field) -> pa.Schema:
+    """Return the columns of a source or plan: the record's, then the manifest's own.
+
+    `some` are the columns MEMBERS and ACCESS, if there are images that have such values.
+    """
+    return pa.schema([*_RECORD, *some, *(passthrough or ())])
 
 
 def member_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
@@ -63,17 +85,22 @@ def member_schema(passthrough: pa.Schema | None = None) -> pa.Schema:
 
     A plan may have others, too, whose member is null.
     """
-    return pa.schema([*_RECORD, pa.field(IMAGE_MEMBER, MEMBER_TYPE), *(passthrough or ())])
+    return plan_schema(passthrough, MEMBERS)
 
 
 def records_of(plan: pa.Table) -> list[ImageRecord]:
     """Return the records in the rows of a plan."""
     uris, versions = (plan.column(name).to_pylist() for name in (IMAGE_URI, IMAGE_VERSION))
-    if IMAGE_MEMBER not in plan.column_names:
-        return [ImageRecord(*values) for values in zip(uris, versions, strict=True)]
-    values = plan.column(IMAGE_MEMBER).to_pylist()
-    members = [Member(**value) if value else None for value in values]
-    return [ImageRecord(*values) for values in zip(uris, versions, members, strict=True)]
+    members = _structs(plan, IMAGE_MEMBER, Member)
+    access = _structs(plan, IMAGE_ACCESS, Access)
+    return [ImageRecord(*values) for values in zip(uris, versions, members, access, strict=True)]
+
+
+def _structs(plan: pa.Table, name: str, kind: Callable[..., T]) -> list[T | None]:
+    """Return the values of a column that a plan may lack."""
+    if name not in plan.column_names:
+        return [None] * len(plan)
+    return [kind(**value) if value else None for value in plan.column(name).to_pylist()]
 
 
 def passthrough_of(plan: pa.Table, keep: Collection[str] = ()) -> pa.Table:

@@ -62,6 +62,16 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "any_extension": {"help": "count every file and object as an image", "action": "store_true"},
     "uri_column": {"help": "column of a manifest with the images", "metavar": "NAME"},
     "image_column": {"help": "column of a Parquet file with the images", "metavar": "NAME"},
+    "allow_host": {
+        "help": "a host from which images may be fetched although its address is private; may be "
+        "repeated",
+        "metavar": "HOST",
+        "action": "append",
+    },
+    "allow_private": {
+        "help": "fetch images from private addresses, too, if a list names them",
+        "action": "store_true",
+    },
     "redo_below": {
         "help": "second opinion: caption only images again whose caption is less certain",
         "metavar": "P",

@@ -27,6 +27,7 @@ from captioner.jobs.cli.run import add_plan, add_run
 from captioner.jobs.cli.text import printable
 from captioner.jobs.cli.training import add_train
 from captioner.jobs.errors import ExitCode, JobError, Terminated
+from captioner.jobs.storage.signatures import without_signatures
 
 if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
@@ -54,7 +55,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             _configure(job_file)
         return int(command(options))
     except (JobError, CaptionerError) as error:
-        lines = map(printable, str(error).split("\n"))
+        lines = map(printable, without_signatures(str(error)).split("\n"))
         print("captioner: error:", "\n".join(lines), file=sys.stderr)
         if isinstance(error, CaptionerUnavailable):
             return int(ExitCode.TEMPORARY)
@@ -81,10 +82,10 @@ def _options(arguments: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _configure(job_file: Path) -> None:
-    from captioner.jobs.config.files import storage_options_of
+    from captioner.jobs.config.files import access_of
     from captioner.jobs.storage.filesystems import configure
 
-    configure(storage_options_of(job_file))
+    configure(*access_of(job_file))
 
 
 def _is_unread(file: int) -> bool:

@@ -9,6 +9,7 @@ from captioner.jobs.config.values import (
     PRICES,
     STALE,
     is_count,
+    is_host,
     is_list_of_text,
     is_number,
     is_path,
@@ -30,6 +31,7 @@ def check_job(job: "JobConfig") -> None:
     for check in (_check_paths, _check_numbers, _check_choices, _check_inputs):
         check(job)
     check_storage_options(job.storage_options)
+    _ = job.access_rules  # which may miss a host
     _check_second_opinion(job)
     _check_budget(job)
 
@@ -80,7 +82,15 @@ def _check_choices(job: "JobConfig") -> None:
     kinds = job.retry_failed
     are_failures = kinds is None or (is_list_of_text(kinds) and set(kinds) <= set(FAILURES))
     require(job, "retry_failed", are_failures, f"a list of: {', '.join(FAILURES)}")
-    flags = ("any_extension", "embeddings", "prune", "force", "quiet", "trust_remote_code")
+    flags = (
+        "any_extension",
+        "allow_private",
+        "embeddings",
+        "prune",
+        "force",
+        "quiet",
+        "trust_remote_code",
+    )
     for name in flags:
         require(job, name, isinstance(getattr(job, name), bool), "true or false")
 
@@ -88,6 +98,8 @@ def _check_choices(job: "JobConfig") -> None:
 def _check_inputs(job: "JobConfig") -> None:
     are_patterns = job.exclude is None or is_list_of_text(job.exclude)
     require(job, "exclude", are_patterns, "a list of patterns")
+    are_hosts = is_list_of_text(job.allow_host) and all(map(is_host, job.allow_host))
+    require(job, "allow_host", are_hosts, "a list of hosts such as example.org or 10.0.0.7:8080")
     for name in ("uri_column", "image_column"):
         value = getattr(job, name)
         is_name = isinstance(value, str) and value != ""

@@ -7,6 +7,7 @@ from typing import Any
 from captioner.jobs.config.checks import check_storage_options
 from captioner.jobs.config.job import JobConfig, keys
 from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.access import AccessRules
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.toml_file import read_toml
 
@@ -25,9 +26,11 @@ def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobCo
         raise UsageError(f"{job_file}: {error}") if from_file else error from None
 
 
-def storage_options_of(job_file: Path) -> StorageOptions:
-    """Return the storage options of a job file, whatever else is in it."""
-    values = read_toml(job_file, keys())
+def access_of(job_file: Path) -> tuple[StorageOptions, AccessRules]:
+    """Return the storage options and access rules of a job file, whatever else is in it."""
+    values = {"source": ".", "out": ".", **read_toml(job_file, keys())}
     options: StorageOptions = values.get("storage_options", {})
     check_storage_options(options)
-    return options
+    wanted = ("source", "out", "only", "allow_host", "allow_private", "storage_options")
+    job = JobConfig(**{name: values[name] for name in wanted if name in values})
+    return options, job.access_rules

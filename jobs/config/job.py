@@ -15,7 +15,9 @@ from captioner.jobs.config.checks import check_job, require
 from captioner.jobs.config.second import PLAIN, SECOND
 from captioner.jobs.config.values import RETRIABLE, share_of
 from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.access import AccessRules, rules_of
 from captioner.jobs.storage.filesystems import StorageOptions
+from captioner.jobs.storage.signatures import without_signature
 from captioner.jobs.storage.uris import is_local, local_path
 from captioner.jobs.toml_file import check_keys, toml_value
 from captioner.options import SEND_PIXELS, CaptionerOptions, server_from_environment
@@ -63,6 +65,8 @@ class JobConfig:
     uri_column: str | None = None
     image_column: str | None = None
     embeddings: bool = False
+    allow_host: Sequence[str] = ()
+    allow_private: bool = False
     redo_below: float | None = None
     redo_share: str | float | None = None
     where: str | None = None
@@ -86,8 +90,8 @@ class JobConfig:
 
     @property
     def named_source(self) -> str | list[str]:
-        """The one SOURCE, or all of them, as text."""
-        return _one_or_list([*map(str, self.sources)])
+        """The one SOURCE, or all of them, as text without signatures."""
+        return _one_or_list([without_signature(str(each)) for each in self.sources])
 
     @property
     def retried(self) -> frozenset[str]:
@@ -95,6 +99,12 @@ class JobConfig:
         if self.retry_failed is None:
             return frozenset()
         return frozenset(self.retry_failed or RETRIABLE)
+
+    @property
+    def access_rules(self) -> AccessRules:
+        """Which hosts may be asked for images, and with which headers."""
+        urls = [*map(str, self.sources), *([] if self.only is None else [str(self.only)])]
+        return rules_of(urls, self.allow_host, self.allow_private, self.storage_options)
 
     @property
     def search(self) -> SearchOptions:
@@ -167,10 +177,11 @@ class JobConfig:
         )
 
     def to_toml(self) -> str:
-        """Return the job as a job file, without options that are not set and storage options."""
+        """Return the job as a job file, without what is not set, storage options and signatures."""
         names = [name for name in keys() if name != "storage_options"]
-        values = {name: getattr(self, name) for name in names}
-        known = {key: value for key, value in values.items() if value is not None and value != {}}
+        values = {name: getattr(self, name) for name in names} | {"source": self.named_source}
+        values["only"] = None if self.only is None else without_signature(str(self.only))
+        known = {key: value for key, value in values.items() if value not in (None, {}, ())}
         return "".join(f"{key} = {toml_value(value)}\n" for key, value in known.items())
 
 

@@ -17,6 +17,7 @@ _LASTING = {  # after another try, too
 }
 RETRIABLE = tuple(kind for kind in FAILURES if kind not in _LASTING)
 PRICES = ("input", "output", "request")  # of a million tokens, and of one request
+_HOST = re.compile(r"[^\s/?#@\[\]:]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
 
 
@@ -33,6 +34,11 @@ def is_text(value: object) -> bool:
 def is_list_of_text(value: object) -> bool:
     """Return whether a value is a list of strings."""
     return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+
+
+def is_host(value: str) -> bool:
+    """Return whether a text is a host, with or without a port, and not a URL."""
+    return _HOST.fullmatch(value) is not None
 
 
 def is_count(value: object) -> bool:

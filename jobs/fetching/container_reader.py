@@ -52,8 +52,11 @@ class ImageReader:
     def read(self, number: int) -> bytes:
         """Return the bytes of the image at a position among the records, or raise FetchError."""
         record = self._records[number]
+        if record.access and record.access.refused:
+            raise FetchError(Status.REFUSED, record.access.refused)
         if record.member is None:
-            return fetch(record.uri, self._max_bytes)
+            url = (record.access and record.access.url) or record.uri
+            return fetch(url, self._max_bytes)
         if record.member.error:
             raise FetchError(Status.UNREADABLE, record.member.error)
         future = self._members.pop(number)

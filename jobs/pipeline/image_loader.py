@@ -11,6 +11,7 @@ from captioner.image import DecodedImage
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.container_reader import ImageReader
 from captioner.jobs.pipeline.stage_times import StageTimes
+from captioner.jobs.storage.signatures import without_signatures
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import ImageRecord
 
@@ -79,4 +80,5 @@ def image_failure(error: CaptionerError) -> Values:
 
 def failure(status: Status, error: str) -> Values:
     """Return the values of an image without a caption, with an error that UTF-8 can encode."""
-    return {"status": status, "error": error.encode(errors="backslashreplace").decode()}
+    text = without_signatures(error).encode(errors="backslashreplace").decode()
+    return {"status": status, "error": text}

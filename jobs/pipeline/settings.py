@@ -6,6 +6,7 @@ from captioner.calibration import Calibration
 from captioner.errors import CaptionerError
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.access import NO_EXCEPTIONS, AccessRules
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.table.threshold import Threshold
 from captioner.loading import find_calibration
@@ -52,6 +53,7 @@ class WorkerSettings:
     threshold: Threshold | None = None
     second_opinion: bool = False  # about rows of the table
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
+    access_rules: AccessRules = NO_EXCEPTIONS
 
 
 def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> WorkerSettings:
@@ -63,4 +65,5 @@ def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> Wo
         threshold=threshold,
         second_opinion=config.is_second_opinion,
         storage_options=config.storage_options,
+        access_rules=config.access_rules,
     )

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from captioner.jobs.errors import UsageError
 from captioner.jobs.sources.folders import (
     folder_source,
     glob_source,
     not_empty,
-    record_batches,
     table_source,
 )
 from captioner.jobs.sources.listing.filters import has_magic
@@ -30,6 +31,7 @@ from captioner.jobs.storage.file_types import (
     is_named_like_a_file,
 )
 from captioner.jobs.storage.filesystems import file_info
+from captioner.jobs.storage.signatures import without_signature
 from captioner.jobs.storage.uris import (
     STANDARD_INPUT,
     file_name,
@@ -43,7 +45,7 @@ from captioner.jobs.storage.uris import (
     split_chain,
 )
 from captioner.schemas.caption_table import Status
-from captioner.schemas.image_record import plan_schema
+from captioner.schemas.image_record import ACCESS, ACCESS_TYPE, plan_schema
 
 
 def open_source(source: str | Path, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
@@ -125,16 +127,21 @@ def _nothing_there(source: str) -> UsageError:
 
 
 def _file(uri: str, version: str | None, options: SourceOptions) -> Source:
-    name, key = file_name(uri), image_uri(uri)
+    name, image = file_name(uri), image_uri(uri)
+    key = without_signature(image)
 
     def scope(other: str) -> bool:
         return other == key
 
     if is_archive(name):
-        return not_empty(uri, archive_source([key], scope, options.exclusion()))
+        return not_empty(uri, archive_source([image], scope, options.exclusion()))
     if is_manifest(name):
         return table_source([uri], parent_folder(uri), scope, options)
     if options.is_image(name):
-        return Source(plan_schema(), record_batches(iter([(key, version)])), scope=scope)
+        access = None if key == image else {"url": image}
+        record = pa.record_batch(
+            [[key], [version], pa.array([access], ACCESS_TYPE)], schema=plan_schema(None, ACCESS)
+        )
+        return Source(record.schema, iter([record]), scope=scope)
     known = ", ".join((*MANIFEST_SUFFIXES, *ARCHIVE_SUFFIXES))
     raise UsageError(f"{uri} is neither an image nor a manifest nor an archive ({known})")

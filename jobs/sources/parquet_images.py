@@ -28,6 +28,7 @@ from captioner.jobs.storage.file_types import (
     is_parquet,
     row_uri,
 )
+from captioner.jobs.storage.signatures import without_signature
 from captioner.jobs.storage.uris import image_uri
 from captioner.schemas.caption_table import passthrough_names
 from captioner.schemas.image_record import IMAGE_URI, MEMBER_TYPE, member_schema
@@ -111,7 +112,7 @@ class _RowsFormat(ParquetFormat):
         return pa.schema([(IMAGE_URI, pa.string()), *listed])
 
     def batches(self, path: str, schema: pa.Schema) -> Batches:
-        own, container = self.schema(path), image_uri(path)
+        own, key = self.schema(path), without_signature(image_uri(path))
         with open_parquet(path, BUFFER, LISTED_AHEAD) as opened:
             image = str(image_column(path, opened.schema_arrow, self._column))
             chosen = _chosen(path, opened.schema_arrow, image)
@@ -122,7 +123,7 @@ class _RowsFormat(ParquetFormat):
             for batch in opened.iter_batches(LISTED_ROWS, columns=leaves):
                 columns = [batch.column(name) for name in names]
                 columns += [pc.struct_field(batch.column(image), "path")] if with_path else []
-                uris = [row_uri(container, first + n, chosen) for n in range(batch.num_rows)]
+                uris = [row_uri(key, first + n, chosen) for n in range(batch.num_rows)]
                 yield conform(pa.record_batch([uris, *columns], schema=own), schema)
                 first += batch.num_rows
 

@@ -18,10 +18,12 @@ from captioner.jobs.sources.tar_archives import archive_source
 from captioner.jobs.storage.file_types import is_archive, is_manifest
 from captioner.jobs.storage.uris import image_uri, image_version, is_local, local_path
 from captioner.schemas.image_record import (
+    ACCESS,
+    IMAGE_ACCESS,
     IMAGE_MEMBER,
     IMAGE_URI,
     IMAGE_VERSION,
-    member_schema,
+    MEMBERS,
     plan_schema,
 )
 
@@ -98,9 +100,9 @@ def _common_schema(schemas: Sequence[pa.Schema], names: Iterable[str]) -> pa.Sch
         for column in schema:
             kind = plain_type(column.type)
             types[column.name] = _common_type(types.get(column.name, kind), kind, column.name, name)
-    record = (IMAGE_URI, IMAGE_VERSION, IMAGE_MEMBER)
+    record = (IMAGE_URI, IMAGE_VERSION, IMAGE_MEMBER, IMAGE_ACCESS)
     own = pa.schema([(name, kind) for name, kind in types.items() if name not in record])
-    return member_schema(own) if IMAGE_MEMBER in types else plan_schema(own)
+    return plan_schema(own, *(column for column in (MEMBERS, ACCESS) if column.name in types))
 
 
 def _common_type(one: pa.DataType, other: pa.DataType, column: str, source: str) -> pa.DataType:

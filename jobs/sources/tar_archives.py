@@ -25,6 +25,7 @@ from captioner.jobs.sources.source import Batches, Scope, Source
 from captioner.jobs.storage.containers import BUFFER, container_version, open_archive
 from captioner.jobs.storage.failures import check_final, fetch_error
 from captioner.jobs.storage.file_types import container_of, is_image_name
+from captioner.jobs.storage.signatures import without_signature
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import member_schema
 
@@ -75,7 +76,7 @@ def archive_source(
     is_only = len(archives) == 1
     rows = chain.from_iterable(_rows(each, skips, damaged, is_only) for each in archives)
     first = list(islice(rows, 1))
-    if is_only and first and first[0][0] == archives[0]:
+    if is_only and first and first[0][0] == without_signature(archives[0]):
         raise UsageError(f"{archives[0]}: {first[0][2]['error']}")
 
     def scope(uri: str) -> bool:
@@ -105,7 +106,7 @@ def _rows(archive: str, skips: _Skips, damaged: set[str], is_only: bool) -> Iter
         if is_only:
             reason = fetch_error(error)
             raise UsageError(f"{archive}: the archive cannot be opened: {reason}") from error
-        damaged.add(archive)
+        damaged.add(without_signature(archive))
         yield _row(archive, version, _Entry(), None)
         return
     for _, group in groupby(chain(first, entries), attrgetter("key")):
@@ -116,12 +117,13 @@ def _rows(archive: str, skips: _Skips, damaged: set[str], is_only: bool) -> Iter
             skips.counts["no image's extension"] += len(sidecars)
         for image in images:
             if image.key is None:
-                damaged.add(archive)
+                damaged.add(without_signature(archive))
             yield _row(archive, version, image, sidecars[0] if sidecars else None)
 
 
 def _row(archive: str, version: str | None, image: _Entry, json: str | None) -> Row:
-    uri = archive if image.key is None else f"tar://{_text(image.name)}::{archive}"
+    key = without_signature(archive)
+    uri = key if image.key is None else f"tar://{_text(image.name)}::{key}"
     place = {"container": archive, "offset": image.offset, "size": image.size}
     member = place | {"error": image.error}
     return uri, version, member, image.key and _text(image.key), json

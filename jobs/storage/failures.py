@@ -19,6 +19,8 @@ from fsspec.config import conf
 from upath import UPath
 
 from captioner.jobs.errors import FetchError, JobError, TemporaryError, UsageError
+from captioner.jobs.storage.access import access_rules
+from captioner.jobs.storage.signatures import without_signatures
 from captioner.jobs.storage.uris import is_local
 from captioner.schemas.caption_table import Status
 
@@ -29,6 +31,7 @@ SHORTEST_SECRET = 5  # characters; shorter values of options are words such as "
 _STATUS_BY_NAME = {
     "ReadTimeoutError": Status.TIMEOUT,
     "ConnectTimeoutError": Status.TIMEOUT,
+    "InvalidUrlClientError": Status.NOT_FOUND,
     "NoCredentialsError": Status.DENIED,
     "PartialCredentialsError": Status.DENIED,
 }
@@ -78,10 +81,11 @@ def reason(error: Exception) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text without the values of storage options."""
-    for secret in sorted(_texts(conf), key=len, reverse=True):
+    """Return a text without the values of storage options and the signatures of URLs."""
+    secrets = {*_texts(conf), *_texts(access_rules().headers)}
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
-    return text
+    return without_signatures(text)
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -19,8 +19,14 @@ from fsspec.config import conf
 from fsspec.core import url_to_fs
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.access import (
+    AccessRules,
+    set_access_rules,
+    without_headers,
+)
 from captioner.jobs.storage.failures import reading_errors
 from captioner.jobs.storage.file_types import is_gzipped_archive
+from captioner.jobs.storage.http_client import guarded_client
 from captioner.jobs.storage.uris import is_http, is_local, local_path, scheme, split_chain
 
 StorageOptions = Mapping[str, Mapping[str, Any]]  # by protocol
@@ -39,12 +45,18 @@ archives_lock = threading.RLock()
 _own_conf = copy.deepcopy(conf)  # from the environment and from fsspec's own files
 
 
-def configure(options: StorageOptions) -> None:
-    """Set the options of the file systems that this process opens from now on."""
+def configure(options: StorageOptions, rules: AccessRules | None = None) -> None:
+    """Set the options of the file systems that this process opens from now on.
+
+    The headers of HTTP are a matter of the `rules`, which say for which hosts they are; without new
+    rules, the former ones stay.
+    """
+    if rules is not None:
+        set_access_rules(rules)
     conf.clear()
     conf.update(copy.deepcopy(_own_conf))
-    for protocol, values in options.items():
-        conf.setdefault(protocol, {}).update(copy.deepcopy(dict(values)))
+    for protocol, values in without_headers(options).items():
+        conf.setdefault(protocol, {}).update(values)
     with archives_lock:
         _archive.cache_clear()
 
@@ -81,6 +93,7 @@ def _set_http_timeouts() -> None:
         total=None, sock_connect=HTTP_CONNECT_SECONDS, sock_read=HTTP_READ_SECONDS
     )
     options = conf.setdefault("http", {})
+    options["get_client"] = guarded_client
     # http and https share a file system, in which the options of https replace the others.
     for table in (options, conf.get("https", options)):
         if table is options or "client_kwargs" in table:

@@ -12,6 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.fetch import fetch
 from captioner.jobs.storage import retry
+from captioner.jobs.storage.access import rules_of
 from captioner.jobs.storage.filesystems import configure, file_info
 from captioner.schemas.caption_table import Status
 from tests.support.servers import HttpServer, S3Server
@@ -197,7 +198,7 @@ def test_headers_are_sent_with_each_request(http_server: HttpServer, protocol: s
     assert status_of(url) == Status.DENIED
     headers = {"headers": {"Authorization": "Basic dTpw"}}
     for options in (headers, {"client_kwargs": headers}):
-        configure({protocol: options})
+        configure({protocol: options}, rules_of([http_server.url], (), False, {protocol: options}))
         assert file_info(url)["size"] == 5
         assert fetch(url, LIMIT) == b"bytes"
     configure({})
@@ -225,7 +226,9 @@ def test_a_silent_connection_is_given_up_before_the_time_is_over(
     configure({})
 
 
-def test_a_server_that_is_not_there_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_there_is_a_failure(
+    local_servers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retry, "RETRY_DELAYS", ())
     assert status_of("http://127.0.0.1:9/a.jpg") == Status.FETCH_FAILED
 

@@ -211,7 +211,7 @@ def test_of_remote_parquet_files_the_images_are_not_read_to_list_them(
 
 
 @pytest.fixture
-def public_url(s3: S3Server) -> Callable[[dict[str, bytes]], str]:
+def public_url(s3: S3Server, local_servers: None) -> Callable[[dict[str, bytes]], str]:
     """Where a server that gives ranges has the files."""
 
     def fill(files: dict[str, bytes]) -> str:
@@ -255,7 +255,9 @@ class _Unsized(BaseHTTPRequestHandler):
         pass
 
 
-def test_an_http_server_that_says_nothing_of_a_file_is_read_from_the_beginning() -> None:
+def test_an_http_server_that_says_nothing_of_a_file_is_read_from_the_beginning(
+    local_servers: None,
+) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Unsized) as server:
         threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
         records = listed(f"http://127.0.0.1:{server.server_port}/x.tar")

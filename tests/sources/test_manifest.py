@@ -127,7 +127,7 @@ def test_the_same_images_give_the_same_plan_from_every_kind(tmp_path: Path, name
     partitions = pa.concat_tables([read_partition(run.scratch, number) for number in range(2)])
     assert partitions["image_uri"].to_pylist() == SIX
     if ".txt" in name:
-        assert partitions.column_names == ["image_uri", "image_version", "replaces"]
+        assert partitions.column_names == ["image_uri", "image_version", "image_access", "replaces"]
     else:
         assert partitions["id"].to_pylist() == TABLE["id"].to_pylist()
 
@@ -299,7 +299,7 @@ def test_types_are_unified_over_the_files(tmp_path: Path) -> None:
         for n, (x, y) in enumerate([(None, 1), (1, "text"), (0.5, None)])
     }
     source = open_source(write(tmp_path / "jsonl", lines))
-    assert source.schema.types[2:] == [pa.float64(), pa.string(), pa.string()]
+    assert source.schema.types[3:] == [pa.float64(), pa.string(), pa.string()]
     table = pa.Table.from_batches(source.batches)
     assert table["x"].to_pylist() == [None, 1, 0.5]
     assert table["y"].to_pylist() == ["1", "text", None]
@@ -329,7 +329,7 @@ def test_the_folders_of_a_hive_dataset_are_columns_of_text(tmp_path: Path) -> No
         partitioning=["year", "Width"],
         partitioning_flavor="hive",
     )
-    found = {row.pop("image_uri"): row for row in rows(tmp_path)}
+    found = {row.pop("image_uri"): row for row in rows(tmp_path) if not row.pop("image_access")}
     assert list(found) == [str(tmp_path / f"{n}.jpg") for n in (0, 1, 3, 2)]
     assert list(found.values()) == [
         {"image_version": None, "year": year, "source_Width": width}

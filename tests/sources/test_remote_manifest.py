@@ -67,7 +67,12 @@ def test_remote_manifests_in_key_value_folders_have_their_columns(s3: S3Server) 
     source = open_source(f"{bucket}/d")
     (batch,) = source.batches
     assert batch.to_pylist() == [
-        {"image_uri": f"{bucket}/d/a.jpg", "image_version": None, "year": "2024"}
+        {
+            "image_uri": f"{bucket}/d/a.jpg",
+            "image_version": None,
+            "image_access": None,
+            "year": "2024",
+        }
     ]
     assert source.skipped == {"hidden": 1}
 
@@ -75,7 +80,7 @@ def test_remote_manifests_in_key_value_folders_have_their_columns(s3: S3Server) 
 def test_the_query_of_a_manifest_url_names_no_folder(http_server: HttpServer) -> None:
     (http_server.folder / "list.csv").write_text("image_uri\na.jpg\n")
     source = open_source(f"{http_server.url}/list.csv?credential=key/2024&signature=a/b")
-    assert source.schema.names == ["image_uri", "image_version"]
+    assert source.schema.names == ["image_uri", "image_version", "image_access"]
     assert [uri for uri, _ in read(source)] == [f"{http_server.url}/a.jpg"]
 
 
@@ -113,7 +118,7 @@ class _BreaksOff(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("name", ["list.csv", "list.txt.gz", "list.jsonl", "list.parquet"])
 def test_a_manifest_that_breaks_off_is_a_temporary_error(
-    monkeypatch: pytest.MonkeyPatch, name: str
+    local_servers: None, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr("captioner.jobs.storage.retry.RETRY_DELAYS", ())
     with ThreadingHTTPServer(("127.0.0.1", 0), _BreaksOff) as server:

@@ -333,7 +333,7 @@ def test_a_column_image_version_is_the_version(tmp_path: Path) -> None:
     )
     (tmp_path / "list.csv").write_text(text)
     source = open_source(tmp_path / "list.csv")
-    assert source.schema.names == ["image_uri", "image_version", "id"]
+    assert source.schema.names == ["image_uri", "image_version", "image_access", "id"]
     first, second, *others = [version for _, version in read(source)]
     assert (first, *others) == ("v1", "v2", None)
     assert second == read(open_source(tmp_path / "001.jpg"))[0][1]

@@ -83,7 +83,7 @@ def test_columns_have_a_type_that_holds_all_values(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), three)
     source = open_sources([one, two, three])
     table = pa.Table.from_batches(source.batches, source.schema)
-    assert table.drop_columns(["image_uri", "image_version"]).to_pylist() == [
+    assert table.drop_columns(["image_uri", "image_version", "image_access"]).to_pylist() == [
         {"Label": "cat", "id": "007", "score": None, "none": None},
         {"Label": "1", "id": "7", "score": 1.0, "none": None},
         {"Label": "x", "id": None, "score": 0.5, "none": None},

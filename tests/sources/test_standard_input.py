@@ -74,7 +74,7 @@ def test_a_folder_with_an_equals_sign_adds_no_column_to_standard_input(
     type_in("a.jpg\n")
     monkeypatch.chdir(tmp_path / "photos")
     source = open_source("-")
-    assert source.schema.names == ["image_uri", "image_version"]
+    assert source.schema.names == ["image_uri", "image_version", "image_access"]
     assert names(source, tmp_path / "photos") == ["a.jpg"]
 
 

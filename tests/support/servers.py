@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from captioner.jobs.storage.access import NO_EXCEPTIONS, AccessRules, set_access_rules
+
 
 @dataclass(frozen=True)
 class S3Server:
@@ -120,7 +122,15 @@ class HttpServer:
 
 
 @pytest.fixture
-def http_server(tmp_path: Path) -> Iterator[HttpServer]:
+def local_servers() -> Iterator[None]:
+    """Let this process ask servers of this machine."""
+    set_access_rules(AccessRules(allow_private=True))
+    yield
+    set_access_rules(NO_EXCEPTIONS)
+
+
+@pytest.fixture
+def http_server(tmp_path: Path, local_servers: None) -> Iterator[HttpServer]:
     """Yield a server of the files in tmp_path/served."""
     folder = tmp_path / "served"
     folder.mkdir()

@@ -22,7 +22,7 @@ class RunState:
     """The captioner and the index of a run in this process, and its storage options."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        configure(settings.storage_options)
+        configure(settings.storage_options, settings.access_rules)
         self._settings = settings
         self._known: KnownCaptions | None = None
         self._answers: Answers | None = None

@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.sources.exclusion import NOTHING, Exclusion, why_excluded
+from captioner.jobs.sources.manifests.access import keys_and_access
 from captioner.jobs.sources.manifests.formats import TEXT, ManifestFormat, WithUriColumn, format_of
 from captioner.jobs.sources.manifests.streams import read_or_refuse
 from captioner.jobs.sources.source import Batches, Source
@@ -32,7 +33,13 @@ from captioner.jobs.storage.uris import (
     scheme_with_password,
 )
 from captioner.schemas.caption_table import passthrough_names
-from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, plan_schema
+from captioner.schemas.image_record import (
+    ACCESS,
+    ACCESS_TYPE,
+    IMAGE_URI,
+    IMAGE_VERSION,
+    plan_schema,
+)
 
 LOOKED_AT = 100  # lines of a text file that may be notes
 
@@ -56,7 +63,7 @@ def manifest_source(
         file_format = WithUriColumn(file_format, uri_column)
     schema, batches = as_one_table(files, folder, file_format)
     own = (column for column in schema if column.name not in (IMAGE_URI, IMAGE_VERSION))
-    target = plan_schema(own_columns(own))
+    target = plan_schema(own_columns(own), ACCESS)
     records = _records((batch for _, batch in batches), folder, target)
     if exclusion is NOTHING:
         return Source(target, records)
@@ -193,11 +200,12 @@ def _file_batches(path: str, batches: Batches, keys: dict[str, str | None]) -> B
 def _records(batches: Batches, folder: str, schema: pa.Schema) -> Batches:
     for batch in batches:
         names = batch.column(IMAGE_URI).cast(pa.string()).to_pylist()
-        uris = [image_uri(name, folder) for name in names]
+        uris, access = keys_and_access([image_uri(name, folder) for name in names], folder)
         given = _given_versions(batch)
         versions = [v or image_version(uri) for uri, v in zip(uris, given, strict=True)]
         own = [batch.column(n) for n in batch.schema.names if n not in (IMAGE_URI, IMAGE_VERSION)]
-        yield pa.record_batch([uris, versions, *own], schema=schema)
+        columns = [uris, versions, pa.array(access, ACCESS_TYPE), *own]
+        yield pa.record_batch(columns, schema=schema)
 
 
 def _not_excluded(

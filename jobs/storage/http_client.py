@@ -1,0 +1,39 @@
+"""The HTTP client of fsspec, which keeps to the rules of a job (access.py)."""
+
+import socket
+from typing import Any
+
+from captioner.jobs.storage.access import access_rules, is_address
+
+
+async def guarded_client(**options: Any) -> Any:
+    """Return an aiohttp session that keeps to the rules, for fsspec's `get_client`."""
+    import aiohttp
+    from aiohttp.abc import AbstractResolver
+
+    class Resolver(AbstractResolver):
+        """The default resolver, whose private addresses count only for hosts that are allowed."""
+
+        def __init__(self) -> None:
+            self.inner = aiohttp.DefaultResolver()
+
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[Any]:
+            found = await self.inner.resolve(host, port, family)
+            for each in found:
+                access_rules().check_address(host, port, each["host"])
+            return found
+
+        async def close(self) -> None:
+            await self.inner.close()
+
+    async def keep_rules(request: Any, send: Any) -> Any:  # for each redirect, too
+        url, rules = request.url, access_rules()
+        if is_address(url.host):  # of which the resolver is not asked
+            rules.check_address(url.host, url.port, url.host)
+        request.headers.update(rules.headers_of(url.host, url.port))
+        return await send(request)
+
+    connector = aiohttp.TCPConnector(resolver=Resolver())
+    return aiohttp.ClientSession(connector=connector, middlewares=(keep_rules,), **options)
