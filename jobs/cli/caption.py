@@ -42,6 +42,7 @@ def add_caption(commands: "Commands") -> None:
 
 def _caption(options: dict[str, Any]) -> int:
     from captioner.jobs.caption import caption_images
+    from captioner.jobs.storage.access import allow
 
     names = ("checkpoint", "device", "language", "prompt", "trust_remote_code")
     captioner = CaptionerOptions(
@@ -49,6 +50,7 @@ def _caption(options: dict[str, Any]) -> int:
         search=search_of(options),
         **server_from_environment(),
     )
+    allow(options["images"])
     failed = 0
     for row in caption_images(options["images"], captioner):
         failed += row.status != Status.OK

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError, CaptionerUnavailable
@@ -20,7 +19,7 @@ from captioner.jobs.cli.completion import add_completion
 from captioner.jobs.cli.evaluate import add_evaluate
 from captioner.jobs.cli.export import add_export
 from captioner.jobs.cli.find import add_duplicates, add_index, add_search
-from captioner.jobs.cli.out import add_out
+from captioner.jobs.cli.out import add_out, configure_for
 from captioner.jobs.cli.report import add_report
 from captioner.jobs.cli.review import add_review
 from captioner.jobs.cli.run import add_plan, add_run
@@ -51,8 +50,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         options = _options(arguments)
         command = options.pop("command")
-        if job_file := options.pop("storage_options_in", None):
-            _configure(job_file)
+        if "storage_options_in" in options:
+            configure_for(options.pop("storage_options_in"), options.get("out"))
         return int(command(options))
     except (JobError, CaptionerError) as error:
         lines = map(printable, without_signatures(str(error)).split("\n"))
@@ -79,13 +78,6 @@ def _options(arguments: Sequence[str] | None) -> dict[str, Any]:
     if rest:
         take_rest(options, rest)
     return options
-
-
-def _configure(job_file: Path) -> None:
-    from captioner.jobs.config.files import access_of
-    from captioner.jobs.storage.filesystems import configure
-
-    configure(*access_of(job_file))
 
 
 def _is_unread(file: int) -> bool:

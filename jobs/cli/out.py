@@ -4,7 +4,10 @@ import argparse
 import os
 import sys
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
+
+from captioner.jobs.errors import JobError
 
 OUT_HELP = (
     "folder or URL that `captioner run --out` wrote to; for a URL, endpoint and credentials come "
@@ -26,8 +29,23 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         type=Path,
         dest="storage_options_in",
         default=None,
-        help="a job file, for its storage_options only",
+        help="a job file, for its storage_options, and for the hosts that it allows",
     )
+
+
+def configure_for(job_file: Path | None, out: str | None) -> None:
+    """Use the storage options of a job file, and ask the hosts that it allows.
+
+    Without one, and with an OUT on this machine, ask those that its last run could ask.
+    """
+    from captioner.jobs.config.files import access_of
+    from captioner.jobs.storage.filesystems import configure
+
+    if job_file:
+        configure(*access_of(job_file))
+    elif last := max(Path(out or "").glob("runs/*/job.toml"), default=None):
+        with suppress(JobError):
+            configure({}, access_of(last)[1])
 
 
 def show_in_browser(url: str) -> None:

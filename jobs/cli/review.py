@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from captioner.jobs.cli.out import add_out, show_in_browser
+from captioner.jobs.cli.text import printable
 from captioner.jobs.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _import(scope: "Scope", path: Path, reviewer: str) -> int:
 
     done = import_sheet(scope.out, path, reviewer)
     for line, reason in done.refused[:LINES]:
-        print(f"captioner: {path}, line {line}: {reason}", file=sys.stderr)
+        print(printable(f"captioner: {path}, line {line}: {reason}"), file=sys.stderr)
     if len(done.refused) > LINES:
         print(f"captioner: and {len(done.refused) - LINES:,} more rows", file=sys.stderr)
     print(

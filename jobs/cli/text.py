@@ -200,8 +200,8 @@ def in_brackets(counts: Mapping[str, int]) -> str:
 
 
 def aligned(lines: Mapping[str, str]) -> str:
-    """Format names and values, one line each."""
-    return "\n".join(f"{name:<10} {value}" for name, value in lines.items())
+    """Format names and values, one line each; some are of files, and have any characters."""
+    return "\n".join(printable(f"{name:<10} {value}") for name, value in lines.items())
 
 
 def tokens(sent: int, received: int, cost: float | None) -> str:

@@ -9,7 +9,7 @@ import copy
 import ipaddress
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,6 +58,12 @@ def set_access_rules(rules: AccessRules) -> None:
     if rules != _rules and (http := sys.modules.get("fsspec.implementations.http")):
         http.HTTPFileSystem.clear_instance_cache()
     _rules = rules
+
+
+def allow(urls: Iterable[str]) -> None:
+    """Make exceptions of the hosts of URLs that a person gave in this process."""
+    if hosts := hosts_of(urls):
+        set_access_rules(replace(_rules, hosts=_rules.hosts | hosts))
 
 
 def access_rules() -> AccessRules:

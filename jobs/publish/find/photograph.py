@@ -11,6 +11,7 @@ from captioner.errors import ImageError
 from captioner.image import decode_image
 from captioner.jobs.errors import FetchError, UsageError
 from captioner.jobs.fetching.by_uri import fetch_image
+from captioner.jobs.storage.access import allow
 from captioner.jobs.storage.uris import image_uri
 from captioner.jobs.table.embeddings import embedding_captioners
 from captioner.jobs.table.layout import OutFolder
@@ -31,6 +32,7 @@ def embed_photograph(
     """
     directory = find_checkpoint(checkpoint)
     captioners = _by_model(directory, embedding_captioners(out), out)
+    allow([photograph])
     data = _fetch(image_uri(photograph))
     from captioner.lstm_captioner import LstmCaptioner  # torch, which takes seconds to import
 
