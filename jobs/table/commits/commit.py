@@ -74,6 +74,7 @@ def _write_durably(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) ->
     rows = 0
     with path.open("wb") as file:
         options = {"use_dictionary": _repeating(schema), "write_statistics": True}
+        options["write_page_checksum"] = True  # so that `captioner verify` sees every changed bit
         with pq.ParquetWriter(file, schema, compression="zstd", **options) as writer:
             for table in tables:
                 writer.write_table(table)
