@@ -14,15 +14,25 @@ def fetch_image(uri: str, max_bytes: int) -> bytes:
 
     Slower for many members than ImageReader, which reads a container in order. Raise FetchError.
     """
-    container = container_of(uri)
-    if container == uri or not is_parquet(container):
-        return fetch(uri, max_bytes)
     try:
-        row, column = row_of(uri)
+        member = parquet_member(uri)
     except ValueError as error:
         raise FetchError(Status.NOT_FOUND, f"{uri} names no row") from error
-    member = Member(container, offset=row, column=column)
+    if member is None:
+        return fetch(uri, max_bytes)
     return as_fetch_error(lambda: _fetch_row(member, max_bytes))
+
+
+def parquet_member(uri: str) -> Member | None:
+    """Return the place of an image in a Parquet file; None if it lies elsewhere.
+
+    ValueError if the URI names no row.
+    """
+    container = container_of(uri)
+    if container == uri or not is_parquet(container):
+        return None
+    row, column = row_of(uri)
+    return Member(container, offset=row, column=column)
 
 
 def _fetch_row(member: Member, max_bytes: int) -> bytes:

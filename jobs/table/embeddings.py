@@ -29,37 +29,48 @@ _KEYS = (pa.field("image_uri", pa.string()), pa.field("image_sha256", pa.string(
 _CAPTIONER, _EMBEDDING = "captioner", "embedding"
 
 
-class EmbeddedHashes:
-    """The images, by SHA-256, that have an embedding by a captioner.
+class ImageHashes:
+    """A set of images, by SHA-256.
 
     They are 64-bit hashes of those hashes, sorted in files of `folder`, so memory stays bounded.
     """
 
-    def __init__(self, out: OutFolder, captioner: str, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder, self._chunks = folder, list[Hashes]()
-        waiting: list[Hashes] = []
-        for batch in _batches(out, ["image_sha256", _CAPTIONER]):
-            own = batch.filter(pc.equal(batch[_CAPTIONER], captioner))
-            waiting.append(_hashed(own["image_sha256"]))
-            if sum(map(len, waiting)) >= CHUNK:
-                self._keep(waiting)
-                waiting = []
-        self._keep(waiting)
+        self._waiting: list[Hashes] = []
 
-    def _keep(self, hashes: Sequence[Hashes]) -> None:
-        if any(map(len, hashes)):
-            path = self._folder / f"embedded-{len(self._chunks)}.npy"
-            np.save(path, np.sort(np.concatenate(hashes)))
+    def add(self, hashes: pa.Array) -> None:
+        """Add images."""
+        self._waiting.append(_hashed(hashes))
+        if sum(map(len, self._waiting)) >= CHUNK:
+            self._keep()
+
+    def _keep(self) -> None:
+        if any(map(len, self._waiting)):
+            path = self._folder / f"hashes-{len(self._chunks)}.npy"
+            np.save(path, np.sort(np.concatenate(self._waiting)))
             self._chunks.append(np.load(path, mmap_mode="r"))
+        self._waiting = []
 
     def contain(self, hashes: pa.Array) -> pa.Array:
-        """Return which images have an embedding: bool [N]."""
+        """Return which images are in the set: bool [N]."""
+        self._keep()
         wanted = _hashed(hashes)
         found = np.zeros(len(wanted), bool)
         for chunk in self._chunks:
             places = np.minimum(chunk.searchsorted(wanted), len(chunk) - 1)
             found |= chunk[places] == wanted
         return pa.array(found)
+
+
+class EmbeddedHashes(ImageHashes):
+    """The images that have an embedding by a captioner."""
+
+    def __init__(self, out: OutFolder, captioner: str, folder: Path) -> None:
+        super().__init__(folder)
+        for batch in _batches(out, ["image_sha256", _CAPTIONER]):
+            own = batch.filter(pc.equal(batch[_CAPTIONER], captioner))
+            self.add(own["image_sha256"])
 
 
 def commit_embeddings(

@@ -65,14 +65,16 @@ def update_index(out: OutFolder, path: Path, *, quiet: bool = False) -> IndexUpd
     out.require_table()
     with opened(path) as database:
         read: Sequence[int] = ()
-        if not _is_up_to_date(database, _Present.of(out)):
+        if not is_up_to_date(database, out):
             with transaction(database):
                 read = _Update(database, out, quiet).run()
         (images,) = database.execute("SELECT count(*) FROM images").fetchone()
     return IndexUpdate(str(path), images, len(read), sum(read), path.stat().st_size)
 
 
-def _is_up_to_date(database: sqlite3.Connection, present: _Present) -> bool:
+def is_up_to_date(database: sqlite3.Connection, out: OutFolder) -> bool:
+    """Return whether an index has all that OUT holds now."""
+    present = _Present.of(out)
     if not is_current(database):
         return False
     known = dict(database.execute("SELECT name, version FROM files"))

@@ -109,6 +109,12 @@ class Backend(Protocol):
     def lock(self, path: Any, out: Any, run_id: str) -> AbstractContextManager[Lock]:
         """Hold the lock of OUT, at `path`, for a run; TemporaryError if another run has it."""
 
+    def holder(self, path: Any, *, alive: bool = True) -> str | None:
+        """Return which run holds the lock of OUT at `path`; None if none does.
+
+        Unless `alive`, return the run that was killed while it held it.
+        """
+
 
 def is_store(path: OutPath) -> bool:
     """Return whether a path is on an object store."""

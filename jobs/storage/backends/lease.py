@@ -70,6 +70,11 @@ class Holder:
         """Whether the holder was a process of this machine that no longer exists."""
         return self.machine is not None and self.machine == _machine() and _is_gone(self.process)
 
+    @property
+    def seems_alive(self) -> bool:
+        """Whether the holder may be at work: as far as this clock knows, its lease holds."""
+        return not self.is_dead and datetime.now(UTC) < self.expires_at
+
 
 def _is_gone(process: int) -> bool:
     try:
@@ -156,6 +161,12 @@ def lease(store: "ObjectStore", folder: UPath, out: UPath, run_id: str) -> Itera
         renewing.join()
         with suppress(OSError):  # it will expire
             held.write(is_free=True)
+
+
+def latest_holder(store: "ObjectStore", folder: UPath) -> Holder | None:
+    """Return the last run that held OUT, as its lease has it; None without one."""
+    number = max(_numbers(store, folder), default=0)
+    return Lease(store, folder, folder, "", number).holder() if number else None
 
 
 def _take(store: "ObjectStore", folder: UPath, out: UPath, run_id: str) -> Lease:

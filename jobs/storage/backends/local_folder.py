@@ -142,6 +142,13 @@ class LocalFolder:
             yield HeldLock()
             file.truncate(0)
 
+    def holder(self, path: Path, *, alive: bool = True) -> str | None:
+        with suppress(FileNotFoundError), path.open() as file:
+            # An empty lock is free; to try it would keep out a command that begins now.
+            if (text := file.read()) and _is_locked(file) == alive:
+                return text
+        return None
+
 
 def sync_folder(folder: Path) -> None:
     """fsync a folder, so that renames and removals in it survive a power failure."""
@@ -157,6 +164,15 @@ class HeldLock:
 
     def confirm(self) -> None:
         """Do nothing: the lock is held for as long as this process lives."""
+
+
+def _is_locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
 
 
 def _lock_or_refuse(file: IO[str], out: Path) -> None:

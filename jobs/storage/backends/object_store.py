@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from captioner.jobs.storage.backends.lease import Lease, lease
+from captioner.jobs.storage.backends.lease import Lease, latest_holder, lease
 from captioner.jobs.storage.failures import StoreError, store_errors
 from captioner.jobs.storage.filesystems import RemoteFile
 from captioner.jobs.storage.uris import info_version
@@ -141,6 +141,10 @@ class ObjectStore:
 
     def lock(self, path: UPath, out: UPath, run_id: str) -> AbstractContextManager[Lease]:
         return lease(self, path, out, run_id)
+
+    def holder(self, path: UPath, *, alive: bool = True) -> str | None:
+        found = latest_holder(self, path)
+        return str(found) if found and not found.is_free and found.seems_alive == alive else None
 
 
 @functools.lru_cache(maxsize=1)
