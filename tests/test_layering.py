@@ -22,6 +22,10 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     "publish": {"errors", "storage", "fetching", "table", "rows"},
     "execution": {"errors", "config", "storage", "table", "planning", "pipeline"},
     "calibrations": {"errors", "config", "storage", "table"},
+    "verify": {
+        *("errors", "storage", "fetching", "table", "pipeline", "execution", "publish"),
+        "calibrations",
+    },
     "run": {
         *(
             "calibrations",
@@ -37,7 +41,7 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     },
     "cli": {
         *("errors", "toml_file", "config", "storage", "table", "rows", "publish"),
-        *("run", "preview", "caption", "calibrations"),
+        *("run", "preview", "caption", "calibrations", "verify"),
     },
     "demo": {"errors", "config", "run", "cli"},
     "__init__": {"config", "run"},
@@ -53,6 +57,7 @@ USES_THE_MODEL = {
     "publish",
     "calibrations",
     "caption",
+    "verify",
     "cli",
 }
 DASK_IS_FOR = ("execution/cluster/", "execution/driver.py", "execution/worker/batches.py")

@@ -25,6 +25,7 @@ from captioner.jobs.cli.review import add_review
 from captioner.jobs.cli.run import add_plan, add_run
 from captioner.jobs.cli.text import printable
 from captioner.jobs.cli.training import add_train
+from captioner.jobs.cli.verify import add_verify
 from captioner.jobs.errors import ExitCode, JobError, Terminated
 from captioner.jobs.storage.signatures import without_signatures
 
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"captioner {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
-        *(add_run, add_plan, _add_status, add_report, add_review, _add_compact),
+        *(add_run, add_plan, _add_status, add_report, add_review, _add_compact, add_verify),
         *(add_caption, add_index, add_search, add_duplicates),
         *(add_export, add_train, add_evaluate),
     ):

@@ -6,6 +6,7 @@ OUT/answers/<captioner>-*.json   paid answers whose rows are not in the table ye
 OUT/calibrations/*.json          calibrations that do not lie beside a model (calibrations.py)
 OUT/exports/*.sqlite             what was exported where (publish/export/record.py)
 OUT/embeddings/*.parquet         what images look like (embeddings.py); may be deleted
+OUT/damaged/*.parquet            files that `captioner verify --repair` took out of the table
 OUT/index.sqlite                 what `captioner search` searches; may be deleted
 OUT/index.found.html             the page of `captioner search --open`; may be deleted
 OUT/report.html                  a report about the whole table
@@ -65,6 +66,10 @@ class OutFolder:
     @property
     def embeddings(self) -> OutPath:
         return self.root / "embeddings"
+
+    @property
+    def damaged(self) -> OutPath:
+        return self.root / "damaged"
 
     @property
     def index(self) -> OutPath:

@@ -1,0 +1,85 @@
+"""OUT/embeddings: its files read whole, and belong to images of the table."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from captioner.jobs.storage.backends.backend import is_store, open_ahead
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.table.embeddings import BATCH_ROWS, ImageHashes
+from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.table.read import closing
+from captioner.jobs.verify.files import Rows, Scope
+from captioner.jobs.verify.findings import Kind
+
+_COLUMNS = ("image_uri", "image_sha256", "captioner", "embedding")
+_REMEDY = "remove it: `captioner run --embeddings` makes what is missing; --repair does so"
+_REST = "they do no harm; --repair removes them"
+LENGTH = 0.02  # by which the length of a vector of float16 may differ from 1
+
+
+class Embedded:
+    """The images of the table, to find embeddings of others."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._images = ImageHashes(scope.scratch)
+
+    def add(self, rows: Rows) -> None:
+        """Add the images of rows."""
+        self._images.add(rows.table["image_sha256"].combine_chunks())
+
+    def has_image(self, batch: pa.RecordBatch) -> pa.Array:
+        """Return which embeddings are of images of the table: bool [N]."""
+        return self._images.contain(batch["image_sha256"])
+
+    def check(self) -> None:
+        """Find files that cannot be read, wrong vectors, and embeddings of no image."""
+        out = self._scope.out
+        for path in out.storage.files(out.embeddings, "*"):
+            if path.name and not path.name.endswith(".parquet"):
+                what, remedy = "is no file of embeddings", "move it elsewhere"
+                self._scope.harmless(Kind.EMBEDDING, path, what, remedy)
+        for path in embedding_files(out):
+            with self._scope.reading(Kind.EMBEDDING, path, _REMEDY):
+                self._check_file(path)
+
+    def _check_file(self, path: OutPath) -> None:
+        wrong = orphans = 0
+        for batch in embedding_batches(path):
+            wrong += _wrong_vectors(batch["embedding"])
+            orphans += len(batch) - pc.sum(self.has_image(batch)).as_py()
+        if wrong:
+            what = f"has {wrong:,} vectors that have not the length 1"
+            self._scope.fault(Kind.EMBEDDING, path, what, _REMEDY)
+        if orphans and not self._scope.is_partial:
+            what = f"has {orphans:,} embeddings of images that are not in the table any more"
+            self._scope.harmless(Kind.EMBEDDING, path, what, _REST)
+
+
+def embedding_files(out: OutFolder) -> list[OutPath]:
+    """List the files of embeddings."""
+    return [*out.storage.files(out.embeddings, "*.parquet")]
+
+
+def embedding_batches(path: OutPath) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file of embeddings; raise ValueError if it is another file."""
+    ((_, opened),) = open_ahead([path])
+    with closing(
+        pq.ParquetFile(opened(), pre_buffer=is_store(path), page_checksum_verification=True)
+    ) as file:
+        names = tuple(file.schema_arrow.names)
+        if names != _COLUMNS or not pa.types.is_fixed_size_list(file.schema_arrow.types[-1]):
+            raise ValueError(f"it has other columns: {', '.join(names)}")
+        for batch in file.iter_batches(BATCH_ROWS):
+            batch.validate(full=True)
+            yield batch
+
+
+def _wrong_vectors(vectors: pa.FixedSizeListArray) -> int:
+    flat = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    lengths = np.linalg.norm(flat.reshape(len(vectors), -1), axis=1)
+    return int((~(np.abs(lengths - 1) < LENGTH)).sum())

@@ -1,0 +1,252 @@
+"""The files of the table: each opens, has the schema of a table, and reads whole."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captioner.calibration import Calibration
+from captioner.errors import CaptionerError
+from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.backends.backend import Open, backend_of, is_store, open_ahead
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.storage.failures import StoreError, StoreNotFound
+from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.table.read import closing
+from captioner.jobs.table.threshold import Threshold, threshold_of
+from captioner.jobs.verify.findings import Findings, Kind
+from captioner.schemas.caption_table import (
+    CAPTIONERS,
+    SCHEMA_VERSION,
+    caption_table_schema,
+    current_names,
+)
+from captioner.schemas.image_record import PLAN_COLUMNS
+
+BATCH_ROWS = 20_000
+LATER = {"needs_review", "former", "declined"}  # columns that older files lack, or have at the end
+READ_ERRORS = (
+    *(pa.ArrowException, OSError, UsageError, CaptionerError),
+    *(ValueError, TypeError, KeyError, AttributeError),
+)
+_SET_ASIDE = "move it elsewhere, and the next run captions its images again"
+_FOREIGN = "move it elsewhere: readers of the table take every file in this folder for a part of it"
+
+
+@dataclass
+class Scope:
+    """What is verified: OUT, a folder of this machine to work in, and what was found so far.
+
+    `versions` are those that the files of the table had when the verification began.
+    `damaged` are files of the table that cannot even be opened. If rows were not read, their counts
+    mean nothing: the scope `is_partial`, or files have `moved` meanwhile.
+    """
+
+    out: OutFolder
+    scratch: Path
+    versions: Mapping[str, str]
+    findings: Findings = field(default_factory=Findings)
+    damaged: list[OutPath] = field(default_factory=list)
+    is_partial: bool = False
+    moved: bool = False
+
+    def fault(self, kind: Kind, path: OutPath, what: str, remedy: str) -> None:
+        """Add a finding that is a fault."""
+        self.findings.add(kind, self.name_of(path), what, remedy)
+
+    def harmless(self, kind: Kind, path: OutPath, what: str, remedy: str) -> None:
+        """Add a finding that is none."""
+        self.findings.add(kind, self.name_of(path), what, remedy, is_harmless=True)
+
+    def name_of(self, path: OutPath) -> str:
+        """Return a file's path below OUT; that of the index of a store may lie elsewhere."""
+        is_below = path.parts[: len(self.out.root.parts)] == self.out.root.parts
+        return self.out.name_of(path) if is_below else str(path)
+
+    @contextmanager
+    def reading(self, kind: Kind, path: OutPath, remedy: str) -> Iterator[None]:
+        """Turn an error of reading a file into a finding."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except READ_ERRORS as error:
+            self.fault(kind, path, f"cannot be read ({error})", remedy)
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file of the table that opens: its number among them, and what its metadata says."""
+
+    path: OutPath
+    number: int
+    schema: pa.Schema
+    captioners: frozenset[str]
+    threshold: Threshold | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a file, from the position `start` on, under the current names of columns."""
+
+    file: TableFile
+    start: int
+    table: pa.Table
+
+
+def read_table(scope: Scope, files: list[OutPath]) -> Iterator[TableFile | Rows]:
+    """Yield each file that opens, then all its rows if it has the columns of a table."""
+    for number, (path, opened) in enumerate(open_ahead(files)):
+        try:
+            with closing(_opened(path, opened)) as file:
+                yield from _read(scope, path, number, file)
+        except StoreNotFound:
+            scope.moved = True
+        except StoreError:
+            raise
+        except READ_ERRORS as error:
+            if not _has_changed(scope, path):
+                _cannot_open(scope, path, error)
+
+
+def _opened(path: OutPath, opened: Open) -> pq.ParquetFile:
+    return pq.ParquetFile(opened(), pre_buffer=is_store(path), page_checksum_verification=True)
+
+
+def _has_changed(scope: Scope, path: OutPath) -> bool:
+    """Note and return whether a file is not the one that it was when the verification began."""
+    versions = scope.out.storage.versions(scope.out.captions, "*.parquet")
+    changed = versions.get(path.name) != scope.versions.get(path.name)
+    scope.moved |= changed
+    return changed
+
+
+def _cannot_open(scope: Scope, path: OutPath, error: Exception) -> None:
+    scope.damaged.append(path)
+    scope.is_partial = True
+    scope.fault(Kind.FILE, path, f"cannot be opened ({error})", f"{_SET_ASIDE}; --repair does so")
+
+
+def _read(
+    scope: Scope, path: OutPath, number: int, opened: pq.ParquetFile
+) -> Iterator[TableFile | Rows]:
+    schema = opened.schema_arrow
+    problems = list(_schema_problems(schema))
+    scope.is_partial |= bool(problems)
+    for problem in problems:
+        scope.fault(Kind.SCHEMA, path, problem, _SET_ASIDE)
+    captioners, threshold = _metadata(scope, path, schema)
+    file = TableFile(path, number, schema, captioners, threshold)
+    yield file
+    start = 0
+    for batch in _batches(scope, path, opened):
+        names = current_names(schema)
+        if not problems:
+            yield Rows(file, start, pa.Table.from_batches([batch]).rename_columns(names))
+        start += batch.num_rows
+
+
+def _batches(scope: Scope, path: OutPath, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """Yield all rows until one cannot be read."""
+    batches, row = file.iter_batches(BATCH_ROWS), 0
+    while True:
+        try:
+            if (batch := next(batches, None)) is None:
+                return
+            batch.validate(full=True)
+        except StoreError:
+            raise
+        except READ_ERRORS as error:
+            scope.is_partial = True
+            if not _has_changed(scope, path):
+                what = f"cannot be read from row {row:,} on ({error})"
+                scope.fault(Kind.FILE, path, what, _SET_ASIDE)
+            return
+        yield batch
+        row += batch.num_rows
+
+
+def _schema_problems(schema: pa.Schema) -> Iterator[str]:
+    names = current_names(schema)
+    fields = dict(zip(names, schema, strict=True))
+    yield from (f"has two columns {name}" for name in sorted({*names}) if names.count(name) > 1)
+    yield from (f"has the column {name} of a plan" for name in PLAN_COLUMNS if name in fields)
+    wanted = caption_table_schema()
+    for column in wanted:
+        if (found := fields.get(column.name)) is None:
+            if column.name not in LATER:
+                yield f"has no column {column.name}"
+        elif found.type != column.type:
+            yield f"column {column.name} is {found.type}, not {column.type}"
+        elif found.nullable and not column.nullable:
+            yield f"column {column.name} may be null"
+    order = [name for name in names if name in wanted.names and name not in LATER]
+    if order != [name for name in wanted.names if name in order]:
+        yield "its columns are in another order"
+
+
+def _metadata(
+    scope: Scope, path: OutPath, schema: pa.Schema
+) -> tuple[frozenset[str], Threshold | None]:
+    """Return the captioners and the threshold that a file names."""
+    metadata, wrong = schema.metadata or {}, list[str]()
+    version = metadata.get(b"schema_version", b"").decode(errors="replace")
+    if not (version.isdecimal() and 1 <= int(version) <= int(SCHEMA_VERSION)):
+        wrong.append(f"its schema has the unknown version {version!r}")
+    captioners: dict[str, Any] = {}
+    threshold = None
+    with _noting(wrong, "captioners"):
+        captioners = json.loads(metadata[CAPTIONERS])
+        _check_calibrations(captioners)
+    with _noting(wrong, "the review threshold"):
+        threshold = threshold_of(schema)
+    for problem in wrong:
+        scope.fault(Kind.SCHEMA, path, problem, _SET_ASIDE)
+    return frozenset(captioners), threshold
+
+
+@contextmanager
+def _noting(wrong: list[str], subject: str) -> Iterator[None]:
+    """Note an error of reading some metadata, and go on."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, CaptionerError) as error:
+        wrong.append(f"its metadata about {subject} cannot be read ({error!r})")
+
+
+def _check_calibrations(captioners: dict[str, Any]) -> None:
+    for settings in captioners.values():
+        if calibration := settings.get("calibration"):
+            Calibration.from_json(calibration)
+
+
+def check_other_entries(scope: Scope) -> None:
+    """Find everything in the folder of the table that is not a Parquet file."""
+    for path in scope.out.storage.files(scope.out.captions, "*"):
+        if path.name and not path.name.endswith(".parquet"):
+            scope.fault(Kind.FILE, path, "is no file of a table", _remedy(path))
+
+
+def _remedy(path: OutPath) -> str:
+    return f"{_FOREIGN}; --repair removes it" if is_unfinished(path) else _FOREIGN
+
+
+def is_unfinished(path: OutPath) -> bool:
+    """Return whether a file is one that a killed command has not finished."""
+    return path.name.endswith(".unfinished")
+
+
+def can_open(path: OutPath) -> bool:
+    """Return whether a file of the table can be opened."""
+    try:
+        _opened(path, lambda: backend_of(path).open(path)).close(force=True)
+    except StoreError:
+        raise
+    except READ_ERRORS:
+        return False
+    return True
