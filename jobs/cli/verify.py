@@ -49,7 +49,7 @@ def _verify(options: dict[str, Any]) -> int:
     from captioner.jobs.verify.verify import verify_table
 
     choice = None if options["sample"] is None else _choice(options)
-    found = verify_table(str(options["out"]), choice, mend=options["repair"])
+    found = verify_table(str(options["out"]), choice, repair=options["repair"])
     print(json.dumps(asdict(found), indent=2) if options["json"] else _text(found))
     if not found.is_right:
         return ExitCode.FAULT

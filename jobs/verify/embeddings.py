@@ -1,5 +1,6 @@
 """OUT/embeddings: its files read whole, and belong to images of the table."""
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,8 +13,9 @@ from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.embeddings import BATCH_ROWS, ImageHashes
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import closing
-from captioner.jobs.verify.files import Rows, Scope
-from captioner.jobs.verify.findings import Kind
+from captioner.jobs.verify.files import Rows
+from captioner.jobs.verify.findings import Kind, Scope
+from captioner.schemas.caption_table import CAPTIONERS
 
 _COLUMNS = ("image_uri", "image_sha256", "captioner", "embedding")
 _REMEDY = "remove it: `captioner run --embeddings` makes what is missing; --repair does so"
@@ -74,6 +76,7 @@ def embedding_batches(path: OutPath) -> Iterator[pa.RecordBatch]:
         names = tuple(file.schema_arrow.names)
         if names != _COLUMNS or not pa.types.is_fixed_size_list(file.schema_arrow.types[-1]):
             raise ValueError(f"it has other columns: {', '.join(names)}")
+        json.loads((file.schema_arrow.metadata or {})[CAPTIONERS])
         for batch in file.iter_batches(BATCH_ROWS):
             batch.validate(full=True)
             yield batch

@@ -1,25 +1,23 @@
 """The files of the table: each opens, has the schema of a table, and reads whole."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from captioner.calibration import Calibration
 from captioner.errors import CaptionerError
-from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.backends.backend import Open, backend_of, is_store, open_ahead
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.storage.failures import StoreError, StoreNotFound
-from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import closing
 from captioner.jobs.table.threshold import Threshold, threshold_of
-from captioner.jobs.verify.findings import Findings, Kind
+from captioner.jobs.verify.findings import READ_ERRORS, Kind, Scope
 from captioner.schemas.caption_table import (
     CAPTIONERS,
     SCHEMA_VERSION,
@@ -30,53 +28,8 @@ from captioner.schemas.image_record import PLAN_COLUMNS
 
 BATCH_ROWS = 20_000
 LATER = {"needs_review", "former", "declined"}  # columns that older files lack, or have at the end
-READ_ERRORS = (
-    *(pa.ArrowException, OSError, UsageError, CaptionerError),
-    *(ValueError, TypeError, KeyError, AttributeError),
-)
 _SET_ASIDE = "move it elsewhere, and the next run captions its images again"
 _FOREIGN = "move it elsewhere: readers of the table take every file in this folder for a part of it"
-
-
-@dataclass
-class Scope:
-    """What is verified: OUT, a folder of this machine to work in, and what was found so far.
-
-    `versions` are those that the files of the table had when the verification began.
-    `damaged` are files of the table that cannot even be opened. If rows were not read, their counts
-    mean nothing: the scope `is_partial`, or files have `moved` meanwhile.
-    """
-
-    out: OutFolder
-    scratch: Path
-    versions: Mapping[str, str]
-    findings: Findings = field(default_factory=Findings)
-    damaged: list[OutPath] = field(default_factory=list)
-    is_partial: bool = False
-    moved: bool = False
-
-    def fault(self, kind: Kind, path: OutPath, what: str, remedy: str) -> None:
-        """Add a finding that is a fault."""
-        self.findings.add(kind, self.name_of(path), what, remedy)
-
-    def harmless(self, kind: Kind, path: OutPath, what: str, remedy: str) -> None:
-        """Add a finding that is none."""
-        self.findings.add(kind, self.name_of(path), what, remedy, is_harmless=True)
-
-    def name_of(self, path: OutPath) -> str:
-        """Return a file's path below OUT; that of the index of a store may lie elsewhere."""
-        is_below = path.parts[: len(self.out.root.parts)] == self.out.root.parts
-        return self.out.name_of(path) if is_below else str(path)
-
-    @contextmanager
-    def reading(self, kind: Kind, path: OutPath, remedy: str) -> Iterator[None]:
-        """Turn an error of reading a file into a finding."""
-        try:
-            yield
-        except StoreError:
-            raise
-        except READ_ERRORS as error:
-            self.fault(kind, path, f"cannot be read ({error})", remedy)
 
 
 @dataclass(frozen=True)
@@ -101,7 +54,8 @@ class Rows:
 
 def read_table(scope: Scope, files: list[OutPath]) -> Iterator[TableFile | Rows]:
     """Yield each file that opens, then all its rows if it has the columns of a table."""
-    for number, (path, opened) in enumerate(open_ahead(files)):
+    paths = tqdm(files, "verifying", unit=" files", delay=1, disable=None)
+    for number, (path, opened) in enumerate(open_ahead(paths)):
         try:
             with closing(_opened(path, opened)) as file:
                 yield from _read(scope, path, number, file)
@@ -157,6 +111,7 @@ def _batches(scope: Scope, path: OutPath, file: pq.ParquetFile) -> Iterator[pa.R
     while True:
         try:
             if (batch := next(batches, None)) is None:
+                _check_count(file, row)
                 return
             batch.validate(full=True)
         except StoreError:
@@ -169,6 +124,11 @@ def _batches(scope: Scope, path: OutPath, file: pq.ParquetFile) -> Iterator[pa.R
             return
         yield batch
         row += batch.num_rows
+
+
+def _check_count(file: pq.ParquetFile, rows: int) -> None:
+    if rows != file.metadata.num_rows:
+        raise ValueError(f"its footer counts {file.metadata.num_rows:,} rows")
 
 
 def _schema_problems(schema: pa.Schema) -> Iterator[str]:

@@ -1,11 +1,25 @@
-"""What a verification finds: a bounded number of findings of each kind, and their counts."""
+"""What is verified, and what is found: of each kind, some findings, and the number of all."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+
+import pyarrow as pa
+
+from captioner.errors import CaptionerError
+from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.storage.failures import StoreError
+from captioner.jobs.table.layout import OutFolder
 
 SHOWN = 20  # findings of a kind that are kept; all are counted
+READ_ERRORS = (
+    *(pa.ArrowException, OSError, UsageError, CaptionerError),
+    *(ValueError, TypeError, KeyError, AttributeError),
+)
 
 
 class Kind(StrEnum):
@@ -74,6 +88,47 @@ class Findings:
     def harmless(self) -> Sequence[Finding]:
         """The other findings."""
         return [each for each in self._kept if each.is_harmless]
+
+
+@dataclass
+class Scope:
+    """What is verified: OUT, a folder of this machine to work in, and what was found so far.
+
+    `versions` are those that the files of the table had when the verification began.
+    `damaged` are files of the table that cannot even be opened. If rows were not read, their counts
+    mean nothing: the scope `is_partial`, or files have `moved` meanwhile.
+    """
+
+    out: OutFolder
+    scratch: Path
+    versions: Mapping[str, str]
+    findings: Findings = field(default_factory=Findings)
+    damaged: list[OutPath] = field(default_factory=list)
+    is_partial: bool = False
+    moved: bool = False
+
+    def fault(self, kind: Kind, path: OutPath, what: str, remedy: str) -> None:
+        """Add a finding that is a fault."""
+        self.findings.add(kind, self.name_of(path), what, remedy)
+
+    def harmless(self, kind: Kind, path: OutPath, what: str, remedy: str) -> None:
+        """Add a finding that is none."""
+        self.findings.add(kind, self.name_of(path), what, remedy, is_harmless=True)
+
+    def name_of(self, path: OutPath) -> str:
+        """Return a file's path below OUT; that of the index of a store may lie elsewhere."""
+        is_below = path.parts[: len(self.out.root.parts)] == self.out.root.parts
+        return self.out.name_of(path) if is_below else str(path)
+
+    @contextmanager
+    def reading(self, kind: Kind, path: OutPath, remedy: str) -> Iterator[None]:
+        """Turn an error of reading a file into a finding."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except READ_ERRORS as error:
+            self.fault(kind, path, f"cannot be read ({error})", remedy)
 
 
 @dataclass(frozen=True)

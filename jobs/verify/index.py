@@ -8,8 +8,7 @@ from captioner.jobs.errors import JobError, TemporaryError
 from captioner.jobs.publish.find.database import index_path, opened
 from captioner.jobs.publish.find.index import is_up_to_date
 from captioner.jobs.storage.backends.paths import OutPath
-from captioner.jobs.verify.files import Scope
-from captioner.jobs.verify.findings import Kind
+from captioner.jobs.verify.findings import Kind, Scope
 
 _REMEDY = "remove it, and `captioner index` builds it again; --repair removes it"
 _STALE = "the next `captioner search` or `captioner index` brings it up to date"

@@ -12,8 +12,8 @@ from captioner.jobs.table.buckets import Buckets, buckets_together
 from captioner.jobs.table.keys import FILE, POSITION
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.read import closing, open_file
-from captioner.jobs.verify.files import Rows, Scope
-from captioner.jobs.verify.findings import Kind
+from captioner.jobs.verify.files import Rows
+from captioner.jobs.verify.findings import Kind, Scope
 from captioner.schemas.image_record import IMAGE_URI
 
 _KEY = pa.schema([(IMAGE_URI, pa.string()), (FILE, pa.int32()), (POSITION, pa.int64())])

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.threshold import Threshold, latest, new_threshold
-from captioner.jobs.verify.files import Scope, TableFile
-from captioner.jobs.verify.findings import Kind
+from captioner.jobs.verify.files import TableFile
+from captioner.jobs.verify.findings import Kind, Scope
 
 _TIDIED = "the next run, compact or --repair {}"
 _ANSWERS = "the next run with that captioner uses them, and then removes them"
@@ -20,6 +20,8 @@ def check_leftovers(scope: Scope) -> None:
         ("replacements", "rows of a run that was killed", "puts them into the table"),
     ):
         for folder in out.storage.folders_below(out.runs, name):
+            if name == "replacements" and not out.storage.files(folder, "*"):
+                continue  # of a run that failed before it wrote any
             scope.harmless(Kind.LEFT, folder, what, _TIDIED.format(deed))
     for path, what in (
         (out.merge_journal, "a merge of files was interrupted"),

@@ -19,11 +19,11 @@ from captioner.jobs.table.replace import remove_surplus
 from captioner.jobs.table.threshold import settle_threshold
 from captioner.jobs.table.writer import Writer
 from captioner.jobs.verify.embeddings import embedding_batches, embedding_files
-from captioner.jobs.verify.files import READ_ERRORS, Scope, can_open, is_unfinished
-from captioner.jobs.verify.findings import Kind
+from captioner.jobs.verify.files import can_open, is_unfinished
+from captioner.jobs.verify.findings import READ_ERRORS, Kind, Scope
 
 
-def repair(scope: Scope) -> list[str]:
+def repair_table(scope: Scope) -> list[str]:
     """Repair what a verification has found, under the lock of OUT; return what was done.
 
     Raise TemporaryError if a run is at work in OUT, UsageError if OUT cannot be written to.

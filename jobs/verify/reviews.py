@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from captioner.calibration import Calibration
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.reviews import in_force, read_reviews
-from captioner.jobs.verify.files import Rows, Scope
-from captioner.jobs.verify.findings import Kind
+from captioner.jobs.verify.files import Rows
+from captioner.jobs.verify.findings import Kind, Scope
 from captioner.schemas.review import REVIEW_SCHEMA, Decision
 
 _REMEDY = "restore it from a copy: what people decided is nowhere else"

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.table.threshold import marked
-from captioner.jobs.verify.files import Rows, Scope
-from captioner.jobs.verify.findings import Kind
+from captioner.jobs.verify.files import Rows
+from captioner.jobs.verify.findings import Kind, Scope
 from captioner.schemas.caption_table import Status, caption_table_schema, with_schema
 
 BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)  # before which nothing was captioned

@@ -15,8 +15,8 @@ from captioner.jobs.errors import ExitCode
 from captioner.jobs.storage.backends.backend import open_ahead
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import RunFolder
-from captioner.jobs.verify.files import Rows, Scope
-from captioner.jobs.verify.findings import Kind
+from captioner.jobs.verify.files import Rows
+from captioner.jobs.verify.findings import Kind, Scope
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
 

@@ -20,8 +20,8 @@ from captioner.jobs.pipeline.former import second_opinion
 from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
-from captioner.jobs.verify.files import Rows, Scope, TableFile
-from captioner.jobs.verify.findings import Kind, Sampled
+from captioner.jobs.verify.files import Rows, TableFile
+from captioner.jobs.verify.findings import Kind, Sampled, Scope
 from captioner.loading import identify
 from captioner.options import CaptionerOptions
 from captioner.schemas.caption_table import (

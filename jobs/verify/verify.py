@@ -6,16 +6,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from captioner.jobs.errors import TemporaryError
 from captioner.jobs.storage.backends.paths import OutPath, out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.verify.embeddings import Embedded
-from captioner.jobs.verify.files import Rows, Scope, TableFile, check_other_entries, read_table
-from captioner.jobs.verify.findings import Kind, Sampled, Verification
+from captioner.jobs.verify.files import Rows, TableFile, check_other_entries, read_table
+from captioner.jobs.verify.findings import Kind, Sampled, Scope, Verification
 from captioner.jobs.verify.index import check_exports, check_index
 from captioner.jobs.verify.keys import Keys, merged_files
 from captioner.jobs.verify.leftovers import check_leftovers, check_thresholds
-from captioner.jobs.verify.repair import repair
+from captioner.jobs.verify.repair import repair_table
 from captioner.jobs.verify.reviews import Reviews, check_calibrations
 from captioner.jobs.verify.rows import check_rows
 from captioner.jobs.verify.runs import Runs
@@ -23,22 +24,25 @@ from captioner.jobs.verify.sample import Choice, Sample
 
 
 def verify_table(
-    out: str | Path, choice: Choice | None = None, *, mend: bool = False
+    out: str | Path, choice: Choice | None = None, *, repair: bool = False
 ) -> Verification:
     """Verify the table in OUT and what belongs to it; caption a sample again if there is a choice.
 
-    To `mend` is to repair what can be repaired safely, and then to verify again. If a run is at
-    work, only files and their rows are verified, as others change meanwhile. Raise UsageError
-    without a table, TemporaryError if a store does not answer or, to repair, if a run is at work.
+    With `repair`, repair what can be repaired safely, and then verify again. If a run is at work,
+    only files and their rows are verified, as others change meanwhile. Raise UsageError without a
+    table, TemporaryError if a store does not answer or, to repair, if a run is at work.
     """
     folder = OutFolder(out_path(out))
     with job_errors(folder.root):
         folder.require_table()
-        if not mend:
+        if not repair:
             return _verify(folder, choice)
+        if holder := folder.storage.holder(folder.lock):
+            message = f"{folder.root} is in use by {holder}; try again when that run has ended"
+            raise TemporaryError(message)
         with _scope(folder) as scope:
             _Verifying(scope, None).run()
-            repaired = repair(scope)
+            repaired = repair_table(scope)
         return replace(_verify(folder, choice), repaired=repaired)
 
 

@@ -71,8 +71,8 @@ def only_fault(out: Path) -> str:
     return fault
 
 
-def mended(out: Path) -> Verification:
-    return verify_table(out, mend=True)
+def repaired(out: Path) -> Verification:
+    return verify_table(out, repair=True)
 
 
 # Files
@@ -85,7 +85,7 @@ def test_a_truncated_file_is_named_and_repair_moves_it_aside(
     path = parts(out)[0]
     path.write_bytes(path.read_bytes()[:size])
     assert only_fault(out).startswith(f"file: captions/{path.name}: cannot be opened")
-    found = mended(out)
+    found = repaired(out)
     assert f"moved captions/{path.name}" in found.repaired[0]
     assert (out / "damaged" / path.name).stat().st_size == size
     (lost,) = found.faults
@@ -104,7 +104,7 @@ def test_a_bit_that_flips_in_a_page_is_found_and_the_file_stays(out: Path, share
         data[place] ^= 1
     path.write_bytes(data)
     assert f"file: captions/{path.name}: cannot be read from row 0 on" in only_fault(out)
-    assert mended(out).counts == {Kind.FILE: 1}
+    assert repaired(out).counts == {Kind.FILE: 1}
     assert path.read_bytes() == data
 
 
@@ -114,7 +114,7 @@ def test_anything_else_among_the_files_is_named_and_only_unfinished_files_go(
 ) -> None:
     (out / "captions" / name).write_text("a")
     assert f"file: captions/{name}: is no file of a table" in only_fault(out)
-    assert mended(out).is_right == name.endswith(".unfinished")
+    assert repaired(out).is_right == name.endswith(".unfinished")
 
 
 def test_a_file_with_other_columns_is_no_file_of_the_table(out: Path) -> None:
@@ -235,7 +235,7 @@ def test_images_with_two_rows_are_named_with_their_files_and_the_latest_row_stay
     assert sum(each.startswith("key: ") for each in found) == 3
     assert f"000.jpg has 2 rows: {path.name} (row 0), zz.parquet (row 0)" in found[0]
     assert any("the table has 14 rows of this run, which reports fewer: 11" in x for x in found)
-    after = mended(out)
+    after = repaired(out)
     assert after.is_right
     assert "removed 3 rows of images that have a later row" in after.repaired
     assert read_table(out)["caption"].to_pylist() == before["caption"].to_pylist()
@@ -283,7 +283,7 @@ def test_what_killed_commands_left_is_harmless_and_repair_finishes_it(out: Path)
     assert {each.path for each in found.harmless} == {
         *(f"runs/{run.name}/scratch", "runs/.swap.json", "runs/.lock", "answers"),
     }
-    after = mended(out)
+    after = repaired(out)
     assert (after.is_right, after.rows) == (True, 11)
     assert [each.path for each in after.harmless] == ["answers"]
     assert not second.exists()
@@ -298,10 +298,10 @@ def test_a_threshold_that_was_not_finished_is_harmless_but_two_thresholds_are_no
     change(path, lambda table: _with_metadata(table, review=json.dumps(review)))
     found = faults(out)
     assert any("schema: " in x and "marked by another threshold" in x for x in found)
-    assert mended(out).is_right
+    assert repaired(out).is_right
     (out / "runs" / ".threshold.json").write_text(json.dumps({**review, "min_confidence": 0.9}))
     assert [each.path for each in verify_table(out).harmless] == ["runs/.threshold.json"]
-    assert mended(out).is_right
+    assert repaired(out).is_right
     assert read_table(out)["needs_review"].to_pylist().count(True) > 0
 
 
@@ -315,7 +315,7 @@ def test_embeddings_are_read_whole_and_orphans_are_harmless(out: Path) -> None:
     assert f"embedding: embeddings/{second.name}: has 1 vectors" in only_fault(out)
     second.write_bytes(b"PAR1")
     assert f"embedding: embeddings/{second.name}: cannot be read" in only_fault(out)
-    after = mended(out)
+    after = repaired(out)
     assert (after.is_right, list(after.harmless)) == (True, [])
     assert f"removed 1 embeddings from embeddings/{first.name}" in after.repaired
     assert len(pq.read_table(first)) == 2
@@ -334,7 +334,7 @@ def test_reviews_that_cannot_be_read_are_faults_and_are_never_touched(out: Path)
     bad.write_bytes(good.read_bytes()[:-40])
     assert "review: reviews/bad.jsonl: cannot be read" in only_fault(out)
     before = {path: path.read_bytes() for path in (out / "reviews").iterdir()}
-    assert mended(out).counts == {Kind.REVIEW: 1}
+    assert repaired(out).counts == {Kind.REVIEW: 1}
     assert {path: path.read_bytes() for path in (out / "reviews").iterdir()} == before
 
 
@@ -348,7 +348,7 @@ def test_an_index_is_stale_damaged_or_has_other_images(out: Path) -> None:
     assert "index: index.sqlite: has 10 images, the table 11" in only_fault(out)
     index.write_bytes(index.read_bytes()[:9000])
     assert "index: index.sqlite: is damaged" in only_fault(out)
-    after = mended(out)
+    after = repaired(out)
     assert (after.is_right, index.exists()) == (True, False)
     assert "renamed index.sqlite; `captioner index` builds it again" in after.repaired
 
@@ -380,7 +380,7 @@ def test_beside_a_run_only_what_stands_still_is_verified(
         report = json.loads(capsys.readouterr().out)
         assert (report["counts"], run.run_id in report["at_work"]) == ({"row": 1}, True)
         with pytest.raises(TemporaryError, match=run.run_id):
-            mended(out)
+            repaired(out)
 
 
 def test_the_command_prints_a_line_for_each_fault(

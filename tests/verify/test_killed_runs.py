@@ -110,7 +110,7 @@ def test_a_table_on_a_store_is_verified_and_repaired(store_job: JobConfig, url: 
     (run.out.captions / "x.unfinished").write_bytes(b"")
     counts = dict(verify_table(url).counts)
     assert counts == {Kind.FILE: 2, Kind.KEY: 3}
-    after = verify_table(url, mend=True)
+    after = verify_table(url, repair=True)
     assert dict(after.counts) == {Kind.RUN: 1}
     assert f"3 of the 9 rows that this run committed are not in the table (not there: {second.name}"
     assert (run.out.damaged / second.name).read_bytes() == b"PAR1"

@@ -139,8 +139,10 @@ class LocalFolder:
             file.truncate(0)
             file.write(f"run {run_id}, process {os.getpid()} on {socket.gethostname()}")
             file.flush()
-            yield HeldLock()
-            file.truncate(0)
+            try:
+                yield HeldLock()
+            finally:
+                file.truncate(0)
 
     def holder(self, path: Path, *, alive: bool = True) -> str | None:
         with suppress(FileNotFoundError), path.open() as file:
