@@ -1,7 +1,7 @@
 """The files of the table: each opens, has the schema of a table, and reads whole."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ from captioner.schemas.image_record import PLAN_COLUMNS
 BATCH_ROWS = 20_000
 LATER = {"needs_review", "former", "declined"}  # columns that older files lack, or have at the end
 _SET_ASIDE = "move it elsewhere, and the next run captions its images again"
+_REWRITE = "another program wrote it: restore the file, or move it elsewhere"
 _FOREIGN = "move it elsewhere: readers of the table take every file in this folder for a part of it"
 
 
@@ -90,16 +91,19 @@ def _read(
     scope: Scope, path: OutPath, number: int, opened: pq.ParquetFile
 ) -> Iterator[TableFile | Rows]:
     schema = opened.schema_arrow
-    problems = list(_schema_problems(schema))
+    names = current_names(schema)
+    fields = dict(zip(names, schema, strict=True))
+    problems = list(_column_problems(names, fields))
     scope.is_partial |= bool(problems)
     for problem in problems:
         scope.fault(Kind.SCHEMA, path, problem, _SET_ASIDE)
+    for problem in _form_problems(names, fields):
+        scope.fault(Kind.SCHEMA, path, problem, _REWRITE)
     captioners, threshold = _metadata(scope, path, schema)
     file = TableFile(path, number, schema, captioners, threshold)
     yield file
     start = 0
     for batch in _batches(scope, path, opened):
-        names = current_names(schema)
         if not problems:
             yield Rows(file, start, pa.Table.from_batches([batch]).rename_columns(names))
         start += batch.num_rows
@@ -131,19 +135,23 @@ def _check_count(file: pq.ParquetFile, rows: int) -> None:
         raise ValueError(f"its footer counts {file.metadata.num_rows:,} rows")
 
 
-def _schema_problems(schema: pa.Schema) -> Iterator[str]:
-    names = current_names(schema)
-    fields = dict(zip(names, schema, strict=True))
+def _column_problems(names: list[str], fields: Mapping[str, pa.Field]) -> Iterator[str]:
+    """Yield why rows cannot be verified by their columns."""
     yield from (f"has two columns {name}" for name in sorted({*names}) if names.count(name) > 1)
-    yield from (f"has the column {name} of a plan" for name in PLAN_COLUMNS if name in fields)
-    wanted = caption_table_schema()
-    for column in wanted:
+    for column in caption_table_schema():
         if (found := fields.get(column.name)) is None:
             if column.name not in LATER:
                 yield f"has no column {column.name}"
         elif found.type != column.type:
             yield f"column {column.name} is {found.type}, not {column.type}"
-        elif found.nullable and not column.nullable:
+
+
+def _form_problems(names: list[str], fields: Mapping[str, pa.Field]) -> Iterator[str]:
+    """Yield what else is unlike a file that this package writes."""
+    yield from (f"has the column {name} of a plan" for name in PLAN_COLUMNS if name in fields)
+    wanted = caption_table_schema()
+    for column in wanted:
+        if column.name in fields and fields[column.name].nullable > column.nullable:
             yield f"column {column.name} may be null"
     order = [name for name in names if name in wanted.names and name not in LATER]
     if order != [name for name in wanted.names if name in order]:
@@ -166,7 +174,7 @@ def _metadata(
     with _noting(wrong, "the review threshold"):
         threshold = threshold_of(schema)
     for problem in wrong:
-        scope.fault(Kind.SCHEMA, path, problem, _SET_ASIDE)
+        scope.fault(Kind.SCHEMA, path, problem, _REWRITE)
     return frozenset(captioners), threshold
 
 

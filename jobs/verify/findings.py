@@ -29,6 +29,7 @@ class Kind(StrEnum):
     SCHEMA = "schema"  # columns, types and metadata of a file of the table
     ROW = "row"  # values that a row may not have
     KEY = "key"  # an image with several rows
+    THRESHOLD = "threshold"  # rows that are marked by another one than the table's
     RUN = "run"  # the records of a run, against the rows of the table
     EMBEDDING = "embedding"
     REVIEW = "review"

@@ -7,6 +7,7 @@ from pathlib import Path
 from captioner.jobs.errors import JobError, TemporaryError
 from captioner.jobs.publish.find.database import index_path, opened
 from captioner.jobs.publish.find.index import is_up_to_date
+from captioner.jobs.publish.sqlite_errors import sqlite_errors
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.verify.findings import Kind, Scope
 
@@ -56,9 +57,14 @@ def check_exports(scope: Scope) -> None:
 
 def _check_export(scope: Scope, path: OutPath, local: Path) -> None:
     try:
-        with closing(sqlite3.connect(f"{local.as_uri()}?mode=ro", uri=True)) as database:
+        with (
+            sqlite_errors(local, damaged=_EXPORT, refused=_EXPORT),
+            closing(sqlite3.connect(f"{local.as_uri()}?mode=ro", uri=True)) as database,
+        ):
             problem = _problem(database)
-    except sqlite3.DatabaseError as error:
+    except TemporaryError:
+        problem = None  # an export is at work
+    except JobError as error:
         problem = str(error)
     if problem:
         scope.fault(Kind.INDEX, path, f"is damaged ({problem})", _EXPORT)

@@ -69,4 +69,4 @@ def check_thresholds(scope: Scope, files: Sequence[TableFile]) -> None:
     for file in files:
         if file.threshold != wanted:
             what = f"its rows are marked by another threshold than {wanted}"
-            scope.fault(Kind.SCHEMA, file.path, what, _TIDIED.format("marks them again"))
+            scope.fault(Kind.THRESHOLD, file.path, what, _TIDIED.format("marks them again"))

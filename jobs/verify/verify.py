@@ -22,6 +22,11 @@ from captioner.jobs.verify.rows import check_rows
 from captioner.jobs.verify.runs import Runs
 from captioner.jobs.verify.sample import Choice, Sample
 
+MOVING = (  # kinds of findings that a command at work makes meaningless
+    *(Kind.KEY, Kind.THRESHOLD, Kind.RUN),
+    *(Kind.EMBEDDING, Kind.INDEX, Kind.LEFT),
+)
+
 
 def verify_table(
     out: str | Path, choice: Choice | None = None, *, repair: bool = False
@@ -83,7 +88,7 @@ class _Verifying:
             self._check_all()
         if not self._stands_still():
             self.at_work = self.at_work or self._holder() or "another command"
-            self.scope.findings.drop(Kind.KEY, Kind.RUN, Kind.EMBEDDING, Kind.INDEX, Kind.LEFT)
+            self.scope.findings.drop(*MOVING)
         return self._result(self.sample.check() if self.sample else None)
 
     def _read(self) -> None:

@@ -297,7 +297,7 @@ def test_a_threshold_that_was_not_finished_is_harmless_but_two_thresholds_are_no
         review[name] = None  # type: ignore[assignment]
     change(path, lambda table: _with_metadata(table, review=json.dumps(review)))
     found = faults(out)
-    assert any("schema: " in x and "marked by another threshold" in x for x in found)
+    assert any("threshold: " in x and "marked by another threshold" in x for x in found)
     assert repaired(out).is_right
     (out / "runs" / ".threshold.json").write_text(json.dumps({**review, "min_confidence": 0.9}))
     assert [each.path for each in verify_table(out).harmless] == ["runs/.threshold.json"]
