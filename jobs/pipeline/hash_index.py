@@ -8,7 +8,6 @@ chunks into memory and follow the log, so they list no folder and their memory i
 On a store there is no log: a worker copies the table's chunks and adds what it commits itself.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.jobs.table.embeddings import EmbeddedHashes
 from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.read import column_batches, opened_files
@@ -128,7 +128,7 @@ class _IndexFolder:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._copy: TemporaryFolder | None = None
 
     def path(self) -> Path:
         """Return the local folder; OSError if it cannot be fetched."""
@@ -136,7 +136,7 @@ class _IndexFolder:
         if local := storage.local_path(known):
             return local
         if self._copy is None:
-            copy = tempfile.TemporaryDirectory(prefix="captioner-")
+            copy = TemporaryFolder()
             for file in storage.files(known, "*.npy"):
                 storage.get(file, Path(copy.name, file.name))
             self._copy = copy

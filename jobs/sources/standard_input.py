@@ -1,7 +1,6 @@
 """A manifest on standard input: copied to a file, because it has to be read twice."""
 
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfileobj
@@ -9,6 +8,7 @@ from shutil import copyfileobj
 from captioner.jobs.sources.manifests.manifest import manifest_source
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.source import Batches, Source
+from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.schemas.image_record import IMAGE_URI
 
 
@@ -19,7 +19,7 @@ def standard_input_source(options: SourceOptions) -> Source:
     begins JSON lines, and names of columns, one of them that of the images, begin CSV or TSV.
     Relative paths are relative to the working directory.
     """
-    folder = tempfile.TemporaryDirectory(prefix="captioner-", ignore_cleanup_errors=True)
+    folder = TemporaryFolder()
     copy = Path(folder.name) / "standard-input"
     with copy.open("wb") as file:
         copyfileobj(sys.stdin.buffer, file)

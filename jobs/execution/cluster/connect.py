@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -17,6 +16,7 @@ from distributed.utils import silence_logging_cmgr
 
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError
+from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.options import HF
 
 CONNECT_SECONDS = 10
@@ -68,7 +68,7 @@ def _local(config: JobConfig, images: int) -> Iterator[Client]:
     """Yield a client of a cluster that ends with the context and leaves no files."""
     with (
         dask.config.set(_DASK),
-        tempfile.TemporaryDirectory(prefix="captioner-") as folder,
+        TemporaryFolder() as folder,
         _local_cluster(config, images, folder) as cluster,
         Client(cluster) as client,
     ):

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from captioner.jobs.publish.export.record import Mark, Record
 from captioner.jobs.storage.backends.backend import backend_of
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.storage.failures import StoreError, job_errors
+from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.jobs.storage.uris import file_version
 
 _UNFINISHED = re.compile(r"\..+\.(\d+)\.unfinished", re.DOTALL)
@@ -160,7 +160,7 @@ class NewFile:
 @contextmanager
 def new_file(path: OutPath, record: Record, *, dry_run: bool) -> Iterator[NewFile]:
     """Provide a file to write; without `finish`, or in a dry run, nothing remains of it."""
-    with usage_errors(path), tempfile.TemporaryDirectory(prefix="captioner-") as scratch:
+    with usage_errors(path), TemporaryFolder() as scratch:
         folder = Path(scratch) if dry_run or not isinstance(path, Path) else path.parent
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)

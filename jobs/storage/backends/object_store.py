@@ -1,7 +1,6 @@
 """OUT on an object store, by any URL that fsspec can write."""
 
 import functools
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -16,6 +15,7 @@ from upath import UPath
 from captioner.jobs.storage.backends.lease import Lease, latest_holder, lease
 from captioner.jobs.storage.failures import StoreError, store_errors
 from captioner.jobs.storage.filesystems import RemoteFile
+from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.jobs.storage.uris import info_version
 
 WHOLE_BYTES = 4 * 1024 * 1024  # an object of at most this size is read in one request
@@ -136,7 +136,7 @@ class ObjectStore:
 
     @contextmanager
     def work_folder(self, scratch: UPath) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
+        with TemporaryFolder() as folder:
             yield Path(folder)
 
     def lock(self, path: UPath, out: UPath, run_id: str) -> AbstractContextManager[Lease]:
