@@ -1,6 +1,8 @@
 """Exit codes, and the errors that end a job: each message names the input and the remedy."""
 
+from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
 
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
@@ -23,12 +25,21 @@ class JobError(Exception):
     """A fault that ends a job; what was committed stays."""
 
     exit_code = ExitCode.FAULT
+    report: JobReport | None = None  # of the run that it ended, if one had begun
 
 
 class UsageError(JobError):
     """A job that is impossible as given; the message says what to change."""
 
     exit_code = ExitCode.USAGE
+
+
+class EmptySource(UsageError):
+    """A source without images; `skipped` counts what else it has, by reason."""
+
+    def __init__(self, message: str, skipped: Mapping[str, int] = MappingProxyType({})) -> None:
+        super().__init__(message)
+        self.skipped = skipped
 
 
 class TemporaryError(JobError):

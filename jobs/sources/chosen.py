@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from captioner.jobs.errors import UsageError
+from captioner.jobs.errors import EmptySource
 from captioner.jobs.sources.manifests.streams import read_or_refuse, text_lines
 from captioner.jobs.sources.source import Batches, Source
 from captioner.jobs.storage.uris import STANDARD_INPUT, image_uri, parent_folder
@@ -26,7 +26,7 @@ def chosen_images(source: Source, listed_in: str) -> Source:
     """
     wanted = frozenset(_uris(listed_in))
     if not wanted:
-        raise UsageError(f"{listed_in} names no image for --only")
+        raise EmptySource(f"{listed_in} names no image for --only")
     skipped = source.skipped
 
     def batches() -> Batches:
@@ -36,7 +36,8 @@ def chosen_images(source: Source, listed_in: str) -> Source:
             found.update(wanted.intersection(uris))
             yield batch.filter(pa.array([uri in wanted for uri in uris], pa.bool_()))
         if not found:
-            raise UsageError(f"SOURCE has none of the {len(wanted)} images that {listed_in} names")
+            message = f"SOURCE has none of the {len(wanted)} images that {listed_in} names"
+            raise EmptySource(message, {NOT_IN_SOURCE: len(wanted)})
         skipped[NOT_IN_SOURCE] += len(wanted) - len(found)
 
     return replace(source, batches=batches(), scope=lambda _uri: False)

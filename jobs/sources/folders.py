@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from captioner.jobs.errors import UsageError
+from captioner.jobs.errors import EmptySource, UsageError
 from captioner.jobs.sources.listing.filters import (
     AllImages,
     IsImage,
@@ -129,7 +129,8 @@ def not_empty(source: str, listing: Source) -> Source:
     first = next((batch for batch in listing.batches if batch.num_rows), None)
     if first is None:
         others = ", ".join(f"{n} {reason}" for reason, n in listing.skipped.items())
-        raise UsageError(f"no images in {source}" + (f" (skipped: {others})" if others else ""))
+        skipped = f" (skipped: {others})" if others else ""
+        raise EmptySource(f"no images in {source}{skipped}", listing.skipped)
 
     def batches() -> Batches:
         yield first

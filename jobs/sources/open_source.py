@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from captioner.jobs.errors import UsageError
+from captioner.jobs.errors import EmptySource, UsageError
 from captioner.jobs.sources.folders import (
     folder_source,
     glob_source,
@@ -101,7 +101,9 @@ def _remote(url: str, options: SourceOptions) -> Source:
         return _file(url, info_version(info), options)
     if has_magic(inner):
         return glob_source(url, remote_records, options, lambda base: base + container)
-    raise _nothing_there(url)
+    if is_http(inner):
+        raise _nothing_there(url)
+    raise EmptySource(str(_nothing_there(url)))  # a store has no folders that could be empty
 
 
 def _info(url: str) -> Mapping[str, Any] | None:

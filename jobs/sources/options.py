@@ -14,13 +14,14 @@ class SourceOptions:
 
     `exclude` are patterns in addition to the default ones, which an empty pattern switches off.
     `uri_column` names the column of a manifest with the images' URIs, `image_column` the column of
-    a Parquet file with the images.
+    a Parquet file with the images. With `empty_ok`, a source may have no images.
     """
 
     any_extension: bool = False
     exclude: Sequence[str] = ()
     uri_column: str | None = None
     image_column: str | None = None
+    empty_ok: bool = False
 
     @property
     def is_image(self) -> IsImage:

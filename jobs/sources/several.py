@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.sources.empty import maybe_empty
 from captioner.jobs.sources.folders import record_batches
 from captioner.jobs.sources.manifests.streams import conform
 from captioner.jobs.sources.open_source import open_source
@@ -37,15 +38,19 @@ def open_sources(sources: Sequence[str | Path], options: SourceOptions = DEFAULT
     column. UsageError if a column has types that do not fit together.
     """
     if len(sources) == 1:
-        return open_source(sources[0], options)
+        return _open(str(sources[0]), options)
     opened: list[tuple[str, Source]] = []
     for kind, group in groupby(sources, partial(_kind, options=options)):
         names = [*map(str, group)]
         if kind is None:
-            opened += [(name, open_source(name, options)) for name in names]
+            opened += [(name, _open(name, options)) for name in names]
         else:
             opened.append((names[0], _files_together(kind, names, options)))
     return _joined([source for _, source in opened], [name for name, _ in opened])
+
+
+def _open(source: str, options: SourceOptions) -> Source:
+    return maybe_empty(lambda: open_source(source, options), empty_ok=options.empty_ok)
 
 
 def _kind(source: str | Path, options: SourceOptions) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioner.jobs.errors import UsageError
+from captioner.jobs.errors import EmptySource, UsageError
 from captioner.jobs.sources.exclusion import Exclusion, why_excluded
 from captioner.jobs.sources.listing.filters import has_magic
 from captioner.jobs.sources.options import SourceOptions
@@ -116,11 +116,12 @@ def inventory_source(manifest: str, options: SourceOptions) -> Source:
     return Source(plan_schema(), batches(), skipped, scope)
 
 
-def _no_images(manifest: str, skipped: Counter[str]) -> UsageError:
+def _no_images(manifest: str, skipped: Counter[str]) -> EmptySource:
     others = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "nothing"
-    return UsageError(
+    return EmptySource(
         f"no images in the inventory {manifest} (skipped: {others}); with any_extension, every "
-        "object counts as an image, whatever its key ends in"
+        "object counts as an image, whatever its key ends in",
+        skipped,
     )
 
 
