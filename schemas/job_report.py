@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from captioner.schemas.caption_table import Status
 
+LOW_CONFIDENCE = 0.02  # pages of text, drawings and noise mostly have less, photographs more
 DECLINED = "declined"  # counted like a status: the row of another captioner stayed
 
 
@@ -26,6 +27,40 @@ class FailedImage(TypedDict):
     error: str
 
 
+class Quality(TypedDict):
+    """What the captions of a run are like: shares from 0 to 1, and a mean; None without any.
+
+    `unique` is the number of different captions as a share of all, `top_caption` the share of the
+    most frequent one, whose text is `most_frequent`. `low_confidence` is the share of captions with
+    a confidence below LOW_CONFIDENCE. `failed` has shares of the images, by status.
+    """
+
+    images: int
+    captions: int
+    unique: float | None
+    top_caption: float | None
+    most_frequent: str | None
+    confidence: float | None
+    low_confidence: float | None
+    failed: Mapping[str, float]
+
+
+class JudgedGate(TypedDict):
+    """A limit on the quality of a run, with the `value` of this run; which exceeds it by
+    `exceeded_by`, or else 0.
+
+    A limit on a change compares with the `former` value, of the run `run_id`; both are None
+    otherwise.
+    """
+
+    gate: str
+    limit: float
+    value: float
+    former: float | None
+    run_id: str | None
+    exceeded_by: float
+
+
 @dataclass(frozen=True)
 class JobReport:
     """The report of a run, written to OUT/runs/<run_id>/report.json.
@@ -36,6 +71,9 @@ class JobReport:
     `captioning_seconds` count from the first image to the last commit, None without images.
     `skipped` counts by reason. `needs_review` is None without a threshold; `remarked` are rows of
     the table that a new threshold marked again. If the captioner `stopped` early, that says why.
+    `table_statuses` count the rows of the whole table, None if they are not known. `quality` is
+    measured when a run of any images gets to its end; `gates` are the limits that were judged.
+    `too_many_failures` and gates that are exceeded lead to exit code 3.
     `second` is the report of the second pass of the same job.
     """
 
@@ -83,6 +121,10 @@ class JobReport:
     first_failures: Mapping[str, FailedImage] = field(default_factory=dict)
     surest: Sequence[CaptionExample] = field(default_factory=list)
     least_sure: Sequence[CaptionExample] = field(default_factory=list)
+    table_statuses: Mapping[str, int] | None = None
+    quality: Quality | None = None
+    gates: Sequence[JudgedGate] = field(default_factory=list)
+    too_many_failures: bool = False
     error: str | None = None
     second: "JobReport | None" = None
 
@@ -118,9 +160,26 @@ class JobReport:
         """The sum of `failures`."""
         return sum(self.failures.values())
 
-    def to_json(self) -> str:
-        """Return the report as a JSON object, with times in ISO 8601."""
-        return json.dumps(asdict(self), indent=2, default=datetime.isoformat)
+    def counted(self, *, in_table: bool) -> tuple[int, int]:
+        """Return how many images there are, and how many of them failed: in this run, or in all."""
+        if in_table and self.table_statuses is not None:
+            return sum(self.table_statuses.values()), sum(self.failed_in_table.values())
+        return self.images, self.failed
+
+    @property
+    def exceeded(self) -> Sequence[JudgedGate]:
+        """The gates that the run did not pass."""
+        return [gate for gate in self.gates if gate["exceeded_by"]]
+
+    @property
+    def failed_in_table(self) -> dict[str, int]:
+        """The number of rows of the whole table without a caption, by status."""
+        counts = self.table_statuses or {}
+        return {status: n for status, n in counts.items() if status != Status.OK and n}
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Return the report as a JSON object, with times in ISO 8601; without indent, one line."""
+        return json.dumps(asdict(self), indent=indent, default=datetime.isoformat)
 
     @classmethod
     def from_json(cls, text: str) -> "JobReport":

@@ -25,6 +25,7 @@ from captioner.jobs.table.read import (
     rechunked,
 )
 from captioner.jobs.table.reviews import decisions
+from captioner.jobs.table.runs.rows import files_of_run, may_have_rows_of
 from captioner.jobs.table.threshold import marked, new_threshold, table_threshold
 from captioner.schemas.caption_table import Status, caption_table_schema
 from captioner.schemas.job_report import JobReport
@@ -127,29 +128,13 @@ def _rows_of_run(run: RunFolder, *, replaced: bool) -> Iterator[pa.Table]:
     Rows that `replaced` others are in files of other runs.
     """
     in_force = decisions(run.out)
-    for path, file in opened_files(_files_of_run(run, replaced=replaced)):
-        if not _may_have_rows_of(run.run_id, file.metadata):
+    for path, file in opened_files(files_of_run(run, replaced=replaced)):
+        if not may_have_rows_of(run.run_id, file.metadata):
             with closing(file):
                 yield decided(plain_table(_SCHEMA.empty_table(), _SCHEMA), in_force)
             continue
         for rows in _plain_rows(path, file):
             yield decided(rows.filter(pc.equal(rows["run_id"], run.run_id)), in_force)
-
-
-def _files_of_run(run: RunFolder, *, replaced: bool) -> list[OutPath]:
-    order = np.random.default_rng(0)
-    own, others = list[OutPath](), list[OutPath]()
-    for path in run.out.table_files():
-        (own if path.name.startswith(f"{run.run_id}-") else others).append(path)
-    order.shuffle(own)
-    return own + (others if replaced else [])
-
-
-def _may_have_rows_of(run_id: str, file: pq.FileMetaData) -> bool:
-    """Return whether the statistics of a file allow rows of the latest run."""
-    column = file.schema.names.index("run_id")
-    groups = (file.row_group(number).column(column) for number in range(file.num_row_groups))
-    return any(group.statistics is None or group.statistics.max >= run_id for group in groups)
 
 
 def _collected(tables: Iterable[pa.Table], collected: Collected) -> Collected:

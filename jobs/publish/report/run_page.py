@@ -1,7 +1,8 @@
 """The page about one run."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.publish.privacy import public_text, public_uri, shortened
@@ -20,12 +21,20 @@ from captioner.jobs.publish.report.words import (
     number,
     share,
 )
-from captioner.schemas.job_report import JobReport, limiting_step
+from captioner.jobs.quality.gates import gate_text
+from captioner.schemas.job_report import LOW_CONFIDENCE, JobReport, limiting_step
 
 NUMBERS_ONLY = (
     "This page has no captions, because the run did not get to its end. The command "
     "`captioner report` with the same OUT shows those of the whole table."
 )
+GATES_EXCEEDED = "Done, but the captions are not good enough"
+MEASURED = {
+    "unique": "Share of different captions",
+    "top_caption": "Share of the most frequent caption",
+    "confidence": "Mean confidence",
+    "low_confidence": f"Share of captions with a confidence below {LOW_CONFIDENCE}",
+}
 
 
 def run_page(
@@ -33,6 +42,8 @@ def run_page(
 ) -> Page:
     """Return the page about a run, without captions if none were collected."""
     outcome, state = OUTCOMES[report.exit_code]
+    if report.exceeded and not report.too_many_failures:
+        outcome = GATES_EXCEEDED
     sections = [_speed(report, pace)] if report.seconds else []
     if collected and report.captioned:
         sections.insert(0, confidence_section(collected))
@@ -47,7 +58,7 @@ def run_page(
         failures=failures_of(collected or Collected(), report.statuses),
         error=_error(report),
         made=moment(report.finished_at),
-        after=[*_left_out(report), _images(report), _run(report, job_file)],
+        after=[*_quality(report), *_left_out(report), _images(report), _run(report, job_file)],
     )
     return with_gallery(page, collected) if collected else page
 
@@ -83,10 +94,10 @@ def _sentences(report: JobReport, collected: Collected | None, job_file: str) ->
         sentences.append(
             "Every image has a row already." if has_images else "The source lists no images."
         )
-    if report.exit_code == ExitCode.TOO_MANY_FAILURES:
-        limit = tomllib.loads(job_file).get("max_failures")
-        allowed = "not one image succeeded" if limit is None else f"the job allows {limit}"
-        sentences.append(f"Of {report.images:,} images, {report.failed:,} failed: {allowed}.")
+    is_code_3 = report.exit_code == ExitCode.TOO_MANY_FAILURES
+    if report.too_many_failures or (is_code_3 and not report.exceeded):
+        sentences.append(_too_many_failures(report, job_file))
+    sentences += [f"{_capitalised(gate_text(gate))}." for gate in report.exceeded]
     if report.stopped:
         sentences.append(f"{report.postponed:,} images are left for a later run.")
     if report.images < report.planned or report.stopped:
@@ -94,6 +105,33 @@ def _sentences(report: JobReport, collected: Collected | None, job_file: str) ->
     if not collected and report.images:
         sentences.append(NUMBERS_ONLY)
     return sentences
+
+
+def _too_many_failures(report: JobReport, job_file: str) -> str:
+    job = tomllib.loads(job_file)
+    limit, in_table = job.get("max_failures"), bool(job.get("count_all_failures"))
+    allowed = "not one image succeeded" if limit is None else f"the job allows {limit}"
+    images, failed = report.counted(in_table=in_table)
+    where = " in the table" if in_table else ""
+    return f"Of {images:,} images{where}, {failed:,} failed: {allowed}."
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _quality(report: JobReport) -> list[Section]:
+    """Describe what the captions are like, and the limits on that, if it was measured."""
+    quality = report.quality
+    if quality is None or not quality["captions"]:
+        return []
+    values: Mapping[str, Any] = {**quality}
+    shares = [(name, values[key]) for key, name in MEASURED.items()]
+    rows = [(name, f"{value:.3g}") for name, value in shares if value is not None]
+    rows.append(("Most frequent caption", quality["most_frequent"] or ""))
+    for gate in report.gates:
+        rows.append((_capitalised(gate_text(gate)), "too bad" if gate["exceeded_by"] else "good"))
+    return [Section("quality", "Quality", grid=Grid(["What", "Value"], rows))]
 
 
 def _facts(report: JobReport) -> list[Fact]:

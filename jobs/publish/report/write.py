@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 from captioner.jobs.errors import ExitCode, UsageError
@@ -15,6 +14,7 @@ from captioner.jobs.storage.backends.backend import backend_of
 from captioner.jobs.storage.backends.paths import OutPath, out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.table.layout import OutFolder, RunFolder
+from captioner.jobs.table.runs.reports import read_report, run_folders
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.job_report import JobReport
 
@@ -57,14 +57,9 @@ def write_table_report(out: str | Path, to: str | Path | None = None) -> OutPath
 
 def _runs(out: OutFolder) -> Sequence[JobReport]:
     """Read the reports of the latest runs, the latest first."""
-    folders = out.storage.files(out.runs, "[0-9]*")[-RUNS:]
+    folders = run_folders(out)[-RUNS:]
     with ThreadPoolExecutor(READERS) as pool:
-        reports = pool.map(lambda folder: _report(RunFolder(out, folder.name)), reversed(folders))
+        reports = pool.map(
+            lambda folder: read_report(RunFolder(out, folder.name)), reversed(folders)
+        )
         return [report for report in reports if report]
-
-
-def _report(run: RunFolder) -> JobReport | None:
-    """Read the report of a run; None for a killed run, a compaction, and a foreign file."""
-    with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-        return JobReport.from_json(run.storage.read_bytes(run.report).decode())
-    return None

@@ -1,0 +1,1 @@
+"""What the captions of a run are like, and whether that is good enough."""
