@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from captioner.jobs.planning.listing import list_images
 from captioner.jobs.planning.partitions import Size, read_partition
 from captioner.jobs.planning.plan import (
     Plan,
-    check_listing_is_whole,
     make_plan,
+    may_prune,
     redo_of,
     second_opinion_of,
 )
@@ -36,7 +36,9 @@ from captioner.jobs.sources.source import Source
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.storage.filesystems import configure
+from captioner.jobs.storage.temporary import TemporaryFolder, remove_dead_folders
 from captioner.jobs.table.layout import OutFolder
+from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import limiting_step
 
 SAMPLE = 64  # images to time
@@ -50,7 +52,7 @@ class Estimate:
 
     `stages` has seconds per image on one worker, for fetching and decoding summed over its threads.
     `limit` is the stage that the others wait for. `seconds` is the length of the run, without its
-    start.
+    start. `failures` count the images of the sample without a caption, by status.
     """
 
     images: int
@@ -60,6 +62,7 @@ class Estimate:
     limit: str | None
     seconds: float
     table_bytes: int
+    failures: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,11 @@ def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
     """
     config = config.resolved()
     configure(config.storage_options, config.access_rules)
+    remove_dead_folders()
     source, second = list_images(config), config.second_job()
     if second is None:
         return _preview(config, source, sample)
-    with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
+    with TemporaryFolder() as folder:
         first, again = keep(source, Path(folder, "listing.arrow"))
         preview = _preview(config, first, sample)
         try:
@@ -124,8 +128,7 @@ def _preview(config: JobConfig, source: Source, sample: int | None) -> Preview:
             source, out, folder, size, redo_of(config, out, folder), second_opinion_of(config)
         )
         images = _sample(plan, folder, sample) if sample and plan.images else None
-    if config.prune:
-        check_listing_is_whole(source, plan.counts.listed)
+    prunes = config.prune and may_prune(config, source, plan.counts.listed)
     return Preview(
         source=config.named_source,
         table=str(out.captions),
@@ -134,7 +137,7 @@ def _preview(config: JobConfig, source: Source, sample: int | None) -> Preview:
         images=plan.images,
         postponed=plan.postponed,
         partitions=len(plan.partition_sizes),
-        prune=config.prune,
+        prune=prunes,
         **_estimate_or_problem(config, plan, images),
     )
 
@@ -143,7 +146,7 @@ def _preview(config: JobConfig, source: Source, sample: int | None) -> Preview:
 def _folder(out: OutFolder) -> Iterator[Path]:
     """Provide a temporary folder for the plan, outside OUT."""
     try:
-        with job_errors(out.root), tempfile.TemporaryDirectory(prefix="captioner-") as name:
+        with job_errors(out.root), TemporaryFolder() as name:
             yield Path(name)
     except OSError as error:
         remedy = f"; set TMPDIR to a folder with more room than {tempfile.gettempdir()}"
@@ -160,7 +163,27 @@ def _estimate_or_problem(config: JobConfig, plan: Plan, images: pa.Table | None)
         if error.exit_code != ExitCode.FAULT:
             raise
         return {"problem": str(error), **_asking(config, plan, [])}
+    if problem := _without_captions(times):
+        return {"problem": problem, **_asking(config, plan, times)}
     return {"estimate": _extrapolated(plan, times, workers), **_asking(config, plan, times)}
+
+
+def _without_captions(times: Sequence[SampleTimes]) -> str | None:
+    """Return why times say nothing about a run: none of the images got a caption."""
+    failures = _failures(times)
+    if sum(failures.values()) < sum(time.images for time in times):
+        return None
+    counts = ", ".join(f"{n} {status}" for status, n in failures.items())
+    first = next((time.error for time in times if time.error), "")
+    return f"none of the sample images got a caption ({counts}); {first}"
+
+
+def _failures(times: Sequence[SampleTimes]) -> Counter[str]:
+    statuses = Counter[str]()
+    for time in times:
+        statuses.update(time.statuses)
+    del statuses[Status.OK]
+    return statuses
 
 
 def _asking(config: JobConfig, plan: Plan, times: Sequence[SampleTimes]) -> dict[str, Any]:
@@ -213,5 +236,6 @@ def _extrapolated(plan: Plan, times: Sequence[SampleTimes], workers: int) -> Est
         stages={stage: round(seconds / images, 5) for stage, seconds in stages.items()},
         limit=limiting_step(stages, sum(time.seconds for time in times)),
         seconds=round(plan.images / rate, 1),
+        failures=dict(_failures(times)),
         table_bytes=round(plan.images * bytes_per_image + parts * bytes_per_part),
     )

@@ -1,13 +1,18 @@
 """run_job: a job from lock to report."""
 
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from captioner.jobs.calibrations import with_calibration
 from captioner.jobs.config.job import JobConfig
+from captioner.jobs.ending import (
+    exit_code,
+    judge_quality,
+    remove_others,
+    report_anyway,
+    report_end,
+)
 from captioner.jobs.errors import (
     ExitCode,
     Interrupted,
@@ -16,7 +21,10 @@ from captioner.jobs.errors import (
     Terminated,
     UsageError,
 )
+from captioner.jobs.execution.record.observer import Observer, observing
+from captioner.jobs.execution.record.progress import FINISHING, PLANNING
 from captioner.jobs.execution.record.recorder import Recorder
+from captioner.jobs.messages import about, note, on_stderr, say, warn
 from captioner.jobs.pipeline.answers import forget_all_answers
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
@@ -24,18 +32,18 @@ from captioner.jobs.planning.listing import list_images
 from captioner.jobs.planning.partitions import Size, share_plan
 from captioner.jobs.planning.plan import (
     absence_of,
-    check_listing_is_whole,
     make_plan,
+    may_prune,
     redo_of,
     second_opinion_of,
     vanished_file,
 )
-from captioner.jobs.publish.report.write import write_run_report
 from captioner.jobs.sources.kept import keep
-from captioner.jobs.sources.source import Source
+from captioner.jobs.sources.source import Batches, Source
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors, without_secrets
 from captioner.jobs.storage.filesystems import configure
+from captioner.jobs.storage.temporary import TemporaryFolder, remove_dead_folders
 from captioner.jobs.table.exclusive_writer import exclusive_writer, usage_errors
 from captioner.jobs.table.keys import Redo
 from captioner.jobs.table.layout import OutFolder
@@ -69,35 +77,60 @@ def run_passes(config: JobConfig) -> Iterator[JobReport]:
     """
     config = config.resolved()
     configure(config.storage_options, config.access_rules)
-    source, second = list_images(config), config.second_job()
-    if second is None:
-        yield _run_pass(config, source)
-        return
+    remove_dead_folders()
+    with on_stderr(config.log_format), observing(config) as observer, TemporaryFolder() as folder:
+        second = config.second_job()
+        with observer.watching():
+            source = list_images(config)
+            if second:
+                source, again = keep(source, Path(folder, "listing.arrow"))
+                _warn_if_absent(second)
+            report = _run_pass(config, source, observer)
+        yield report
+        if second:
+            with observer.watching():
+                report = _second_pass(second, again, observer)
+            yield report
+
+
+def _warn_if_absent(second: JobConfig) -> None:
     if problem := absence_of(second):
-        print(f"captioner: the second pass cannot run: {problem}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
-        first, again = keep(source, Path(folder, "listing.arrow"))
-        yield _run_pass(config, first)
-        yield _second_pass(second, again)
+        warn(f"the second pass cannot run: {problem}")
 
 
-def _second_pass(config: JobConfig, source: Source) -> JobReport:
+def _second_pass(config: JobConfig, source: Source, observer: Observer) -> JobReport:
     try:
-        return _run_pass(config, source)
+        return _run_pass(config, source, observer)
     except (UsageError, TemporaryError) as error:
-        raise type(error)(f"no second opinion, and the first pass stays: {error}") from error
+        told = type(error)(f"no second opinion, and the first pass stays: {error}")
+        told.report = error.report
+        raise told from error
 
 
-def _run_pass(config: JobConfig, source: Source) -> JobReport:
+def _run_pass(config: JobConfig, source: Source, observer: Observer) -> JobReport:
     config = with_calibration(config)
     threshold = choose_threshold(config)
     if threshold and config.target_precision is not None and not config.quiet:
-        print(f"captioner: {threshold}", file=sys.stderr)
+        say(str(threshold), "threshold")
     run = OutFolder(out_path(config.out)).new_run()
-    with exclusive_writer(run) as writer:
+    with about(run_id=run.run_id), exclusive_writer(run) as writer:
         _describe(config, writer)
         recorder = Recorder(writer, config.named_source, source.skipped, threshold)
-        return _run(config, source, recorder)
+        observer.begin(recorder)
+        note(f"run {run.run_id} of {recorder.source} into {config.out}", "started")
+        return _run(config, _counted(source, recorder), recorder)
+
+
+def _counted(source: Source, recorder: Recorder) -> Source:
+    """Return the same source, whose images are counted while they are read."""
+
+    def batches() -> Batches:
+        for batch in source.batches:
+            recorder.listed += batch.num_rows
+            yield batch
+        recorder.phase = PLANNING
+
+    return replace(source, batches=batches())
 
 
 def _describe(config: JobConfig, writer: Writer) -> None:
@@ -110,28 +143,32 @@ def _run(config: JobConfig, source: Source, recorder: Recorder) -> JobReport:
     try:
         with job_errors(recorder.writer.out.root):
             _update_table(config, source, recorder)
+            judge_quality(config, recorder)
     except KeyboardInterrupt as stop:
-        _finish(recorder.writer)
+        _finish(recorder)
         terminated = isinstance(stop, Terminated)
         code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
-        raise Interrupted(_report(recorder, code, "interrupted")) from None
+        raise Interrupted(report_anyway(recorder, code, "interrupted")) from None
     except Exception as error:
         code = error.exit_code if isinstance(error, JobError) else ExitCode.FAULT
-        _report(recorder, code, without_secrets(str(error) or repr(error)))
-        raise
+        report = report_anyway(recorder, code, without_secrets(str(error) or repr(error)))
+        told = _with_report(error, report, recorder.writer)
+        if told is error:
+            raise
+        raise told from error
     outage = recorder.stopped if recorder.is_outage else None
-    return _report(recorder, _exit_code(config, recorder), outage)
-
-
-def _report(recorder: Recorder, code: ExitCode, error: str | None = None) -> JobReport:
-    """Write both reports. Without the one for people the run is complete, whatever prevents it."""
-    report = recorder.write_report(code, error)
-    try:
-        write_run_report(recorder.writer, report)
-    except (Exception, KeyboardInterrupt) as fault:  # noqa: BLE001 (the boundary)
-        reason = without_secrets(str(fault) or repr(fault))
-        print(f"captioner: no report.html for this run: {reason}", file=sys.stderr)
+    report = report_end(recorder, exit_code(config, recorder), outage)
+    remove_others(recorder.writer, config.keep_runs)
     return report
+
+
+def _with_report(error: Exception, report: JobReport, writer: Writer) -> Exception:
+    """Return an error of a job with the report of the run that it ended; others as they are."""
+    if isinstance(error, OSError):
+        error = JobError(f"cannot go on in {writer.out.root}: {error}")
+    if isinstance(error, JobError):
+        error.report = report
+    return error
 
 
 def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None:
@@ -141,8 +178,8 @@ def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None
     size = Size(config.partition_size, config.limit)
     choice = second_opinion_of(config)
     recorder.plan = make_plan(source, writer.out, writer.scratch, size, redo, choice)
-    if config.prune:
-        check_listing_is_whole(source, recorder.plan.counts.listed)
+    prunes = config.prune and may_prune(config, source, recorder.plan.counts.listed)
+    recorder.planned()
     remove_surplus(recorder.plan.surplus, writer)
     asks_server, captioner = config.captioner.asks_server, redo.captioner or ""
     if asks_server and config.force:
@@ -151,10 +188,10 @@ def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None
         share_plan(writer.run, writer.scratch)
         index_table(writer.run, _whose_captions(config, redo), writer.scratch, redo.embedded)
         _caption(config, recorder)
-    _finish(writer)
+    _finish(recorder)
     if asks_server and not (recorder.stopped or recorder.plan.postponed):
         forget_all_answers(writer.run, captioner)
-    if config.prune:
+    if prunes:
         recorder.pruned = prune(recorder.plan.files, vanished_file(writer.scratch), writer)
 
 
@@ -170,16 +207,8 @@ def _caption(config: JobConfig, recorder: Recorder) -> None:
     caption_plan(config, worker_settings(config, recorder.threshold), recorder)
 
 
-def _finish(writer: Writer) -> None:
+def _finish(recorder: Recorder) -> None:
     """Stop all commits, then put the rows that replace others into the table."""
-    writer.parts.end()
-    put_replacements_in_place(writer)
-
-
-def _exit_code(config: JobConfig, recorder: Recorder) -> ExitCode:
-    if recorder.is_outage:
-        return ExitCode.TEMPORARY
-    limit = config.failure_limit(recorder.images)
-    if limit is None:  # any number, as long as one image succeeds
-        limit = max(recorder.images - 1, 0)
-    return ExitCode.TOO_MANY_FAILURES if recorder.failed > limit else ExitCode.DONE
+    recorder.phase = FINISHING
+    recorder.writer.parts.end()
+    put_replacements_in_place(recorder.writer)

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {  # a room of jobs -> the rooms below it
+    "messages": set[str](),
     "errors": set[str](),
     "storage": {"errors"},
     "toml_file": {"errors"},
@@ -19,16 +20,19 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     "rows": {"errors", "storage", "table"},
     "planning": {"errors", "config", "storage", "sources", "table", "rows"},
     "pipeline": {"errors", "config", "storage", "fetching", "table"},
-    "publish": {"errors", "storage", "fetching", "table", "rows"},
+    "publish": {"errors", "storage", "fetching", "table", "rows", "quality"},
     "execution": {"errors", "config", "storage", "table", "planning", "pipeline"},
     "calibrations": {"errors", "config", "storage", "table"},
     "verify": {
         *("errors", "storage", "fetching", "table", "pipeline", "execution", "publish"),
         "calibrations",
     },
+    "quality": {"errors", "config", "storage", "table"},
+    "ending": {"errors", "config", "storage", "table", "execution", "publish", "quality"},
     "run": {
         *(
             "calibrations",
+            "ending",
             "errors",
             "config",
             "storage",
@@ -40,7 +44,7 @@ ALLOWED = {  # a room of jobs -> the rooms below it
         *("execution", "publish"),
     },
     "cli": {
-        *("errors", "toml_file", "config", "storage", "table", "rows", "publish"),
+        *("errors", "toml_file", "config", "storage", "table", "rows", "publish", "quality"),
         *("run", "preview", "caption", "calibrations", "verify"),
     },
     "demo": {"errors", "config", "run", "cli"},
@@ -48,6 +52,8 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     "__main__": {"cli"},
 }
 ALLOWED["preview"] = ALLOWED["run"]
+for rooms in ALLOWED.values():
+    rooms.add("messages")
 ALLOWED["caption"] = {"storage", "sources", "pipeline", "execution"}
 USES_THE_MODEL = {
     "config",

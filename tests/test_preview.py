@@ -78,10 +78,18 @@ def test_without_work_there_is_no_estimate(job: JobConfig) -> None:
     assert "40 already in the table" in preview_text(preview)
 
 
-def test_images_that_fail_do_not_stop_a_sample(job: JobConfig) -> None:
-    for number in range(40):
+def test_images_that_fail_do_not_stop_a_sample_unless_all_do(job: JobConfig) -> None:
+    for number in range(1, 40):
         (Path(job.source) / f"{number:03d}.jpg").write_bytes(b"no image")
-    assert estimate(job).images == 20
+    preview = preview_job(job, sample=20)
+    assert preview.estimate is not None
+    assert (preview.estimate.images, preview.estimate.failures) == (20, {"unreadable": 19})
+    assert "timed on 20 images, 19 of which failed)" in preview_text(preview)
+    (Path(job.source) / "000.jpg").write_bytes(b"no image")
+    preview = preview_job(job, sample=20)
+    assert preview.estimate is None
+    reason = "none of the sample images got a caption (20 unreadable); "
+    assert f"time       unknown: {reason}{job.source}/" in preview_text(preview)
 
 
 def test_errors_are_those_of_a_run(

@@ -1,14 +1,13 @@
 """The command `captioner caption`."""
 
 import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from captioner.jobs.cli.job_options import FLAGS
-from captioner.jobs.cli.text import printable
 from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
+from captioner.jobs.messages import printable, say
 from captioner.options import CaptionerOptions, server_from_environment
 from captioner.schemas.caption_table import CaptionRow, Status
 from captioner.search_options import SearchOptions
@@ -75,5 +74,4 @@ def _print(row: CaptionRow, *, as_json: bool) -> None:
         confidence = "-" if row.confidence is None else f"{row.confidence:.2f}"
         print(printable(f"{confidence}\t{row.caption}\t{row.image_uri}"))
     else:
-        problem = f"captioner: {row.image_uri}: {row.status}: {row.error}"
-        print(printable(problem), file=sys.stderr)
+        say(printable(f"{row.image_uri}: {row.status}: {row.error}"))

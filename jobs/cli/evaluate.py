@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from captioner.jobs.cli.out import add_config
 from captioner.jobs.cli.training import CAPTION_FORMATS
 from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
+from captioner.jobs.messages import say
 from captioner.options import SEND_PIXELS, CaptionerOptions, server_from_environment
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _evaluate(options: dict[str, Any]) -> int:
     print(json.dumps(result.to_dict(), indent=2) if options["json"] else result)
     if calibration:
         path = _keep(options, captioner_options, calibration)
-        print(f"calibrated: {path} ({calibration.data})", file=sys.stderr)
+        say(f"calibrated: {path} ({calibration.data})")
     _draw(options, result.reliability)
     return ExitCode.DONE
 
@@ -204,7 +204,7 @@ def _draw(options: dict[str, Any], result: "Reliability | None") -> None:
 
     if options["plots"] and result:
         for path in draw(result, options["plots"]):
-            print(f"drawn: {path}", file=sys.stderr)
+            say(f"drawn: {path}")
 
 
 def _evaluate_reviews(options: dict[str, Any]) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from captioner.jobs.cli.out import add_out
-from captioner.jobs.cli.text import printable
 from captioner.jobs.errors import ExitCode
+from captioner.jobs.messages import printable
 from captioner.jobs.publish.export.formats import FORMATS
 
 if TYPE_CHECKING:

@@ -1,15 +1,15 @@
 """The commands `captioner index`, `captioner search` and `captioner duplicates`."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.jobs.cli.out import add_out, show_in_browser
-from captioner.jobs.cli.text import aligned, printable
+from captioner.jobs.cli.text import aligned
 from captioner.jobs.errors import ExitCode, UsageError
+from captioner.jobs.messages import printable, say
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.storage.uris import file_name
 
@@ -125,9 +125,9 @@ def _search(options: dict[str, Any]) -> int:
         raise UsageError("give either words to search for or --like IMAGE")
     result = _found(options)
     if result.partial:
-        print("captioner: no text has all of these words; these have some", file=sys.stderr)
+        say("no text has all of these words; these have some")
     if not result.found:
-        print("captioner: nothing found", file=sys.stderr)
+        say("nothing found")
     _show(result, options["query"] or f"Like {file_name(options['like'])}", options)
     return ExitCode.DONE
 
@@ -164,7 +164,7 @@ def _show_page(result: "SearchResult", heading: str, options: dict[str, Any]) ->
     condition = f" where {options['where']}" if options["where"] else ""
     summary = f"The best {count} of {options['out']}{condition}" if count else "Nothing found"
     write_page(path, heading, summary, result.found)
-    print(f"page: {path}", file=sys.stderr)
+    say(f"page: {path}")
     if options["open"]:
         show_in_browser(path.absolute().as_uri())
 
@@ -216,5 +216,5 @@ def _duplicates(options: dict[str, Any]) -> int:
         print(f"{len(group.images)} images, similarity {group.similarity:.3f}")
         print("".join(f"  {printable(uri)}\n" for uri in group.images))
     if not groups:
-        print("captioner: no duplicates", file=sys.stderr)
+        say("no duplicates")
     return ExitCode.DONE

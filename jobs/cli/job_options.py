@@ -3,6 +3,7 @@
 from typing import Any
 
 from captioner.jobs.config.values import DEVICES, FAILURES, STALE
+from captioner.jobs.messages import FORMATS
 
 SOURCE_HELP = (
     "directory, glob, image, manifest, tar archive, Parquet of images (or a directory of them), S3 "
@@ -36,6 +37,10 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
         "help": "exit with 3 above this count or share of failed images, such as 10 or 5%% "
         "(default: only if all fail)",
         "metavar": "N",
+    },
+    "count_all_failures": {
+        "help": "count all failed rows of the table in --max-failures, not only this run's",
+        "action": "store_true",
     },
     "max_bytes": {"help": "largest image file to read, in bytes", "metavar": "N", "type": int},
     "limit": {"help": "caption at most N images", "metavar": "N", "type": int},
@@ -88,6 +93,14 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
         "metavar": "N",
         "type": float,
     },
+    "empty_ok": {"help": "a source without images is no error", "action": "store_true"},
+    "keep_runs": {"help": "runs whose reports stay in OUT", "metavar": "N", "type": int},
+    "metrics": {
+        "help": "write metrics to FILE every 15 s and in the end, as text for Prometheus",
+        "metavar": "FILE",
+    },
+    "log_format": {"help": "of messages on stderr", "choices": FORMATS},
+    "json": {"help": "print the result as JSON", "action": "store_true"},
     "embeddings": {
         "help": "also write what each image looks like, for `captioner search --like` and "
         "`captioner duplicates`",

@@ -8,12 +8,13 @@ import json
 import os
 import select
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from captioner.errors import CaptionerError, CaptionerUnavailable
+from captioner.errors import CaptionerError
 from captioner.jobs.cli.caption import add_caption
 from captioner.jobs.cli.completion import add_completion
 from captioner.jobs.cli.evaluate import add_evaluate
@@ -22,11 +23,11 @@ from captioner.jobs.cli.find import add_duplicates, add_index, add_search
 from captioner.jobs.cli.out import add_out, configure_for
 from captioner.jobs.cli.report import add_report
 from captioner.jobs.cli.review import add_review
-from captioner.jobs.cli.run import add_plan, add_run
-from captioner.jobs.cli.text import printable
+from captioner.jobs.cli.run import add_plan, add_run, exit_code_of, wanted_format
 from captioner.jobs.cli.training import add_train
 from captioner.jobs.cli.verify import add_verify
-from captioner.jobs.errors import ExitCode, JobError, Terminated
+from captioner.jobs.errors import ExitCode, JobError, UsageError
+from captioner.jobs.messages import is_json, on_stderr, printable, say_error, warn
 from captioner.jobs.storage.signatures import without_signatures
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     try:
-        try:
-            return _main(arguments)
-        finally:
-            sys.stdout.flush()  # not only when Python exits, where no error can be caught
+        with on_stderr(wanted_format(sys.argv[1:] if arguments is None else arguments)):
+            try:
+                return _main(arguments)
+            finally:
+                sys.stdout.flush()  # not only when Python exits, where no error can be caught
     except BrokenPipeError:
         if not _is_unread(sys.stdout.fileno()):
             raise  # of another pipe or connection
@@ -55,14 +57,18 @@ def _main(arguments: Sequence[str] | None) -> int:
             configure_for(options.pop("storage_options_in"), options.get("out"))
         return int(command(options))
     except (JobError, CaptionerError) as error:
-        lines = map(printable, without_signatures(str(error)).split("\n"))
-        print("captioner: error:", "\n".join(lines), file=sys.stderr)
-        if isinstance(error, CaptionerUnavailable):
-            return int(ExitCode.TEMPORARY)
-        return int(error.exit_code if isinstance(error, JobError) else ExitCode.USAGE)
+        code = exit_code_of(error)
+        say_error(without_signatures(str(error)), code)
+        return code
     except KeyboardInterrupt as stop:
-        print("captioner: interrupted", file=sys.stderr)
-        return int(ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED)
+        code = exit_code_of(stop)
+        warn("interrupted", "interrupted", {"exit_code": code})
+        return code
+    except Exception as fault:
+        if isinstance(fault, BrokenPipeError) or not is_json():
+            raise
+        say_error(repr(fault), int(ExitCode.FAULT), {"traceback": traceback.format_exc()})
+        return int(ExitCode.FAULT)
 
 
 def _options(arguments: Sequence[str] | None) -> dict[str, Any]:
@@ -88,8 +94,17 @@ def _is_unread(file: int) -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that leaves its errors to `main` if programs read them."""
+
+    def error(self, message: str) -> NoReturn:
+        if is_json():
+            raise UsageError(message)
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="captioner", description="Captions for collections of photographs."
     )
     parser.add_argument("--version", action="version", version=f"captioner {_version()}")

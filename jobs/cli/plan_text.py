@@ -58,7 +58,8 @@ def _estimate_lines(preview: "Preview") -> dict[str, str]:
     about = "at most" if preview.asking else "about"  # more requests may be in flight in a run
     workers = f"{estimate.workers:,} worker{'s' * (estimate.workers > 1)}"
     speed = f"{estimate.images_per_second:,.1f} images/s with {workers}"
-    speed += f", timed on {estimate.images} images"
+    failed = sum(estimate.failures.values())
+    speed += f", timed on {estimate.images} images{f', {failed} of which failed' * bool(failed)}"
     return {
         "time": f"{about} {_duration(estimate.seconds)} ({speed})",
         "limit": f"{estimate.limit} ({_per_image(estimate.stages)})",

@@ -2,14 +2,13 @@
 
 import getpass
 import os
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from captioner.jobs.cli.out import add_out, show_in_browser
-from captioner.jobs.cli.text import printable
 from captioner.jobs.errors import ExitCode, UsageError
+from captioner.jobs.messages import printable, say
 
 if TYPE_CHECKING:
     from argparse import _ActionsContainer as Group
@@ -114,7 +113,7 @@ def _mark(options: dict[str, Any]) -> int:
             raise UsageError(f"--{name.replace('_', '-')} must be from 0 to 1, not {options[name]}")
     done = mark_table(options["out"], **{name: options[name] for name in THRESHOLDS})
     if done.threshold.target_precision is not None:
-        print(f"captioner: {done.threshold}", file=sys.stderr)
+        say(str(done.threshold))
     print(f"marked     {done.rows:,} rows again\n{status_text(read_status(options['out']))}")
     return ExitCode.DONE
 
@@ -131,10 +130,7 @@ def _serve(scope: "Scope", reviewer: str, options: dict[str, Any]) -> NoReturn:
 
     host = options["host"]
     if host not in LOCAL:
-        print(
-            "captioner: anyone on the network who knows the address can see the images and decide",
-            file=sys.stderr,
-        )
+        say("anyone on the network who knows the address can see the images and decide")
 
     def opened(url: str) -> None:
         print(f"Review at {url}\nCtrl-C ends it; every decision is saved at once.", flush=True)
@@ -161,9 +157,9 @@ def _import(scope: "Scope", path: Path, reviewer: str) -> int:
 
     done = import_sheet(scope.out, path, reviewer)
     for line, reason in done.refused[:LINES]:
-        print(printable(f"captioner: {path}, line {line}: {reason}"), file=sys.stderr)
+        say(printable(f"{path}, line {line}: {reason}"))
     if len(done.refused) > LINES:
-        print(f"captioner: and {len(done.refused) - LINES:,} more rows", file=sys.stderr)
+        say(f"and {len(done.refused) - LINES:,} more rows")
     print(
         f"{_decisions(done.saved)} saved, {done.unchanged:,} rows without a new one, "
         f"{len(done.refused):,} refused"

@@ -1,17 +1,23 @@
 """The commands `captioner run` and `captioner plan`, which take the same jobs."""
 
 import argparse
+import json
 import sys
+import tomllib
 from collections.abc import Sequence
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captioner.errors import CaptionerError, CaptionerUnavailable
 from captioner.jobs.cli.job_options import FLAGS, OUT_HELP, SOURCE_HELP
 from captioner.jobs.config.files import load_config
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.config.values import FAILURES
-from captioner.jobs.errors import ExitCode, Interrupted, UsageError
+from captioner.jobs.errors import ExitCode, Interrupted, JobError, Terminated, UsageError
+from captioner.jobs.messages import FORMATS, TEXT, about, warn
+from captioner.jobs.storage.signatures import without_signatures
 
 if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
@@ -45,7 +51,6 @@ def add_plan(commands: "Commands") -> None:
     add = parser.add_argument
     sample = "images to time; 0 for none (64, or 4 with a server, which is asked about them)"
     add("--sample", metavar="N", type=int, default=None, help=sample)
-    add("--json", action="store_true", default=False, help="print a JSON object")
     parser.set_defaults(command=_plan, take_rest=_take_sources)
 
 
@@ -80,50 +85,117 @@ def _config(options: dict[str, object]) -> JobConfig:
 
 
 def _run(options: dict[str, object]) -> int:
+    is_wanted, reports = bool(options.get("json")), list["JobReport"]()
+    try:
+        config = _config(options)
+        is_wanted = config.json
+        code = _caption(config, reports)
+    except BaseException as error:
+        if is_wanted:
+            print(_failed_json(reports, error), flush=True)
+        raise
+    if config.json:
+        print(_one_line(reports), flush=True)
+    return code
+
+
+def _caption(config: JobConfig, reports: "list[JobReport]") -> int:
+    """Run a job, add the reports of its passes to `reports`, and say what it did."""
     from captioner.jobs.run import run_passes
 
-    config = _config(options)
     code: int = ExitCode.DONE
     try:
-        for title, report in zip(_titles(config), run_passes(config), strict=False):
-            if title and not config.quiet:
-                print(title)
-            told = _tell(report, config)
-            code = code or told
+        for report in run_passes(config):
+            _print_title(config, len(reports))
+            reports.append(report)
+            code = _tell(report, config) or code
     except Interrupted as stop:
-        print("captioner: interrupted; the same command continues from here", file=sys.stderr)
+        warn("interrupted; the same command continues from here", "interrupted")
+        reports.append(stop.report)
         return _tell(stop.report, config)
     return code
 
 
-def _titles(config: JobConfig) -> Sequence[str]:
-    """Return what to print before the summary of each pass."""
-    return ("first pass", "\nsecond pass") if config.second else ("",)
+def _print_title(config: JobConfig, number: int) -> None:
+    if config.second and not (config.quiet or config.json):
+        print(("first pass", "\nsecond pass")[number])
+
+
+def _one_line(reports: "Sequence[JobReport]") -> str:
+    """Return the reports of all passes as one line of JSON, as `run_job` returns them."""
+    report, *others = reports
+    for second in others:
+        report = replace(report, second=second, exit_code=report.exit_code or second.exit_code)
+    return report.to_json(indent=None)
+
+
+def _failed_json(reports: "Sequence[JobReport]", error: BaseException) -> str:
+    """Return the reports of a job that fails; if no run had begun, how it fails."""
+    last = error.report if isinstance(error, JobError) else None
+    if last or reports:
+        return _one_line([*reports, last] if last else reports)
+    code = exit_code_of(error)
+    reason = without_signatures(str(error)) or "interrupted"
+    return json.dumps({"run_id": None, "exit_code": code, "error": reason})
 
 
 def _tell(report: "JobReport", config: JobConfig) -> int:
     """Print what a run did; return its exit code."""
-    from captioner.jobs.cli.text import closing, printable, summary, too_many_failures
+    from captioner.jobs.cli.text import closing, complaints, summary
 
-    if not config.quiet:
+    if not (config.quiet or config.json):
         print(summary(report))
         if sys.stdout.isatty() and not report.error:
             print(closing(report, str(config.out)))
-    if report.exit_code == ExitCode.TOO_MANY_FAILURES:
-        print(f"captioner: {too_many_failures(report, config.max_failures)}", file=sys.stderr)
-    if report.stopped:
-        left = f"{report.postponed:,} images are left"
-        print(f"captioner: {printable(report.stopped)}; {left}", file=sys.stderr)
+    with about(run_id=report.run_id):
+        for event, text in complaints(report, config):
+            warn(text, event)
     return report.exit_code
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code of a command that ends with an error."""
+    if isinstance(error, Interrupted):
+        return error.report.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.TERMINATED if isinstance(error, Terminated) else ExitCode.INTERRUPTED
+    if isinstance(error, CaptionerUnavailable):
+        return ExitCode.TEMPORARY
+    if isinstance(error, JobError):
+        return error.exit_code
+    return ExitCode.USAGE if isinstance(error, CaptionerError) else ExitCode.FAULT
+
+
+def wanted_format(arguments: Sequence[str]) -> str:
+    """Return how a command line wants its messages, which may be that it is wrong.
+
+    The format may also stand in the job file, for all messages but those about that file.
+    """
+    if not arguments or arguments[0] not in ("run", "plan"):
+        return TEXT
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--log-format")
+    parser.add_argument("--config", type=Path)
+    with suppress(argparse.ArgumentError, OSError, ValueError):
+        found, _ = parser.parse_known_args(arguments[1:])
+        in_file = found.config and found.config.is_file() and found.log_format is None
+        wanted = _in_job_file(found.config) if in_file else found.log_format
+        return wanted if wanted in FORMATS else TEXT
+    return TEXT
+
+
+def _in_job_file(path: Path) -> object:
+    return tomllib.loads(path.read_text(encoding="utf-8")).get("log_format")
 
 
 def _plan(options: dict[str, object]) -> int:
     from captioner.jobs.cli.plan_text import preview_text
     from captioner.jobs.preview import preview_job
 
-    sample, as_json = options.pop("sample"), options.pop("json")
+    sample = options.pop("sample")
     if sample is not None and (not isinstance(sample, int) or sample < 0):
         raise UsageError(f"sample must be 0 or a whole number above it, not {sample}")
-    preview = preview_job(_config(options), sample)
-    print(preview.to_json() if as_json else preview_text(preview))
+    config = _config(options)
+    preview = preview_job(config, sample)
+    print(preview.to_json() if config.json else preview_text(preview))
     return ExitCode.DONE

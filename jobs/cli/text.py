@@ -1,6 +1,5 @@
 """Reports of runs and the status of a table, formatted for people."""
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import shorten
@@ -8,23 +7,16 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from captioner.jobs.config.job import JobConfig
+from captioner.jobs.messages import printable
 from captioner.jobs.publish.report.words import amount
+from captioner.jobs.quality.gates import gate_text
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import DECLINED, CaptionExample, JobReport
 
 if TYPE_CHECKING:
     from captioner.jobs.table.compaction.compact import Compaction
     from captioner.jobs.table.status import TableStatus
-
-# What moves the cursor, colours, turns or breaks lines, or cannot be encoded; but tabs.
-_CONTROL = re.compile(
-    "[\x00-\x08\n-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
-def printable(text: str) -> str:
-    """Return a text on one line that does nothing to a terminal, its control characters escaped."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def status_text(status: "TableStatus") -> str:
@@ -81,6 +73,7 @@ def summary(report: JobReport) -> str:
         "images": f"{report.images:,}{unfinished}{in_brackets(others)}",
         **_outcome(report.statuses, report.reused),
         **_first_failures(report),
+        **_failed_before(report),
         **_review(report),
         **_remarked(report),
         **_spent(report),
@@ -88,9 +81,11 @@ def summary(report: JobReport) -> str:
         "table": report.table,
     }
     if not report.planned and not report.error:
-        lines = {"images": f"nothing to do{in_brackets(others)}", **_remarked(report)}
+        done = f"nothing to do{in_brackets(others)}"
+        lines = {"images": done, **_failed_before(report), **_remarked(report)}
         lines["table"] = report.table
     folder = report.table.removesuffix("captions")
+    lines["run"] = report.run_id
     return aligned({**lines, "report": f"{folder}runs/{report.run_id}/report.html"})
 
 
@@ -125,12 +120,23 @@ def _next_steps(report: JobReport, out: str) -> Iterator[str]:
         yield f"  {command:<{width}}  # {purpose}"
 
 
-def too_many_failures(report: JobReport, limit: object) -> str:
-    """Say why a run ended with the exit code for too many failures."""
-    if limit is None:
-        return f"all {report.images:,} images failed"
-    failed = f"{report.failed:,} of {report.images:,} images failed"
-    return f"{failed}, more than --max-failures {limit}"
+def complaints(report: JobReport, config: JobConfig) -> Iterator[tuple[str, str]]:
+    """Yield what is not good about a run that got to its end: an event, and what to say."""
+    if report.too_many_failures:
+        yield "too_many_failures", _too_many_failures(report, config)
+    for gate in report.exceeded:
+        yield "gate", gate_text(gate)
+    if report.stopped:
+        yield "stopped", f"{report.stopped}; {report.postponed:,} images are left"
+
+
+def _too_many_failures(report: JobReport, config: JobConfig) -> str:
+    images, failed = report.counted(in_table=config.count_all_failures)
+    where = " in the table" if config.count_all_failures else ""
+    if config.max_failures is None:
+        return f"all {images:,} images{where} failed"
+    counts = f"{failed:,} of {images:,} images{where} failed"
+    return f"{counts}, more than --max-failures {config.max_failures}"
 
 
 def _outcome(statuses: Mapping[str, int], reused: int = 0) -> dict[str, str]:
@@ -150,6 +156,14 @@ def _first_failures(report: JobReport) -> dict[str, str]:
         f"  {status}": printable(f"{image['image_uri']}: {shorten(image['error'] or '', 200)}")
         for status, image in report.first_failures.items()
     }
+
+
+def _failed_before(report: JobReport) -> dict[str, str]:
+    """Format how many rows of the table have failed, if some are not of this run."""
+    failed = report.failed_in_table
+    if sum(failed.values()) <= report.failed:
+        return {}
+    return {"in table": f"{sum(failed.values()):,} failed{in_brackets(failed)}"}
 
 
 def _speed(report: JobReport) -> str:

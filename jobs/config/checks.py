@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from captioner.jobs.config.gates import check_gates
 from captioner.jobs.config.values import (
     DEVICES,
     FAILURES,
@@ -18,7 +19,8 @@ from captioner.jobs.config.values import (
     is_text,
 )
 from captioner.jobs.errors import UsageError
-from captioner.jobs.storage.uris import STANDARD_INPUT, scheme_with_password
+from captioner.jobs.messages import FORMATS
+from captioner.jobs.storage.uris import STANDARD_INPUT, is_local, scheme_with_password
 from captioner.options import is_language
 from captioner.search_options import MIN_CHARACTERS
 
@@ -32,6 +34,7 @@ def check_job(job: "JobConfig") -> None:
         check(job)
     check_storage_options(job.storage_options)
     _ = job.access_rules  # which may miss a host
+    check_gates(job.gates)
     _check_second_opinion(job)
     _check_budget(job)
 
@@ -53,13 +56,17 @@ def _check_paths(job: "JobConfig") -> None:
     require(job, "source", bool(job.sources), "a path, or a list of paths")
     for name, path in (*paths, ("checkpoint", job.checkpoint)):
         require(job, name, is_path(path), "a path")
-    require(job, "only", job.only is None or is_path(job.only), "a path")
+    for name in ("only", "metrics"):
+        value = getattr(job, name)
+        require(job, name, value is None or is_path(value), "a path")
+    is_here = job.metrics is None or is_local(str(job.metrics))
+    require(job, "metrics", is_here, "a path on this machine")
     if [*map(str, job.sources), str(job.only)].count(STANDARD_INPUT) > 1:
         raise UsageError(f"{STANDARD_INPUT} is given twice: standard input can be read once only")
 
 
 def _check_numbers(job: "JobConfig") -> None:
-    for name in ("beam_size", "partition_size", "max_bytes", "send_pixels"):
+    for name in ("beam_size", "partition_size", "max_bytes", "send_pixels", "keep_runs"):
         require(job, name, is_count(getattr(job, name)), "a whole number above 0")
     room = is_count(job.max_characters) and job.max_characters >= MIN_CHARACTERS
     require(job, "max_characters", room, f"a whole number of at least {MIN_CHARACTERS}")
@@ -82,16 +89,9 @@ def _check_choices(job: "JobConfig") -> None:
     kinds = job.retry_failed
     are_failures = kinds is None or (is_list_of_text(kinds) and set(kinds) <= set(FAILURES))
     require(job, "retry_failed", are_failures, f"a list of: {', '.join(FAILURES)}")
-    flags = (
-        "any_extension",
-        "allow_private",
-        "embeddings",
-        "prune",
-        "force",
-        "quiet",
-        "trust_remote_code",
-    )
-    for name in flags:
+    require(job, "log_format", job.log_format in FORMATS, " or ".join(FORMATS))
+    flags = ("any_extension", "embeddings", "prune", "force", "quiet", "trust_remote_code")
+    for name in (*flags, "allow_private", "empty_ok", "json", "count_all_failures"):
         require(job, name, isinstance(getattr(job, name), bool), "true or false")
 
 

@@ -15,6 +15,7 @@ from captioner.jobs.config.checks import check_job, require
 from captioner.jobs.config.second import PLAIN, SECOND
 from captioner.jobs.config.values import RETRIABLE, share_of
 from captioner.jobs.errors import UsageError
+from captioner.jobs.messages import TEXT
 from captioner.jobs.storage.access import AccessRules, rules_of
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.storage.signatures import without_signature
@@ -53,6 +54,7 @@ class JobConfig:
     device: str = "auto"
     scheduler: str | None = None
     max_failures: str | int | float | None = None
+    count_all_failures: bool = False
     max_bytes: int = 256 * 1024 * 1024
     limit: int | None = None
     stale: str = "keep"
@@ -74,6 +76,12 @@ class JobConfig:
     max_cost: float | None = None
     prices: Mapping[str, float] = field(default_factory=dict)
     second: Mapping[str, Any] = field(default_factory=dict)
+    empty_ok: bool = False
+    keep_runs: int = 100
+    gates: Mapping[str, Any] = field(default_factory=dict)
+    metrics: str | Path | None = None
+    log_format: str = TEXT
+    json: bool = False
     quiet: bool = False
     storage_options: StorageOptions = field(default_factory=dict, repr=False)
     calibration: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -164,6 +172,13 @@ class JobConfig:
         require(self, "max_failures", is_count, "a count (10) or a share (5% or 0.05)")
         return int(limit)
 
+    def allows(self, failed: int, images: int) -> bool:
+        """Return whether a number of the images may fail."""
+        limit = self.failure_limit(images)
+        if limit is None:  # any number, as long as one image succeeds
+            limit = max(images - 1, 0)
+        return failed <= limit
+
     def resolved(self) -> "JobConfig":
         """Return the job with absolute local paths, which hold in any working directory."""
         out = str(self.out)
@@ -172,6 +187,7 @@ class JobConfig:
             source=_one_or_list([absolute(str(each)) for each in self.sources]),
             out=Path(local_path(out)).absolute() if is_local(out) else out,
             only=None if self.only is None else absolute(str(self.only)),
+            metrics=self.metrics and Path(local_path(str(self.metrics))).absolute(),
             checkpoint=absolute_checkpoint(self.checkpoint),
             second=with_absolute_checkpoint(self.second),
         )

@@ -13,6 +13,8 @@ PLAIN: dict[str, Any] = {  # options of the first pass that the second must not 
     **dict.fromkeys(("force", "prune", "embeddings", "trust_remote_code"), False),
     "stale": "keep",
     "max_cost": None,
+    "count_all_failures": False,
+    "gates": {},
     "prices": {},
     "second": {},
     "calibration": None,

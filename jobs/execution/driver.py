@@ -5,7 +5,6 @@ Dask blames every task that a dead worker had been given; the markers (worker.py
 running. Dask's own retries are not used, because they cannot isolate an image.
 """
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -14,13 +13,11 @@ from dataclasses import replace
 
 import pyarrow as pa
 from distributed import Client, Future, KilledWorker, as_completed
-from tqdm import tqdm
 
 from captioner.budget import Spending
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.execution.cluster.connect import connect
-from captioner.jobs.execution.record.progress import showing
 from captioner.jobs.execution.record.recorder import Recorder
 from captioner.jobs.execution.tasks.drawn import take_drawn
 from captioner.jobs.execution.tasks.purse import NOTHING, Purse
@@ -36,6 +33,7 @@ from captioner.jobs.execution.tasks.task import (
 from captioner.jobs.execution.worker.batches import caption_and_report, receiving
 from captioner.jobs.execution.worker.sample import SampleTimes, time_sample
 from captioner.jobs.execution.worker.worker import committed_result
+from captioner.jobs.messages import say
 from captioner.jobs.pipeline.answers import forget_answers
 from captioner.jobs.pipeline.hash_index import HashLog
 from captioner.jobs.pipeline.settings import WorkerSettings
@@ -50,11 +48,7 @@ Samples = Callable[[int], list[pa.Table]]  # the images that each of n workers t
 def caption_plan(config: JobConfig, settings: WorkerSettings, recorder: Recorder) -> None:
     """Caption all images of the plan; raise JobError for a fault that would hit every image."""
     plan, run = recorder.plan, recorder.writer.run
-    with (
-        showing(recorder.moment, plan.images, config.quiet),
-        connect(config, plan.images) as client,
-        receiving(client, recorder.report),
-    ):
+    with connect(config, plan.images) as client, receiving(client, recorder.report):
         if config.scheduler and not config.quiet:
             _tell_dashboard(client)
         tasks = tasks_of(plan, run, settings, len(client.nthreads()))
@@ -63,7 +57,7 @@ def caption_plan(config: JobConfig, settings: WorkerSettings, recorder: Recorder
 
 def _tell_dashboard(client: Client) -> None:
     with suppress(KeyError):  # a scheduler without one
-        tqdm.write(f"captioner: Dask's dashboard is at {client.dashboard_link}", file=sys.stderr)
+        say(f"Dask's dashboard is at {client.dashboard_link}", "dashboard")
 
 
 def time_samples(
@@ -98,12 +92,26 @@ class _Driver:
 
     def run(self) -> None:
         """Run the tasks that a server allows. Few are in flight, so Dask's graph stays small."""
-        self._top_up()
-        for future in self.completed:
-            task = self.running.pop(future.key)
-            self.waiting.extendleft(reversed(self._settle(task, future)))
-            self.recorder.end(task.key)
+        try:
             self._top_up()
+            for future in self.completed:
+                task = self.running[future.key]
+                self.waiting.extendleft(reversed(self._settle(task, future)))
+                del self.running[future.key]
+                self.recorder.end(task.key)
+                self._top_up()
+        except KeyboardInterrupt:
+            self._count_committed()
+            raise
+
+    def _count_committed(self) -> None:
+        """Stop all commits; count the parts that workers had committed and not yet reported."""
+        self.writer.parts.end()
+        for task in self.running.values():
+            part = self.writer.run.part(task.name, replaces=task.replaces)
+            is_new = self.recorder.is_at_work(task.key) and self.writer.storage.exists(part)
+            if is_new and (result := committed_result(task)):
+                self.recorder.add(result, task.key)
 
     def _top_up(self) -> None:
         threads = self.client.nthreads()  # by worker; some may have joined

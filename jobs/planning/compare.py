@@ -4,6 +4,7 @@ Both are cut into buckets on disk, by a hash of the URI, and compared bucket by 
 join (Kitsuregawa et al. 1983).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,6 +24,8 @@ from captioner.jobs.table.keys import (
     POSITION,
     RETRY,
     STALE,
+    STATUS,
+    STATUSES,
     Redo,
     by_time,
 )
@@ -73,7 +76,8 @@ class Compared:
 
     `new` and `redo` are positions in the listing; `redo`, `vanished` (rows by URI) and `surplus`
     (rows by position) have the number of the file with the row, as have the `doubtful` images,
-    which need no new row otherwise.
+    which need no new row otherwise. The rows that stay as they are count by status: those of the
+    images that are `kept`, and those of the vanished ones, unless they are removed.
     """
 
     counts: Counts
@@ -82,6 +86,8 @@ class Compared:
     vanished: pd.DataFrame
     surplus: pd.DataFrame
     doubtful: pd.DataFrame
+    kept: Counter[str]
+    kept_vanished: Counter[str]
 
 
 class ListedBuckets(Buckets):
@@ -138,7 +144,14 @@ def _compare(
         vanished[[IMAGE_URI, FILE]],
         rows.loc[surplus, [POSITION, FILE]],
         pairs.loc[~work_again & pairs[FIRST].notna(), [POSITION, FILE, FIRST, DONE]],
+        _statuses(pairs.loc[~work_again, STATUS]) + _statuses(unlisted.loc[~in_scope, STATUS]),
+        _statuses(vanished[STATUS]),
     )
+
+
+def _statuses(numbers: "pd.Series[int]") -> Counter[str]:
+    counts = np.bincount(numbers.dropna().astype(int), minlength=len(STATUSES)).tolist()
+    return +Counter(dict(zip(STATUSES, counts, strict=True)))
 
 
 def _why_redone(pairs: pd.DataFrame, redo: Redo) -> pd.DataFrame:

@@ -1,11 +1,14 @@
 """The images of a job, as its options choose them."""
 
 from dataclasses import replace
+from functools import partial
 
 from tqdm import tqdm
 
 from captioner.jobs.config.job import JobConfig
+from captioner.jobs.messages import TEXT
 from captioner.jobs.sources.chosen import chosen_images
+from captioner.jobs.sources.empty import maybe_empty
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.several import open_sources
 from captioner.jobs.sources.source import Batches, Source
@@ -17,12 +20,17 @@ def list_images(config: JobConfig) -> Source:
     UsageError if there is nothing to read, TemporaryError if a store does not answer.
     """
     options = SourceOptions(
-        config.any_extension, tuple(config.exclude or ()), config.uri_column, config.image_column
+        config.any_extension,
+        tuple(config.exclude or ()),
+        config.uri_column,
+        config.image_column,
+        config.empty_ok,
     )
     source = open_sources(config.sources, options)
-    if config.only is not None:
-        source = chosen_images(source, str(config.only))
-    return with_progress(source, config.quiet)
+    if (only := config.only) is not None:
+        chosen = partial(chosen_images, source, str(only))
+        source = maybe_empty(chosen, empty_ok=config.empty_ok)
+    return with_progress(source, config.quiet or config.log_format != TEXT)
 
 
 def with_progress(source: Source, quiet: bool) -> Source:

@@ -1,5 +1,6 @@
 """The plan of a run: the images of the source that need a new row in the table."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,7 +44,8 @@ class Plan:
 
     Those from number `first_redo` on hold images whose rows in the table will be replaced. `files`
     are the table's. `surplus` has the positions of superseded rows, by file. `postponed` images
-    need a row, too, but are beyond the limit of the run.
+    need a row, too, but are beyond the limit of the run. The rows that stay as they are count by
+    status: `kept` ones and, unless they are removed, those of vanished images.
     """
 
     files: Sequence[OutPath] = ()
@@ -52,6 +54,8 @@ class Plan:
     first_redo: int = 0
     surplus: Surplus = field(default_factory=dict)
     postponed: int = 0
+    kept: Counter[str] = field(default_factory=Counter)
+    kept_vanished: Counter[str] = field(default_factory=Counter)
 
     @property
     def images(self) -> int:
@@ -155,6 +159,8 @@ def _record(
     compared: Compared, plan: Plan, actions: Actions, doubtful: DoubtfulImages | None
 ) -> None:
     plan.counts.add(compared.counts)
+    plan.kept += compared.kept
+    plan.kept_vanished += compared.kept_vanished
     if doubtful:
         doubtful.add(compared.doubtful)
     else:
@@ -163,8 +169,13 @@ def _record(
     add_surplus(plan.surplus, plan.files, compared.surplus)
 
 
-def check_listing_is_whole(source: Source, listed: int) -> None:
-    """Raise UsageError if the listing is empty or incomplete, so that it must not prune."""
+def may_prune(config: JobConfig, source: Source, listed: int) -> bool:
+    """Return whether a listing says which rows to remove: not an empty one that the job allows.
+
+    Raise UsageError if the listing is empty or incomplete otherwise.
+    """
+    if not listed and config.empty_ok:
+        return False
     if not listed:
         raise UsageError("cannot prune: the source lists no image at all; run without prune")
     if unread := source.skipped[UNREADABLE_FOLDERS]:
@@ -172,6 +183,7 @@ def check_listing_is_whole(source: Source, listed: int) -> None:
             f"cannot prune: {unread} folders could not be read, so their images only seem to be "
             "gone; make them readable, or run without prune"
         )
+    return True
 
 
 def redo_of(config: JobConfig, out: OutFolder, folder: Path) -> Redo:

@@ -23,12 +23,15 @@ Surplus = dict[OutPath, list[int]]  # the positions of superseded rows, by file
 POSITION = "position"  # of an image in the listing, or of a row in its file
 FILE, AT, STALE, RETRY, LACKING = "file", "at", "stale", "retry", "lacking"
 FIRST, DONE = "first_confidence", "done"
+STATUS = "status_number"  # of a row: its place in STATUSES
+STATUSES = tuple(map(str, Status))
 KEY = [(IMAGE_URI, pa.string()), (IMAGE_VERSION, pa.string()), (POSITION, pa.int64())]
 _ROW = pa.schema(
     [
         *KEY,
         (FILE, pa.int32()),
         (AT, pa.int64()),
+        (STATUS, pa.int8()),
         *((n, pa.bool_()) for n in (STALE, RETRY, LACKING)),
         (FIRST, pa.float32()),
         (DONE, pa.bool_()),
@@ -104,6 +107,7 @@ def _row_columns(batch: pa.RecordBatch, file: int, start: int, redo: Redo) -> li
         pa.array(np.arange(start, start + batch.num_rows)),
         pa.repeat(pa.scalar(file, pa.int32()), batch.num_rows),
         at.cast(pa.int64()),
+        pc.index_in(status.cast(pa.string()), pa.array(STATUSES)).cast(pa.int8()),
         stale,
         pc.is_in(status.cast(pa.string()), pa.array(redo.failures, pa.string())),
         lacking,

@@ -1,5 +1,6 @@
 """The one process that may change a table."""
 
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,12 @@ class Writer:
             for folder in (self.out.captions, self.run.replacements):
                 for part in self.storage.files(folder, f"{self.run.run_id}-*.parquet"):
                     self.storage.remove(part)
+
+    def clear_scratch(self) -> None:
+        """Remove all files to work with, at the end of a run that cannot go on."""
+        for path in self.scratch.iterdir():
+            if path != self.events:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     def remove_tree(self, folder: OutPath) -> None:
         """Remove a folder of OUT."""

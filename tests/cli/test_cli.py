@@ -1,7 +1,10 @@
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,19 +35,19 @@ def test_help_imports_neither_torch_nor_dask(arguments: list[str]) -> None:
     assert "usage: captioner" in result.stdout
 
 
-def test_every_option_of_a_job_file_is_a_flag_but_what_may_be_secret(
+def test_every_option_of_a_job_file_is_a_flag_but_tables(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from dataclasses import fields
-
-    from captioner.jobs.config.job import JobConfig
+    from captioner.jobs.config.job import keys
 
     with pytest.raises(SystemExit):
         main(["run", "--help"])
-    text = capsys.readouterr().out.lower()
-    for field in fields(JobConfig):
-        is_flag = field.name.replace("_", "-") in text
-        assert is_flag == (field.name != "storage_options")
+    text = capsys.readouterr().out
+    flags = {flag.replace("-", "_") for flag in re.findall(r"--([a-z][a-z-]+)", text)}
+    tables = {"storage_options", "prices", "second", "gates"}
+    assert {*keys()} - {"source"} - tables <= flags
+    assert flags - {*keys()} == {"config", "help", "like"}
+    assert not flags & tables
 
 
 @pytest.mark.parametrize(
@@ -168,3 +171,35 @@ def test_options_may_stand_between_the_arguments(
     with pytest.raises(SystemExit):
         main(["plan", str(photos), "--out", str(tmp_path / "new"), "--no-such-option"])
     assert "unrecognized arguments: --no-such-option" in capsys.readouterr().err
+
+
+ENTRY = """
+import sys
+import time
+from captioner.jobs.__main__ import main
+print("ready", flush=True)
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.03, 0.1, 0.3, 1.0])
+def test_ctrl_c_while_the_command_starts_is_no_traceback(tmp_path: Path, seconds: float) -> None:
+    write_photographs(tmp_path / "photos", 2)
+    words = ["plan", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--sample", "0"]
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may ignore it
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", ENTRY, *words],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert (process.returncode, errors) in [(130, "captioner: interrupted\n"), (0, "")]

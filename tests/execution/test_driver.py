@@ -4,19 +4,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from distributed import Client
 
 from captioner.budget import Spending
 from captioner.jobs import JobConfig
+from captioner.jobs.errors import StaleCommit
 from captioner.jobs.execution.driver import _Driver
 from captioner.jobs.execution.record.recorder import Recorder
 from captioner.jobs.execution.tasks.purse import Purse
 from captioner.jobs.execution.tasks.task import PartitionResult, Task
 from captioner.jobs.pipeline.settings import WorkerSettings
+from captioner.jobs.table.commits.commit import commit
 from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder
 from captioner.options import CaptionerOptions
+from captioner.schemas.caption_table import file_metadata, rows_to_table
+from tests.support.rows import row
 
 SETTINGS = WorkerSettings(CaptionerOptions("openai:any"), 1000)
 CONFIG = JobConfig("photos", "out", checkpoint="openai:any", max_requests=8)
@@ -81,3 +86,19 @@ def test_an_image_that_is_not_opened_again_waits_for_nothing(
     assert (task.crash_reason, task.allowance.requests) == ("it died", 0)
     assert driver._next_task() is None
     assert list(driver.waiting) == [waiting]
+
+
+def test_parts_that_were_committed_when_a_run_was_interrupted_count_once(driver: _Driver) -> None:
+    driver.purse = Purse(replace(CONFIG, max_requests=100))
+    run = driver.writer.run
+    reported, committed, unfinished = (begin(driver) for _ in range(3))
+    for task in (reported, committed):
+        rows = [row(f"/{task.name}-{n}.jpg", run_id=run.run_id) for n in range(4)]
+        commit(rows_to_table(rows, pa.table({}), file_metadata({}, None)), run, task.name)
+    for task in (reported, committed, unfinished):
+        driver.recorder.begin(task.key)
+    driver.recorder.add(PartitionResult(reported.name, {"ok": 4}), reported.key)
+    driver._count_committed()
+    assert driver.recorder.statuses == {"ok": 8}
+    with pytest.raises(StaleCommit):
+        commit(pa.table({"a": [1]}), run, unfinished.name)

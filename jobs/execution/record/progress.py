@@ -6,25 +6,31 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from tqdm import tqdm
 
+from captioner.jobs.messages import beside_a_bar, is_json, say
 from captioner.schemas.job_report import limiting_step
 
 WINDOW = 60.0  # seconds of which the speed is the mean
-BAR_SECONDS, LINE_SECONDS = 0.5, 60.0
-Show = Callable[[int, str], None]  # the images done, and a text
+BAR_SECONDS, FIRST_LINE_SECONDS, LINE_SECONDS = 0.5, 5.0, 60.0
+Facts = Mapping[str, Any]
+Show = Callable[[Facts], None]
 BAR = "{percentage:3.0f}%|{bar:20}| {desc}"
+LISTING, PLANNING, STARTING, FINISHING = "listing", "planning", "starting", "finishing"
 
 
 @dataclass(frozen=True)
 class Moment:
     """The counts of a run at a time `at`, in seconds.
 
-    `images` are those done; `seconds` by stage, and the time that tasks `took`, are of committed
-    partitions. Before the first worker has `begun`, all are zero.
+    `images` are those done, of a `total` that is 0 until it is known; `listed` ones were found in
+    the source so far. `seconds` by stage, and the time that tasks `took`, are of committed
+    partitions. Before the first worker has `begun`, all are zero; until then, and after the last
+    image, the `phase` says what the run does.
     """
 
     at: float
@@ -33,32 +39,42 @@ class Moment:
     failed: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     took: float = 0.0
+    total: int = 0
+    listed: int = 0
+    phase: str = STARTING
 
 
 class Pace:
     """The speed of a run in the last minute."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self) -> None:
         self._moments: deque[Moment] = deque()
 
-    def text(self, now: Moment) -> str:
-        """Return the counts of this moment, with what can be said since those before it."""
-        if not now.begun:
-            return f"{now.images:,} of {self.total:,} images, starting"
+    def facts(self, now: Moment) -> Facts:
+        """Return what can be said of this moment, and since those before it."""
+        if not now.total:
+            return {"phase": now.phase, "listed": now.listed}
+        facts: dict[str, Any] = {"images": now.images, "total": now.total}
+        if not now.begun or now.phase == FINISHING:
+            facts["phase"] = now.phase
+        if now.begun:
+            facts |= self._speed(now)
+        return facts
+
+    def _speed(self, now: Moment) -> Facts:
         before = self._minute_before(now)
-        facts = [f"{now.images:,} of {self.total:,} images"]
+        facts: dict[str, Any] = {}
         if (rate := (now.images - before.images) / max(now.at - before.at, 1e-9)) > 0:
-            facts.append(f"{rate:,.1f} images/s")
-            if now.images < self.total:
-                facts.append(f"{tqdm.format_interval((self.total - now.images) / rate)} left")
+            facts["images_per_second"] = round(rate, 2)
+            if now.images < now.total:
+                facts["seconds_left"] = round((now.total - now.images) / rate)
         if now.failed:
-            facts.append(f"{now.failed:,} failed")
+            facts["failed"] = now.failed
         if (took := now.took - before.took) > 0:
             seconds = Counter(now.seconds)
             seconds.subtract(before.seconds)
-            facts.append(f"limit: {limiting_step(seconds, took)}")
-        return ", ".join(facts)
+            facts["limit"] = limiting_step(seconds, took)
+        return facts
 
     def _minute_before(self, now: Moment) -> Moment:
         """Return the oldest moment of the last minute, or `now` if there is none."""
@@ -68,52 +84,89 @@ class Pace:
         return self._moments[0]
 
 
+def text_of(facts: Facts) -> str:
+    """Format the progress of a run."""
+    if "total" not in facts:
+        return f"{facts['phase']}, {facts['listed']:,} images found so far"
+    formats = {
+        "phase": "{}",
+        "images_per_second": "{:,.1f} images/s",
+        "seconds_left": "{} left",
+        "failed": "{:,} failed",
+        "limit": "limit: {}",
+    }
+    values = dict(facts)
+    if "seconds_left" in facts:
+        values["seconds_left"] = tqdm.format_interval(facts["seconds_left"])
+    said = [text.format(values[name]) for name, text in formats.items() if name in values]
+    return ", ".join([f"{facts['images']:,} of {facts['total']:,} images", *said])
+
+
 @contextmanager
-def showing(count: Callable[[], Moment], total: int, quiet: bool) -> Iterator[None]:
+def showing(count: Callable[[], Moment], *, quiet: bool) -> Iterator[None]:
     """Show the progress that `count` returns, while the context lasts, from another thread."""
     if quiet:
         yield
         return
-    ended, pace = threading.Event(), Pace(total)
-    with _bar(total) if sys.stderr.isatty() else _lines() as show:
-
-        def run() -> None:
-            # While the driver blocks Ctrl-C (cluster.py), no other thread may accept it.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            while not ended.wait(BAR_SECONDS):
-                now = count()
-                show(now.images, pace.text(now))
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-            now = count()
-            show(now.images, pace.text(now))
+    pace = Pace()
+    has_bar = sys.stderr.isatty() and not is_json()
+    with (
+        _bar() if has_bar else _lines() as show,
+        every(BAR_SECONDS, lambda: show(pace.facts(count()))),
+    ):
+        yield
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Show]:
-    with tqdm(total=total, desc="", bar_format=BAR) as bar:
+def every(seconds: float, function: Callable[[], None]) -> Iterator[None]:
+    """Call a function now and then, from another thread, and in the end once more."""
+    ended = threading.Event()
 
-        def show(images: int, text: str) -> None:
-            bar.n = images
-            bar.set_description_str(text)
+    def run() -> None:
+        # While the driver blocks Ctrl-C (cluster.py), no other thread may accept it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        while not ended.wait(seconds):
+            function()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        function()
+
+
+@contextmanager
+def _bar() -> Iterator[Show]:
+    """Provide a bar, which appears when it is known how much there is to do."""
+    with ExitStack() as stack:
+        bar: tqdm[Any] | None = None
+
+        def show(facts: Facts) -> None:
+            nonlocal bar
+            if "total" not in facts:
+                return
+            if bar is None:
+                stack.enter_context(beside_a_bar())
+                bar = tqdm(total=facts["total"], desc="", bar_format=BAR)
+                stack.enter_context(bar)
+            bar.n = facts["images"]
+            bar.set_description_str(text_of(facts))
 
         yield show
 
 
 @contextmanager
 def _lines() -> Iterator[Show]:
-    last = time.monotonic()
+    """Provide what writes a line soon, and then one a minute."""
+    next_line = time.monotonic() + FIRST_LINE_SECONDS
 
-    def show(images: int, text: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LINE_SECONDS:
-            last = time.monotonic()
-            print(f"captioner: {text}", file=sys.stderr, flush=True)
+    def show(facts: Facts) -> None:
+        nonlocal next_line
+        if time.monotonic() >= next_line:
+            next_line = time.monotonic() + LINE_SECONDS
+            say(text_of(facts), "progress", facts)
 
     yield show

@@ -5,20 +5,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from captioner.budget import Spending
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.record.examples import Examples
-from captioner.jobs.execution.record.progress import Moment
+from captioner.jobs.execution.record.progress import LISTING, STARTING, Moment
 from captioner.jobs.execution.tasks.task import PartitionResult
+from captioner.jobs.messages import note
 from captioner.jobs.planning.plan import Plan
 from captioner.jobs.table.threshold import Threshold
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import Status
-from captioner.schemas.job_report import DECLINED, JobReport
+from captioner.schemas.job_report import DECLINED, JobReport, JudgedGate, Quality
 
 EVENTS_SECONDS = 60.0  # between uploads of the events: a store cannot append to a file
 
@@ -51,11 +52,28 @@ class Recorder:
     is_outage: bool = False
     spent: Spending = field(default_factory=Spending)
     examples: Examples = field(default_factory=Examples)
+    listed: int = 0
+    phase: str = LISTING
+    failed_tasks: int = 0
+    quality: Quality | None = None
+    gates: Sequence[JudgedGate] = ()
+    too_many_failures: bool = False
+    ended: JobReport | None = None  # its report, once it has ended
     _began: float | None = None  # when the first image was opened
     _committed: float = 0.0  # when the last partition was
     _at_work: dict[str, int] = field(default_factory=dict)  # images done, by key of the task
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _uploaded: float = 0.0
+
+    @property
+    def run_id(self) -> str:
+        return self.writer.run.run_id
+
+    @property
+    def tasks(self) -> dict[str, int]:
+        """The number of tasks by state."""
+        states = {"committed": self.partitions, "failed": self.failed_tasks}
+        return {**states, "at work": len(self._at_work)}
 
     @property
     def images(self) -> int:
@@ -88,6 +106,10 @@ class Recorder:
                 self._at_work[key] = done
                 self._began = self._began or time.monotonic()
 
+    def is_at_work(self, key: str) -> bool:
+        """Return whether a task has not been counted or ended yet."""
+        return key in self._at_work
+
     def end(self, key: str) -> None:
         """Forget a task that has ended."""
         with self._lock:
@@ -99,7 +121,8 @@ class Recorder:
             images = self.images + sum(self._at_work.values())
             begun = self._began is not None or images > 0
             at = time.monotonic() if self.images < self.plan.images else self._committed
-            return Moment(at, begun, images, self.failed, dict(self.seconds), self.took)
+            done = Moment(at, begun, images, self.failed, dict(self.seconds), self.took)
+            return replace(done, total=self.plan.images, listed=self.listed, phase=self.phase)
 
     def add(self, result: PartitionResult, key: str) -> None:
         """Count the partition that the task with this key has committed."""
@@ -134,7 +157,10 @@ class Recorder:
         self.examples = Examples()
 
     def event(self, event: str, part: str, **details: object) -> None:
-        """Append a line to events.jsonl."""
+        """Append a line to events.jsonl, and say it to programs."""
+        if event == "failed":
+            self.failed_tasks += 1
+        note(f"part {part} {event}", event, details={"part": part, **details})
         line = {"at": datetime.now(UTC).isoformat(), "event": event, "part": part, **details}
         with self.writer.events.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -146,12 +172,30 @@ class Recorder:
             self.writer.storage.put(self.writer.events, self.writer.run.events)
             self._uploaded = time.monotonic()
 
-    def write_report(self, code: ExitCode, error: str | None = None) -> JobReport:
-        """Write and return the report of a run that ends now."""
+    def planned(self) -> None:
+        """Record that the plan is made, and what it says about the rows that stay."""
+        self.phase = STARTING
+        counts = {name: n for name, n in asdict(self.plan.counts).items() if n}
+        text = f"{self.plan.images:,} images to caption"
+        note(text, "planned", details={"images": self.plan.images, **counts})
+
+    @property
+    def table_statuses(self) -> dict[str, int] | None:
+        """The number of rows of the whole table by status; None in a run for second opinions.
+
+        What the run leaves for a later one is not counted.
+        """
+        if self.plan.counts.doubted:
+            return None
+        kept = self.plan.kept + (Counter() if self.pruned else self.plan.kept_vanished)
+        return dict(kept + self.statuses)
+
+    def report_of(self, code: ExitCode, error: str | None = None) -> JobReport:
+        """Return the report of a run that ends now."""
         now = datetime.now(UTC)
         took = (now - self.started_at).total_seconds()
-        report = JobReport(
-            run_id=self.writer.run.run_id,
+        return JobReport(
+            run_id=self.run_id,
             source=self.source,
             table=str(self.writer.out.captions),
             started_at=self.started_at,
@@ -178,11 +222,18 @@ class Recorder:
             first_failures=self.examples.failures,
             surest=self.examples.surest,
             least_sure=self.examples.least_sure,
+            table_statuses=self.table_statuses,
+            quality=self.quality,
+            gates=list(self.gates),
+            too_many_failures=self.too_many_failures,
             error=error,
         )
+
+    def write_report(self, report: JobReport) -> None:
+        """Write the report of a run that ends, and its last events."""
+        self.ended = report
         self._upload_events()
         self.writer.write_text(report.to_json() + "\n", self.writer.run.report)
-        return report
 
     def _review(self) -> dict[str, Any]:
         if self.threshold is None or self.threshold.min_confidence is None:

@@ -3,8 +3,9 @@
 import secrets
 import time
 import traceback
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.storage.failures import without_secrets
-from captioner.schemas.caption_table import rows_to_table
+from captioner.schemas.caption_table import Status, rows_to_table
 from captioner.schemas.image_record import passthrough_of, records_of
 
 
@@ -27,7 +28,7 @@ class SampleTimes:
     """The seconds that a worker took for images, in total and by stage (over several threads).
 
     In a Parquet file their rows take `row_bytes`, and everything else `file_bytes`. `spent` is what
-    a server was asked.
+    a server was asked. `statuses` count the images, and `error` is that of the first failed one.
     """
 
     images: int
@@ -36,6 +37,8 @@ class SampleTimes:
     row_bytes: int
     file_bytes: int
     spent: Spending = field(default_factory=Spending)
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    error: str | None = None
 
 
 def time_sample(settings: WorkerSettings, plan: pa.Table, allowance: Allowance) -> SampleTimes:
@@ -72,7 +75,10 @@ def _sample_times(partitions: PartitionCaptioner, plan: pa.Table) -> SampleTimes
     table = rows_to_table(rows, passthrough_of(plan)[: len(rows)], partitions.file_metadata())
     row_bytes, file_bytes = _part_bytes(table)
     spent = partitions.captioner.budget.spent
-    return SampleTimes(len(rows), seconds, dict(times.seconds), row_bytes, file_bytes, spent)
+    taken = SampleTimes(len(rows), seconds, dict(times.seconds), row_bytes, file_bytes, spent)
+    errors = (f"{row.image_uri}: {row.error}" for row in rows if row.status != Status.OK)
+    statuses = Counter(str(row.status) for row in rows)
+    return replace(taken, statuses=statuses, error=next(errors, None))
 
 
 def _part_bytes(table: pa.Table) -> tuple[int, int]:
