@@ -21,6 +21,7 @@ Facts = Mapping[str, Any]
 Show = Callable[[Facts], None]
 BAR = "{percentage:3.0f}%|{bar:20}| {desc}"
 LISTING, PLANNING, STARTING, FINISHING = "listing", "planning", "starting", "finishing"
+ENDED = "ended"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from captioner.budget import Spending
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.record.examples import Examples
-from captioner.jobs.execution.record.progress import LISTING, STARTING, Moment
+from captioner.jobs.execution.record.progress import ENDED, LISTING, STARTING, Moment
 from captioner.jobs.execution.tasks.task import PartitionResult
 from captioner.jobs.messages import note
 from captioner.jobs.planning.plan import Plan
@@ -231,7 +231,7 @@ class Recorder:
 
     def write_report(self, report: JobReport) -> None:
         """Write the report of a run that ends, and its last events."""
-        self.ended = report
+        self.ended, self.phase = report, ENDED
         self._upload_events()
         self.writer.write_text(report.to_json() + "\n", self.writer.run.report)
 

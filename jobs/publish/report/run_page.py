@@ -13,12 +13,12 @@ from captioner.jobs.publish.report.pace import Pace
 from captioner.jobs.publish.report.page import Fact, Grid, Page, Section
 from captioner.jobs.publish.report.sections import confidence_section, failures_of
 from captioner.jobs.publish.report.words import (
-    OUTCOMES,
     STAGES,
     amount,
     duration,
     moment,
     number,
+    outcome_of,
     share,
 )
 from captioner.jobs.quality.gates import gate_text
@@ -28,7 +28,6 @@ NUMBERS_ONLY = (
     "This page has no captions, because the run did not get to its end. The command "
     "`captioner report` with the same OUT shows those of the whole table."
 )
-GATES_EXCEEDED = "Done, but the captions are not good enough"
 MEASURED = {
     "unique": "Share of different captions",
     "top_caption": "Share of the most frequent caption",
@@ -41,9 +40,7 @@ def run_page(
     report: JobReport, pace: Pace | None, collected: Collected | None, job_file: str
 ) -> Page:
     """Return the page about a run, without captions if none were collected."""
-    outcome, state = OUTCOMES[report.exit_code]
-    if report.exceeded and not report.too_many_failures:
-        outcome = GATES_EXCEEDED
+    outcome, state = outcome_of(report)
     sections = [_speed(report, pace)] if report.seconds else []
     if collected and report.captioned:
         sections.insert(0, confidence_section(collected))

@@ -11,10 +11,10 @@ from captioner.jobs.publish.report.page import Fact, Grid, Page, Section
 from captioner.jobs.publish.report.sections import confidence_section, failures_of
 from captioner.jobs.publish.report.words import (
     DECISIONS,
-    OUTCOMES,
     duration,
     moment,
     number,
+    outcome_of,
     share,
 )
 from captioner.jobs.table.layout import OutFolder
@@ -91,7 +91,7 @@ def _runs(runs: Sequence[JobReport]) -> list[Section]:
 
 def _run(report: JobReport) -> list[str]:
     took = (report.finished_at - report.started_at).total_seconds()
-    outcome, _ = OUTCOMES[report.exit_code]
+    outcome, _ = outcome_of(report)
     speed = number(report.images_per_second) if report.images_per_second else ""
     counts = [f"{report.captioned:,}", f"{report.failed:,}"]
     return [moment(report.finished_at), outcome, *counts, duration(took), speed]

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from captioner.jobs.errors import ExitCode
 from captioner.schemas.caption_table import Status
+from captioner.schemas.job_report import JobReport
 from captioner.schemas.review import Decision
 
 FAILURES: Mapping[str, tuple[str, str]] = {  # by status: what happened, and the remedy
@@ -71,6 +72,7 @@ OUTCOMES: Mapping[int, tuple[str, str]] = {  # by exit code: how it went, and go
     ExitCode.INTERRUPTED: ("Stopped by Ctrl-C", "warn"),
     ExitCode.TERMINATED: ("Stopped by SIGTERM", "warn"),
 }
+GATES_EXCEEDED = ("Done, but the captions are not good enough", "warn")
 STAGES: Mapping[str, tuple[str, str]] = {  # its name, and what would make a run faster
     "fetch": (
         "Fetching images",
@@ -92,6 +94,13 @@ DECISIONS: Mapping[str, str] = {
     Decision.REJECTED: "rejected",
     Decision.DECORATIVE: "decorative, without text",
 }
+
+
+def outcome_of(report: JobReport) -> tuple[str, str]:
+    """Say how a run went; and whether that is good, warn or bad."""
+    if report.exceeded and not report.too_many_failures:
+        return GATES_EXCEEDED
+    return OUTCOMES[report.exit_code]
 
 
 def share(part: float, whole: float) -> str:

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +19,7 @@ from captioner.jobs.sources.manifests.streams import read_or_refuse
 from captioner.jobs.sources.source import BATCH_ROWS, Batches
 from captioner.jobs.storage.failures import listing_errors
 from captioner.jobs.storage.filesystems import filesystem
+from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.jobs.storage.uris import is_local
 
 _CSV_BLOCK = 4 * 1024 * 1024  # bytes parsed at once
@@ -47,11 +47,12 @@ def _on_disk(url: str) -> Iterator[Path]:
     if is_local(url):
         yield Path(url)
         return
-    with tempfile.NamedTemporaryFile(prefix="captioner-inventory-") as copy:
+    with TemporaryFolder() as folder:
+        copy = Path(folder, "data")
         with listing_errors(url, "read"):
             files, path = filesystem(url)
-            files.get_file(path, copy.name)
-        yield Path(copy.name)
+            files.get_file(path, str(copy))
+        yield copy
 
 
 def _csv_rows(path: Path, names: Sequence[str], columns: list[str]) -> Batches:
