@@ -1,0 +1,60 @@
+"""The file of metrics, as Prometheus reads it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from captioner.jobs import JobConfig, run_job
+from captioner.jobs.errors import TemporaryError, UsageError
+from captioner.jobs.storage.backends.paths import out_path
+from captioner.jobs.table.exclusive_writer import exclusive_writer
+from captioner.jobs.table.layout import OutFolder
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> JobConfig:
+    """Return a job without images, whose OUT has an odd name."""
+    (tmp_path / "photos").mkdir()
+    out = tmp_path / 'a "b" \\ c\nd'
+    metrics = tmp_path / "captioner.prom"
+    return JobConfig(tmp_path / "photos", out, empty_ok=True, metrics=metrics, quiet=True)
+
+
+def values(job: JobConfig, name: str) -> dict[str, float]:
+    """The values of a metric, by OUT."""
+    text = Path(str(job.metrics)).read_text()
+    found = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    return {s.labels["out"]: s.value for s in found if s.name == f"captioner_{name}"}
+
+
+def test_a_run_that_is_refused_leaves_the_last_success(job: JobConfig) -> None:
+    run_job(job)
+    assert values(job, "exit_code") == {str(job.out): 0}
+    success = values(job, "last_success_timestamp_seconds")
+    assert list(success) == [str(job.out)]
+    with exclusive_writer(OutFolder(out_path(job.out)).new_run()), pytest.raises(TemporaryError):
+        run_job(job)
+    assert values(job, "exit_code") == {str(job.out): 75}
+    assert values(job, "last_success_timestamp_seconds") == success
+    with pytest.raises(UsageError):
+        run_job(replace(job, empty_ok=False))
+    assert values(job, "exit_code") == {str(job.out): 2}
+    assert [path.name for path in Path(str(job.metrics)).parent.glob("*.unfinished")] == []
+
+
+def test_a_file_about_another_table_is_replaced(job: JobConfig, tmp_path: Path) -> None:
+    run_job(job)
+    other = replace(job, out=tmp_path / "other")
+    run_job(other)
+    assert list(values(job, "last_success_timestamp_seconds")) == [str(other.out)]
+
+
+def test_metrics_that_cannot_be_written_are_a_warning(
+    job: JobConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = tmp_path / "nowhere" / "captioner.prom"
+    assert run_job(replace(job, metrics=metrics)).exit_code == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"captioner: cannot write metrics to {metrics}: ")
