@@ -67,7 +67,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     except Exception as fault:
         if isinstance(fault, BrokenPipeError) or not is_json():
             raise
-        say_error(repr(fault), int(ExitCode.FAULT), {"traceback": traceback.format_exc()})
+        trace = without_signatures(traceback.format_exc())
+        say_error(without_signatures(repr(fault)), int(ExitCode.FAULT), {"traceback": trace})
         return int(ExitCode.FAULT)
 
 
