@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from captioner.jobs.cli.caption import search_of
 from captioner.jobs.cli.job_options import FLAGS
 from captioner.jobs.cli.out import add_out
-from captioner.jobs.cli.text import aligned, printable
+from captioner.jobs.cli.text import aligned
 from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
+from captioner.jobs.messages import printable
 from captioner.options import CaptionerOptions, server_from_environment
 
 if TYPE_CHECKING:
