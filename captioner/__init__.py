@@ -11,8 +11,10 @@ from captioner.errors import (
     ImageError,
     ImageTooLarge,
     MissingExtraError,
+    OutOfMemory,
     RejectedCaption,
     UnreadableImage,
+    UnsupportedImage,
 )
 
 if TYPE_CHECKING:
@@ -31,9 +33,11 @@ __all__ = [
     "ImageError",
     "ImageTooLarge",
     "MissingExtraError",
+    "OutOfMemory",
     "RejectedCaption",
     "SearchOptions",
     "UnreadableImage",
+    "UnsupportedImage",
     "load_captioner",
 ]
 

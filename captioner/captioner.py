@@ -20,7 +20,7 @@ from captioner.caption import Caption
 from captioner.confidence import confidence_beside, confidence_of, own_signals
 from captioner.errors import CaptionerError, ImageError, RejectedCaption, UnreadableImage
 from captioner.house_rules import HouseRules
-from captioner.image import DecodedImage
+from captioner.image import DecodedImage, ImageLimits
 
 Picture: TypeAlias = str | Path | bytes | npt.NDArray[np.uint8] | Image.Image
 OnError: TypeAlias = Literal["raise", "skip"]
@@ -41,6 +41,7 @@ class Captioner(ABC):
 
     `identity` names it with all that changes its captions. It likes `batch_size` images at once.
     Its captions have a confidence if there is a `calibration`, which `load` finds.
+    Images beyond its `limits` are refused.
     One that asks a server keeps to its `budget`, and asks nothing whose answer it has in `answers`.
 
     >>> captioner = Captioner.load("flickr8k")
@@ -51,6 +52,7 @@ class Captioner(ABC):
     batch_size: int
     house_rules: HouseRules
     calibration: Calibration | None = None
+    limits = ImageLimits()
     budget = Budget()
     answers: AnswerStore = NoAnswers()
 

@@ -13,8 +13,16 @@ class UnreadableImage(ImageError):
     """Bytes that are not an image, or a damaged one."""
 
 
+class UnsupportedImage(ImageError):
+    """A file that may be sound, but is of a format or kind that is not opened."""
+
+
 class ImageTooLarge(ImageError):
-    """An image with more pixels than the limits allow."""
+    """An image with more pixels than the limits allow, or that needs more memory to decode."""
+
+
+class OutOfMemory(ImageError):
+    """An image for which there was not enough memory; there may be more another time."""
 
 
 class RejectedCaption(ImageError):

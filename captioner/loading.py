@@ -25,7 +25,15 @@ def load_captioner(name_or_directory: str | Path = "flickr8k", **options: Any) -
 
 def open_captioner(options: CaptionerOptions) -> "Captioner":
     """Load the captioner that the options describe; see `Captioner.load`. This may import torch."""
+    from captioner.image import ImageLimits
+
     check_options(options)
+    captioner = _open(options)
+    captioner.limits = ImageLimits(options.max_pixels)
+    return captioner
+
+
+def _open(options: CaptionerOptions) -> "Captioner":
     if options.kind == HF:
         from captioner.hf.captioner import HfCaptioner
 

@@ -89,7 +89,7 @@ class LstmCaptioner(Captioner):
 
     def prepare(self, image: bytes | Image.Image) -> DecodedImage:
         """Squeeze an image into a square of `image_size`; see Captioner."""
-        return decode_image(image, self.image_size)
+        return decode_image(image, self.image_size, self.limits)
 
     def answer(self, images: Sequence[DecodedImage], measure: Measure) -> Sequence[Caption]:
         """Return the captions of prepared images; see Captioner."""

@@ -21,16 +21,18 @@ class CaptionerOptions:
 
     `checkpoint` is a bundled model, a model directory, `hf:` with a name or directory of Hugging
     Face, or `openai:` with the name of a model that a server has. `device` is auto, cpu or cuda.
-    `language` is an ISO 639-1 code. `embeddings` are made by models of this package only. The other
-    fields concern models of Hugging Face (`trust_remote_code`), servers (`send_pixels`, the longer
-    side of the images that are sent; `base_url`, `api_key`), or both (`prompt`). `calibration` has
-    the values of a calibration that does not lie beside the model.
+    `language` is an ISO 639-1 code. `max_pixels` limits the images, as in ImageLimits. `embeddings`
+    are made by models of this package only. The other fields concern models of Hugging Face
+    (`trust_remote_code`), servers (`send_pixels`, the longer side of the images that are sent;
+    `base_url`, `api_key`), or both (`prompt`). `calibration` has the values of a calibration that
+    does not lie beside the model.
     """
 
     checkpoint: str = "flickr8k"
     device: str = "auto"
     search: SearchOptions = field(default_factory=SearchOptions)
     language: str = "en"
+    max_pixels: int | None = None
     embeddings: bool = False
     prompt: str | None = None
     trust_remote_code: bool = False

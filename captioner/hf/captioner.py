@@ -68,7 +68,7 @@ class HfCaptioner(Captioner):
 
         The model's own processor resizes it again.
         """
-        return decode_fitted(image, self._side)
+        return decode_fitted(image, self._side, self.limits)
 
     def answer(self, images: Sequence[DecodedImage], measure: Measure) -> Sequence[Answer]:
         """Return the captions of prepared images; see Captioner."""

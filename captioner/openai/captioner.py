@@ -67,7 +67,7 @@ class OpenaiCaptioner(Captioner):
 
     def prepare(self, image: bytes | Image.Image) -> DecodedImage:
         """Shrink an image to `send_pixels` on its longer side; see Captioner."""
-        return decode_fitted(image, self._options.send_pixels)
+        return decode_fitted(image, self._options.send_pixels, self.limits)
 
     def answer(self, images: Sequence[DecodedImage], measure: Measure) -> Sequence[Answer]:
         """Ask about prepared images; see Captioner.

@@ -76,7 +76,7 @@ def _check_numbers(job: "JobConfig") -> None:
     require(job, "redo_below", job.redo_below != 0, "above 0")
     alone = job.min_confidence is None or job.target_precision is None
     require(job, "min_confidence", alone, "omitted if target_precision is given")
-    for name in ("batch_size", "workers", "limit", "max_requests"):
+    for name in ("batch_size", "workers", "limit", "max_pixels", "max_requests"):
         value = getattr(job, name)
         require(job, name, value is None or is_count(value), "a number above 0")
 

@@ -56,6 +56,7 @@ class JobConfig:
     max_failures: str | int | float | None = None
     count_all_failures: bool = False
     max_bytes: int = 256 * 1024 * 1024
+    max_pixels: int | None = None
     limit: int | None = None
     stale: str = "keep"
     retry_failed: Sequence[str] | None = None
@@ -127,6 +128,7 @@ class JobConfig:
             device=self.device,
             search=self.search,
             language=self.language,
+            max_pixels=self.max_pixels,
             embeddings=self.embeddings,
             prompt=self.prompt,
             trust_remote_code=self.trust_remote_code,

@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from captioner.errors import CaptionerError, ImageError, ImageTooLarge, RejectedCaption
+from captioner.errors import (
+    CaptionerError,
+    ImageError,
+    ImageTooLarge,
+    OutOfMemory,
+    RejectedCaption,
+    UnsupportedImage,
+)
 from captioner.image import DecodedImage
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.container_reader import ImageReader
@@ -72,6 +79,8 @@ def image_failure(error: CaptionerError) -> Values:
     """Return the values of an image that has no caption because of this error."""
     kinds: dict[type[CaptionerError], Status] = {
         ImageTooLarge: Status.TOO_LARGE,
+        OutOfMemory: Status.OUT_OF_MEMORY,
+        UnsupportedImage: Status.UNSUPPORTED,
         RejectedCaption: Status.REJECTED,
     }
     statuses = (status for kind, status in kinds.items() if isinstance(error, kind))

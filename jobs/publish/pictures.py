@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from captioner.image import ImageLimits
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.by_uri import fetch_image
 from captioner.jobs.publish.thumbnails import shrunk
@@ -16,7 +15,6 @@ SECONDS = 8.0  # for all thumbnails, unless there are many
 SECONDS_EACH = 0.2  # for each of many
 AT_ONCE = 24  # images that are fetched at the same time
 MAX_BYTES = 64 * 1024 * 1024  # of an image file
-LIMITS = ImageLimits(max_pixels=64_000_000)
 LARGEST = 120 * 1024  # bytes of a thumbnail: 24 of them, in base64, are less than 4 MB
 LATE = "its source did not answer in time"
 Picture = tuple[str, str]  # a `data:` URL and "", or "" and the reason why there is none
@@ -69,7 +67,7 @@ def _picture(uri: str) -> Picture:
 def _data_url(uri: str) -> str:
     data = fetch_image(uri, MAX_BYTES)
     with _DECODING:
-        picture = shrunk(data, SIDE, LIMITS)
+        picture = shrunk(data, SIDE)
         if len(picture) > LARGEST:
             picture = shrunk(picture, SIDE // 2)
     return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"

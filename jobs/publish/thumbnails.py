@@ -1,16 +1,21 @@
 """Thumbnails of images, made from their source when they are needed."""
 
 import io
+from collections.abc import Mapping
 
-from captioner.errors import ImageTooLarge, UnreadableImage
-from captioner.image import ImageLimits, shrink_image
+from captioner.errors import ImageError, ImageTooLarge, OutOfMemory, UnsupportedImage
+from captioner.image import shrink_image
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.by_uri import fetch_image
 from captioner.schemas.caption_table import Status
 
 MAX_BYTES = 256 * 1024 * 1024
-LIMITS = ImageLimits()
 QUALITY = 80  # of JPEG
+_STATUSES: Mapping[type[ImageError], Status] = {
+    ImageTooLarge: Status.TOO_LARGE,
+    OutOfMemory: Status.OUT_OF_MEMORY,
+    UnsupportedImage: Status.UNSUPPORTED,
+}
 
 
 def thumbnail(uri: str, side: int) -> bytes:
@@ -21,14 +26,13 @@ def thumbnail(uri: str, side: int) -> bytes:
     return shrunk(fetch_image(uri, MAX_BYTES), side)
 
 
-def shrunk(data: bytes, side: int, limits: ImageLimits = LIMITS) -> bytes:
-    """Return the thumbnail of an image file; FetchError if it is damaged or beyond the limits."""
+def shrunk(data: bytes, side: int) -> bytes:
+    """Return the thumbnail of an image file; FetchError if it cannot be decoded."""
     try:
-        picture = shrink_image(data, side, limits)
-    except UnreadableImage as error:
-        raise FetchError(Status.UNREADABLE, str(error)) from error
-    except ImageTooLarge as error:
-        raise FetchError(Status.TOO_LARGE, str(error)) from error
+        picture = shrink_image(data, side)
+    except ImageError as error:
+        status = _STATUSES.get(type(error), Status.UNREADABLE)
+        raise FetchError(status, str(error)) from error
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=QUALITY, optimize=True)
     return file.getvalue()

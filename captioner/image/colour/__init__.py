@@ -1,0 +1,1 @@
+"""Colours: from what a file says about them to sRGB."""

@@ -1,0 +1,72 @@
+"""What went wrong with an image: damaged, of a kind that is not supported, or too much memory."""
+
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from typing import TypeVar
+
+from PIL import Image
+
+from captioner.errors import (
+    ImageError,
+    ImageTooLarge,
+    OutOfMemory,
+    UnreadableImage,
+    UnsupportedImage,
+)
+
+# Raised by Pillow and its codecs on damaged files: they check little before they parse.
+DAMAGED = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    Warning,  # where the process turns warnings into errors
+    struct.error,
+    zlib.error,
+)
+_ENDED_EARLY = (EOFError, IndexError, struct.error)
+_NOT_SUPPORTED = re.compile(
+    r"unsupported|not supported|not implemented|unknown (pixel mode|data organization|compression)"
+    r"|unrecognized image mode|not available|cannot handle",
+    re.IGNORECASE,
+)
+
+T = TypeVar("T")
+
+
+def readable(decode: Callable[[], T]) -> T:
+    """Return what `decode` does; its errors become those of an image."""
+    try:
+        return decode()
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(str(error)) from error
+    except MemoryError as error:
+        raise OutOfMemory("not enough memory to decode it") from error
+    except DAMAGED as error:
+        raise image_error(error) from error
+
+
+def image_error(error: BaseException) -> ImageError:
+    """Return the error of an image that a codec could not read."""
+    text = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    if "out of memory" in text.lower():
+        return OutOfMemory(f"not enough memory to decode it: {text}")
+    if is_truncated(error):
+        return UnreadableImage(f"truncated: {text}")
+    if _NOT_SUPPORTED.search(text):
+        return UnsupportedImage(f"not supported: {text}")
+    return UnreadableImage(f"damaged: {text}")
+
+
+def is_truncated(error: BaseException) -> bool:
+    """Return whether a codec says that a file ends early."""
+    ended = isinstance(error, _ENDED_EARLY) or isinstance(error.__cause__, _ENDED_EARLY)
+    return ended or "truncated" in str(error).lower()

@@ -1,0 +1,185 @@
+"""An image file or picture -> small upright pixels in sRGB: the three ways to ask for them.
+
+The whole photograph is squeezed into a square, not cropped: captions describe all of it.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from captioner.image.colour.transform import transform_to_srgb
+from captioner.image.damage import readable
+from captioner.image.formats import raw, signatures
+from captioner.image.formats.frames import is_blank, later_frames
+from captioner.image.formats.sizes import size_in_header
+from captioner.image.memory import DECODING, ImageLimits, bytes_before_opening, bytes_to_decode
+from captioner.image.opening import Opened, load, open_picture
+from captioner.image.shrink import GAP, fitted_size, shrunk
+from captioner.image.upright import orientation_of, upright, upright_size
+
+Pixels = npt.NDArray[np.uint8]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image ready for a captioner.
+
+    `pixels` is uint8 sRGB [H, W, 3]; `width` and `height` are those of the original picture as
+    displayed; `format` is Pillow's name, such as "JPEG".
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    format: str
+
+
+@dataclass(frozen=True)
+class _Small:
+    """A small upright picture in sRGB, and the size of the original as displayed."""
+
+    rgb: Image.Image
+    width: int
+    height: int
+    format: str
+
+    def turned(self, orientation: int) -> "_Small":
+        """Return it upright."""
+        if orientation == 1:
+            return self
+        width, height = upright_size((self.width, self.height), orientation)
+        return _Small(upright(self.rgb, orientation), width, height, self.format)
+
+    def decoded(self) -> DecodedImage:
+        return DecodedImage(np.array(self.rgb), self.width, self.height, self.format)
+
+
+_DEFAULT_LIMITS = ImageLimits()
+
+
+def decode_image(
+    image: bytes | Image.Image, size: int, limits: ImageLimits = _DEFAULT_LIMITS
+) -> DecodedImage:
+    """Decode an image file to `size` x `size` pixels in sRGB.
+
+    The image may be open already, as a picture of PIL. One of that size is not resampled. Of an
+    animation, the first frame that shows anything is taken. Thread-safe.
+
+    Raises UnreadableImage if the bytes are not an image or a damaged one, UnsupportedImage if they
+    are a file of another kind, and ImageTooLarge, before any pixel is decoded, if the picture
+    exceeds the limits or needs more memory than decoding may take. OutOfMemory if it got none.
+    """
+    return readable(lambda: _small(image, _Square(size), limits).decoded())
+
+
+def decode_fitted(
+    image: bytes | Image.Image, side: int, limits: ImageLimits = _DEFAULT_LIMITS
+) -> DecodedImage:
+    """Decode an image to at most `side` x `side` pixels in its own proportions.
+
+    Otherwise as `decode_image`.
+    """
+    return readable(lambda: _small(image, _Fitted(side), limits).decoded())
+
+
+def shrink_image(data: bytes, side: int, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Image:
+    """Decode an image file to an upright picture in sRGB of at most `side` x `side` pixels.
+
+    The picture keeps its proportions. Errors are those of `decode_image`.
+    """
+    return readable(lambda: _small(data, _Fitted(side), limits).rgb)
+
+
+@dataclass(frozen=True)
+class _Square:
+    """A target: a square, into which a picture is squeezed."""
+
+    side: int
+    resample = Image.Resampling.BICUBIC
+
+    def size(self, _original: Size) -> Size:
+        return self.side, self.side
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A target: a square, into which a picture fits."""
+
+    side: int
+    resample = Image.Resampling.LANCZOS
+
+    def size(self, original: Size) -> Size:
+        return fitted_size(original, self.side)
+
+
+_Target = _Square | _Fitted
+
+
+def _small(image: bytes | Image.Image, target: _Target, limits: ImageLimits) -> _Small:
+    if isinstance(image, Image.Image):
+        return _of_picture(image, target)
+    kind = signatures.kind_of(image)
+    if kind == signatures.TIFF and raw.is_raw(image):
+        kind = signatures.RAW
+    if kind == signatures.RAW:
+        return _of_raw(image, target, limits)
+    return _of_file(kind, image, target, limits)
+
+
+def _of_picture(picture: Image.Image, target: _Target) -> _Small:
+    picture.load()
+    rgb = _shrunk(picture, picture.info.get("icc_profile"), target)
+    small = _Small(rgb, *picture.size, picture.format or "unknown")
+    return small.turned(orientation_of(picture) or 1)
+
+
+def _of_raw(data: bytes, target: _Target, limits: ImageLimits) -> _Small:
+    file = raw.read_raw(data)
+    if preview := file.full_preview():
+        small = _of_file(signatures.JPEG, preview, target, limits, file.orientation or 1)
+    else:
+        picture, size = raw.develop(data, GAP * target.side, limits)
+        small = _Small(_shrunk(picture, None, target), *size, signatures.RAW)
+    return replace(small, format=signatures.RAW)
+
+
+def _of_file(
+    kind: str, data: bytes, target: _Target, limits: ImageLimits, orientation: int = 1
+) -> _Small:
+    """Decode a file as soon as there is room; `orientation` holds if the file has none itself."""
+    if kind in signatures.OPEN_WHOLE:
+        size = size_in_header(kind, data)
+        limits.check(kind, size)
+        with DECODING.taken(bytes_before_opening(kind, size)):
+            return _decoded(open_picture(kind, data), size, target, orientation)
+    opened = open_picture(kind, data)
+    size = opened.picture.size
+    limits.check(kind, size)
+    opened.picture.draft(None, (GAP * target.side, GAP * target.side))
+    with DECODING.taken(bytes_to_decode(kind, opened.picture, size, opened.data)):
+        return _decoded(opened, size, target, orientation)
+
+
+def _decoded(opened: Opened, size: Size, target: _Target, orientation: int) -> _Small:
+    picture = load(opened)
+    rgb = _first_that_shows(picture, opened.profile(), target)
+    small = _Small(rgb, *size, picture.format or opened.kind)
+    return small.turned(orientation_of(picture) or orientation)
+
+
+def _first_that_shows(picture: Image.Image, profile: bytes | None, target: _Target) -> Image.Image:
+    """Shrink a picture or, if it is a blank frame of an animation, the first one that is not."""
+    first = _shrunk(picture, profile, target)
+    if not getattr(picture, "is_animated", False) or not is_blank(first):
+        return first
+    first = first.copy()  # it may be the picture itself, which is turned to its other frames
+    later = (_shrunk(frame, profile, target) for frame in later_frames(picture))
+    return next((frame for frame in later if not is_blank(frame)), first)
+
+
+def _shrunk(picture: Image.Image, profile: bytes | None, target: _Target) -> Image.Image:
+    colours = transform_to_srgb(profile, picture.mode)
+    return shrunk(picture, target.size(picture.size), target.resample, colours)

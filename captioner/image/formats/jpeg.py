@@ -1,0 +1,69 @@
+"""JPEG files that end early, and those that are decoded as a whole."""
+
+import io
+import random
+
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+from captioner.image.damage import DAMAGED
+
+END = b"\xff\xd9"
+_MAY_LACK = 0.02  # of the pixels
+_VISIBLE = 24  # levels of 256
+_GREY = 128  # what libjpeg shows where it knows nothing
+# Of entropy-coded data that never was; without 0xFF, which would be a marker.
+_NOISE = bytes(random.Random(0).choices(range(255), k=1 << 16))
+
+
+def open_jpeg(data: bytes, place: int = 0) -> JpegImagePlugin.JpegImageFile:
+    """Open a JPEG file, the first picture if it holds several.
+
+    Of one that begins at a later place in the data, only the header can be read.
+    """
+    file = io.BytesIO(data)
+    file.seek(place)
+    return JpegImagePlugin.JpegImageFile(file, "")
+
+
+def with_end(data: bytes, least: tuple[int, int]) -> bytes | None:
+    """Return a JPEG file that ends early with an end; None if it lacks more than a trace.
+
+    What follows the end of the data decides about the pixels that it lacks: those that change when
+    something else follows. `least` is the size in pixels that is looked at, at least.
+    """
+    data = data.rstrip(b"\xff")
+    ended = data + END
+    one, other = (_pixels(each, least) for each in (ended, data + _NOISE + END))
+    if one is None or other is None or one.shape != other.shape:
+        return None
+    differ = np.abs(one - other).max(axis=-1) > _VISIBLE
+    unknown = (one == _GREY).all(axis=-1)
+    unknown &= np.logical_and.accumulate(unknown.all(axis=1)[::-1])[::-1, None]  # down to the end
+    return ended if (differ | unknown).mean() <= _MAY_LACK else None
+
+
+def _pixels(
+    data: bytes, least: tuple[int, int]
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.int16]] | None":
+    try:
+        picture = open_jpeg(data)
+        picture.draft(None, least)
+        return np.asarray(picture.convert("RGB")).astype(np.int16)
+    except DAMAGED:
+        return None
+
+
+def coefficient_bytes(picture: Image.Image, size: tuple[int, int], data: bytes) -> int:
+    """Return how many bytes of coefficients a JPEG of this size keeps until it is read to its end.
+
+    A progressive one keeps all, and so does one whose colours follow each other.
+    """
+    layers = getattr(picture, "layer", [])
+    scan = data.find(b"\xff\xda")
+    in_first_scan = data[scan + 4] if 0 <= scan < len(data) - 4 else len(layers)
+    if "progressive" not in picture.info and in_first_scan >= len(layers):
+        return 0
+    across, down = (max((layer[place] for layer in layers), default=1) for place in (1, 2))
+    share = sum(layer[1] * layer[2] for layer in layers) / max(1, across * down)
+    return int(2 * size[0] * size[1] * share)
