@@ -16,7 +16,7 @@ BUDGET = 1 << 30  # bytes, for all threads of a process
 _BESIDE = 8 << 20  # bytes, of anything
 
 # What decoders hold beside the finished picture, in bytes a pixel; measured.
-_DECODER = {"WEBP": 15, "AVIF": 12, "HEIF": 12, "JXL": 40, "JPEG2000": 18, "ICO": 10, "RAW": 24}
+_DECODER = {"WEBP": 15, "AVIF": 12, "HEIF": 12, "JXL": 16, "JPEG2000": 18, "ICO": 10, "RAW": 24}
 _BYTES = {"1": 1, "L": 1, "P": 1}  # of a pixel in Pillow; 2 with 16 bits, 4 of other modes
 _ANIMATION = 12  # canvas, frame before it and frame
 _STRIP_TAGS, _UNCOMPRESSED = (278, 323), 1  # rows of a strip, or of a tile

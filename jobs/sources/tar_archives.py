@@ -24,7 +24,7 @@ from captioner.jobs.sources.exclusion import NOTHING, Exclusion, why_excluded
 from captioner.jobs.sources.source import Batches, Scope, Source
 from captioner.jobs.storage.containers import BUFFER, container_version, open_archive
 from captioner.jobs.storage.failures import check_final, fetch_error
-from captioner.jobs.storage.file_types import container_of, is_image_name
+from captioner.jobs.storage.file_types import container_of, is_image_name, why_no_image
 from captioner.jobs.storage.signatures import without_signature
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import member_schema
@@ -227,4 +227,4 @@ def _why_skipped(
     if is_sidecar and header.size > MAX_JSON:
         return f"sidecars of more than {MAX_JSON} bytes"
     is_image = match is not None and is_image_name(header.name)
-    return None if header.isreg() and (is_image or is_sidecar) else "no image's extension"
+    return None if header.isreg() and (is_image or is_sidecar) else why_no_image(header.name)

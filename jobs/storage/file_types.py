@@ -7,10 +7,22 @@ import pyarrow as pa
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.uris import file_name
 
-# What Pillow reads, and HEIC, so that iPhone photographs are reported rather than passed over.
+# What the captioner opens, some of it with an extra: without one, the row says which is missing.
 IMAGE_SUFFIXES = (
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
-    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".ico", ".j2c", ".j2k"),
+    *(".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".jxl", ".mpo", ".pbm"),
+    *(".pgm", ".png", ".pnm", ".ppm", ".psd", ".tga", ".tif", ".tiff", ".webp"),
+    # RAW files of cameras
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc"),
+    *(".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2"),
+    *(".srf", ".srw", ".x3f"),
+)
+# Pictures, or what may hold some, that the captioner does not open.
+UNOPENED_SUFFIXES = (
+    *(".ai", ".bpg", ".cdr", ".cur", ".dcm", ".dds", ".djvu", ".doc", ".docx", ".emf", ".eps"),
+    *(".exr", ".fits", ".flif", ".hdr", ".icns", ".indd", ".pcx", ".pdf", ".ppt", ".pptx", ".psb"),
+    *(".qoi", ".sgi", ".svg", ".svgz", ".wmf", ".xcf", ".xpm"),
+    *(".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"),
 )
 _GZIPPED_ARCHIVES = (".tar.gz", ".tgz")
 ARCHIVE_SUFFIXES = (".tar", *_GZIPPED_ARCHIVES)
@@ -22,8 +34,18 @@ IMAGE = "image"  # the column name that decides between several columns of bytes
 
 def is_image_name(name: str) -> bool:
     """Return whether a file name or path has the extension of an image."""
+    return _suffix(name) in IMAGE_SUFFIXES
+
+
+def why_no_image(name: str) -> str:
+    """Return the reason to count for a file that has no image's extension."""
+    suffix = _suffix(name)
+    return f"not opened: {suffix}" if suffix in UNOPENED_SUFFIXES else "no image's extension"
+
+
+def _suffix(name: str) -> str:
     stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
-    return bool(stem) and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES
+    return f"{dot}{suffix}".lower() if stem else ""
 
 
 def is_archive(name: str) -> bool:

@@ -87,10 +87,10 @@ def kind_of(data: bytes) -> str:
     kind = kind or _by_inner_mark(data)
     if kind:
         return kind
-    if other := _other(data):
-        raise UnsupportedImage(f"not supported: {other}")
     if _is_targa(data):
         return TGA
+    if other := _other(data):
+        raise UnsupportedImage(f"not supported: {other}")
     raise UnreadableImage("not an image in a known format")
 
 

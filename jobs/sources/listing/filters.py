@@ -17,7 +17,13 @@ from pathlib import PurePosixPath
 from fsspec.utils import glob_translate
 
 from captioner.jobs.sources.exclusion import NOTHING, Exclusion, why_excluded
-from captioner.jobs.storage.file_types import is_archive, is_manifest, is_parquet, is_text
+from captioner.jobs.storage.file_types import (
+    is_archive,
+    is_manifest,
+    is_parquet,
+    is_text,
+    why_no_image,
+)
 
 IsImage = Callable[[str], bool]  # by the name of a file
 UNREADABLE_FOLDERS = "unreadable folders"  # a reason for skipping
@@ -198,4 +204,6 @@ def _why_not_an_image(name: str) -> str:
     """Return why a file is skipped; text beside images is more often notes than a manifest."""
     if is_archive(name):
         return "archives beside images"
-    return "manifests" if is_manifest(name) and not is_text(name) else "no image's extension"
+    if is_manifest(name) and not is_text(name):
+        return "manifests"
+    return why_no_image(name)
