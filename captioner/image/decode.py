@@ -158,13 +158,16 @@ def _of_file(
     opened = open_picture(kind, data)
     size = opened.picture.size
     limits.check(kind, size)
-    opened.picture.draft(None, (GAP * target.side, GAP * target.side))
+    if kind == signatures.JPEG:
+        opened.picture.draft(None, (GAP * target.side, GAP * target.side))
     with DECODING.taken(bytes_to_decode(kind, opened.picture, size, opened.data)):
         return _decoded(opened, size, target, orientation)
 
 
 def _decoded(opened: Opened, size: Size, target: _Target, orientation: int) -> _Small:
     picture = load(opened)
+    if opened.kind != signatures.JPEG:
+        size = picture.size  # HEIF turns pictures upright when it decodes them
     rgb = _first_that_shows(picture, opened.profile(), target)
     small = _Small(rgb, *size, picture.format or opened.kind)
     return small.turned(orientation_of(picture) or orientation)

@@ -8,7 +8,7 @@ from PIL import Image, JpegImagePlugin
 
 from captioner.image.damage import DAMAGED
 
-END = b"\xff\xd9"
+END, _SCAN = b"\xff\xd9", b"\xff\xda"
 _MAY_LACK = 0.02  # of the pixels
 _VISIBLE = 24  # levels of 256
 _GREY = 128  # what libjpeg shows where it knows nothing
@@ -33,6 +33,8 @@ def with_end(data: bytes, least: tuple[int, int]) -> bytes | None:
     something else follows. `least` is the size in pixels that is looked at, at least.
     """
     data = data.rstrip(b"\xff")
+    if not _has_all_scans(data):
+        return None
     ended = data + END
     one, other = (_pixels(each, least) for each in (ended, data + _NOISE + END))
     if one is None or other is None or one.shape != other.shape:
@@ -41,6 +43,21 @@ def with_end(data: bytes, least: tuple[int, int]) -> bytes | None:
     unknown = (one == _GREY).all(axis=-1)
     unknown &= np.logical_and.accumulate(unknown.all(axis=1)[::-1])[::-1, None]  # down to the end
     return ended if (differ | unknown).mean() <= _MAY_LACK else None
+
+
+def _has_all_scans(data: bytes) -> bool:
+    """Return whether the scans of a JPEG have begun that hold all coefficients of all colours."""
+    picture = open_jpeg(data)
+    assert picture.fp is not None  # until it is loaded
+    place = data.rfind(_SCAN, 0, picture.fp.tell())
+    found: dict[int, set[int]] = {}
+    while place >= 0 and len(data) > place + 4 and len(data) >= place + 8 + 2 * data[place + 4]:
+        count = data[place + 4]
+        first, last = data[place + 5 + 2 * count : place + 7 + 2 * count]
+        for colour in data[place + 5 : place + 5 + 2 * count : 2]:
+            found.setdefault(colour, set()).update(range(first, last + 1))
+        place = data.find(_SCAN, place + 2)
+    return len(found) >= picture.layers and all(len(each) >= 64 for each in found.values())
 
 
 def _pixels(
@@ -60,7 +77,7 @@ def coefficient_bytes(picture: Image.Image, size: tuple[int, int], data: bytes) 
     A progressive one keeps all, and so does one whose colours follow each other.
     """
     layers = getattr(picture, "layer", [])
-    scan = data.find(b"\xff\xda")
+    scan = data.find(_SCAN)
     in_first_scan = data[scan + 4] if 0 <= scan < len(data) - 4 else len(layers)
     if "progressive" not in picture.info and in_first_scan >= len(layers):
         return 0
