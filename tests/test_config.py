@@ -79,6 +79,7 @@ def test_source_and_out_are_required() -> None:
         {"checkpoint": ""},
         {"quiet": "no"},
         {"max_bytes": -1},
+        {"max_pixels": 0},
         {"max_failures": "many"},
         {"max_failures": -1},
         {"max_failures": "101%"},

@@ -15,6 +15,7 @@ from captioner.image.depth import depth_of, is_deep
 GAP = 2
 _STRIP = 1 << 18  # pixels, about
 _PLAIN = ("RGB", "L", "CMYK", "LAB")  # modes without alpha that need no conversion before colours
+_PREMULTIPLIED = ("RGBa", "La")
 Convert = Callable[[Image.Image], Image.Image]
 Size = tuple[int, int]
 
@@ -24,7 +25,8 @@ def shrunk(
 ) -> Image.Image:
     """Return a picture in sRGB, as mode RGB of this size."""
     factors = _factor(picture.width, size[0]), _factor(picture.height, size[1])
-    late = colours if colours and colours.keeps_tones else None
+    blends = picture.has_transparency_data or picture.mode in _PREMULTIPLIED
+    late = colours if colours and colours.keeps_tones and not blends else None
     small = _reduced(picture, factors, _conversion(picture, None if late else colours))
     rgb = late(small) if late else small if small.mode == "RGB" else small.convert("RGB")
     if picture.size == size:
@@ -72,7 +74,7 @@ def _conversion(picture: Image.Image, colours: Transform | None) -> Convert | No
     if is_deep(picture.mode):
         to_grey = depth_of(picture)
         return (lambda part: colours(to_grey(part))) if colours else to_grey
-    if picture.has_transparency_data or picture.mode in ("RGBa", "La"):
+    if picture.has_transparency_data or picture.mode in _PREMULTIPLIED:
         return lambda part: _on_white(part, colours)
     if colours:
         return lambda part: colours(_plain(part))

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from captioner.errors import ImageError
 from captioner.image import ImageLimits, decode_image
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 from tests.support.hostile_files import hostile_images
 
 SECONDS = 60  # of an image, at most

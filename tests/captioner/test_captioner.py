@@ -8,7 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from captioner import Captioner, CaptionerError, ImageError, SearchOptions, UnreadableImage
+from captioner import (
+    Captioner,
+    CaptionerError,
+    ImageError,
+    ImageTooLarge,
+    SearchOptions,
+    UnreadableImage,
+)
 from tests.support.photographs import photograph
 
 IMAGES = [photograph(number) for number in range(64)]
@@ -110,6 +117,12 @@ def test_a_picture_that_turns_out_to_be_damaged_raises(captioner: Captioner) -> 
     picture = Image.open(io.BytesIO(IMAGES[0][:-300]))
     with pytest.raises(UnreadableImage, match="truncated"):
         captioner.caption(picture)
+
+
+def test_images_beyond_the_limit_of_pixels_are_refused(tiny_checkpoint: Path) -> None:
+    limited = Captioner.load(tiny_checkpoint, device="cpu", max_pixels=100)
+    with pytest.raises(ImageTooLarge, match="more than the limit of 100 in total"):
+        limited.caption(photograph(0))
 
 
 def test_images_that_cannot_be_read_may_be_skipped(captioner: Captioner) -> None:

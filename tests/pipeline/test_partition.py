@@ -122,6 +122,23 @@ def test_failures_are_rows_that_say_why(partition: Partition) -> None:
     assert not new and not partition.captioner.batches
 
 
+def test_a_sound_file_of_another_kind_is_not_called_damaged(partition: Partition) -> None:
+    rows, _ = partition.caption([b"%PDF-1.7\n", b'<svg xmlns="http://www.w3.org/2000/svg"/>'])
+    assert [row.status for row in rows] == ["unsupported"] * 2
+    assert [row.error for row in rows] == ["not supported: PDF", "not supported: SVG"]
+
+
+def test_a_lack_of_memory_has_a_status_of_its_own(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "resize", fail)
+    rows, _ = partition.caption([photograph(0)])
+    assert [row.status for row in rows] == ["out_of_memory"]
+
+
 def test_the_images_done_are_reported_after_each_batch(partition: Partition) -> None:
     done: list[int] = []
     photos = [photograph(number) for number in range(7)]

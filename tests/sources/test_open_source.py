@@ -57,6 +57,19 @@ def test_hidden_files_and_other_files_are_skipped_and_counted(tmp_path: Path) ->
     assert source.skipped == {"hidden": 2, "no image's extension": 2}
 
 
+def test_pictures_that_are_not_opened_are_counted_by_extension(tmp_path: Path) -> None:
+    for name in ("a.JXL", "b.nef", "c.HIF", "d.psd", "e.svg", "f.SVG", "g.pdf", "h.json"):
+        (tmp_path / name).touch()
+    source = open_source(tmp_path)
+    (batch,) = source.batches
+    assert len(batch) == 4
+    assert source.skipped == {
+        "not opened: .svg": 2,
+        "not opened: .pdf": 1,
+        "no image's extension": 1,
+    }
+
+
 def test_with_any_extension_every_file_that_is_not_hidden_is_an_image(tmp_path: Path) -> None:
     touch(tmp_path, ["0a1b", "a.jpg", "list.csv", ".hidden", ".cache/b"])
     expected = [str(tmp_path / name) for name in ("0a1b", "a.jpg", "list.csv")]

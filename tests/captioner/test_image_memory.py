@@ -1,0 +1,142 @@
+"""Memory: what decoding takes is known before, and bounded for all threads together."""
+
+import io
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioner.errors import ImageTooLarge, UnreadableImage
+from captioner.image import ImageLimits, decode_image
+from captioner.image.memory import BUDGET, ByteBudget
+from tests.support.hostile_files.parts import ico, png, tiff, vp8l
+
+MIB = 1 << 20
+ZEROS = zlib.compress(bytes(10_000_000), 9)
+FLOATS = {256: 13_000, 257: 13_000, 258: 32, 259: 8, 262: 1, 277: 1, 278: 13_000, 339: 3}
+# Decodes the file on standard input, and prints by how much the peak of memory grew.
+PEAK = """
+import io, sys
+from PIL import Image
+from captioner.errors import ImageError
+from captioner.image import decode_image
+
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+decode_image(Image.new("RGB", (9, 9)), 224)
+data = sys.stdin.buffer.read()
+before = peak()
+try:
+    print("ok", decode_image(data, 224).width, end=" ")
+except ImageError as error:
+    print(type(error).__name__, 0, end=" ")
+print((peak() - before) // 1024)
+"""
+
+
+def peak(data: bytes) -> tuple[str, int, int]:
+    """Return the outcome for a file, the width, and the MiB that a new process took for it."""
+    run = subprocess.run([sys.executable, "-c", PEAK], input=data, capture_output=True, check=True)
+    outcome, width, memory = run.stdout.decode().split()
+    return outcome, int(width), int(memory)
+
+
+def jpeg(width: int, height: int, **options: bool) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (width, height), 90).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def test_a_jpeg_of_200_megapixels_takes_little_memory() -> None:
+    outcome, width, memory = peak(jpeg(16_384, 12_288))
+    assert (outcome, width) == ("ok", 16_384)
+    assert memory < 150
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        vp8l(13_000, 13_000),
+        tiff(FLOATS, ZEROS),
+        ico(png((13_000, 13_000), 8, 6, ZEROS)),
+        png((100, 100), 8, 0, zlib.compress(bytes(200_000_000), 9)),
+    ],
+    ids=["webp", "float tiff", "icon", "png with more data than pixels"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_small_file_takes_no_more_memory_than_the_budget(data: bytes) -> None:
+    assert len(data) < 250_000
+    assert peak(data)[2] < 100
+
+
+def test_a_deep_picture_is_not_copied_as_a_whole() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((5_000, 5_000), dtype=np.float32)).save(file, "TIFF")
+    outcome, _, memory = peak(file.getvalue())
+    assert outcome == "ok"
+    assert memory < 1.6 * 100_000_000 / MIB  # 100 MB are its values
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_only_jpegs_have_no_limit_of_pixels_unless_it_is_given(options: dict[str, bool]) -> None:
+    data = jpeg(400, 300, **options)
+    assert decode_image(data, 16).width == 400
+    with pytest.raises(ImageTooLarge, match="400 x 300"):
+        decode_image(data, 16, ImageLimits(max_pixels=119_999))
+    with pytest.raises(ImageTooLarge, match="20000 x 20000"):
+        decode_image(png((20_000, 20_000), 1, 0, ZEROS), 16)
+    with pytest.raises(UnreadableImage):  # so the limit can be raised
+        decode_image(png((20_000, 20_000), 1, 0, ZEROS), 16, ImageLimits(max_pixels=400_000_000))
+
+
+def test_a_progressive_jpeg_counts_its_coefficients() -> None:
+    data = jpeg(16, 16, progressive=True)
+    place = data.index(b"\xff\xc2") + 5
+    large = data[:place] + b"\xfa\x00\xfa\x00" + data[place + 4 :]  # 64,000 pixels a side
+    with pytest.raises(ImageTooLarge, match=f"more than the limit of {BUDGET // MIB} MiB"):
+        decode_image(large, 16)
+
+
+def test_threads_share_a_budget() -> None:
+    budget = ByteBudget(100)
+    taken, most, lock = [0], [0], threading.Lock()
+
+    def work(count: int) -> None:
+        with budget.taken(count):
+            with lock:
+                taken[0] += count
+                most[0] = max(most[0], taken[0])
+            with lock:
+                taken[0] -= count
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [100, 1, 60, 60, 30, 90, 5, 100] * 50))
+    assert 60 <= most[0] <= 100
+    with budget.taken(100):
+        pass
+
+
+def test_what_is_larger_than_the_budget_is_refused_and_an_error_gives_its_bytes_back() -> None:
+    budget = ByteBudget(100)
+    with pytest.raises(ImageTooLarge, match="memory"):
+        enter(budget, 101, lambda: None)
+
+    def fail() -> None:
+        raise UnreadableImage("damaged")
+
+    with pytest.raises(UnreadableImage):
+        enter(budget, 100, fail)
+    enter(budget, 100, lambda: None)
+
+
+def enter(budget: ByteBudget, count: int, action: Callable[[], None]) -> None:
+    with budget.taken(count):
+        action()
