@@ -1,5 +1,6 @@
 """Kinds of image files: what is fine is captioned at its real size, and never called damaged."""
 
+import resource
 import struct
 import sys
 import zlib
@@ -18,6 +19,7 @@ from captioner.errors import (
     UnsupportedImage,
 )
 from captioner.image import ImageLimits, decode_image, opening
+from captioner.image.memory import BUDGET
 from tests.support.hostile_files import KINDS, hostile_images
 from tests.support.hostile_files.parts import chunk, encoded, grey_tiff, ico, with_chunk
 
@@ -299,11 +301,14 @@ def test_the_picture_of_an_icon_may_have_another_size_than_it_says() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_hostile_images_give_an_image_or_an_image_error() -> None:
+def test_hostile_images_give_an_image_or_an_image_error_in_bounded_memory() -> None:
     assert len(KINDS) >= 60
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for kind, _, data in hostile_images(2 * len(KINDS), seed=1):
         try:
             decoded = decode_image(data, 16)
             assert decoded.pixels.shape == (16, 16, 3), kind
         except ImageError as error:
             assert str(error), kind
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
+    assert 1024 * grown < 1.2 * BUDGET

@@ -134,8 +134,10 @@ def test_a_lack_of_memory_has_a_status_of_its_own(
     def fail(*_: object) -> None:
         raise MemoryError
 
+    photo = photograph(0)
+    monkeypatch.setattr(Image.Image, "reduce", fail)
     monkeypatch.setattr(Image.Image, "resize", fail)
-    rows, _ = partition.caption([photograph(0)])
+    rows, _ = partition.caption([photo])
     assert [row.status for row in rows] == ["out_of_memory"]
 
 
