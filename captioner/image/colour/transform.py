@@ -13,6 +13,7 @@ from captioner.image.damage import DAMAGED
 from captioner.image.depth import is_deep
 
 _LARGEST = 16 << 20  # bytes of a profile
+_SMALL = 64 << 10  # bytes of a profile that is its own key: faster than its hash
 _KEPT = 64  # transforms
 _SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
 _ALIKE, _ALIKE_ON_AVERAGE = 3, 0.5  # levels of 256 from sRGB
@@ -54,7 +55,7 @@ def transform_to_srgb(profile: bytes | None, mode: str) -> Transform | None:
     if not isinstance(profile, bytes) or not 0 < len(profile) <= _LARGEST:
         return None
     mode = "L" if is_grey(mode) else mode if mode in ("CMYK", "LAB") else "RGB"
-    key = sha256(profile).digest(), mode
+    key = profile if len(profile) <= _SMALL else sha256(profile).digest(), mode
     with _lock:
         if key in _cache:
             _cache.move_to_end(key)
