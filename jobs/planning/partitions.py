@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from captioner.schemas.image_record import REPLACES
 
 MIN_PARTITIONS = 16  # for a small job, as long as each has MIN_ROWS
 MIN_ROWS = 64
+MAX_BYTES = 128 * 1024 * 1024  # of rows in memory; those of a manifest may be long
 NEW, NO_WORK = -1, -2  # actions; to redo an image, the action is the number of its row's file
 Actions = npt.NDArray[np.int32]  # by position in the listing
 Listed: TypeAlias = pa.ipc.RecordBatchFileReader
@@ -105,8 +107,16 @@ def _first_rows(batches: Iterator[pa.RecordBatch], rows: int | None) -> Iterator
 def _partitions(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
     """Cut rows into partitions of even size."""
     tables = (pa.Table.from_batches([batch]) for batch in batches)
-    for table in rechunked(tables, MIN_PARTITIONS * size):
-        even = -(-table.num_rows // MIN_PARTITIONS)
-        step = min(size, max(even, MIN_ROWS))
-        for start in range(0, table.num_rows, step):
-            yield table.slice(start, step)
+    total = 0
+
+    def part(table: pa.Table) -> int:
+        nonlocal total
+        total += table.nbytes
+        return total // MAX_BYTES
+
+    for _, together in groupby(tables, part):
+        for table in rechunked(together, MIN_PARTITIONS * size):
+            even = -(-table.num_rows // MIN_PARTITIONS)
+            step = min(size, max(even, MIN_ROWS))
+            for start in range(0, table.num_rows, step):
+                yield table.slice(start, step)
