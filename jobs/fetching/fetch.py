@@ -8,7 +8,7 @@ from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.asyn import sync
 
 from captioner.jobs.errors import FetchError
-from captioner.jobs.storage.failures import fetch_error
+from captioner.jobs.storage.failures import fetch_error, undamaged
 from captioner.jobs.storage.filesystems import archives_lock, filesystem
 from captioner.jobs.storage.retry import retried
 from captioner.jobs.storage.uris import is_http, is_local, local_path
@@ -24,7 +24,7 @@ def fetch(uri: str, max_bytes: int) -> bytes:
     """
     if is_local(uri):
         return _fetch_local(local_path(uri), max_bytes)
-    data = retried(lambda seconds: _fetch_remote(uri, max_bytes + 1, seconds))
+    data = retried(lambda seconds: undamaged(lambda: _fetch_remote(uri, max_bytes + 1, seconds)))
     if len(data) > max_bytes:
         raise too_large(max_bytes)
     return data

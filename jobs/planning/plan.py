@@ -26,8 +26,9 @@ from captioner.jobs.planning.partitions import (
 from captioner.jobs.rows.doubt import Asked, check_where, doubts_of
 from captioner.jobs.sources.kept import COMPRESSED
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS
-from captioner.jobs.sources.source import Source, plain_type
+from captioner.jobs.sources.source import Source
 from captioner.jobs.storage.backends.paths import OutPath, out_path
+from captioner.jobs.storage.parquet.types import plain_type
 from captioner.jobs.table.embeddings import EmbeddedHashes
 from captioner.jobs.table.keys import Redo, Surplus, add_surplus, table_buckets
 from captioner.jobs.table.layout import OutFolder

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from captioner.jobs.errors import EmptySource, UsageError
+from captioner.jobs.sources.archives.tar_archives import archive_source
 from captioner.jobs.sources.listing.filters import (
     AllImages,
     IsImage,
@@ -17,11 +18,11 @@ from captioner.jobs.sources.listing.filters import (
     Selection,
     split_glob,
 )
+from captioner.jobs.sources.logged_tables import refuse_logged_table
 from captioner.jobs.sources.manifests.manifest import lists_images, manifest_source
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.parquet_images import holds_images, parquet_image_source
 from captioner.jobs.sources.source import BATCH_ROWS, Batches, Records, Scope, Source
-from captioner.jobs.sources.tar_archives import archive_source
 from captioner.jobs.storage.file_types import is_archive, is_parquet, is_text
 from captioner.jobs.storage.uris import (
     below,
@@ -80,6 +81,8 @@ def _fallback(
         found = archive_source([*map(image_uri, files)], covers, options.exclusion())
         found.skipped.update(images.skipped)
         return not_empty(source, found)
+    if images.allows_manifests:
+        refuse_logged_table(folder)
     if files and (images.allows_manifests or holds_images(files[0], options)):
         _check_not_notes(files, folder)
         tables = select(lambda name: is_parquet(name) and images.may_be_fallback(name))

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from captioner.jobs.errors import EmptySource, UsageError
+from captioner.jobs.sources.archives.tar_archives import archive_source
 from captioner.jobs.sources.folders import (
     folder_source,
     glob_source,
@@ -21,7 +22,6 @@ from captioner.jobs.sources.options import DEFAULT_OPTIONS, SourceOptions
 from captioner.jobs.sources.s3_inventory.inventory import find_inventory, inventory_source
 from captioner.jobs.sources.source import Source
 from captioner.jobs.sources.standard_input import standard_input_source
-from captioner.jobs.sources.tar_archives import archive_source
 from captioner.jobs.storage.failures import failure_status, listing_errors
 from captioner.jobs.storage.file_types import (
     ARCHIVE_SUFFIXES,
@@ -67,10 +67,12 @@ def open_source(source: str | Path, options: SourceOptions = DEFAULT_OPTIONS) ->
     """
     if source == STANDARD_INPUT:
         return standard_input_source(options)
+    if not is_local(str(source)):
+        source = image_uri(str(source))  # with its scheme in lower case
     if manifest := find_inventory(str(source)):
         return inventory_source(manifest, options)
     if not is_local(str(source)):
-        return _remote(image_uri(str(source)), options)
+        return _remote(str(source), options)
     path = Path(local_path(str(source)))
     if path.is_dir():
         return _local_directory(path, options)

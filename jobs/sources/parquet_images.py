@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.sources.manifests.manifest import as_one_table, one_format, own_columns
 from captioner.jobs.sources.manifests.parquet_files import ParquetFormat
 from captioner.jobs.sources.manifests.streams import conform, read_or_refuse
+from captioner.jobs.sources.manifests.tables import Rows, as_one_table, one_format, own_columns
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.source import Batches, Scope, Source
-from captioner.jobs.storage.containers import BUFFER, container_version, open_parquet
+from captioner.jobs.storage.containers import BUFFER, container_version
 from captioner.jobs.storage.file_types import (
     container_of,
     image_column,
@@ -28,6 +28,8 @@ from captioner.jobs.storage.file_types import (
     is_parquet,
     row_uri,
 )
+from captioner.jobs.storage.parquet.batches import plain_batches
+from captioner.jobs.storage.parquet.open_file import open_parquet
 from captioner.jobs.storage.signatures import without_signature
 from captioner.jobs.storage.uris import image_uri
 from captioner.schemas.caption_table import passthrough_names
@@ -65,27 +67,22 @@ def parquet_image_source(
     target = member_schema(own_columns(column for column in schema if column.name != IMAGE_URI))
 
     def batches() -> Batches:
-        for file, parts in groupby(rows, itemgetter(0)):
+        for file, parts in groupby(rows, attrgetter("file")):
             container = image_uri(file)
             version = read_or_refuse(container, partial(container_version, container))
             place = {"container": container, "column": column}
-            first = 0
-            for _, batch in parts:
-                yield _with_members(batch, place, version, first, target)
-                first += batch.num_rows
+            for part in parts:
+                yield _with_members(part, place, version, target)
 
     return Source(target, batches(), scope=lambda uri: covers(container_of(uri)))
 
 
 def _with_members(
-    batch: pa.RecordBatch,
-    place: Mapping[str, str | None],
-    version: str | None,
-    first: int,
-    schema: pa.Schema,
+    part: Rows, place: Mapping[str, str | None], version: str | None, schema: pa.Schema
 ) -> pa.RecordBatch:
-    """Return image records for the rows of a container from number `first` on."""
-    rows = range(first, first + batch.num_rows)
+    """Return image records for rows of a container, which count from 0."""
+    batch = part.batch
+    rows = range(part.first - 1, part.first - 1 + batch.num_rows)
     record = [
         batch.column(IMAGE_URI),
         pa.repeat(pa.scalar(version, pa.string()), len(rows)),
@@ -114,13 +111,13 @@ class _RowsFormat(ParquetFormat):
     def batches(self, path: str, schema: pa.Schema) -> Batches:
         own, key = self.schema(path), without_signature(image_uri(path))
         with open_parquet(path, BUFFER, LISTED_AHEAD) as opened:
-            image = str(image_column(path, opened.schema_arrow, self._column))
-            chosen = _chosen(path, opened.schema_arrow, image)
-            names = [field.name for field in _listed_fields(opened.schema_arrow, image)]
+            image = str(image_column(path, opened.schema, self._column))
+            chosen = _chosen(path, opened.schema, image)
+            names = [field.name for field in _listed_fields(opened.schema, image)]
             with_path = len(own) > len(names) + 1
             leaves = [*names, f"{image}.path"] if with_path else names
             first = 0
-            for batch in opened.iter_batches(LISTED_ROWS, columns=leaves):
+            for batch in plain_batches(opened, LISTED_ROWS, leaves):
                 columns = [batch.column(name) for name in names]
                 columns += [pc.struct_field(batch.column(image), "path")] if with_path else []
                 uris = [row_uri(key, first + n, chosen) for n in range(batch.num_rows)]
@@ -144,7 +141,7 @@ def _free_of_uri(column: pa.Field) -> pa.Field:
 
 def _arrow_schema(file: str) -> pa.Schema:
     with open_parquet(file, BUFFER, LISTED_AHEAD) as opened:
-        return opened.schema_arrow
+        return opened.schema
 
 
 def _listed_fields(schema: pa.Schema, image: str) -> list[pa.Field]:
@@ -156,10 +153,8 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     """Return whether values, or parts of them, may have any number of bytes, unlike a hash."""
     if isinstance(kind, pa.BaseExtensionType):
         return _holds_bytes(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return _holds_bytes(kind.value_type)
     parts = (kind.field(number).type for number in range(kind.num_fields))
-    return is_binary(kind) or pa.types.is_binary_view(kind) or any(map(_holds_bytes, parts))
+    return is_binary(kind) or any(map(_holds_bytes, parts))
 
 
 def _has_path(kind: pa.DataType) -> bool:

@@ -9,14 +9,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.sources.archives.tar_archives import archive_source
 from captioner.jobs.sources.empty import maybe_empty
 from captioner.jobs.sources.folders import record_batches
 from captioner.jobs.sources.manifests.streams import conform
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.sources.options import DEFAULT_OPTIONS, SourceOptions
-from captioner.jobs.sources.source import Batches, Source, plain_type
-from captioner.jobs.sources.tar_archives import archive_source
+from captioner.jobs.sources.source import Batches, Source
 from captioner.jobs.storage.file_types import is_archive, is_manifest
+from captioner.jobs.storage.parquet.types import plain_type
 from captioner.jobs.storage.uris import image_uri, image_version, is_local, local_path
 from captioner.schemas.image_record import (
     ACCESS,

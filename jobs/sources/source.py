@@ -12,12 +12,6 @@ Records = Iterator[tuple[str, str | None]]  # URI and version
 Scope = Callable[[str], bool]  # of URIs
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of a dictionary's values for a dictionary, and string for any text."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.string() if pa.types.is_large_string(kind) else kind
-
-
 @dataclass(frozen=True)
 class Source:
     """The images of a source: batches with the columns of `schema`, to be read once.

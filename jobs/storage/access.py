@@ -13,13 +13,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from fsspec.config import conf
+
 from captioner.jobs.errors import FetchError, UsageError
-from captioner.jobs.storage.uris import is_http, split_chain
+from captioner.jobs.storage.uris import is_http, is_local, scheme, split_chain
 from captioner.schemas.caption_table import Status
 
 Headers = Mapping[str, str]
 Tables = Mapping[str, Mapping[str, Any]]  # storage options by protocol
 _HTTP = ("http", "https")
+_LISTED = frozenset(  # that a list of images may name
+    ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "zip", "tar", *_HTTP)
+)
 
 
 @dataclass(frozen=True)
@@ -158,3 +163,19 @@ def _is_public(text: str) -> bool:
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")  # where a cloud has its machines' metadata
+
+
+def why_refused(uri: str, folder: str) -> str | None:
+    """Return why a list in a folder may not name an image with this URI, or None."""
+    _, container = split_chain(uri)
+    if is_local(uri):
+        if is_local(folder):
+            return None
+        return "a list from elsewhere may not name files of this machine: save it here to use it"
+    protocol = scheme(uri)
+    if protocol not in _LISTED and protocol not in conf and protocol != scheme(folder):
+        return (
+            f"a list may not name {protocol}:// unless a job file has a table "
+            f"[storage_options.{protocol}]"
+        )
+    return why_refused(container[2:], folder) if container else None

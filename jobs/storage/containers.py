@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any
 
-import pyarrow.parquet as pq
 from fsspec.archive import AbstractArchiveFileSystem
 
 from captioner.jobs.errors import FetchError
@@ -42,22 +41,6 @@ def open_archive(archive: str) -> Iterator[IO[bytes]]:
                 yield unpacked  # type: ignore[misc]  # typeshed does not count a GzipFile as IO
         else:
             yield file
-
-
-@contextmanager
-def open_parquet(
-    file: str, buffer: int = 0, read_ahead: int = READ_AHEAD
-) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; with a `buffer` in bytes, columns are streamed, not read whole."""
-    if is_local(file):
-        with pq.ParquetFile(local_path(file), buffer_size=buffer) as opened:
-            yield opened
-    else:
-        with (
-            open_container(file, read_ahead) as stream,
-            pq.ParquetFile(stream, buffer_size=buffer) as opened,
-        ):
-            yield opened
 
 
 def container_version(container: str) -> str | None:

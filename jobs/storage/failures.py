@@ -8,6 +8,7 @@ import errno
 import gzip
 import os
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from upath import UPath
 from captioner.jobs.errors import FetchError, JobError, TemporaryError, UsageError
 from captioner.jobs.storage.access import access_rules
 from captioner.jobs.storage.signatures import without_signatures
-from captioner.jobs.storage.uris import is_local
+from captioner.jobs.storage.uris import ARCHIVES, is_local, scheme
 from captioner.schemas.caption_table import Status
 
 T = TypeVar("T")
@@ -41,7 +42,14 @@ _STATUS_BY_HTTP = {
 }
 _TRANSIENT_HTTP = (408, 425, 429)  # the only 4xx statuses that are worth another attempt
 _FINAL = (Status.NOT_FOUND, Status.DENIED)
-_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, pa.ArrowException)
+_DAMAGE = (
+    EOFError,
+    zlib.error,
+    gzip.BadGzipFile,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    pa.ArrowException,
+)
 _LOCAL_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
@@ -179,8 +187,16 @@ def listing_errors(url: str, verb: str = "list") -> Iterator[None]:
     except JobError:
         raise
     except Exception as error:
-        kind = UsageError if failure_status(error) in _FINAL else TemporaryError
+        is_final = failure_status(error) in _FINAL or _is_damage(url, error)
+        kind = UsageError if is_final else TemporaryError
         raise kind(f"cannot {verb} {url}: {reason(error)}") from error
+
+
+def _is_damage(url: str, error: Exception) -> bool:
+    """Return whether an archive is damaged; on this machine, no other error is to be expected."""
+    inner, *outer = url.split("::")
+    is_local_archive = scheme(inner) in ARCHIVES and all(map(is_local, outer))
+    return isinstance(error, _DAMAGE) or is_local_archive
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.storage.parquet.types import plain_type
 from captioner.jobs.storage.uris import file_name
 
 # What the captioner opens, some of it with an extra: without one, the row says which is missing.
@@ -146,4 +147,5 @@ def is_image_struct(kind: pa.DataType) -> bool:
 
 def is_binary(kind: pa.DataType) -> bool:
     """Return whether a type holds bytes of any length."""
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    kind = plain_type(kind)
+    return bool(pa.types.is_binary(kind))

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 PASSWORD = re.compile(rf"{_SCHEME.pattern}[^/:]*:[^/]+@")
-_ARCHIVES = ("zip", "tar", "libarchive")  # followed by the name of a member, not by a host
+ARCHIVES = ("zip", "tar", "libarchive")  # followed by the name of a member, not by a host
 STANDARD_INPUT = "-"  # as SOURCE, or as a list of images
 _FILE_URL = "file://"
 _HTTP = ("http", "https")
@@ -43,7 +43,7 @@ def is_http(uri: str) -> bool:
 
 def scheme_with_password(url: str) -> str | None:
     """Return the scheme of a part of a URL that has `user:password@`; None if no part has one."""
-    parts = (part for part in url.split("::") if scheme(part) not in (*_ARCHIVES, "file"))
+    parts = (part for part in url.split("::") if scheme(part) not in (*ARCHIVES, "file"))
     return next((scheme(part) for part in parts if PASSWORD.match(part)), None)
 
 
@@ -106,7 +106,7 @@ def path_below(uri: str, folder: str) -> str:
     inner, _ = split_chain(uri)
     if is_http(inner):
         return urlsplit(inner).path.lstrip("/")
-    has_bucket = not is_local(inner) and scheme(inner) not in _ARCHIVES
+    has_bucket = not is_local(inner) and scheme(inner) not in ARCHIVES
     path = inner.partition("://")[2] or inner
     return path.partition("/")[2] if has_bucket else path.lstrip("/")
 
@@ -115,12 +115,13 @@ def image_uri(name: str, folder: str = "") -> str:
     """Return the key of an image named in a source; a relative path is relative to `folder`.
 
     Local files become absolute paths, with symbolic links unresolved; a path that is not valid
-    UTF-8, which no table can hold, becomes a file:// URL. URLs stay as given, except that in a
-    chain the archive is named in the same way.
+    UTF-8, which no table can hold, becomes a file:// URL. URLs stay as given, except that their
+    schemes are in lower case, and that in a chain the archive is named in the same way.
     """
     if not is_local(name):
         inner, container = split_chain(name)
-        return f"{inner}::{image_uri(container[2:], folder)}" if container else name
+        inner = _SCHEME.sub(lambda match: match[0].lower(), inner, count=1)
+        return f"{inner}::{image_uri(container[2:], folder)}" if container else inner
     if scheme(name) is None and not is_local(folder):
         return _joined(folder, name)
     path = os.path.abspath(os.path.join(folder, local_path(name)))  # noqa: PTH100, PTH118
@@ -129,6 +130,19 @@ def image_uri(name: str, folder: str = "") -> str:
     except UnicodeEncodeError:
         return Path(path).as_uri()
     return path
+
+
+def listed_uri(name: str, folder: str) -> str:
+    """Return the key of an image that a list names, perhaps with blanks around its name.
+
+    They are part of the name only if there is a file of that name.
+    """
+    stripped = name.strip()
+    if stripped != name and is_local(name):
+        path = image_uri(name, folder)
+        if is_local(path) and os.path.lexists(local_path(path)):
+            return path
+    return image_uri(stripped, folder)
 
 
 def _joined(folder: str, name: str) -> str:

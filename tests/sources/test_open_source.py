@@ -360,15 +360,13 @@ def test_text_in_a_directory_is_a_manifest_only_if_it_looks_like_one(
         ("list.csv", "", "cannot read"),
         ("list.csv", "path,id\na.jpg,1\n", "has no column image_uri; its columns are: path, id"),
         ("list.csv", "image_uri,id,id\na.jpg,1,2\n", "several columns named id"),
-        ("list.csv", "image_uri,id\na.jpg,1\n,2\n", "row 2 has no image_uri"),
+        ("list.csv", "image_uri,id\n,1\n ,2\n", "none of the 2 rows of .*list.csv names an image"),
         ("list.csv", "image_uri,id\na.jpg,1\nb.jpg\n", "cannot read"),
         ("list.jsonl", '{"image_uri": "a.jpg"}\n{', "line 2 is not JSON"),
         ("list.jsonl", '["a.jpg"]\n', "line 1 is not a JSON object"),
-        ("list.jsonl", '{"image_uri": "a.jpg"}\n{"id": 1}\n', "row 2 has no image_uri"),
         ("list.jsonl", '{"image_uri": 1}\n', "must hold text, not int64"),
         ("list.jsonl", '{"image_uri": "a.jpg", "id": 1, "id": 2}\n', "line 1 has several .* 'id'"),
         ("list.jsonl", "", "has no column image_uri"),
-        ("list.tsv", "image_uri\tid\na.jpg\t1\n\t2\n", "row 2 has no image_uri"),
         ("list.parquet", "text", "cannot read"),
     ],
 )
@@ -381,7 +379,7 @@ def test_a_broken_manifest_is_an_error_that_says_where(
 
 def test_a_manifest_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(b'image_uri\n"\xff.jpg"\n')
-    with pytest.raises(UsageError, match=r"cannot read .*list\.csv: .*UTF8"):
+    with pytest.raises(UsageError, match=r"list\.csv: line 2 is not UTF-8"):
         rows(tmp_path / "list.csv")
     for name, line in (("list.jsonl", b'{"image_uri": "%s.jpg"}\n'), ("list.txt", b"%s.jpg\r\n")):
         (tmp_path / name).write_bytes(line % b"a" + b"\n" + line % b"\xff")

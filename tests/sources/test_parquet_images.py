@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs.errors import FetchError, UsageError
+from captioner.jobs.fetching.by_uri import fetch_image
 from captioner.jobs.fetching.container_reader import ImageReader
 from captioner.jobs.sources.open_source import open_source
 from captioner.schemas.image_record import records_of
+from tests.support.files import write_memory, write_tree
 from tests.support.photographs import photograph
 
 PHOTOS = [photograph(number) for number in range(6)]
@@ -173,6 +175,50 @@ def test_a_row_without_bytes_is_not_found_and_a_large_one_too_large(tmp_path: Pa
         *("not_found", "not_found"),
         "too_large",
     ]
+
+
+def test_where_a_row_has_no_bytes_its_path_is_read(tmp_path: Path) -> None:
+    for name in ("1.jpg", "sub/2.jpg"):
+        write_tree(tmp_path, {name: PHOTOS[int(Path(name).stem)]})
+    paths = [
+        "lost.jpg",
+        "1.jpg",
+        f" {tmp_path}/sub/2.jpg ",
+        (tmp_path / "1.jpg").as_uri(),
+        None,
+        "",
+    ]
+    images = [
+        {"bytes": PHOTOS[0] if n == 0 else None, "path": path} for n, path in enumerate(paths)
+    ]
+    pq.write_table(pa.table({"image": images}), tmp_path / "x.parquet", row_group_size=2)
+    *found, null, blank = contents(tmp_path / "x.parquet")
+    assert found == [PHOTOS[0], PHOTOS[1], PHOTOS[2], PHOTOS[1]]
+    for error in (null, blank):
+        assert isinstance(error, FetchError) and error.status == "not_found"
+    uri = rows(tmp_path / "x.parquet")[2]["image_uri"]
+    assert uri.endswith("#row=2") and fetch_image(uri, 10**6) == PHOTOS[2]
+
+
+def test_a_path_in_a_file_from_elsewhere_names_no_file_of_this_machine(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(PHOTOS[0])
+    images = [{"bytes": None, "path": path} for path in (str(secret), secret.as_uri(), "b.jpg")]
+    column = pa.array(images, HUGGING_FACE.schema.field("image").type)
+    pq.write_table(pa.table({"image": column}), tmp_path / "x.parquet")
+    write_memory({"b/x.parquet": (tmp_path / "x.parquet").read_bytes(), "b/b.jpg": PHOTOS[1]})
+    *refused, found = contents("memory://b/x.parquet")
+    assert [str(getattr(error, "status", None)) for error in refused] == ["refused"] * 2
+    assert found == PHOTOS[1]
+
+
+def test_bytes_of_every_type_are_images(tmp_path: Path) -> None:
+    views = pa.array(PHOTOS).cast(pa.binary_view())
+    for column in (views, pa.array(PHOTOS).dictionary_encode()):
+        struct = pa.StructArray.from_arrays([column], ["bytes"])
+        for image in (column, struct):
+            pq.write_table(pa.table({"image": image}), tmp_path / "x.parquet")
+            assert contents(tmp_path / "x.parquet") == PHOTOS
 
 
 def test_listing_does_not_read_the_images(tmp_path: Path) -> None:

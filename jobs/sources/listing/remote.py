@@ -13,6 +13,7 @@ from typing import Any
 
 from fsspec.archive import AbstractArchiveFileSystem
 
+from captioner.jobs.sources.archives.members import unsafe_file
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS, Selection
 from captioner.jobs.sources.listing.s3 import Entry, Page, s3_pages
 from captioner.jobs.sources.source import Records
@@ -48,14 +49,18 @@ def _pages_of(fs: Any, root: str, selection: Selection) -> Pages:
     if "s3" in fs.protocol:
         return s3_pages(fs, root, selection)
     if isinstance(fs, AbstractArchiveFileSystem):
-        return lambda _folder: iter([_archive_page(fs, root)])
+        return lambda _folder: iter([_archive_page(fs, root, selection)])
     return lambda folder: iter([_folder_page(fs, root, folder, selection)])
 
 
-def _archive_page(fs: AbstractArchiveFileSystem, root: str) -> Page:
-    """Return all files of an archive, whose whole index is in memory anyway."""
+def _archive_page(fs: AbstractArchiveFileSystem, root: str, selection: Selection) -> Page:
+    """Return the files of an archive, whose whole index is in memory anyway; count unsafe ones."""
     with archives_lock:
         files = fs.find(root, detail=True)
+    for name, info in [*files.items()]:
+        if reason := unsafe_file(info):
+            selection.skipped[reason] += 1
+            del files[name]
     start = len(root) + 1 if root else 0
     return [(name[start:], info) for name, info in sorted(files.items(), key=itemgetter(0))]
 

@@ -7,15 +7,9 @@ use. Which hosts HTTP may reach is checked when an image is fetched (storage/acc
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from fsspec.config import conf
-
+from captioner.jobs.storage.access import why_refused
 from captioner.jobs.storage.signatures import without_signature
-from captioner.jobs.storage.uris import is_local, scheme, split_chain
 from captioner.schemas.image_record import Access
-
-_PROTOCOLS = frozenset(
-    ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https", "zip", "tar")
-)
 
 
 def keys_and_access(
@@ -31,21 +25,6 @@ def keys_and_access(
 
 
 def _access(uri: str, key: str, folder: str) -> Access | None:
-    if refused := _why_refused(uri, folder):
+    if refused := why_refused(uri, folder):
         return Access(refused=refused)
     return Access(url=uri) if key != uri else None
-
-
-def _why_refused(uri: str, folder: str) -> str | None:
-    _, container = split_chain(uri)
-    if is_local(uri):
-        if is_local(folder):
-            return None
-        return "a list from elsewhere may not name files of this machine: save it here to use it"
-    protocol = scheme(uri)
-    if protocol not in _PROTOCOLS and protocol not in conf and protocol != scheme(folder):
-        return (
-            f"a list may not name {protocol}:// unless a job file has a table "
-            f"[storage_options.{protocol}]"
-        )
-    return _why_refused(container[2:], folder) if container else None

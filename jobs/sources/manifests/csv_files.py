@@ -10,8 +10,14 @@ import pyarrow.compute as pc
 from pyarrow.csv import ConvertOptions, CSVStreamingReader, ParseOptions, ReadOptions, open_csv
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.sources.manifests.streams import MAX_LINE, open_file
-from captioner.jobs.sources.source import Batches
+from captioner.jobs.sources.manifests.streams import (
+    MAX_COLUMNS,
+    MAX_LINE,
+    conform,
+    open_file,
+    text_lines,
+)
+from captioner.jobs.sources.source import BATCH_ROWS, Batches
 from captioner.jobs.storage.uris import file_name
 
 
@@ -19,8 +25,8 @@ class CsvFormat:
     """CSV and TSV files as manifests, whose columns are all text."""
 
     def schema(self, path: str) -> pa.Schema:
-        # Without threads, which would read far ahead.
-        with _closed_quotes(path), _open_csv(path, ConvertOptions(), use_threads=False) as reader:
+        _check_width(path)
+        with _explained(path), _open_csv(path, ConvertOptions()) as reader:
             return pa.schema([(name, pa.string()) for name in reader.schema.names])
 
     def common_type(self, _one: pa.DataType, _other: pa.DataType) -> pa.DataType:
@@ -29,28 +35,32 @@ class CsvFormat:
     def batches(self, path: str, schema: pa.Schema) -> Batches:
         options = ConvertOptions(
             column_types=schema,
-            include_columns=schema.names,
-            include_missing_columns=True,
             null_values=[""],
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
         )
-        with _closed_quotes(path), _open_csv(path, options) as reader:
+        with _explained(path), _open_csv(path, options) as reader:
             is_checked = False
-            for batch in reader:
-                if not is_checked and _has_line_breaks(batch):
+            for block in reader:
+                if not is_checked and _has_line_breaks(block):
                     _check_quotes(path)
                     is_checked = True
-                yield batch
+                for start in range(0, block.num_rows, BATCH_ROWS):
+                    yield conform(block.slice(start, BATCH_ROWS), schema)
 
 
 @contextmanager
-def _closed_quotes(path: str) -> Iterator[None]:
-    """Check the quotation marks of a file that pyarrow cannot read: one may never be closed."""
+def _explained(path: str) -> Iterator[None]:
+    """Say what is wrong with a file that pyarrow cannot read, and in which line, if that is known.
+
+    A quotation mark may never be closed, or the encoding may be another one.
+    """
     try:
         yield
     except pa.ArrowInvalid:
         _check_quotes(path)
+        for _ in text_lines(path):
+            pass
         raise
 
 
@@ -59,19 +69,44 @@ def _has_line_breaks(batch: pa.RecordBatch) -> bool:
     return any(pc.any(lines).as_py() for lines in found)
 
 
+def _check_width(path: str) -> None:
+    """Raise UsageError if the header has too many columns."""
+    header = next((row for row in _rows(path, is_strict=False) if row), [])
+    if len(header) > MAX_COLUMNS:
+        raise UsageError(
+            f"cannot read {path}: it has {len(header)} columns, and the limit is {MAX_COLUMNS}"
+        )
+
+
 def _check_quotes(path: str) -> None:
     """Raise UsageError if a value begins with a quotation mark that is not closed.
 
     To pyarrow such a value swallows all rows up to the next quotation mark, without an error. So
     a file with values of several lines is read once more, by stricter rules.
     """
+    for _ in _rows(path, is_strict=True):
+        pass
+
+
+def _rows(path: str, is_strict: bool) -> Iterator[list[str]]:
+    """Yield the rows as Python reads them; UsageError if one is wrong, or too long."""
     csv.field_size_limit(MAX_LINE)
-    start = 1
-    with io.TextIOWrapper(io.BufferedReader(open_file(path)), errors="replace", newline="") as text:
-        rows = csv.reader(text, delimiter=_delimiter(path), strict=True)
+    start, size = 1, 0
+
+    def lines() -> Iterator[str]:
+        nonlocal size
+        while line := text.readline(MAX_LINE):
+            size += len(line)
+            if size >= MAX_LINE:
+                raise csv.Error(f"it has {MAX_LINE} characters or more")
+            yield line
+
+    with io.TextIOWrapper(open_file(path), "utf-8-sig", errors="replace", newline="") as text:
+        rows = csv.reader(lines(), delimiter=_delimiter(path), strict=is_strict)
         try:
-            for _ in rows:
-                start = rows.line_num + 1
+            for row in rows:
+                yield row
+                start, size = rows.line_num + 1, 0
         except csv.Error as error:
             raise UsageError(
                 f"cannot read {path}: the row in line {start} has a quotation mark "
@@ -80,10 +115,11 @@ def _check_quotes(path: str) -> None:
             ) from error
 
 
-def _open_csv(path: str, convert: ConvertOptions, use_threads: bool = True) -> CSVStreamingReader:
+def _open_csv(path: str, convert: ConvertOptions) -> CSVStreamingReader:
     return open_csv(
         open_file(path),
-        read_options=ReadOptions(use_threads=use_threads, block_size=MAX_LINE),
+        # Without threads, which would read far ahead, and could not number the rows.
+        read_options=ReadOptions(use_threads=False, block_size=MAX_LINE),
         parse_options=ParseOptions(delimiter=_delimiter(path), newlines_in_values=True),
         convert_options=convert,
     )

@@ -53,7 +53,9 @@ class WithUriColumn:
     """
 
     def __init__(self, file_format: ManifestFormat, column: str) -> None:
-        self._format, self._column = file_format, column
+        is_json = isinstance(file_format, JsonlFormat)
+        self._format = JsonlFormat(column) if is_json else file_format
+        self._column = column
         self._names = {column: IMAGE_URI, IMAGE_URI: passthrough_names([IMAGE_URI])[0]}
         self._own_names = {name: own for own, name in self._names.items()}
 

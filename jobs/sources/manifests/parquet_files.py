@@ -4,7 +4,8 @@ import pyarrow as pa
 
 from captioner.jobs.sources.manifests.streams import conform
 from captioner.jobs.sources.source import BATCH_ROWS, Batches
-from captioner.jobs.storage.containers import open_parquet
+from captioner.jobs.storage.parquet.batches import plain_batches
+from captioner.jobs.storage.parquet.open_file import open_parquet
 
 
 class ParquetFormat:
@@ -12,14 +13,13 @@ class ParquetFormat:
 
     def schema(self, path: str) -> pa.Schema:
         with open_parquet(path) as file:
-            return file.schema_arrow
+            return file.schema
 
     def common_type(self, one: pa.DataType, other: pa.DataType) -> pa.DataType:
         schemas = [pa.schema([("column", kind)]) for kind in (one, other)]
         return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
 
     def batches(self, path: str, schema: pa.Schema) -> Batches:
-        # Not by pyarrow.dataset, which decodes whole row groups ahead of their use.
         with open_parquet(path) as file:
-            for batch in file.iter_batches(BATCH_ROWS):
+            for batch in plain_batches(file, BATCH_ROWS):
                 yield conform(batch, schema)

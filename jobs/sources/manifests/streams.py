@@ -1,5 +1,6 @@
 """Manifests as streams of bytes, of lines, and of record batches with one schema."""
 
+import codecs
 import io
 import zlib
 from collections.abc import Callable, Iterator
@@ -9,34 +10,78 @@ from typing import TypeVar
 import pyarrow as pa
 
 from captioner.jobs.errors import FetchError, UsageError
+from captioner.jobs.sources.source import BATCH_ROWS
 from captioner.jobs.storage.failures import check_final
 from captioner.jobs.storage.filesystems import open_stream
 from captioner.jobs.storage.uris import file_name, is_local
 
 T = TypeVar("T")
-MAX_LINE = 16 * 1024 * 1024  # bytes; also the block in which a CSV file is read
+MAX_LINE = 4 * 1024 * 1024  # bytes; also the block in which a CSV file is read
+MAX_COLUMNS = 2000
+BATCH_BYTES = 4 * 1024 * 1024  # characters of the lines that are parsed together, about
+_BLOCK = 64 * 1024  # bytes
+_MARKS = {  # the longer ones first, as one begins with another
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
-def open_file(path: str) -> pa.NativeFile:
-    """Open a manifest for reading from its beginning to its end, and decompress a .gz."""
+def open_file(path: str) -> io.BufferedReader:
+    """Open a manifest to be read once as UTF-8: a .gz decompressed, UTF-16 by its mark decoded."""
     compression = "gzip" if file_name(path).lower().endswith(".gz") else None
     source = Path(path).open("rb") if is_local(path) else open_stream(path)  # noqa: SIM115
     if compression and not source.peek(1):  # not an error to pyarrow
         raise UsageError(f"cannot read {path}: it is empty, so it is not a gzip file")
-    return pa.input_stream(source, compression=compression)
+    file = io.BufferedReader(pa.input_stream(source, compression=compression), _BLOCK)
+    start = file.peek(4)[:4]
+    encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
+    if encoding:
+        utf8 = pa.transcoding_input_stream(pa.input_stream(file), encoding, "utf-8")
+        return io.BufferedReader(utf8, _BLOCK)
+    if len(start) == 4 and any(start[::2]) != any(start[1::2]):
+        raise UsageError(
+            f"cannot read {path}: it looks like UTF-16 without a byte order mark: save it as UTF-8"
+        )
+    return file
 
 
 def text_lines(path: str) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, without their ends, with their numbers from 1."""
-    with io.BufferedReader(open_file(path)) as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=1):
-            if len(line) == MAX_LINE:
-                raise UsageError(
-                    f"{path}: line {number} is too long; the limit is {MAX_LINE} bytes"
-                )
+    with open_file(path) as file:
+        for number, line in enumerate(_lines(path, file), start=1):
             text = _decoded(path, number, line)
             if text.strip():
-                yield number, text.rstrip("\r\n")
+                yield number, text
+
+
+def in_batches(lines: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """Yield lines, at most BATCH_ROWS together, and few if they are long."""
+    batch: list[tuple[int, str]] = []
+    size = 0
+    for number, line in lines:
+        batch.append((number, line))
+        size += len(line)
+        if len(batch) == BATCH_ROWS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _lines(path: str, file: io.BufferedReader) -> Iterator[bytes]:
+    """Yield lines without their ends, which may be those of Unix, Windows, or old Macs."""
+    number, rest = 1, b""
+    while block := file.read1(_BLOCK):
+        lines = (rest + block).splitlines(keepends=True)
+        rest = b"" if lines[-1].endswith(b"\n") else lines.pop()  # an LF may follow its CR
+        yield from (line.rstrip(b"\r\n") for line in lines)
+        number += len(lines)
+        if len(rest) > MAX_LINE:
+            raise UsageError(f"{path}: line {number} is too long; the limit is {MAX_LINE} bytes")
+    if rest:
+        yield rest.rstrip(b"\r")
 
 
 def _decoded(path: str, number: int, line: bytes) -> str:

@@ -1,11 +1,9 @@
 """Text files with one image per line."""
 
-from itertools import islice
-
 import pyarrow as pa
 
-from captioner.jobs.sources.manifests.streams import conform, text_lines
-from captioner.jobs.sources.source import BATCH_ROWS, Batches
+from captioner.jobs.sources.manifests.streams import conform, in_batches, text_lines
+from captioner.jobs.sources.source import Batches
 from captioner.schemas.image_record import IMAGE_URI
 
 _SCHEMA = pa.schema([(IMAGE_URI, pa.string())])
@@ -21,6 +19,6 @@ class TextFormat:
         return pa.string()
 
     def batches(self, path: str, schema: pa.Schema) -> Batches:
-        lines = (line for _, line in text_lines(path))
-        while part := list(islice(lines, BATCH_ROWS)):
-            yield conform(pa.record_batch([part], schema=_SCHEMA), schema)
+        for part in in_batches(text_lines(path)):
+            lines = [line for _, line in part]
+            yield conform(pa.record_batch([lines], schema=_SCHEMA), schema)

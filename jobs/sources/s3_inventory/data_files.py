@@ -11,7 +11,6 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyarrow import csv
 
 from captioner.jobs.errors import UsageError
@@ -19,6 +18,8 @@ from captioner.jobs.sources.manifests.streams import read_or_refuse
 from captioner.jobs.sources.source import BATCH_ROWS, Batches
 from captioner.jobs.storage.failures import listing_errors
 from captioner.jobs.storage.filesystems import filesystem
+from captioner.jobs.storage.parquet.batches import plain_batches
+from captioner.jobs.storage.parquet.open_file import open_parquet
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.jobs.storage.uris import is_local
 
@@ -82,8 +83,8 @@ def _decoded(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _parquet_rows(path: Path, columns: list[str]) -> Batches:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+    with open_parquet(str(path)) as file:
+        for batch in plain_batches(file, BATCH_ROWS, columns):
             yield batch.select(columns)
 
 

@@ -27,6 +27,7 @@ from captioner.jobs.storage.filesystems import filesystem
 from captioner.jobs.storage.uris import file_name, is_local, local_path, scheme
 from captioner.schemas.image_record import plan_schema
 
+MAX_MANIFEST = 64 * 1024 * 1024  # bytes
 _HIDDEN = r"(^|/)\."  # of a key
 _DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\dZ")
 
@@ -128,14 +129,16 @@ def _no_images(manifest: str, skipped: Counter[str]) -> EmptySource:
 def _read_manifest(url: str) -> _Inventory:
     with listing_errors(url, "read"):
         files, path = filesystem(url)
-        text: bytes = files.cat_file(path)
+        text: bytes = files.cat_file(path, end=MAX_MANIFEST)
         checksum = f"{path.rpartition('/')[0]}/manifest.checksum"
         md5: bytes | None = files.cat_file(checksum) if files.exists(checksum) else None
+    if len(text) == MAX_MANIFEST:
+        raise UsageError(f"{url} is no inventory's: it has {MAX_MANIFEST} bytes or more")
     if md5 is not None:
         check_md5(url, BytesIO(text), md5.decode("latin-1"))
     try:
         return _inventory(url, json.loads(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{url} is not JSON: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(

@@ -20,6 +20,8 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from captioner.jobs.errors import FetchError, UsageError
+from captioner.jobs.sources.archives.members import LINKS, unsafe_name
+from captioner.jobs.sources.archives.tar_headers import headers, open_tar
 from captioner.jobs.sources.exclusion import NOTHING, Exclusion, why_excluded
 from captioner.jobs.sources.source import Batches, Scope, Source
 from captioner.jobs.storage.containers import BUFFER, container_version, open_archive
@@ -144,12 +146,8 @@ def _entries(archive: str, skips: _Skips) -> Iterator[_Entry]:
     """
     end = 0
     try:
-        with (
-            open_archive(archive) as file,
-            tarfile.TarFile(fileobj=file, tarinfo=_Header, encoding="utf-8") as tar,
-        ):
-            for header in iter(tar.next, None):
-                tar.members.clear()  # type: ignore[attr-defined]  # or it would keep them all
+        with open_archive(archive) as file, open_tar(file) as tar:
+            for header in headers(tar):
                 if entry := _entry(tar, header, skips):
                     yield entry
                 end = header.offset_data + header.size
@@ -174,22 +172,6 @@ def _check_rest(file: IO[bytes]) -> None:
     while block := file.read(BUFFER):
         if block.strip(b"\0"):
             raise ValueError("another archive follows: join them by tar --concatenate, not by cat")
-
-
-class _Header(tarfile.TarInfo):
-    """A header that raises ReadError if it is damaged.
-
-    TarFile.next would take a damaged header after the first for the end of the archive.
-    """
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Header":
-        try:
-            return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the zeros at the end
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from error
 
 
 def _entry(tar: tarfile.TarFile, header: tarfile.TarInfo, skips: _Skips) -> _Entry | None:
@@ -218,7 +200,11 @@ def _why_skipped(
     header: tarfile.TarInfo, match: re.Match[str] | None, exclusion: Exclusion
 ) -> str | None:
     if header.issym() or header.islnk():
-        return "links in archives"
+        return LINKS
+    if header.ischr() or header.isblk() or header.isfifo():
+        return "devices in archives"
+    if reason := unsafe_name(header.name):
+        return reason
     if pattern := _excluding(header.name, exclusion):
         return why_excluded(pattern)
     if any(part.startswith(".") and part not in (".", "..") for part in header.name.split("/")):

@@ -1,0 +1,1 @@
+"""Archives as sources: tar files, and what no archive may hold."""

@@ -1,0 +1,29 @@
+"""Members of archives that are no images to caption, because of what they are called or are."""
+
+import re
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+LINKS = "links in archives"
+ENCRYPTED = "encrypted members of archives"
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
+
+
+def unsafe_name(name: str) -> str | None:
+    """Return why a member with a name would be skipped, as it may lie outside a folder; or None."""
+    path = name.replace("\\", "/")
+    if "\0" in name:
+        return "names in archives with a null character"
+    if ".." in path.split("/"):
+        return "names in archives with .."
+    return "absolute names in archives" if _ABSOLUTE.match(path) else None
+
+
+def unsafe_file(info: Mapping[str, Any]) -> str | None:
+    """Return why a file of an archive that fsspec opens would be skipped, by its info; or None."""
+    if reason := unsafe_name(info.get("orig_filename") or info["name"]):
+        return reason
+    if info.get("linkname") or stat.S_ISLNK((info.get("external_attr") or 0) >> 16):
+        return LINKS
+    return ENCRYPTED if (info.get("flag_bits") or 0) & 1 else None

@@ -1,0 +1,80 @@
+"""Archives that climb out of a folder, damage, and small files that would grow to gigabytes."""
+
+import re
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from captioner.jobs.errors import UsageError
+from captioner.jobs.sources.open_source import open_source
+from captioner.jobs.sources.several import open_sources
+from tests.support.files import read, write_tar
+from tests.support.hostile_inputs import write_hostile
+from tests.support.measured import measure
+
+OUTSIDE = {"names in archives with ..": 3, "absolute names in archives": 2}
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_members_that_lie_outside_of_an_archive_are_counted(tmp_path: Path, kind: str) -> None:
+    source = open_source(write_hostile(tmp_path, f"unsafe-names.{kind}"))
+    ((uri, _),) = read(source)
+    assert uri == f"{kind}://ok.jpg::{tmp_path}/unsafe-names.{kind}"
+    assert source.skipped == OUTSIDE
+    with pytest.raises(UsageError, match=r"no images in .*skipped: 3 names in archives with \.\."):
+        open_source(write_hostile(tmp_path, f"only-unsafe-names.{kind}"))
+    nul = write_hostile(tmp_path, f"nul-in-name.{kind}")
+    with pytest.raises(UsageError, match="names in archives with a null character"):
+        open_source(nul)
+
+
+def test_links_devices_and_encrypted_members_are_counted(tmp_path: Path) -> None:
+    links = open_source(write_hostile(tmp_path, "link.zip"))
+    assert (len(read(links)), links.skipped) == (1, {"links in archives": 1})
+    devices = open_source(write_hostile(tmp_path, "links-and-devices.tar"))
+    assert len(read(devices)) == 1
+    assert devices.skipped == {"links in archives": 2, "devices in archives": 2}
+    with pytest.raises(UsageError, match=r"no images in .*skipped: 1 encrypted members"):
+        open_source(write_hostile(tmp_path, "encrypted.zip"))
+
+
+@pytest.mark.parametrize("name", ["cut.zip", "empty.zip", "random.zip"])
+def test_a_damaged_zip_is_an_error_wherever_it_lies(tmp_path: Path, name: str) -> None:
+    source = write_hostile(tmp_path, name)
+    with pytest.raises(UsageError, match=rf"cannot list .*{name}: BadZipFile"):
+        open_source(source)
+    good = write_tar(tmp_path / "good.tar", {"a.jpg": b"x"})
+    with pytest.raises(UsageError, match=rf"cannot list .*{name}: BadZipFile"):
+        open_sources([str(good), source])
+    with fsspec.open(f"memory://{name}", "wb") as file:
+        file.write((tmp_path / name).read_bytes())
+    with pytest.raises(UsageError, match=rf"cannot list .*{name}: BadZipFile"):
+        open_source(f"zip://**::memory://{name}")
+
+
+@pytest.mark.parametrize("name", ["empty.tar", "empty.tgz", "random.tar", "random.tgz"])
+def test_an_archive_without_a_readable_member_is_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=rf"{name}: the archive cannot be read"):
+        read(open_source(write_hostile(tmp_path, name)))
+
+
+BOMBS = {
+    "bomb-pax.tgz": "a header has more than 1048576 bytes",
+    "bomb-global.tgz": "a header has more than 1048576 bytes",
+    "bomb-sparse.tgz": "a header has more than 1048576 bytes",
+    "bomb-header.csv.gz": "the row in line 1 has .* or more",
+    "bomb-commas.csv.gz": "the row in line 2 has .* or more",
+    "bomb-line.jsonl.gz": "line 1 is too long",
+    "bomb-uri.parquet": "has 1048576 characters, and the limit is 16384",
+    "bomb-lists.parquet": "row 1 has 5.* bytes, and the limit is 4194304",
+    "bomb-value.parquet": "to caption",
+}
+
+
+@pytest.mark.slow
+def test_small_files_that_grow_are_refused_in_bounded_memory(tmp_path: Path) -> None:
+    sources = [write_hostile(tmp_path, name) for name in BOMBS]
+    for name, measured in zip(BOMBS, measure(sources), strict=True):
+        assert measured.code in (0, 2) and measured.peak < 1024, (name, measured)
+        assert re.search(BOMBS[name], measured.message), measured
