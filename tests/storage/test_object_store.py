@@ -210,7 +210,7 @@ def test_a_temporary_folder_that_cannot_be_made_is_a_fault_of_this_machine(
     def full(**_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(object_store.tempfile, "TemporaryDirectory", full)
+    monkeypatch.setattr(object_store, "TemporaryFolder", full)
     with pytest.raises(JobError, match="No space left") as caught, exclusive_writer(new_run(url)):
         pass
     assert caught.value.exit_code == ExitCode.FAULT
