@@ -11,12 +11,12 @@ import pytest
 from captioner.jobs.messages import LOGGER, about, note, on_stderr, say, say_error, warn
 from tests.support.commands import captioner, environment
 
-OTHERS = """
+OTHERS = r"""
 import logging, os, subprocess, sys, threading, warnings
 from captioner.jobs.messages import on_stderr, say
 with on_stderr("json"):
     say("first")
-    os.write(2, b"from C\\n\\n")
+    os.write(2, b"from C\n\n")
     print("half a line", end="", file=sys.stderr)
     warnings.warn("deprecated")
     logging.getLogger("library").error("broken")
@@ -25,7 +25,7 @@ with on_stderr("json"):
     thread = threading.Thread(target=lambda: 1 / 0)
     thread.start()
     thread.join()
-    say("last")
+    say("last \ud800")
 print("plain again", file=sys.stderr)
 """
 
@@ -46,7 +46,7 @@ def test_people_read_lines_that_do_nothing_to_a_terminal(
 
 def test_programs_read_a_json_object_on_each_line(capsys: pytest.CaptureFixture[str]) -> None:
     with on_stderr("json"), about(run_id="r1"):
-        say("two\nlines \ud800", "progress", {"images": 2})
+        say("two\nlines", "progress", {"images": 2})
         note("part 1", "committed", {"part": "1"})
         say_error("no such thing", 2)
         with warnings.catch_warnings():
