@@ -21,7 +21,7 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     "planning": {"errors", "config", "storage", "sources", "table", "rows"},
     "pipeline": {"errors", "config", "storage", "fetching", "table"},
     "publish": {"errors", "storage", "fetching", "table", "rows", "quality"},
-    "execution": {"errors", "config", "storage", "table", "planning", "pipeline"},
+    "execution": {"errors", "config", "storage", "fetching", "table", "planning", "pipeline"},
     "calibrations": {"errors", "config", "storage", "table"},
     "verify": {
         *("errors", "storage", "fetching", "table", "pipeline", "execution", "publish"),

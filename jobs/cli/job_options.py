@@ -44,6 +44,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     },
     "max_bytes": {"help": "largest image file to read, in bytes", "metavar": "N", "type": int},
     "max_pixels": {"help": "largest image to decode, in pixels", "metavar": "N", "type": int},
+    "image_timeout": {"help": "longest to open an image", "metavar": "SECONDS", "type": float},
     "limit": {"help": "caption at most N images", "metavar": "N", "type": int},
     "stale": {"help": "captions by another model or with other settings", "choices": STALE},
     "retry_failed": {

@@ -74,6 +74,8 @@ def _check_numbers(job: "JobConfig") -> None:
         value = getattr(job, name)
         require(job, name, value is None or is_probability(value), "a number from 0 to 1")
     require(job, "redo_below", job.redo_below != 0, "above 0")
+    seconds = job.image_timeout
+    require(job, "image_timeout", is_number(seconds) and seconds > 0, "seconds, a number above 0")
     alone = job.min_confidence is None or job.target_precision is None
     require(job, "min_confidence", alone, "omitted if target_precision is given")
     for name in ("batch_size", "workers", "limit", "max_pixels", "max_requests"):

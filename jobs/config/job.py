@@ -24,6 +24,8 @@ from captioner.jobs.toml_file import check_keys, toml_value
 from captioner.options import SEND_PIXELS, CaptionerOptions, server_from_environment
 from captioner.search_options import SearchOptions
 
+IMAGE_SECONDS = 60.0  # to open an image, at most
+
 
 @dataclass(frozen=True)
 class JobConfig:
@@ -57,6 +59,7 @@ class JobConfig:
     count_all_failures: bool = False
     max_bytes: int = 256 * 1024 * 1024
     max_pixels: int | None = None
+    image_timeout: float = IMAGE_SECONDS
     limit: int | None = None
     stale: str = "keep"
     retry_failed: Sequence[str] | None = None

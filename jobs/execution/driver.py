@@ -5,6 +5,7 @@ Dask blames every task that a dead worker had been given; the markers (worker.py
 running. Dask's own retries are not used, because they cannot isolate an image.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -19,10 +20,10 @@ from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.execution.cluster.connect import connect
 from captioner.jobs.execution.record.recorder import Recorder
+from captioner.jobs.execution.tasks.death import Death, after_death, read_death
 from captioner.jobs.execution.tasks.drawn import take_drawn
 from captioner.jobs.execution.tasks.purse import NOTHING, Purse
 from captioner.jobs.execution.tasks.task import (
-    DIED,
     PartitionResult,
     Task,
     after_failure,
@@ -42,6 +43,9 @@ from captioner.schemas.caption_table import Status
 TASKS_PER_THREAD = 2  # in flight: one running, one waiting
 MAX_SUBMISSIONS = 20  # of a task that never began
 CRASHES_TO_GIVE_UP = 10  # if no image succeeded
+BROKEN = (Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY)
+WATCHDOG_SECONDS = 20.0  # after a death, until the watchdog has written what it knows
+SAME_MOMENT_SECONDS = 5.0
 Samples = Callable[[int], list[pa.Table]]  # the images that each of n workers times
 
 
@@ -85,6 +89,7 @@ class _Driver:
         self.tasks = tasks  # not submitted yet
         self.waiting: deque[Task] = deque()  # to submit before those
         self.running: dict[str, Task] = {}  # by key
+        self.waited_in_vain = -WATCHDOG_SECONDS  # until when
         self.completed = as_completed(loop=client.loop)
         self.recorder, self.writer = recorder, recorder.writer
         self.hash_log = HashLog(self.writer.run)
@@ -168,7 +173,8 @@ class _Driver:
             kinds = {ExitCode.USAGE: UsageError, ExitCode.TEMPORARY: TemporaryError}
             raise kinds.get(result.fatal, JobError)(result.error)
         if result.error is not None:
-            return self._settle_failure(task, result.error, died=result.died)
+            error = self._death_of(task) if result.died else result.error
+            return self._settle_failure(task, error)
         if result.images:
             self.writer.publish(task.name, replaces=task.replaces)
         self.recorder.add(result, task.key)
@@ -184,19 +190,32 @@ class _Driver:
         if result is not None:
             return self._settle_result(task, result)
         if began:
-            return self._settle_failure(task, DIED, died=True)
+            return self._settle_failure(task, self._death_of(task))
         if task.submissions >= MAX_SUBMISSIONS:
             raise JobError(f"the workers keep dying before they begin part {task.name}")
         return [resubmitted(task)]
 
-    def _settle_failure(self, task: Task, error: str, *, died: bool) -> list[Task]:
-        self.recorder.event("failed", task.name, images=task.images, error=error)
-        reason = error.strip().splitlines()[-1]  # of a traceback
-        follow_ups = after_failure(task, reason, died=died)
+    def _death_of(self, task: Task) -> Death:
+        """Return what the watchdog says of a death; wait for it, but once if a machine is gone."""
+        is_next = time.monotonic() - self.waited_in_vain < SAME_MOMENT_SECONDS
+        death = read_death(task, 0 if is_next else WATCHDOG_SECONDS)
+        if death is None:
+            self.waited_in_vain = time.monotonic()
+        return death or Death()
+
+    def _settle_failure(self, task: Task, error: str | Death) -> list[Task]:
+        text = error.reason if isinstance(error, Death) else error
+        self.recorder.event("failed", task.name, images=task.images, error=text)
+        reason = text.strip().splitlines()[-1]  # of a traceback
+        if isinstance(error, Death):
+            follow_ups = after_death(task, error)
+        else:
+            follow_ups = after_failure(task, reason, died=False)
         if not follow_ups:
             raise JobError(f"part {task.name} cannot even be recorded as crashed: {reason}")
         parts = self.writer.parts
-        if len(follow_ups) > 1 and not parts.revoke(task.name, replaces=task.replaces):
+        is_other_part = {each.name for each in follow_ups} != {task.name}
+        if is_other_part and not parts.revoke(task.name, replaces=task.replaces):
             result = committed_result(task)  # by a worker that seemed dead
             return self._settle_result(task, result) if result else [resubmitted(task)]
         if follow_ups[0].crash_reason is not None and task.crash_reason is None:
@@ -204,7 +223,7 @@ class _Driver:
         return follow_ups
 
     def _give_up_if_nothing_works(self, reason: str) -> None:
-        crashed = self.recorder.statuses[Status.CRASHED]
+        crashed = sum(self.recorder.statuses[status] for status in BROKEN)
         if crashed == self.recorder.images >= CRASHES_TO_GIVE_UP:
             self.writer.parts.end()
             self.writer.remove_parts()  # no image was at fault itself

@@ -6,7 +6,7 @@ threads decode what it has read.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from threading import Semaphore
 from typing import IO, Self
@@ -17,25 +17,35 @@ from captioner.jobs.fetching.parquet_rows import open_rows
 from captioner.jobs.storage.containers import container_version, open_archive
 from captioner.jobs.storage.failures import as_fetch_error
 from captioner.jobs.storage.file_types import is_parquet
+from captioner.jobs.storage.uris import is_local
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import ImageRecord, Member
 
+Watch = Callable[[int], AbstractContextManager[object]]  # around work on the image at a position
 AHEAD = 8  # members that are read and wait to be taken, at most
+
+
+def unwatched(number: int) -> AbstractContextManager[object]:
+    """Watch nothing."""
+    return nullcontext()
 
 
 class ImageReader:
     """The bytes of a partition's images, as a context manager; `read` is thread-safe.
 
     Read each image once, in order: at most AHEAD members are read before they are asked for.
+    Remote reads have limits of their own; local ones may block for ever, so `watch` is around them.
     """
 
-    def __init__(self, records: Sequence[ImageRecord], max_bytes: int) -> None:
-        self._records, self._max_bytes = records, max_bytes
+    def __init__(
+        self, records: Sequence[ImageRecord], max_bytes: int, watch: Watch = unwatched
+    ) -> None:
+        self._records, self._max_bytes, self._watch = records, max_bytes, watch
         self._container = _Container(max_bytes)
         self._free = Semaphore(AHEAD)
         self._pool = ThreadPoolExecutor(1)
         self._members = {
-            number: self._pool.submit(self._read_member, record.member, record.version)
+            number: self._pool.submit(self._read_member, number, record.member, record.version)
             for number, record in enumerate(records)
             if record.member and not record.member.error
         }
@@ -56,7 +66,8 @@ class ImageReader:
             raise FetchError(Status.REFUSED, record.access.refused)
         if record.member is None:
             url = (record.access and record.access.url) or record.uri
-            return fetch(url, self._max_bytes)
+            with self._watched(number, url):
+                return fetch(url, self._max_bytes)
         if record.member.error:
             raise FetchError(Status.UNREADABLE, record.member.error)
         future = self._members.pop(number)
@@ -65,9 +76,13 @@ class ImageReader:
         finally:
             self._free.release()
 
-    def _read_member(self, member: Member, version: str | None) -> bytes:
+    def _read_member(self, number: int, member: Member, version: str | None) -> bytes:
         self._free.acquire()
-        return self._container.read(member, version)
+        with self._watched(number, member.container):
+            return self._container.read(member, version)
+
+    def _watched(self, number: int, place: str) -> AbstractContextManager[object]:
+        return self._watch(number) if is_local(place) else nullcontext()
 
 
 class _Container:

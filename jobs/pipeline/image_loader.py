@@ -16,7 +16,7 @@ from captioner.errors import (
 )
 from captioner.image import DecodedImage
 from captioner.jobs.errors import FetchError
-from captioner.jobs.fetching.container_reader import ImageReader
+from captioner.jobs.fetching.container_reader import ImageReader, Watch, unwatched
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.storage.signatures import without_signatures
 from captioner.schemas.caption_table import Status
@@ -49,6 +49,7 @@ class ImageLoader:
     prepare: Callable[[bytes], DecodedImage]
     find_caption: FindCaption
     times: StageTimes
+    watch: Watch = unwatched
     _first_with: dict[str, int] = field(default_factory=dict)  # the first image, by SHA-256
 
     def load(self, number: int) -> LoadedImage:
@@ -67,7 +68,7 @@ class ImageLoader:
                 return LoadedImage(record, sha256)
             if values := self.find_caption(sha256):
                 return LoadedImage(record, sha256, values=values)
-            with self.times.measure("decode", time.thread_time):
+            with self.watch(number), self.times.measure("decode", time.thread_time):
                 return LoadedImage(record, sha256, self.prepare(data))
         except FetchError as error:
             return LoadedImage(record, values=failure(error.status, str(error)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from captioner.errors import CaptionerUnavailable
 from captioner.image import DecodedImage
-from captioner.jobs.fetching.container_reader import ImageReader
+from captioner.jobs.fetching.container_reader import ImageReader, Watch, unwatched
 from captioner.jobs.pipeline.former import second_opinion
 from captioner.jobs.pipeline.image_loader import (
     FindCaption,
@@ -54,7 +54,8 @@ class PartitionCaptioner:
     """The captioner at work on the partitions of one run.
 
     `former_rows` has, by URI, the rows about which this captioner gives a second opinion. After
-    each batch it calls `report` with the number of images done so far in the partition.
+    each batch it calls `report` with the number of images done so far in the partition. It opens
+    each image within `watch`, which gets the image's position in the partition.
     """
 
     captioner: "Captioner"
@@ -63,6 +64,7 @@ class PartitionCaptioner:
     find_caption: FindCaption = lambda sha256: None
     report: Callable[[int], None] = lambda done: None
     former_rows: Mapping[str, CaptionRow] = field(default_factory=dict)
+    watch: Watch = unwatched
 
     def caption(self, records: Sequence[ImageRecord], times: StageTimes) -> CaptionedImages:
         """Return the rows of the images in records."""
@@ -75,9 +77,11 @@ class PartitionCaptioner:
                 result.rows.append(self._row(image, values, now))
         return result
 
-    def crashed_rows(self, records: Sequence[ImageRecord], reason: str) -> list[CaptionRow]:
+    def crashed_rows(
+        self, records: Sequence[ImageRecord], reason: str, status: Status = Status.CRASHED
+    ) -> list[CaptionRow]:
         """Return rows for images that must not be opened again, with `reason` as their error."""
-        values, now = failure(Status.CRASHED, reason), datetime.now(UTC)
+        values, now = failure(status, reason), datetime.now(UTC)
         return [self._row(LoadedImage(record), values, now) for record in records]
 
     def file_metadata(self) -> dict[bytes, bytes]:
@@ -93,11 +97,11 @@ class PartitionCaptioner:
         size = self.settings.batch_size or self.captioner.batch_size
         images: list[LoadedImage] = []
         with (
-            ImageReader(records, self.settings.max_bytes) as reader,
+            ImageReader(records, self.settings.max_bytes, self.watch) as reader,
             ThreadPoolExecutor(reader_count()) as pool,
         ):
             prepare = self.captioner.prepare
-            loader = ImageLoader(records, reader, prepare, self.find_caption, times)
+            loader = ImageLoader(records, reader, prepare, self.find_caption, times, self.watch)
             loading = map_ahead(pool, loader.load, range(len(records)), BATCHES_AHEAD * size)
             for batch in _batches((future.result() for future in loading), size):
                 images += self._caption_batch(batch, times, result)

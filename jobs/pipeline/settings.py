@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from captioner.calibration import Calibration
 from captioner.errors import CaptionerError
-from captioner.jobs.config.job import JobConfig
+from captioner.jobs.config.job import IMAGE_SECONDS, JobConfig
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.access import NO_EXCEPTIONS, AccessRules
 from captioner.jobs.storage.filesystems import StorageOptions
@@ -45,10 +45,15 @@ def _calibration(config: JobConfig) -> Calibration:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """The settings that workers need; `batch_size` is None for what the captioner likes."""
+    """The settings that workers need.
+
+    To open an image takes at most `image_timeout` seconds. `batch_size` is None for what the
+    captioner likes.
+    """
 
     captioner: CaptionerOptions
     max_bytes: int
+    image_timeout: float = IMAGE_SECONDS
     batch_size: int | None = None
     threshold: Threshold | None = None
     second_opinion: bool = False  # about rows of the table
@@ -61,6 +66,7 @@ def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> Wo
     return WorkerSettings(
         captioner=config.captioner,
         max_bytes=config.max_bytes,
+        image_timeout=config.image_timeout,
         batch_size=config.batch_size,
         threshold=threshold,
         second_opinion=config.is_second_opinion,

@@ -1,14 +1,16 @@
 """Images that harm the process which opens them, if this folder is on its PYTHONPATH.
 
 Python imports this module when it starts. It replaces Pillow's reader for PPM by one for files that
-begin with KILL, ODD! or SLOW.
+begin with one of the words in HARMS.
 """
 
+import ctypes
 import io
 import os
 import signal
 import time
-from typing import IO
+from collections.abc import Callable, Mapping
+from typing import IO, Any
 
 from PIL import Image, ImageFile, JpegImagePlugin
 
@@ -19,17 +21,38 @@ class OddError(Exception):
     """An error that no known reader of images raises."""
 
 
+def _be_odd() -> None:
+    raise OddError("odd image")
+
+
+def _run_out_of_memory() -> None:
+    raise MemoryError
+
+
+def _eat_memory() -> None:
+    eaten = []
+    while True:
+        eaten.append(b"x" * 2**25)
+
+
+HARMS: Mapping[bytes, Callable[[], Any]] = {
+    b"KILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    b"DIE!": os.abort,
+    b"ODD!": _be_odd,
+    b"SLOW": lambda: time.sleep(SECONDS),
+    b"WAIT": lambda: time.sleep(10**6),
+    b"HANG": lambda: ctypes.PyDLL(None).sleep(10**6),  # while it holds Python's lock
+    b"EAT!": _eat_memory,
+    b"LACK": _run_out_of_memory,
+}
+
+
 def _is_harmful(prefix: bytes) -> bool:
-    return prefix[:4] in (b"KILL", b"ODD!", b"SLOW")
+    return prefix[:4] in HARMS
 
 
 def _open(file: IO[bytes], filename: str | bytes) -> ImageFile.ImageFile:
-    kind = file.read(4)
-    if kind == b"KILL":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if kind == b"ODD!":
-        raise OddError("odd image")
-    time.sleep(SECONDS)
+    HARMS[file.read(4)]()
     return JpegImagePlugin.JpegImageFile(io.BytesIO(file.read()), filename)
 
 

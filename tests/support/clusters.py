@@ -35,7 +35,7 @@ def forkserver() -> None:
 
 
 @contextmanager
-def two_workers(**variables: str) -> Iterator[str]:
+def two_workers(memory_limit: str = "auto", **variables: str) -> Iterator[str]:
     """Yield the address of a Dask cluster whose workers have these environment variables.
 
     Needs the fixture `forkserver`.
@@ -54,6 +54,7 @@ def two_workers(**variables: str) -> Iterator[str]:
             threads_per_worker=1,
             dashboard_address=":0",
             silence_logs=100,
+            memory_limit=memory_limit,
             env=variables,
         ) as cluster,
     ):

@@ -24,17 +24,23 @@ START_SECONDS = 60
 IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
 CORES_PER_LARGE_MODEL = 4
 HOST = "127.0.0.1"
+WORKERS_MEMORY = 0.8  # of the machine's or the container's; the rest is for the driver and others
+MIN_MEMORY = 2**31  # of a worker: the model, and a few large images
 
 # The driver tells dead workers from slow ones (driver.py), so the scheduler must not retry a task
 # elsewhere. Workers hold no data, so there is nothing to spill, and a paused worker would only
-# stall; one that takes all memory dies. By default, Dask gives up a worker that is not back 15 s
-# after it died, though it may only have died again.
+# stall. A worker that exceeds its memory is ended by its watchdog, which says why; a nanny would
+# not, and counts the pages of a model's file that all workers share. A worker may be silent for
+# long, while an image keeps Python's lock; when it dies, its connection ends. By default, Dask
+# gives up a worker that is not back 15 s after it died, though it may only have died again.
 _DASK = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.deploy.lost-worker-timeout": "1000 days",
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    "distributed.scheduler.worker-ttl": None,
     "distributed.worker.profile.enabled": False,
 }
 
@@ -86,7 +92,7 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> SpecCluster:
                 "host": HOST,
                 "nthreads": 1,
                 "local_directory": folder,
-                "memory_limit": MEMORY_LIMIT,
+                "memory_limit": memory_share(workers),
                 "silence_logs": logging.CRITICAL,
                 "env": _environment(threads, number % gpus if gpus else None),
             },
@@ -97,6 +103,11 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> SpecCluster:
     scheduler = {"cls": Scheduler, "options": options}
     with _without_ctrl_c():
         return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=logging.CRITICAL)
+
+
+def memory_share(workers: int) -> int:
+    """Return the bytes of memory that each worker may take."""
+    return min(max(int(WORKERS_MEMORY * MEMORY_LIMIT / workers), MIN_MEMORY), MEMORY_LIMIT)
 
 
 def _most_workers(config: JobConfig, gpus: int) -> int:

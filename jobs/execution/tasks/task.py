@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from captioner.budget import Spending
 from captioner.jobs.errors import ExitCode
@@ -12,6 +13,7 @@ from captioner.jobs.planning.plan import Plan
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.commits.commit import parts_of
 from captioner.jobs.table.layout import RunFolder
+from captioner.schemas.caption_table import Status
 
 MIN_IMAGES = 10  # of a task that was divided for more workers: smaller batches take longer
 TASKS_PER_WORKER = 4  # so that a slow one does not keep the others waiting
@@ -27,9 +29,10 @@ class Task:
     Images are left when the allowance of a task is used up; `rounds` counts how often that was.
 
     The `allowance` is what it may spend on a server. `submissions` counts all but the first,
-    `failures` those that failed by the task's own fault. With a `crash_reason`, the images are not
-    opened again: they get rows with the status crashed and this error. The rows of a task that
-    `replaces` others go into the table when the run ends.
+    `failures` those that failed by the task's own fault, `deaths` how often images were taken apart
+    after their process had died. With a `crash_reason`, the images are not opened again: they get
+    rows with this `status` and error. The rows of a task that `replaces` others go into the table
+    when the run ends.
     """
 
     run: RunFolder
@@ -43,7 +46,9 @@ class Task:
     rounds: int = 0
     submissions: int = 0
     failures: int = 0
+    deaths: int = 0
     crash_reason: str | None = None
+    status: Status = Status.CRASHED
     allowance: Allowance = UNLIMITED
 
     @property
@@ -57,10 +62,11 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The name of its part: the number of the partition, for a subset its rows, the round."""
+        """The name of its part: the number of the partition, for a subset its rows, a number."""
         is_whole = self.stop - self.start == self.size
         rows = "" if is_whole else f"-{self.start:06d}-{self.stop:06d}"
-        return f"{self.partition:06d}{rows}{f'-{self.rounds}' if self.rounds else ''}"
+        number = self.rounds + self.deaths  # there may be gaps in the rows
+        return f"{self.partition:06d}{rows}{f'-{number}' if number else ''}"
 
     @property
     def part(self) -> OutPath:
@@ -135,15 +141,23 @@ def resubmitted(task: Task) -> Task:
 
 def continued(task: Task, left: Sequence[int]) -> Task:
     """Return the task for the images that a task has left, with a part of its own."""
-    task = _subset(replace(task, left=()), left)
-    return replace(task, rounds=task.rounds + 1, submissions=0, failures=0)
+    task = replace(_with_gaps(task, left), submissions=0, failures=0)
+    return replace(task, rounds=task.rounds + 1)
 
 
-def after_failure(task: Task, error: str, *, died: bool) -> list[Task]:
+def apart(task: Task, rows: Sequence[int], **changes: Any) -> Task:
+    """Return the task for some images of a task whose process died, with a part of its own."""
+    task = replace(_with_gaps(task, rows), submissions=0, failures=0)
+    return replace(task, deaths=task.deaths + 1, **changes)
+
+
+def after_failure(
+    task: Task, error: str, *, died: bool, status: Status = Status.CRASHED
+) -> list[Task]:
     """Return the tasks to run after a failure by the task's own fault: the same, or its subsets.
 
     A partition whose worker died is split at once. A single image that fails again gets a
-    crash_reason; if even that cannot be recorded, nothing is left to run.
+    crash_reason and this status; if even that cannot be recorded, nothing is left to run.
     """
     failures = task.failures + 1
     if failures < MAX_FAILURES and not (died and task.images > 1):
@@ -152,7 +166,7 @@ def after_failure(task: Task, error: str, *, died: bool) -> list[Task]:
         return list(_split(replace(task, submissions=0, failures=0), PARTS))
     if task.crash_reason is not None:
         return []
-    return [replace(resubmitted(task), failures=0, crash_reason=error)]
+    return [replace(resubmitted(task), failures=0, crash_reason=error, status=status)]
 
 
 def _split(task: Task, count: int) -> Iterator[Task]:
@@ -160,6 +174,10 @@ def _split(task: Task, count: int) -> Iterator[Task]:
     step = -(-task.images // count)
     for first in range(0, task.images, step):
         yield _subset(task, task.rows[first : first + step])
+
+
+def _with_gaps(task: Task, rows: Sequence[int]) -> Task:
+    return _subset(replace(task, left=()), rows)
 
 
 def _subset(task: Task, rows: Sequence[int]) -> Task:

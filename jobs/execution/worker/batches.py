@@ -4,20 +4,32 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from distributed import Client, get_worker
+from distributed import Client, Worker, get_worker
 
 from captioner.jobs.execution.tasks.task import PartitionResult, Task
-from captioner.jobs.execution.worker.worker import caption_partition
+from captioner.jobs.execution.worker.watch import Limits
+from captioner.jobs.execution.worker.worker import Host, caption_partition
+from captioner.jobs.pipeline.settings import WorkerSettings
 
 TOPIC = "captioner-batches"  # one for all runs: a scheduler keeps the last events of each topic
 SECONDS = 0.5  # between the events of a task, so that many workers do not flood the scheduler
+MEMORY_SHARE = 0.9  # of the limit of a worker, before Dask ends it for no reason that we see
 Report = Callable[[str, int], None]  # the key of a task, and how many of its images are done
 
 
 def caption_and_report(task: Task) -> PartitionResult:
     """Caption a task on a Dask worker, and report its images while it does."""
     worker = get_worker()
-    return caption_partition(task, _seldom(lambda done: worker.log_event(TOPIC, [task.key, done])))
+    report = _seldom(lambda done: worker.log_event(TOPIC, [task.key, done]))
+    return caption_partition(task, Host(report, _limits(worker, task.settings)))
+
+
+def _limits(worker: Worker, settings: WorkerSettings) -> Limits | None:
+    """Return the limits of this process; None if no nanny would start another one."""
+    if worker.nanny is None:
+        return None
+    memory = worker.memory_manager.memory_limit
+    return Limits(settings.image_timeout, int(MEMORY_SHARE * memory) if memory else None)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +18,8 @@ from captioner.jobs.execution.record.examples import COLUMNS, examples_of
 from captioner.jobs.execution.tasks.drawn import budget_of
 from captioner.jobs.execution.tasks.task import DIED, PartitionResult, Task
 from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, RunState, state_of
+from captioner.jobs.execution.worker.watch import Limits, watching
+from captioner.jobs.fetching.container_reader import Watch, unwatched
 from captioner.jobs.pipeline.former import read_former_rows
 from captioner.jobs.pipeline.hash_index import first_digits
 from captioner.jobs.pipeline.partition import CaptionedImages, PartitionCaptioner
@@ -33,7 +35,16 @@ from captioner.schemas.job_report import DECLINED
 Report = Callable[[int], None]  # called with the number of images done so far
 
 
-def caption_partition(task: Task, report: Report = lambda done: None) -> PartitionResult:
+@dataclass(frozen=True)
+class Host:
+    """The process that a task runs in: its limits, None for any, and to whom the task reports."""
+
+    report: Report = lambda done: None
+    limits: Limits | None = None
+    watch: Watch = unwatched
+
+
+def caption_partition(task: Task, host: Host = Host()) -> PartitionResult:
     """Caption the images of a task and commit their rows; return failures as results, too.
 
     A process runs one task at a time. A marker file exists meanwhile: if the process dies, the
@@ -49,18 +60,17 @@ def caption_partition(task: Task, report: Report = lambda done: None) -> Partiti
         except OSError as error:
             return _cannot_write(task, error)
         budget = budget_of(task)
-        result = _result_or_error(task, state, budget, report)
+        with watching(task, host.limits) as watch:
+            result = _result_or_error(task, state, budget, replace(host, watch=watch))
         if not task.allowance.is_limited:
             with suppress(OSError):  # this submission is over, so nobody reads its marker
                 storage.remove(marker)
         return replace(result, spent=budget.spent)
 
 
-def _result_or_error(
-    task: Task, state: RunState, budget: Budget, report: Report
-) -> PartitionResult:
+def _result_or_error(task: Task, state: RunState, budget: Budget, host: Host) -> PartitionResult:
     try:
-        return committed_result(task) or _caption_and_commit(task, state, budget, report)
+        return committed_result(task) or _caption_and_commit(task, state, budget, host)
     except Exception:  # noqa: BLE001 (the boundary: no task may break the run)
         return PartitionResult(task.name, error=without_secrets(traceback.format_exc()))
 
@@ -102,20 +112,19 @@ def _left(task: Task, plan: pa.Table, done: Iterable[str]) -> list[int]:
     return [row for row, uri in pairs if uri not in uris]
 
 
-def _caption_and_commit(
-    task: Task, state: RunState, budget: Budget, report: Report
-) -> PartitionResult:
+def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host) -> PartitionResult:
     try:
         captioner = state.captioner
     except CaptionerError as error:
         return _cannot_caption(task, error)
     start = time.perf_counter()
-    report(0)
+    host.report(0)
     plan = _planned(task)
     known = state.known_captions(task.run)
     captioner.budget = budget
+    former = _former_rows(task, plan)
     partitions = PartitionCaptioner(
-        captioner, task.settings, task.run.run_id, known.find, report, _former_rows(task, plan)
+        captioner, task.settings, task.run.run_id, known.find, host.report, former, host.watch
     )
     times = StageTimes()
     try:
@@ -148,7 +157,8 @@ def _caption(
     task: Task, plan: pa.Table, partitions: PartitionCaptioner, times: StageTimes
 ) -> CaptionedImages:
     if task.crash_reason is not None:
-        return CaptionedImages(partitions.crashed_rows(records_of(plan), task.crash_reason))
+        rows = partitions.crashed_rows(records_of(plan), task.crash_reason, task.status)
+        return CaptionedImages(rows)
     return partitions.caption(records_of(plan), times)
 
 

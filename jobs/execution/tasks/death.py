@@ -1,0 +1,82 @@
+"""The death of a worker process at a task: what its watchdog has written, and what follows."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from captioner.jobs.execution.tasks.task import DIED, Task, after_failure, apart
+from captioner.jobs.storage.backends.paths import OutPath
+from captioner.schemas.caption_table import Status
+
+POLL_SECONDS = 0.05
+MOST_ROUNDS = 4  # in which suspects are taken out of a task, before it is split
+MEBIBYTE = 2**20
+_STATUS = {  # of an image whose process died, by kind
+    "timeout": Status.TIMEOUT,
+    "memory": Status.OUT_OF_MEMORY,
+    "died": Status.CRASHED,
+}
+
+
+@dataclass(frozen=True)
+class Death:
+    """What the watchdog (worker/watchdog.py) knows of a death.
+
+    Its `kind` is timeout, memory or died. To open the images in the rows `late` took more than
+    `seconds`; those in the rows `suspects` were open, too, and may have killed the process. The
+    limits are those of the worker, `memory` in bytes.
+    """
+
+    kind: str = "died"
+    late: Sequence[int] = ()
+    suspects: Sequence[int] = ()
+    seconds: float = 0.0
+    memory: int | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why the process died, as the error of a row."""
+        if self.kind == "timeout":
+            return f"opening it took more than {self.seconds:g} s"
+        if self.kind == "memory" and self.memory:
+            return f"its process needed more than {self.memory // MEBIBYTE} MiB of memory"
+        return DIED
+
+
+def death_file(task: Task) -> OutPath:
+    """Return the file that the watchdog writes about the death of a submission."""
+    return task.run.scratch / f"{task.key}.death"
+
+
+def read_death(task: Task, seconds: float) -> Death | None:
+    """Read what the watchdog has written, or writes within that many seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return Death(**json.loads(task.run.storage.read_bytes(death_file(task))))
+        except FileNotFoundError:
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(POLL_SECONDS)
+
+
+def after_death(task: Task, death: Death) -> list[Task]:
+    """Return the tasks to run after a death.
+
+    An image that was late gets its row, suspects are captioned alone, the rest goes on together.
+    If nobody is to blame, or nobody was in several rounds, the task is split.
+    """
+    is_vague = not death.suspects or task.images == 1 or task.failures >= MOST_ROUNDS
+    if is_vague and not death.late:
+        return after_failure(task, death.reason, died=True, status=_STATUS[death.kind])
+    failures = task.failures + (not death.late)
+    late = [apart(task, [row], **_as_late(death)) for row in death.late]
+    alone = [apart(task, [row], failures=1) for row in death.suspects]
+    rest = [row for row in task.rows if row not in {*death.late, *death.suspects}]
+    return [*late, *alone, *([apart(task, rest, failures=failures)] if rest else [])]
+
+
+def _as_late(death: Death) -> Mapping[str, Any]:
+    return {"crash_reason": death.reason, "status": Status.TIMEOUT}

@@ -1,0 +1,191 @@
+"""The watchdog of a worker: a process that ends it when an image takes too long or too much memory.
+
+It is a process of its own, because a reader of images may never return, and may keep Python's lock
+meanwhile. It runs as a script and imports nothing else until it has to act. Its argument is the
+process to watch, its parent. The lines on its standard input come from watch.py:
+
+{"limits": ..., ...}    a task begins
++17 4711                its thread 4711 begins to open the image in row 17 of the partition
+-17                     that has ended
+end                     the task has ended
+"""
+
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+POLL_SECONDS, HASTY_SECONDS = 0.1, 0.02  # hasty when half of the memory is taken
+JUDGE_SECONDS = 0.5
+WRITE_SECONDS = 30.0  # for a store that does not answer
+PIPE_BYTES = 65536
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TIMEOUT, MEMORY, DIED = "timeout", "memory", "died"  # kinds of deaths
+
+
+class Memory(NamedTuple):
+    """The bytes of memory of a process: all, and those that it shares with no file."""
+
+    resident: int = 0
+    own: int = 0
+
+
+class Opening(NamedTuple):
+    """An image that is open: in which thread, and since when."""
+
+    thread: int
+    since: float
+
+
+class Watchdog:
+    """What is known of the worker: its task, and which images it has open.
+
+    The clock stands still while the worker or this process does not run, as when a laptop sleeps.
+    """
+
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
+        self.task: Mapping[str, Any] = {}
+        self.open: dict[int, Opening] = {}  # by row
+        self.memory = Memory()
+        self.clock = 0.0
+        self.looked = time.monotonic()
+        self.unread = b""
+
+    def run(self) -> None:
+        """Watch until the worker has ended."""
+        while self._receive(self._pause()):
+            self._advance()
+            if self.task and (kind := self._excess()):
+                self._end(kind)
+        if self.task:  # a nanny may have ended the worker for its memory
+            kind = MEMORY if self._is_above(self.memory.resident) else DIED
+            self._write(kind, late=[], suspects=self.open)
+
+    def _pause(self) -> float | None:
+        if not self.task:
+            return None
+        return HASTY_SECONDS if self._is_above(2 * self.memory.resident) else POLL_SECONDS
+
+    def _receive(self, seconds: float | None) -> bool:
+        """Read lines, for at most that long; return False if the worker has ended."""
+        if not select.select([0], [], [], seconds)[0]:
+            return True
+        data = os.read(0, PIPE_BYTES)
+        *lines, self.unread = (self.unread + data).split(b"\n")
+        for line in lines:
+            self._take(line.decode())
+        return data != b""
+
+    def _take(self, line: str) -> None:
+        if line.startswith("+"):
+            row, thread = map(int, line.split())
+            self.open[row] = Opening(thread, self.clock)
+        elif line.startswith("-"):
+            self.open.pop(-int(line), None)
+        else:
+            self.task = {} if line == "end" else json.loads(line)
+            self.open = {}
+
+    def _advance(self) -> None:
+        now = time.monotonic()
+        if not is_stopped(self.worker):
+            self.clock += min(now - self.looked, 2 * POLL_SECONDS)
+        self.looked = now
+
+    def _late(self) -> dict[int, Opening]:
+        """Return the images that have been open for too long."""
+        earliest = self.clock - self.task["limits"]["seconds"]
+        return {row: opening for row, opening in self.open.items() if opening.since < earliest}
+
+    def _excess(self) -> str | None:
+        """Return which limit is exceeded."""
+        self.memory = memory_of(self.worker) or self.memory
+        if self._is_above(self.memory.own):
+            return MEMORY
+        return TIMEOUT if self._late() else None
+
+    def _is_above(self, memory: int) -> bool:
+        limit = self.task["limits"]["memory"]
+        return limit is not None and memory > limit
+
+    def _end(self, kind: str) -> None:
+        """Stop the worker, so that nothing changes meanwhile; write why, and kill it."""
+        busy = self._busy() if kind == TIMEOUT else set()
+        self._signal(signal.SIGSTOP)
+        self._receive(0)
+        if not (self.task and self._excess() == kind):  # the image has just been opened
+            self._signal(signal.SIGCONT)
+            return
+        late = self._late().keys() & busy
+        suspects = self._late().keys() - busy if late else self.open
+        writing = threading.Thread(target=self._write, args=[kind, late, suspects], daemon=True)
+        writing.start()
+        writing.join(WRITE_SECONDS)
+        self._signal(signal.SIGKILL)
+        os._exit(0)
+
+    def _busy(self) -> set[int]:
+        """Return the late images that are not just waiting for Python's lock, which another keeps.
+
+        A thread that waits for it wakes up every few milliseconds; one that hangs does not.
+        """
+        late = self._late()
+        if len(self.open) == 1:
+            return {*late}
+        before = {row: pauses_of(self.worker, late[row].thread) for row in late}
+        time.sleep(JUDGE_SECONDS)
+        return {row for row in late if pauses_of(self.worker, late[row].thread) == before[row]}
+
+    def _signal(self, number: int) -> None:
+        if os.getppid() == self.worker:  # otherwise it has ended, and its number may be another's
+            os.kill(self.worker, number)
+
+    def _write(self, kind: str, late: Iterable[int], suspects: Iterable[int]) -> None:
+        """Write which images are to blame, for the driver, unless the run has ended."""
+        from captioner.jobs.storage.backends.backend import backend_of
+        from captioner.jobs.storage.backends.paths import out_path
+        from captioner.jobs.storage.filesystems import configure
+
+        death = {"kind": kind, "late": sorted(late), "suspects": sorted(suspects)}
+        configure(self.task["storage_options"])
+        path = out_path(self.task["death"])
+        storage = backend_of(path)
+        if storage.exists(out_path(self.task["marker"])):
+            with storage.work_folder(path.parent) as scratch:
+                storage.write(path, json.dumps(death | self.task["limits"]).encode(), scratch)
+
+
+def memory_of(process: int) -> Memory | None:
+    """Return the memory of a process; None if that is unknown, or it has none any more."""
+    with suppress(OSError):
+        _, resident, shared, *_ = map(int, Path(f"/proc/{process}/statm").read_text().split())
+        return Memory(resident * PAGE_BYTES, (resident - shared) * PAGE_BYTES) if resident else None
+    return None
+
+
+def is_stopped(process: int) -> bool:
+    """Return whether a process is stopped, as by Ctrl-Z; False where that is unknown."""
+    with suppress(OSError):
+        status = Path(f"/proc/{process}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] in "Tt"
+    return False
+
+
+def pauses_of(process: int, thread: int) -> object:
+    """Return how often a thread has paused by itself; a new object where that is unknown."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{process}/task/{thread}/status").read_text().splitlines()
+        return next((line for line in lines if line.startswith("voluntary")), object())
+    return object()
+
+
+if __name__ == "__main__":
+    Watchdog(int(sys.argv[1])).run()
