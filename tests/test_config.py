@@ -80,6 +80,8 @@ def test_source_and_out_are_required() -> None:
         {"quiet": "no"},
         {"max_bytes": -1},
         {"max_pixels": 0},
+        {"image_timeout": 0},
+        {"image_timeout": "60"},
         {"max_failures": "many"},
         {"max_failures": -1},
         {"max_failures": "101%"},
@@ -199,3 +201,11 @@ def test_a_password_in_the_source_is_refused_and_not_repeated(source: str, proto
 )
 def test_a_source_without_password_is_not_taken_for_one(source: str) -> None:
     assert load_config({"source": source, "out": "x"}).source == source
+
+
+def test_a_plain_run_tries_images_again_that_lacked_memory() -> None:
+    job = JobConfig("photos", "out")
+    assert job.retried == {"out_of_memory"}
+    assert replace(job, retry_failed=["timeout"]).retried == {"out_of_memory", "timeout"}
+    assert "crashed" in replace(job, retry_failed=[]).retried
+    assert not replace(job, redo_below=0.5).retried

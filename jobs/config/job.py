@@ -22,6 +22,7 @@ from captioner.jobs.storage.signatures import without_signature
 from captioner.jobs.storage.uris import is_local, local_path
 from captioner.jobs.toml_file import check_keys, toml_value
 from captioner.options import SEND_PIXELS, CaptionerOptions, server_from_environment
+from captioner.schemas.caption_table import Status
 from captioner.search_options import SearchOptions
 
 IMAGE_SECONDS = 60.0  # to open an image, at most
@@ -108,9 +109,10 @@ class JobConfig:
     @property
     def retried(self) -> frozenset[str]:
         """The statuses of failed images to try again."""
-        if self.retry_failed is None:
+        if self.is_second_opinion:
             return frozenset()
-        return frozenset(self.retry_failed or RETRIABLE)
+        named = () if self.retry_failed is None else self.retry_failed or RETRIABLE
+        return frozenset({Status.OUT_OF_MEMORY, *named})
 
     @property
     def access_rules(self) -> AccessRules:

@@ -71,11 +71,22 @@ class PartitionCaptioner:
         now = datetime.now(UTC)
         result = CaptionedImages()
         images = self._captioned(records, times, result)
+        for number, image in enumerate(images):
+            if image.values and image.values["status"] == Status.OUT_OF_MEMORY:
+                images[number] = self._alone(number, image.record, times, result)
         by_content = {image.sha256: image.values for image in images if image.values}
         for image in images:
             if values := image.values or by_content.get(image.sha256):
                 result.rows.append(self._row(image, values, now))
         return result
+
+    def _alone(
+        self, number: int, record: ImageRecord, times: StageTimes, result: CaptionedImages
+    ) -> LoadedImage:
+        """Caption an image again while no other is open: together they took too much memory."""
+        alone = replace(self, report=lambda done: None, watch=lambda _: self.watch(number))
+        (image,) = alone._captioned([record], times, result)
+        return image
 
     def crashed_rows(
         self, records: Sequence[ImageRecord], reason: str, status: Status = Status.CRASHED

@@ -29,9 +29,11 @@ from captioner.jobs.table.keys import (
     Redo,
     by_time,
 )
+from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION
 
 _LISTED = pa.schema(KEY)
+ALONE = "alone"  # whether an image needs the memory of a worker for itself
 
 
 @dataclass
@@ -119,6 +121,7 @@ def _compare(
     latest = rows[~surplus].rename_axis("row").reset_index()
     pairs = listed[~duplicate].merge(latest, "left", on=IMAGE_URI, suffixes=("", "_then"))
 
+    pairs[ALONE] = pairs[STATUS].eq(STATUSES.index(Status.OUT_OF_MEMORY))
     has_row = pairs[FILE].notna()
     why = _why_redone(pairs, redo)
     work_again = why.any(axis=1)
@@ -140,7 +143,7 @@ def _compare(
     return Compared(
         counts,
         pairs.loc[~has_row, POSITION].to_numpy(),
-        pairs.loc[work_again, [POSITION, FILE]].astype(int),
+        pairs.loc[work_again, [POSITION, FILE, ALONE]].astype(int),
         vanished[[IMAGE_URI, FILE]],
         rows.loc[surplus, [POSITION, FILE]],
         pairs.loc[~work_again & pairs[FIRST].notna(), [POSITION, FILE, FIRST, DONE]],

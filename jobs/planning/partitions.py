@@ -21,6 +21,7 @@ MIN_PARTITIONS = 16  # for a small job, as long as each has MIN_ROWS
 MIN_ROWS = 64
 MAX_BYTES = 128 * 1024 * 1024  # of rows in memory; those of a manifest may be long
 NEW, NO_WORK = -1, -2  # actions; to redo an image, the action is the number of its row's file
+ALONE = 2**30  # added to it for an image that is in a partition of its own
 Actions = npt.NDArray[np.int32]  # by position in the listing
 Listed: TypeAlias = pa.ipc.RecordBatchFileReader
 PLAN = "plan.arrow"
@@ -52,22 +53,27 @@ class Size:
 def write_partitions(
     path: Path, listing: Path, actions: Actions, files: Sequence[OutPath], size: Size
 ) -> tuple[list[int], int]:
-    """Write the new images, then those to redo; return partition sizes and the first redone one."""
+    """Write the new images, those to redo, and those to redo alone.
+
+    Return the sizes of the partitions, and the number of the first one to redo.
+    """
     sizes: list[int] = []
     with pa.OSFile(str(listing)) as spool:
         listed = pa.ipc.open_file(spool)
         schema = listed.schema.append(pa.field(REPLACES, pa.string()))
         with pa.ipc.new_file(str(path), schema, options=COMPRESSED) as file:
 
-            def write(batches: Iterator[pa.RecordBatch]) -> None:
+            def write(batches: Iterator[pa.RecordBatch], most: int = size.partition) -> None:
                 room = None if size.limit is None else size.limit - sum(sizes)
-                for partition in _partitions(_first_rows(batches, room), size.partition):
+                for partition in _partitions(_first_rows(batches, room), most):
                     file.write_batch(partition.combine_chunks().to_batches()[0])
                     sizes.append(partition.num_rows)
 
             write(_new_images(listed, actions, schema))
             first_redo = len(sizes)
             write(_images_to_redo(listed, actions, schema, files))
+            if actions.max() >= ALONE:
+                write(_images_to_redo(listed, actions, schema, files, ALONE), 1)
     return sizes, first_redo
 
 
@@ -86,12 +92,14 @@ def _new_images(listed: Listed, actions: Actions, schema: pa.Schema) -> Iterator
 
 
 def _images_to_redo(
-    listed: Listed, actions: Actions, schema: pa.Schema, files: Sequence[OutPath]
+    listed: Listed, actions: Actions, schema: pa.Schema, files: Sequence[OutPath], first: int = 0
 ) -> Iterator[pa.RecordBatch]:
+    """Yield the images with actions from `first` on, which stands for the first file."""
     names = pa.array([path.name for path in files], pa.string())
     for batch, action in _with_actions(listed, actions):
-        rows = batch.filter(pa.array(action >= 0))
-        replaces = names.take(pa.array(action[action >= 0]))
+        wanted = (action >= first) & (action < first + ALONE)
+        rows = batch.filter(pa.array(wanted))
+        replaces = names.take(pa.array(action[wanted] - first))
         yield pa.record_batch([*rows.columns, replaces], schema=schema)
 
 

@@ -16,6 +16,7 @@ from captioner.jobs.errors import UsageError
 from captioner.jobs.planning.compare import Compared, Counts, ListedBuckets, compare
 from captioner.jobs.planning.doubted import Choice, DoubtfulImages
 from captioner.jobs.planning.partitions import (
+    ALONE,
     NEW,
     NO_WORK,
     Actions,
@@ -166,7 +167,8 @@ def _record(
         doubtful.add(compared.doubtful)
     else:
         actions[compared.new] = NEW
-        actions[compared.redo["position"]] = compared.redo["file"]
+        alone = compared.redo["alone"] * ALONE
+        actions[compared.redo["position"]] = compared.redo["file"] + alone
     add_surplus(plan.surplus, plan.files, compared.surplus)
 
 

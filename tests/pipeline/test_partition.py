@@ -1,7 +1,9 @@
 """A partition -> rows, with a captioner that costs nothing and without a run's folder."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from PIL import Image
 
 from captioner.caption import Caption
 from captioner.captioner import Captioner, Measure
+from captioner.errors import OutOfMemory
 from captioner.house_rules import HouseRules
 from captioner.image import DecodedImage, decode_image
 from captioner.jobs.pipeline.image_loader import Values
@@ -139,6 +142,35 @@ def test_a_lack_of_memory_has_a_status_of_its_own(
     monkeypatch.setattr(Image.Image, "resize", fail)
     rows, _ = partition.caption([photo])
     assert [row.status for row in rows] == ["out_of_memory"]
+
+
+def test_an_image_that_lacks_memory_among_others_is_opened_again_alone(
+    partition: Partition,
+) -> None:
+    opened: list[int] = []
+    tries: Counter[bytes] = Counter()
+    short, never = photograph(1), photograph(3)
+
+    def prepare(image: bytes) -> DecodedImage:
+        tries[image] += 1
+        if image == never or (image == short and tries[image] == 1):
+            raise OutOfMemory("it needs 4 GB")
+        return decode_image(image, 16)
+
+    @contextmanager
+    def watch(number: int) -> Iterator[None]:
+        opened.append(number)
+        yield
+
+    partition.captioner.prepare = prepare  # type: ignore[assignment,method-assign]
+    photos = [photograph(number) for number in range(5)]
+    partitions = replace(partition.partitions, watch=watch)
+    images = partitions.caption(partition.write([*photos, short]), partition.times)
+    assert [row.status for row in images.rows] == ["ok", "ok", "ok", "out_of_memory", "ok", "ok"]
+    assert images.rows[1].caption == images.rows[5].caption
+    assert images.rows[3].error == "it needs 4 GB"
+    assert [tries[photo] for photo in photos] == [1, 2, 1, 2, 1]
+    assert opened[-4:] == [1, 1, 3, 3]
 
 
 def test_the_images_done_are_reported_after_each_batch(partition: Partition) -> None:

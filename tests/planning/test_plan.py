@@ -156,6 +156,17 @@ def test_failures_are_tried_again_by_their_kind(run: RunFolder) -> None:
     assert (plan.counts.retried, plan.counts.already_there) == (1, 2)
 
 
+def test_images_that_lacked_memory_are_tried_again_alone(run: RunFolder) -> None:
+    commit(run, ["a", "b", "c", "d"], status="out_of_memory")
+    commit(run, ["e", "f"], name="000001", status="timeout")
+    failures = frozenset({"out_of_memory", "timeout"})
+    plan = plan_of(run, source(["f", "d", "new", "c", "e", "b"]), limit=5, failures=failures)
+    assert planned(plan, run) == [["new"], ["f", "e"], ["d"], ["c"]]
+    assert (plan.first_redo, plan.counts.retried, plan.postponed) == (1, 5, 1)
+    replaces = read_partition(run.scratch, 3)["replaces"].to_pylist()
+    assert replaces == [run.part("000000").name]
+
+
 def test_all_rows_are_redone_by_force_and_each_is_counted_once(run: RunFolder) -> None:
     commit(run, ["same", "changed"], "1", "000000")
     commit(run, ["stale"], "1", "000001", captioner="then")

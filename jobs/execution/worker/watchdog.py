@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 POLL_SECONDS, HASTY_SECONDS = 0.1, 0.02  # hasty when half of the memory is taken
-JUDGE_SECONDS = 0.5
+JUDGE_SECONDS, NEARLY = 0.5, 0.9
 WRITE_SECONDS = 30.0  # for a store that does not answer
 PIPE_BYTES = 65536
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -100,9 +100,9 @@ class Watchdog:
             self.clock += min(now - self.looked, 2 * POLL_SECONDS)
         self.looked = now
 
-    def _late(self) -> dict[int, Opening]:
-        """Return the images that have been open for too long."""
-        earliest = self.clock - self.task["limits"]["seconds"]
+    def _late(self, share: float = 1.0) -> dict[int, Opening]:
+        """Return the images that have been open for this share of the limit."""
+        earliest = self.clock - share * self.task["limits"]["seconds"]
         return {row: opening for row, opening in self.open.items() if opening.since < earliest}
 
     def _excess(self) -> str | None:
@@ -124,8 +124,8 @@ class Watchdog:
         if not (self.task and self._excess() == kind):  # the image has just been opened
             self._signal(signal.SIGCONT)
             return
-        late = self._late().keys() & busy
-        suspects = self._late().keys() - busy if late else self.open
+        late = busy if len(busy) == 1 else set[int]()
+        suspects = set[int]() if late else busy or {*self.open}
         writing = threading.Thread(target=self._write, args=[kind, late, suspects], daemon=True)
         writing.start()
         writing.join(WRITE_SECONDS)
@@ -133,11 +133,13 @@ class Watchdog:
         os._exit(0)
 
     def _busy(self) -> set[int]:
-        """Return the late images that are not just waiting for Python's lock, which another keeps.
+        """Return the images that are late or nearly so, except those that wait for Python's lock.
 
-        A thread that waits for it wakes up every few milliseconds; one that hangs does not.
+        A thread that waits for it, because another keeps it, wakes up every few milliseconds; one
+        that hangs does not. One that waits for its share of memory cannot be told from one that
+        hangs: if there are several, none is convicted.
         """
-        late = self._late()
+        late = self._late(NEARLY)
         if len(self.open) == 1:
             return {*late}
         before = {row: pauses_of(self.worker, late[row].thread) for row in late}
