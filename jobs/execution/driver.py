@@ -2,7 +2,8 @@
 
 A failed task is submitted again, then split until the image at fault stands alone; its row says so.
 Dask blames every task that a dead worker had been given; the markers (worker.py) say which one was
-running. Dask's own retries are not used, because they cannot isolate an image.
+running, and the watchdog (watchdog.py) which images were open, so that they are captioned apart.
+Dask's own retries are not used, because they cannot isolate an image.
 """
 
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 from distributed import Client, Future, KilledWorker, as_completed
@@ -31,8 +33,12 @@ from captioner.jobs.execution.tasks.task import (
     resubmitted,
     tasks_of,
 )
-from captioner.jobs.execution.worker.batches import caption_and_report, receiving
-from captioner.jobs.execution.worker.sample import SampleTimes, time_sample
+from captioner.jobs.execution.worker.batches import (
+    caption_and_report,
+    receiving,
+    time_and_watch,
+)
+from captioner.jobs.execution.worker.sample import SampleTimes
 from captioner.jobs.execution.worker.worker import committed_result
 from captioner.jobs.messages import say
 from captioner.jobs.pipeline.answers import forget_answers
@@ -44,6 +50,7 @@ TASKS_PER_THREAD = 2  # in flight: one running, one waiting
 MAX_SUBMISSIONS = 20  # of a task that never began
 CRASHES_TO_GIVE_UP = 10  # if no image succeeded
 BROKEN = (Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY)
+LATE_TO_STOP = 10  # one after the other, with no success between
 WATCHDOG_SECONDS = 20.0  # after a death, until the watchdog has written what it knows
 SAME_MOMENT_SECONDS = 5.0
 Samples = Callable[[int], list[pa.Table]]  # the images that each of n workers times
@@ -72,11 +79,14 @@ def time_samples(
         workers = len(client.nthreads())
         tables = samples(workers)
         allowance = Purse(config).divided(len(tables))
-        futures = [client.submit(time_sample, settings, t, allowance, pure=False) for t in tables]
+        submit = partial(client.submit, time_and_watch, settings, pure=False)
+        futures = [submit(table, allowance) for table in tables]
         try:
             return client.gather(futures), workers
         except KilledWorker as error:
-            raise JobError("one of the sample images killed its process") from error
+            raise JobError(
+                "one of the sample images killed its process, or took too much time or memory"
+            ) from error
 
 
 class _Driver:
@@ -89,6 +99,7 @@ class _Driver:
         self.tasks = tasks  # not submitted yet
         self.waiting: deque[Task] = deque()  # to submit before those
         self.running: dict[str, Task] = {}  # by key
+        self.late = 0
         self.waited_in_vain = -WATCHDOG_SECONDS  # until when
         self.completed = as_completed(loop=client.loop)
         self.recorder, self.writer = recorder, recorder.writer
@@ -180,9 +191,21 @@ class _Driver:
         self.recorder.add(result, task.key)
         self.hash_log.add(task.part, result.new_digits)
         forget_answers(self.writer.run, result.answers)
+        self._stop_if_all_are_late(task, result)
         if result.unavailable:
             self.recorder.stopped, self.recorder.is_outage = result.unavailable, True
         return [continued(task, result.left)] if result.left else []
+
+    def _stop_if_all_are_late(self, task: Task, result: PartitionResult) -> None:
+        if result.statuses.get(Status.OK):
+            self.late = 0
+        self.late += task.status is Status.TIMEOUT
+        if self.late >= LATE_TO_STOP:
+            self.recorder.is_outage = True
+            self.recorder.stopped = (
+                f"{self.late} images, one after the other, took too long to open: a disk or a "
+                "mount may not answer any more"
+            )
 
     def _settle_death(self, task: Task, *, began: bool) -> list[Task]:
         """Settle a task whose worker died: before it began, during it, or after its commit."""

@@ -20,7 +20,7 @@ from captioner.jobs.table.commits.commit import commit
 from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder
 from captioner.options import CaptionerOptions
-from captioner.schemas.caption_table import file_metadata, rows_to_table
+from captioner.schemas.caption_table import Status, file_metadata, rows_to_table
 from tests.support.rows import row
 
 SETTINGS = WorkerSettings(CaptionerOptions("openai:any"), 1000)
@@ -102,3 +102,14 @@ def test_parts_that_were_committed_when_a_run_was_interrupted_count_once(driver:
     assert driver.recorder.statuses == {"ok": 8}
     with pytest.raises(StaleCommit):
         commit(pa.table({"a": [1]}), run, unfinished.name)
+
+
+def test_a_run_stops_when_one_image_after_the_other_takes_too_long(driver: _Driver) -> None:
+    late = replace(begin(driver), crash_reason="it took long", status=Status.TIMEOUT)
+    results = [{"timeout": 1}] * 9 + [{"ok": 4}] + [{"timeout": 1}] * 10
+    for statuses in results:
+        assert not driver.recorder.is_outage
+        task = late if "timeout" in statuses else replace(late, status=Status.CRASHED)
+        driver._settle_result(task, PartitionResult(task.name, statuses))
+    assert driver.recorder.is_outage
+    assert "10 images, one after the other" in str(driver.recorder.stopped)

@@ -38,6 +38,7 @@ def _eat_memory() -> None:
 HARMS: Mapping[bytes, Callable[[], Any]] = {
     b"KILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
     b"DIE!": os.abort,
+    b"SEGV": lambda: ctypes.string_at(0),
     b"ODD!": _be_odd,
     b"SLOW": lambda: time.sleep(SECONDS),
     b"WAIT": lambda: time.sleep(10**6),

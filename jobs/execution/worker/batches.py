@@ -4,9 +4,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pyarrow as pa
 from distributed import Client, Worker, get_worker
 
+from captioner.jobs.execution.tasks.purse import Allowance
 from captioner.jobs.execution.tasks.task import PartitionResult, Task
+from captioner.jobs.execution.worker.sample import SampleTimes, time_sample
 from captioner.jobs.execution.worker.watch import Limits
 from captioner.jobs.execution.worker.worker import Host, caption_partition
 from captioner.jobs.pipeline.settings import WorkerSettings
@@ -22,6 +25,11 @@ def caption_and_report(task: Task) -> PartitionResult:
     worker = get_worker()
     report = _seldom(lambda done: worker.log_event(TOPIC, [task.key, done]))
     return caption_partition(task, Host(report, _limits(worker, task.settings)))
+
+
+def time_and_watch(settings: WorkerSettings, plan: pa.Table, allowance: Allowance) -> SampleTimes:
+    """Time a sample on a Dask worker, whose images have the limits of a run."""
+    return time_sample(settings, plan, allowance, _limits(get_worker(), settings))
 
 
 def _limits(worker: Worker, settings: WorkerSettings) -> Limits | None:

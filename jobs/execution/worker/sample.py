@@ -15,6 +15,7 @@ from captioner.errors import CaptionerError
 from captioner.jobs.errors import JobError
 from captioner.jobs.execution.tasks.purse import Allowance
 from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, state_of
+from captioner.jobs.execution.worker.watch import Limits, watching_images
 from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
@@ -41,18 +42,21 @@ class SampleTimes:
     error: str | None = None
 
 
-def time_sample(settings: WorkerSettings, plan: pa.Table, allowance: Allowance) -> SampleTimes:
+def time_sample(
+    settings: WorkerSettings, plan: pa.Table, allowance: Allowance, limits: Limits | None = None
+) -> SampleTimes:
     """Caption images without committing them; return the times, taken once the model is warm.
 
     A server is asked within the allowance, and about each image once. Raise CaptionerError if the
     captioner cannot work, JobError if an image breaks it or a server does not answer.
     """
     name = f"sample-{secrets.token_hex(2)}"  # a run of its own, which loads the model as it is now
-    with ONE_AT_A_TIME:
+    with ONE_AT_A_TIME, watching_images(range(len(plan)), limits) as watch:
         captioner = state_of(name, settings).captioner
         captioner.budget = allowance.budget()
         try:
-            return _sample_times(PartitionCaptioner(captioner, settings, name), plan)
+            partitions = PartitionCaptioner(captioner, settings, name, watch=watch)
+            return _sample_times(partitions, plan)
         except (CaptionerError, JobError) as error:
             fault: Exception = type(error)(str(error))
         except Exception as error:  # noqa: BLE001 (the boundary)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,19 +28,28 @@ class Limits:
 def watching(task: Task, limits: Limits | None) -> Iterator[Watch]:
     """Yield what to call around the opening of an image, with its position in the task.
 
-    An image that exceeds the limits ends this process. Without limits, nothing is watched.
+    An image that exceeds the limits ends this process, after its watchdog has written that for the
+    driver. Without limits, nothing is watched.
     """
-    if limits is None:
-        yield unwatched
-        return
-    watch = _Watch(task)
-    begin = {
-        "limits": asdict(limits),
+    report = {
         "death": str(death_file(task)),
         "marker": str(task.run.started_marker(task.key)),
         "storage_options": task.settings.storage_options,
     }
-    watch.tell(json.dumps(begin))
+    with watching_images(task.rows, limits, report) as watch:
+        yield watch
+
+
+@contextmanager
+def watching_images(
+    rows: Sequence[int], limits: Limits | None, report: Mapping[str, object] | None = None
+) -> Iterator[Watch]:
+    """Watch the images in these rows, as `watching` does, whatever they are opened for."""
+    if limits is None:
+        yield unwatched
+        return
+    watch = _Watch(rows)
+    watch.tell(json.dumps({"limits": asdict(limits), "report": report}))
     try:
         yield watch.image
     finally:
@@ -48,10 +57,10 @@ def watching(task: Task, limits: Limits | None) -> Iterator[Watch]:
 
 
 class _Watch:
-    """The watch over one task."""
+    """The watch over some images."""
 
-    def __init__(self, task: Task) -> None:
-        self.rows = task.rows
+    def __init__(self, rows: Sequence[int]) -> None:
+        self.rows = rows
         self.input = _watchdog_input()
 
     @contextmanager

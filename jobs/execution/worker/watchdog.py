@@ -152,17 +152,22 @@ class Watchdog:
 
     def _write(self, kind: str, late: Iterable[int], suspects: Iterable[int]) -> None:
         """Write which images are to blame, for the driver, unless the run has ended."""
+        report = self.task["report"]
+        if report is None:  # `captioner plan` needs no more than the death
+            return
         from captioner.jobs.storage.backends.backend import backend_of
         from captioner.jobs.storage.backends.paths import out_path
         from captioner.jobs.storage.filesystems import configure
 
         death = {"kind": kind, "late": sorted(late), "suspects": sorted(suspects)}
-        configure(self.task["storage_options"])
-        path = out_path(self.task["death"])
+        configure(report["storage_options"])
+        path, marker = out_path(report["death"]), out_path(report["marker"])
         storage = backend_of(path)
-        if storage.exists(out_path(self.task["marker"])):
+        if storage.exists(marker):
             with storage.work_folder(path.parent) as scratch:
                 storage.write(path, json.dumps(death | self.task["limits"]).encode(), scratch)
+        if not storage.exists(marker):  # it has ended meanwhile
+            storage.remove(path)
 
 
 def memory_of(process: int) -> Memory | None:

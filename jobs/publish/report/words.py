@@ -21,7 +21,8 @@ FAILURES: Mapping[str, tuple[str, str]] = {  # by status: what happened, and the
     ),
     Status.TIMEOUT: (
         "No answer in time",
-        "Run again with `--retry-failed timeout` when the server or the network is less busy.",
+        "Run again with `--retry-failed timeout` when the server, network or disk is less busy. "
+        "Images that took too long to open may need a longer `--image-timeout`, too.",
     ),
     Status.FETCH_FAILED: (
         "Could not be fetched",
