@@ -124,7 +124,7 @@ class Watchdog:
         if not (self.task and self._excess() == kind):  # the image has just been opened
             self._signal(signal.SIGCONT)
             return
-        late = busy if len(busy) == 1 else set[int]()
+        late = busy if len(busy) == 1 and busy <= self._late().keys() else set[int]()
         suspects = set[int]() if late else busy or {*self.open}
         writing = threading.Thread(target=self._write, args=[kind, late, suspects], daemon=True)
         writing.start()

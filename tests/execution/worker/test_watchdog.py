@@ -1,0 +1,76 @@
+"""The watchdog of a worker, without a cluster."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from captioner.jobs.execution.worker import watchdog
+from captioner.jobs.execution.worker.watchdog import Watchdog
+from tests.support.commands import environment
+
+HANG = """
+import ctypes
+from captioner.jobs.execution.worker.watch import Limits, watching_images
+
+with watching_images(range(5), Limits(0.2)) as watch, watch(3):
+    ctypes.PyDLL(None).sleep(1000)
+"""
+LIGHT = f"""
+import runpy, sys
+runpy.run_path({str(watchdog.__file__)!r})
+print(*sys.modules.keys() & {{"captioner", "numpy", "pyarrow", "torch", "dask", "fsspec"}})
+"""
+
+
+@pytest.fixture
+def dog(monkeypatch: pytest.MonkeyPatch) -> Watchdog:
+    """Return a watchdog of a worker that opens image 3, which must take at most a second."""
+    monkeypatch.setattr(watchdog, "is_stopped", lambda process: False)
+    dog = Watchdog(os.getpid())
+    dog._take(json.dumps({"limits": {"seconds": 1.0, "memory": None}, "report": None}))
+    dog._take("+3 4711")
+    return dog
+
+
+def wait(dog: Watchdog, monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    for each in seconds:
+        clock = SimpleNamespace(monotonic=lambda then=dog.looked + each: then)
+        monkeypatch.setattr(watchdog, "time", clock)
+        dog._advance()
+
+
+def test_an_image_is_late_by_the_time_that_its_worker_had(
+    dog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait(dog, monkeypatch, 3600)  # the machine slept
+    assert dog._excess() is None
+    monkeypatch.setattr(watchdog, "is_stopped", lambda process: True)
+    wait(dog, monkeypatch, *[0.1] * 20)  # the worker was stopped
+    assert dog._excess() is None
+    monkeypatch.setattr(watchdog, "is_stopped", lambda process: False)
+    wait(dog, monkeypatch, *[0.1] * 10)
+    assert dog._excess() == "timeout"
+    assert dog._busy() == {3}
+    dog._take("-3")
+    assert dog._excess() is None
+
+
+def test_memory_counts_if_there_is_a_limit(dog: Watchdog) -> None:
+    assert dog._excess() is None
+    dog._take(json.dumps({"limits": {"seconds": 1.0, "memory": 1000}, "report": None}))
+    assert dog._excess() == "memory"
+
+
+def test_a_process_that_keeps_the_lock_of_python_is_ended() -> None:
+    hanging = subprocess.run([sys.executable, "-c", HANG], env=environment(), check=False)
+    assert hanging.returncode == -signal.SIGKILL
+
+
+def test_a_watchdog_imports_no_package() -> None:
+    line = [sys.executable, "-S", "-c", LIGHT]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "\n"
