@@ -6,7 +6,6 @@ running, and the watchdog (watchdog.py) which images were open, so that they are
 Dask's own retries are not used, because they cannot isolate an image.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -22,7 +21,7 @@ from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.execution.cluster.connect import connect
 from captioner.jobs.execution.record.recorder import Recorder
-from captioner.jobs.execution.tasks.death import Death, after_death, read_death
+from captioner.jobs.execution.tasks.death import Death, Deaths, after_death
 from captioner.jobs.execution.tasks.drawn import take_drawn
 from captioner.jobs.execution.tasks.purse import NOTHING, Purse
 from captioner.jobs.execution.tasks.task import (
@@ -51,8 +50,6 @@ MAX_SUBMISSIONS = 20  # of a task that never began
 CRASHES_TO_GIVE_UP = 10  # if no image succeeded
 BROKEN = (Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY)
 LATE_TO_STOP = 10  # one after the other, with no success between
-WATCHDOG_SECONDS = 20.0  # after a death, until the watchdog has written what it knows
-SAME_MOMENT_SECONDS = 5.0
 Samples = Callable[[int], list[pa.Table]]  # the images that each of n workers times
 
 
@@ -100,7 +97,7 @@ class _Driver:
         self.waiting: deque[Task] = deque()  # to submit before those
         self.running: dict[str, Task] = {}  # by key
         self.late = 0
-        self.waited_in_vain = -WATCHDOG_SECONDS  # until when
+        self.deaths = Deaths()
         self.completed = as_completed(loop=client.loop)
         self.recorder, self.writer = recorder, recorder.writer
         self.hash_log = HashLog(self.writer.run)
@@ -184,7 +181,7 @@ class _Driver:
             kinds = {ExitCode.USAGE: UsageError, ExitCode.TEMPORARY: TemporaryError}
             raise kinds.get(result.fatal, JobError)(result.error)
         if result.error is not None:
-            error = self._death_of(task) if result.died else result.error
+            error = self.deaths.of(task) if result.died else result.error
             return self._settle_failure(task, error)
         if result.images:
             self.writer.publish(task.name, replaces=task.replaces)
@@ -213,18 +210,10 @@ class _Driver:
         if result is not None:
             return self._settle_result(task, result)
         if began:
-            return self._settle_failure(task, self._death_of(task))
+            return self._settle_failure(task, self.deaths.of(task))
         if task.submissions >= MAX_SUBMISSIONS:
             raise JobError(f"the workers keep dying before they begin part {task.name}")
         return [resubmitted(task)]
-
-    def _death_of(self, task: Task) -> Death:
-        """Return what the watchdog says of a death; wait for it, but once if a machine is gone."""
-        is_next = time.monotonic() - self.waited_in_vain < SAME_MOMENT_SECONDS
-        death = read_death(task, 0 if is_next else WATCHDOG_SECONDS)
-        if death is None:
-            self.waited_in_vain = time.monotonic()
-        return death or Death()
 
     def _settle_failure(self, task: Task, error: str | Death) -> list[Task]:
         text = error.reason if isinstance(error, Death) else error

@@ -10,6 +10,8 @@ from captioner.jobs.execution.tasks.task import DIED, Task, after_failure, apart
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.schemas.caption_table import Status
 
+WATCHDOG_SECONDS = 20.0  # after a death, until the watchdog has written what it knows
+SAME_MOMENT_SECONDS = 5.0
 POLL_SECONDS = 0.05
 MOST_ROUNDS = 4  # in which suspects are taken out of a task, before it is split
 MEBIBYTE = 2**20
@@ -43,6 +45,21 @@ class Death:
         if self.kind == "memory" and self.memory:
             return f"its process needed more than {self.memory // MEBIBYTE} MiB of memory"
         return DIED
+
+
+class Deaths:
+    """The deaths of a run's workers, as their watchdogs describe them."""
+
+    def __init__(self) -> None:
+        self._waited_in_vain = -WATCHDOG_SECONDS  # until when
+
+    def of(self, task: Task) -> Death:
+        """Return what is known of a death; wait for it, but only once when a machine has gone."""
+        is_next = time.monotonic() - self._waited_in_vain < SAME_MOMENT_SECONDS
+        death = read_death(task, 0 if is_next else WATCHDOG_SECONDS)
+        if death is None:
+            self._waited_in_vain = time.monotonic()
+        return death or Death()
 
 
 def death_file(task: Task) -> OutPath:
