@@ -46,6 +46,7 @@ def two_workers(memory_limit: str = "auto", **variables: str) -> Iterator[str]:
     settings = {
         "distributed.worker.multiprocessing-method": "forkserver",
         "distributed.worker.profile.enabled": False,  # it keeps idle workers busy
+        "distributed.deploy.lost-worker-timeout": "1000 days",  # on a busy machine
     }
     with (
         dask.config.set(settings),
