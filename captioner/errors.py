@@ -25,10 +25,6 @@ class OutOfMemory(ImageError):
     """An image for which there was not enough memory; there may be more another time."""
 
 
-class OutOfMemory(ImageError):
-    """An image for which there was not enough memory; there may be more another time."""
-
-
 class RejectedCaption(ImageError):
     """A caption that breaks the house rules, or an answer that is none."""
 
