@@ -47,6 +47,7 @@ def two_workers(memory_limit: str = "auto", **variables: str) -> Iterator[str]:
         "distributed.worker.multiprocessing-method": "forkserver",
         "distributed.worker.profile.enabled": False,  # it keeps idle workers busy
         "distributed.deploy.lost-worker-timeout": "1000 days",  # on a busy machine
+        "distributed.worker.memory.pause": False,  # with little memory, it would do no task
     }
     with (
         dask.config.set(settings),

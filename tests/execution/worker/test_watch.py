@@ -21,7 +21,7 @@ LATE = ("timeout", "opening it took more than 6 s")
 @pytest.fixture(scope="module")
 def small_workers(forkserver: None) -> Iterator[str]:
     """Yield the address of a cluster whose workers have little memory."""
-    with two_workers(memory_limit="1GiB") as scheduler:
+    with two_workers(memory_limit="1.5GiB") as scheduler:
         yield scheduler
 
 
@@ -75,7 +75,7 @@ def test_an_image_that_eats_all_memory_costs_its_own_row_only(watched_job: JobCo
     run_job(replace(watched_job, image_timeout=600))
     ((status, error),) = failures(Path(watched_job.out)).values()
     assert status == "out_of_memory"
-    assert error == "its process needed more than 921 MiB of memory"
+    assert error == "its process needed more than 1382 MiB of memory"
 
 
 def test_a_local_file_that_blocks_costs_its_own_row_only(watched_job: JobConfig) -> None:
