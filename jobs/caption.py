@@ -30,7 +30,10 @@ def caption_images(images: Iterable[str], options: CaptionerOptions) -> Iterator
     records = (record for image in images for record in _records(image))
     while batch := list(islice(records, captioner.batch_size)):
         captioned = partitions.caption(batch, StageTimes())
-        yield from captioned.rows
+        rows = {row.image_uri: row for row in captioned.rows}
+        for record, down in captioned.down:
+            rows[record.uri] = partitions.failed_row(record, down.status, str(down))
+        yield from (rows[record.uri] for record in batch if record.uri in rows)
         if captioned.unavailable:
             raise captioned.unavailable
 

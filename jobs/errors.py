@@ -60,6 +60,14 @@ class FetchError(Exception):
         self.status = status
 
 
+class HostDown(FetchError):
+    """An outage: the host of an image does not answer, so nothing is known about the image."""
+
+    def __init__(self, host: str, trouble: str, status: Status = Status.FETCH_FAILED) -> None:
+        super().__init__(status, trouble)
+        self.host = host
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, raised as Ctrl-C raises KeyboardInterrupt."""
 

@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.support.servers",
     "tests.support.stores",
     "tests.support.tables",
+    "tests.support.unreliable",
 ]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads wait for each other over tiny tensors
 

@@ -12,8 +12,10 @@ from threading import Semaphore
 from typing import IO, Self
 
 from captioner.jobs.errors import FetchError
+from captioner.jobs.fetching.downloads import Downloads
 from captioner.jobs.fetching.fetch import fetch, too_large
 from captioner.jobs.fetching.parquet_rows import open_rows
+from captioner.jobs.storage.attempts.hosts import host_name
 from captioner.jobs.storage.containers import container_version, open_archive
 from captioner.jobs.storage.failures import as_fetch_error
 from captioner.jobs.storage.file_types import is_parquet
@@ -33,7 +35,8 @@ def unwatched(number: int) -> AbstractContextManager[object]:
 class ImageReader:
     """The bytes of a partition's images, as a context manager; `read` is thread-safe.
 
-    Read each image once, in order: at most AHEAD members are read before they are asked for.
+    Read each image once. Those `at_hand` can be read at any time, members in order: at most AHEAD
+    are read before they are asked for. The others are `downloads`, which come when they come.
     Remote reads have limits of their own; local ones may block for ever, so `watch` is around them.
     """
 
@@ -44,6 +47,9 @@ class ImageReader:
         self._container = _Container(max_bytes)
         self._free = Semaphore(AHEAD)
         self._pool = ThreadPoolExecutor(1)
+        remote = {n: _url(r) for n, r in enumerate(records) if _is_remote(r)}
+        self.at_hand = [number for number in range(len(records)) if number not in remote]
+        self.downloads = Downloads(remote, max_bytes)
         self._members = {
             number: self._pool.submit(self._read_member, number, record.member, record.version)
             for number, record in enumerate(records)
@@ -54,6 +60,7 @@ class ImageReader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.downloads.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._free.release()  # for the one member that may be waiting to be read
         self._pool.shutdown()
@@ -64,8 +71,10 @@ class ImageReader:
         record = self._records[number]
         if record.access and record.access.refused:
             raise FetchError(Status.REFUSED, record.access.refused)
+        if number in self.downloads:
+            return self.downloads.take(number)
         if record.member is None:
-            url = (record.access and record.access.url) or record.uri
+            url = _url(record)
             with self._watched(number, url):
                 return fetch(url, self._max_bytes)
         if record.member.error:
@@ -83,6 +92,16 @@ class ImageReader:
 
     def _watched(self, number: int, place: str) -> AbstractContextManager[object]:
         return self._watch(number) if is_local(place) else nullcontext()
+
+
+def _url(record: ImageRecord) -> str:
+    """Return the path or URL at which an image is fetched, with its signature."""
+    return (record.access and record.access.url) or record.uri
+
+
+def _is_remote(record: ImageRecord) -> bool:
+    is_refused = record.access is not None and record.access.refused
+    return not is_refused and record.member is None and host_name(record.uri) is not None
 
 
 class _Container:

@@ -1,6 +1,10 @@
 """The URI of an image -> its bytes."""
 
+import asyncio
 import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +12,35 @@ from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.asyn import sync
 
 from captioner.jobs.errors import FetchError
-from captioner.jobs.storage.failures import fetch_error, undamaged
-from captioner.jobs.storage.filesystems import archives_lock, filesystem
-from captioner.jobs.storage.retry import retried
+from captioner.jobs.storage.attempts.hosts import host_name
+from captioner.jobs.storage.attempts.retry import retried
+from captioner.jobs.storage.failures import as_fetch_error, fetch_error, undamaged
+from captioner.jobs.storage.filesystems import archives_lock, impatient_filesystem
 from captioner.jobs.storage.uris import is_http, is_local, local_path
 from captioner.schemas.caption_table import Status
 
+PATIENCE = 10.0  # seconds, for a host that does not answer
+LOOK_SECONDS = 15.0
+PART = 256 * 1024  # bytes that are read at a time
+ALLOW_SECONDS = 0.02  # between two questions whether to read on
+Allow = Callable[[int], bool]  # whether to read on now, given how many bytes were read
+
 
 def fetch(uri: str, max_bytes: int) -> bytes:
-    """Return the bytes at a local path or at any URL that fsspec opens.
+    """Return the bytes at a local path or at any URL that fsspec opens, for a person who waits.
 
     Raise FetchError with a status: not_found, denied, timeout, too_large (more than `max_bytes`) or
-    fetch_failed. Transient failures of a remote store are retried for at most FETCH_SECONDS; a
-    silent connection is given up after HTTP_READ_SECONDS, in S3 after the 15 s of s3fs.
+    fetch_failed. Transient failures of a remote store are retried for at most FETCH_SECONDS, those
+    of a host that does not answer at all for PATIENCE; a silent connection is given up after
+    HTTP_READ_SECONDS, in S3 after the 15 s of s3fs.
     """
     if is_local(uri):
         return _fetch_local(local_path(uri), max_bytes)
-    data = retried(lambda seconds: undamaged(lambda: _fetch_remote(uri, max_bytes + 1, seconds)))
+    size = max_bytes + 1
+    if host_name(uri) is None:  # in an archive on this machine
+        data = as_fetch_error(lambda: read_remote(uri, size, 0.0))
+    else:
+        data = retried(lambda left: undamaged(lambda: read_remote(uri, size, left)), uri, PATIENCE)
     if len(data) > max_bytes:
         raise too_large(max_bytes)
     return data
@@ -49,11 +65,20 @@ def _fetch_local(path: str, max_bytes: int) -> bytes:
         raise FetchError(Status.NOT_FOUND, str(error)) from error
 
 
-def _fetch_remote(uri: str, size: int, seconds: float) -> bytes:
-    """Return the first `size` bytes of a remote file."""
-    fs, path = filesystem(uri)
+def look_at(uri: str) -> None:
+    """Read the beginning of a remote file; raise any error of its store."""
+    read_remote(uri, 1, LOOK_SECONDS)
+
+
+def read_remote(uri: str, size: int, seconds: float, allow: Allow = lambda read: True) -> bytes:
+    """Return the first `size` bytes of a remote file, by one request; raise any error of its store.
+
+    Where the store streams, a part is read once `allow` returns True. The whole takes `seconds`, at
+    most.
+    """
+    fs, path = impatient_filesystem(uri)
     if fs.async_impl:
-        data: bytes = sync(fs.loop, _read_async, fs, path, size, timeout=seconds)
+        data: bytes = sync(fs.loop, _within, fs, path, size, seconds, allow)
         return data
     if isinstance(fs, AbstractArchiveFileSystem):
         with archives_lock:
@@ -67,20 +92,55 @@ def _read_file(fs: Any, path: str, size: int) -> bytes:
     return data
 
 
-async def _read_async(fs: Any, path: str, size: int) -> bytes:
+async def _within(fs: Any, path: str, size: int, seconds: float, allow: Allow) -> bytes:
     """Read with one request if the store can stream, which needs no size in advance."""
+    data, start = bytearray(), time.monotonic()
+    try:
+        async with asyncio.timeout(seconds), _opened(fs, path, size) as read:
+            while len(data) < size:
+                while not allow(len(data)):
+                    await asyncio.sleep(ALLOW_SECONDS)
+                part = await read(min(size - len(data), PART))
+                if not part:
+                    break
+                data += part
+    except TimeoutError:
+        if not data:
+            raise
+        took = time.monotonic() - start
+        raise TimeoutError(f"the answer was not complete within {took:.0f} s") from None
+    return bytes(data)
+
+
+@asynccontextmanager
+async def _opened(fs: Any, path: str, size: int) -> AsyncIterator[Callable[[int], Any]]:
+    """Yield a coroutine function that reads the next bytes; close the connection if any are left.
+
+    Otherwise it would not return to its pool, which has few.
+    """
+    if is_http(path):
+        session = await fs.set_session()
+        async with session.get(fs.encode_url(path), **fs.kwargs) as answer:
+            answer.raise_for_status()
+            try:
+                yield answer.content.read
+            finally:
+                answer.close()
+        return
     try:
         file = await fs.open_async(path, "rb", size=size)
     except NotImplementedError:
-        data: bytes = await fs._cat_file(path, start=0, end=size)
-        return data
-    if is_http(path):
-        file.kwargs.update(fs.kwargs)  # such as headers, which fsspec drops here
-    parts = []
+        data = iter([await fs._cat_file(path, start=0, end=size), b""])
+        yield lambda _: _next_of(data)
+        return
     try:
-        while size > 0 and (part := await file.read(size)):
-            parts.append(part)
-            size -= len(part)
+        yield file.read
     finally:
         await file.close()
-    return b"".join(parts)
+        if body := getattr(file, "r", None):
+            body.close()  # s3fs does not
+
+
+async def _next_of(data: Any) -> bytes:
+    part: bytes = next(data)
+    return part

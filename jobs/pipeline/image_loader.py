@@ -15,7 +15,7 @@ from captioner.errors import (
     UnsupportedImage,
 )
 from captioner.image import DecodedImage
-from captioner.jobs.errors import FetchError
+from captioner.jobs.errors import FetchError, HostDown
 from captioner.jobs.fetching.container_reader import ImageReader, Watch, unwatched
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.storage.signatures import without_signatures
@@ -31,13 +31,15 @@ class LoadedImage:
     """An image with its `decoded` pixels, with the `values` of its row, or with neither.
 
     The values are those of a failure, or of a caption of identical bytes. An image with neither
-    takes the values of an identical image in the same partition.
+    takes the values of an identical image in the same partition, unless its host is `down`: then it
+    gets no row.
     """
 
     record: ImageRecord
     sha256: str | None = None
     decoded: DecodedImage | None = None
     values: Values | None = None
+    down: HostDown | None = None
 
 
 @dataclass
@@ -70,6 +72,8 @@ class ImageLoader:
                 return LoadedImage(record, sha256, values=values)
             with self.watch(number), self.times.measure("decode", time.thread_time):
                 return LoadedImage(record, sha256, self.prepare(data))
+        except HostDown as error:
+            return LoadedImage(record, down=error)
         except FetchError as error:
             return LoadedImage(record, values=failure(error.status, str(error)))
         except ImageError as error:

@@ -1,8 +1,7 @@
 """The images of a partition -> rows: load them in threads, caption them in batches."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from captioner.errors import CaptionerUnavailable
 from captioner.image import DecodedImage
+from captioner.jobs.errors import HostDown
 from captioner.jobs.fetching.container_reader import ImageReader, Watch, unwatched
 from captioner.jobs.pipeline.former import second_opinion
 from captioner.jobs.pipeline.image_loader import (
@@ -20,9 +20,9 @@ from captioner.jobs.pipeline.image_loader import (
     failure,
     image_failure,
 )
+from captioner.jobs.pipeline.loading import load_ahead
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
-from captioner.jobs.storage.look_ahead import map_ahead
 from captioner.jobs.table.embeddings import Vectors
 from captioner.jobs.table.threshold import needs_review
 from captioner.schemas.caption_table import Alternative, CaptionRow, Status, file_metadata
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from captioner.caption import Caption
     from captioner.captioner import Answer, Captioner
 
-MIN_READERS = 4  # threads that fetch and decode
 BATCHES_AHEAD = 2  # decoded and waiting, at most
 
 
@@ -41,12 +40,14 @@ class CaptionedImages:
     """The rows of a partition's images, in order, and the embeddings of those that are new.
 
     New images are those that the captioner saw; `new` has their hashes, with None unless the job
-    wants embeddings. If the captioner became `unavailable`, the images from then on have no row.
+    wants embeddings. If the captioner became `unavailable`, the images from then on have no row;
+    nor have those that are `down`, because their host does not answer.
     """
 
     rows: list[CaptionRow] = field(default_factory=list)
     new: dict[str, Vectors | None] = field(default_factory=dict)
     unavailable: CaptionerUnavailable | None = None
+    down: list[tuple[ImageRecord, HostDown]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,15 @@ class PartitionCaptioner:
         now = datetime.now(UTC)
         result = CaptionedImages()
         images = self._captioned(records, times, result)
-        for number, image in enumerate(images):
+        for place, image in enumerate(images):
             if image.values and image.values["status"] == Status.OUT_OF_MEMORY:
-                images[number] = self._alone(number, image.record, times, result)
+                number = records.index(image.record)
+                images[place] = self._alone(number, image.record, times, result)
+        result.down = [(image.record, image.down) for image in images if image.down]
         by_content = {image.sha256: image.values for image in images if image.values}
         for image in images:
-            if values := image.values or by_content.get(image.sha256):
+            copied = by_content.get(image.sha256) if image.sha256 else None
+            if values := image.values or copied:
                 result.rows.append(self._row(image, values, now))
         return result
 
@@ -92,8 +96,11 @@ class PartitionCaptioner:
         self, records: Sequence[ImageRecord], reason: str, status: Status = Status.CRASHED
     ) -> list[CaptionRow]:
         """Return rows for images that must not be opened again, with `reason` as their error."""
-        values, now = failure(status, reason), datetime.now(UTC)
-        return [self._row(LoadedImage(record), values, now) for record in records]
+        return [self.failed_row(record, status, reason) for record in records]
+
+    def failed_row(self, record: ImageRecord, status: Status, reason: str) -> CaptionRow:
+        """Return the row of an image that was not opened."""
+        return self._row(LoadedImage(record), failure(status, reason), datetime.now(UTC))
 
     def file_metadata(self) -> dict[bytes, bytes]:
         """Return the metadata of a file with these rows."""
@@ -104,22 +111,20 @@ class PartitionCaptioner:
     def _captioned(
         self, records: Sequence[ImageRecord], times: StageTimes, result: CaptionedImages
     ) -> list[LoadedImage]:
-        """Return the images, with values unless they are copies, or were left."""
+        """Return the images in order, with values unless they are copies, or were left."""
         size = self.settings.batch_size or self.captioner.batch_size
         images: list[LoadedImage] = []
-        with (
-            ImageReader(records, self.settings.max_bytes, self.watch) as reader,
-            ThreadPoolExecutor(reader_count()) as pool,
-        ):
+        with ImageReader(records, self.settings.max_bytes, self.watch) as reader:
             prepare = self.captioner.prepare
             loader = ImageLoader(records, reader, prepare, self.find_caption, times, self.watch)
-            loading = map_ahead(pool, loader.load, range(len(records)), BATCHES_AHEAD * size)
-            for batch in _batches((future.result() for future in loading), size):
-                images += self._caption_batch(batch, times, result)
-                self.report(len(images))
-                if result.unavailable:
-                    break
-        return images
+            with closing(load_ahead(loader, BATCHES_AHEAD * size)) as loading:
+                for batch in _batches(loading, size):
+                    images += self._caption_batch(batch, times, result)
+                    self.report(len(images))
+                    if result.unavailable:
+                        break
+        places = {record.uri: place for place, record in enumerate(records)}
+        return sorted(images, key=lambda image: places[image.record.uri])
 
     def _caption_batch(
         self, batch: Sequence[LoadedImage], times: StageTimes, result: CaptionedImages
@@ -153,11 +158,6 @@ class PartitionCaptioner:
         former = self.former_rows.get(row.image_uri)
         row = second_opinion(row, former, self.captioner) if former else replace(row, former=None)
         return replace(row, needs_review=needs_review(row, self.settings.threshold))
-
-
-def reader_count() -> int:
-    """Return how many threads fetch and decode: one for each core, as the cluster counts them."""
-    return max(MIN_READERS, int(os.environ.get("OMP_NUM_THREADS", "0")))
 
 
 def _batches(images: Iterable[LoadedImage], size: int) -> Iterator[list[LoadedImage]]:

@@ -11,9 +11,14 @@ from typing import IO, Any
 from fsspec.archive import AbstractArchiveFileSystem
 
 from captioner.jobs.errors import FetchError
+from captioner.jobs.storage.attempts.retry import retried, with_retries
 from captioner.jobs.storage.file_types import is_gzipped_archive
-from captioner.jobs.storage.filesystems import RemoteFile, file_info, filesystem, open_copy
-from captioner.jobs.storage.retry import retried, with_retries
+from captioner.jobs.storage.filesystems import (
+    RemoteFile,
+    file_info,
+    impatient_filesystem,
+    open_copy,
+)
 from captioner.jobs.storage.uris import file_version, info_version, is_http, is_local, local_path
 from captioner.schemas.caption_table import Status
 
@@ -50,14 +55,14 @@ def container_version(container: str) -> str | None:
 
 def _open_remote(container: str, read_ahead: int) -> IO[bytes]:
     """Open a remote file that reads ahead, or a copy if the store only gives whole files."""
-    fs, path = filesystem(container)
+    fs, path = impatient_filesystem(container)
     if isinstance(fs, AbstractArchiveFileSystem):
         return open_copy(container)
     file = fs.open(path, "rb", block_size=read_ahead, cache_type="readahead")
     if is_http(container) and not _gives_ranges(file):
         file.close()
         return open_copy(container)
-    return RetryingFile(file)  # type: ignore[return-value]  # typeshed does not count it as IO
+    return RetryingFile(file, container)  # type: ignore[return-value]  # typeshed does not count it as IO
 
 
 def _gives_ranges(file: Any) -> bool:
@@ -76,9 +81,13 @@ def _gives_ranges(file: Any) -> bool:
 class RetryingFile(RemoteFile):
     """A remote file that retries failed reads, so that gzip and pyarrow never see them fail."""
 
+    def __init__(self, file: Any, url: str) -> None:
+        super().__init__(file)
+        self._url = url
+
     def read(self, size: int | None = -1, /) -> bytes:
         position = self.tell()
-        return retried(lambda _: self._read_at(position, size))
+        return retried(lambda _: self._read_at(position, size), self._url)
 
     def _read_at(self, position: int, size: int | None) -> bytes:
         self.seek(position)
@@ -87,7 +96,7 @@ class RetryingFile(RemoteFile):
 
 def _version(container: str) -> str | None:
     if not is_local(container):
-        return info_version(file_info(container))
+        return info_version(file_info(container, impatient_filesystem))
     status = os.stat(local_path(container))  # noqa: PTH116
     if not stat.S_ISREG(status.st_mode):  # a pipe would block forever
         raise FetchError(Status.FETCH_FAILED, "not a regular file")

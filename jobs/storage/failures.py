@@ -5,22 +5,25 @@ lies, FetchError for an image, UsageError or TemporaryError for a source.
 """
 
 import errno
-import gzip
 import os
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import pyarrow as pa
 from fsspec.config import conf
 from upath import UPath
 
-from captioner.jobs.errors import FetchError, JobError, TemporaryError, UsageError
+from captioner.jobs.errors import FetchError, HostDown, JobError, TemporaryError, UsageError
 from captioner.jobs.storage.access import access_rules
+from captioner.jobs.storage.attempts.faults import (
+    DAMAGE,
+    Fault,
+    description,
+    fault_of,
+    http_status,
+    is_timeout,
+)
 from captioner.jobs.storage.signatures import without_signatures
 from captioner.jobs.storage.uris import ARCHIVES, is_local, scheme
 from captioner.schemas.caption_table import Status
@@ -30,8 +33,6 @@ SHORTEST_SECRET = 5  # characters; shorter values of options are words such as "
 
 # Errors of packages that we do not depend on; they are not OSErrors.
 _STATUS_BY_NAME = {
-    "ReadTimeoutError": Status.TIMEOUT,
-    "ConnectTimeoutError": Status.TIMEOUT,
     "InvalidUrlClientError": Status.NOT_FOUND,
     "NoCredentialsError": Status.DENIED,
     "PartialCredentialsError": Status.DENIED,
@@ -40,16 +41,7 @@ _STATUS_BY_HTTP = {
     **dict.fromkeys((404, 410), Status.NOT_FOUND),
     **dict.fromkeys((401, 403, 407), Status.DENIED),
 }
-_TRANSIENT_HTTP = (408, 425, 429)  # the only 4xx statuses that are worth another attempt
 _FINAL = (Status.NOT_FOUND, Status.DENIED)
-_DAMAGE = (
-    EOFError,
-    zlib.error,
-    gzip.BadGzipFile,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    pa.ArrowException,
-)
 _LOCAL_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
@@ -59,28 +51,24 @@ def failure_status(error: Exception) -> Status:
         return Status.NOT_FOUND
     if isinstance(error, PermissionError):
         return Status.DENIED
-    if isinstance(error, TimeoutError):
+    if is_timeout(error):
         return Status.TIMEOUT
     by_name = _STATUS_BY_NAME.get(type(error).__name__, Status.FETCH_FAILED)
-    return _STATUS_BY_HTTP.get(_http_status(error), by_name)
+    return _STATUS_BY_HTTP.get(http_status(error), by_name)
 
 
 def may_pass(error: Exception) -> bool:
     """Return whether another attempt may succeed."""
-    if failure_status(error) in _FINAL:
-        return False
-    status = _http_status(error)
-    return not 400 <= status < 500 or status in _TRANSIENT_HTTP
+    return failure_status(error) not in _FINAL and fault_of(error) is not Fault.FINAL
 
 
-def _http_status(error: Exception) -> int:
-    """Return the HTTP status in an error of aiohttp, gcsfs or azure; 0 if it has none."""
-    codes = (getattr(error, name, None) for name in ("status", "status_code", "code"))
-    return next((int(code) for code in map(str, codes) if code.isdecimal()), 0)
+def reason(error: Exception, seconds: float | None = None) -> str:
+    """Return what an error says, without the values of storage options.
 
-
-def reason(error: Exception) -> str:
-    """Return the message of an error, without the values of storage options."""
+    `seconds` is how long something was tried, if that is known.
+    """
+    if text := description(error, seconds):
+        return without_secrets(text)
     if isinstance(error, OSError):
         text = error.strerror or str(error) or os.strerror(error.errno or errno.EIO)
     else:
@@ -196,7 +184,7 @@ def _is_damage(url: str, error: Exception) -> bool:
     """Return whether an archive is damaged; on this machine, no other error is to be expected."""
     inner, *outer = url.split("::")
     is_local_archive = scheme(inner) in ARCHIVES and all(map(is_local, outer))
-    return isinstance(error, _DAMAGE) or is_local_archive
+    return isinstance(error, DAMAGE) or is_local_archive
 
 
 @contextmanager
@@ -212,11 +200,11 @@ def reading_errors(url: str) -> Iterator[None]:
         raise OSError(reason(error)) from error
 
 
-def fetch_error(error: Exception) -> FetchError:
-    """Convert any error from opening or reading an image to a FetchError."""
+def fetch_error(error: Exception, seconds: float | None = None) -> FetchError:
+    """Convert any error from opening or reading an image to a FetchError; see `reason`."""
     if isinstance(error, FetchError):
         return error
-    text = str(error) if isinstance(error, UsageError) else reason(error)
+    text = str(error) if isinstance(error, UsageError) else reason(error, seconds)
     return FetchError(failure_status(error), text)
 
 
@@ -234,13 +222,15 @@ def undamaged(read: Callable[[], T]) -> T:
     """Call `read`; raise FetchError for a damaged file, which no retry would mend."""
     try:
         return read()
-    except _DAMAGE as error:
+    except DAMAGE as error:
         text = str(error).partition("\n")[0] or type(error).__name__
         raise FetchError(Status.UNREADABLE, text) from error
 
 
 def check_final(container: str, error: Exception) -> None:
     """Raise TemporaryError if the error may be a transient failure of a remote store."""
+    if isinstance(error, HostDown):
+        raise TemporaryError(f"cannot read {container}: {error}") from error
     fault = error.__cause__ if isinstance(error, FetchError) else error
     is_damage = isinstance(error, FetchError) and error.status is Status.UNREADABLE
     if is_local(container) or is_damage or not isinstance(fault, Exception):

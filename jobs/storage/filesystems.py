@@ -9,7 +9,7 @@ import functools
 import io
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, BinaryIO, cast
 
@@ -24,15 +24,25 @@ from captioner.jobs.storage.access import (
     set_access_rules,
     without_headers,
 )
+from captioner.jobs.storage.attempts.hosts import forget_hosts
 from captioner.jobs.storage.failures import reading_errors
 from captioner.jobs.storage.file_types import is_gzipped_archive
 from captioner.jobs.storage.http_client import guarded_client
-from captioner.jobs.storage.uris import is_http, is_local, local_path, scheme, split_chain
+from captioner.jobs.storage.uris import (
+    is_chain,
+    is_http,
+    is_local,
+    local_path,
+    scheme,
+    split_chain,
+)
 
 StorageOptions = Mapping[str, Mapping[str, Any]]  # by protocol
+FindFileSystem = Callable[[str], tuple[Any, str]]
 HTTP_CONNECT_SECONDS = 10
 BUFFER_BYTES = 128 * 1024
 HTTP_READ_SECONDS = 30  # without a single byte
+S3_CONNECTIONS = 64  # at once; botocore would have ten
 EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "s3"),
     **dict.fromkeys(("gs", "gcs"), "gs"),
@@ -42,6 +52,7 @@ EXTRAS = {
 
 # Only one thread at a time may open or read archives: an archive has one position.
 archives_lock = threading.RLock()
+_instances_lock = threading.Lock()  # or threads that begin together would open several
 _own_conf = copy.deepcopy(conf)  # from the environment and from fsspec's own files
 
 
@@ -49,10 +60,11 @@ def configure(options: StorageOptions, rules: AccessRules | None = None) -> None
     """Set the options of the file systems that this process opens from now on.
 
     The headers of HTTP are a matter of the `rules`, which say for which hosts they are; without new
-    rules, the former ones stay.
+    rules, the former ones stay. What was known of hosts is forgotten: now they may answer.
     """
     if rules is not None:
         set_access_rules(rules)
+    forget_hosts()
     conf.clear()
     conf.update(copy.deepcopy(_own_conf))
     for protocol, values in without_headers(options).items():
@@ -61,14 +73,19 @@ def configure(options: StorageOptions, rules: AccessRules | None = None) -> None
         _archive.cache_clear()
 
 
-def filesystem(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL, and the path in it; UsageError if no package opens it."""
+def filesystem(url: str, **options: Any) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it; UsageError if no package opens it.
+
+    The options win over those of the job; in chains, there are none.
+    """
     require_packages(url)
     inner, container = split_chain(url)
     if any(is_http(part) for part in url.split("::")):
         _set_http_timeouts()
     if not container:
-        fs, _ = url_to_fs(url.partition("::")[0])  # fsspec would mistake all of it for a chain
+        fs, _ = url_to_fs(
+            url.partition("::")[0], **options
+        )  # fsspec would mistake all of it for a chain
         return fs, fs._strip_protocol(url)
     outer = local_path(container[2:]) if is_local(container[2:]) else container[2:]
     if not issubclass(fsspec.get_filesystem_class(scheme(inner)), AbstractArchiveFileSystem):
@@ -76,6 +93,45 @@ def filesystem(url: str) -> tuple[Any, str]:
     with archives_lock:
         archive = _archive(f"{scheme(inner)}://::{outer}")
     return archive, archive._strip_protocol(inner)
+
+
+def impatient_filesystem(url: str) -> tuple[Any, str]:
+    """Return the same, except that each request is sent once: storage/attempts does the rest.
+
+    The packages of stores retry many times, each in its own way; together that was 74 requests for
+    one object. What a job sets itself in `config_kwargs` stays.
+    """
+    if is_chain(url):
+        return filesystem(url)
+    with _instances_lock:
+        return _impatient(url)
+
+
+def _impatient(url: str) -> tuple[Any, str]:
+    protocol = scheme(url)
+    if protocol not in EXTRAS or is_http(url):
+        return filesystem(url)
+    options: dict[str, Any] = {"sent_once": True}  # an instance of its own
+    if EXTRAS[protocol] == "s3":
+        own = {**conf.get("s3", {}), **conf.get("s3a", {})}.get("config_kwargs", {})
+        retries = {"total_max_attempts": 1}
+        options = {
+            "config_kwargs": {"retries": retries, "max_pool_connections": S3_CONNECTIONS, **own}
+        }
+    fs, path = filesystem(url, **options)
+    _send_once(fs)
+    return fs, path
+
+
+def _send_once(fs: Any) -> None:
+    """Switch off what the packages offer no option for."""
+    if hasattr(fs, "retries"):
+        fs.retries = 1  # s3fs
+    if hasattr(fs, "_timeout_kwargs"):
+        fs._timeout_kwargs.setdefault("retry_total", 0)  # adlfs, for each request
+    request = getattr(getattr(type(fs), "_request", None), "__wrapped__", None)
+    if request is not None:
+        fs._request = functools.partial(request, fs)  # gcsfs
 
 
 @functools.lru_cache(maxsize=4)
@@ -114,9 +170,9 @@ def require_packages(url: str) -> None:
             raise UsageError(f"nothing can open {protocol}://: {error}") from error
 
 
-def file_info(url: str) -> Mapping[str, Any]:
+def file_info(url: str, find: FindFileSystem = filesystem) -> Mapping[str, Any]:
     """Return the info of a file; raise the error of an HTTP server that fsspec hides."""
-    fs, path = filesystem(url)
+    fs, path = find(url)
     try:
         info: Mapping[str, Any] = fs.info(path)
     except FileNotFoundError as error:

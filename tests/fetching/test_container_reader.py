@@ -244,6 +244,6 @@ def test_passing_faults_of_a_remote_store_cost_no_row(
         file.write(archive.read_bytes())
     unsteady = lambda *_, **__: Unsteady(archive.read_bytes())  # noqa: E731
     monkeypatch.setattr(MemoryFileSystem, "open", unsteady)
-    monkeypatch.setattr("captioner.jobs.storage.retry.RETRY_DELAYS", (0.0, 0.0))
+    monkeypatch.setattr("captioner.jobs.storage.attempts.retry.RETRY_DELAYS", (0.0, 0.0))
     assert contents(listed(url)) == PHOTOS
     assert Unsteady.reads >= 6

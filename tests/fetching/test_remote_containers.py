@@ -17,10 +17,11 @@ import pytest
 import s3fs
 
 from captioner.jobs import JobConfig, run_job
-from captioner.jobs.errors import FetchError
+from captioner.jobs.errors import FetchError, HostDown
 from captioner.jobs.fetching.container_reader import ImageReader
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.storage import containers
+from captioner.jobs.storage.attempts import hosts, retry
 from captioner.jobs.storage.containers import open_container
 from captioner.schemas.image_record import ImageRecord, records_of
 from tests.support.photographs import photograph
@@ -282,6 +283,24 @@ def test_a_file_that_an_http_server_has_no_more_is_the_status_of_its_rows(
     with pytest.raises(FetchError) as caught:
         contents(records)
     assert caught.value.status == "not_found"
+
+
+def test_the_images_of_a_container_whose_host_does_not_answer_are_at_no_fault(
+    http_server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (http_server.folder / "x.tar").write_bytes(ARCHIVES["a/0.tar"])
+    records = listed(f"{http_server.url}/x.tar")
+    gone = "http://127.0.0.1:9/x.tar"
+    members = [replace(record.member, container=gone) for record in records if record.member]
+    records = [replace(r, member=m) for r, m in zip(records, members, strict=True)]
+    monkeypatch.setattr(retry, "FETCH_SECONDS", 0.2)
+    hosts.forget_hosts()
+    with ImageReader(records, 10**6) as reader:
+        for number in range(2):
+            with pytest.raises(HostDown, match="the connection was refused") as caught:
+                reader.read(number)
+            assert caught.value.host == "http://127.0.0.1:9"
+    hosts.forget_hosts()
 
 
 # Runs

@@ -120,7 +120,7 @@ class _BreaksOff(BaseHTTPRequestHandler):
 def test_a_manifest_that_breaks_off_is_a_temporary_error(
     local_servers: None, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("captioner.jobs.storage.retry.RETRY_DELAYS", ())
+    monkeypatch.setattr("captioner.jobs.storage.attempts.retry.RETRY_DELAYS", ())
     with ThreadingHTTPServer(("127.0.0.1", 0), _BreaksOff) as server:
         threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/{name}"

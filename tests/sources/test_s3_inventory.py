@@ -297,7 +297,7 @@ def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         client.create_bucket(Bucket=bucket)
     options = {"endpoint_url": endpoint, "key": "test", "secret": "test"}
     monkeypatch.setitem(fsspec.config.conf, "s3", options)
-    monkeypatch.setattr("captioner.jobs.storage.retry.RETRY_DELAYS", ())
+    monkeypatch.setattr("captioner.jobs.storage.attempts.retry.RETRY_DELAYS", ())
     yield client
     for bucket in ("photos", "inventory"):
         for item in client.list_object_versions(Bucket=bucket).get("Versions", []):

@@ -376,8 +376,8 @@ def test_a_transient_fault_of_a_remote_archive_stops_the_listing(
             raise faults[0]
         return working(fs, path, *arguments, **options)
 
-    monkeypatch.setattr("captioner.jobs.storage.retry.RETRY_DELAYS", ())
-    monkeypatch.setattr("captioner.jobs.storage.retry.FETCH_SECONDS", 0)
+    monkeypatch.setattr("captioner.jobs.storage.attempts.retry.RETRY_DELAYS", ())
+    monkeypatch.setattr("captioner.jobs.storage.attempts.retry.FETCH_SECONDS", 0)
     monkeypatch.setattr(MemoryFileSystem, method, failing)
     with pytest.raises(TemporaryError, match=r"cannot read memory://faults/b\.tar: Slow down"):
         rows("memory://faults")

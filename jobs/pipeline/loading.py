@@ -1,0 +1,51 @@
+"""The images of a partition, loaded ahead: those of other hosts as they come, others in order."""
+
+import os
+import time
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from itertools import islice
+from queue import SimpleQueue
+
+from captioner.jobs.fetching.downloads import THREADS
+from captioner.jobs.pipeline.image_loader import ImageLoader, LoadedImage
+
+MIN_READERS = 4  # threads that read what is at hand, and decode
+Loading = tuple[int, "Future[LoadedImage]"]  # with the number of the image
+
+
+def load_ahead(loader: ImageLoader, ahead: int) -> Generator[LoadedImage, None, None]:
+    """Yield the images; of each kind, at most `ahead` are loaded beyond the one that is yielded."""
+    reader, downloads = loader.reader, loader.reader.downloads
+    loading: SimpleQueue[Loading] = SimpleQueue()
+    with ThreadPoolExecutor(reader_count()) as pool:
+
+        def load(number: int) -> None:
+            loading.put((number, pool.submit(loader.load, number)))
+
+        at_hand = iter(reader.at_hand)
+        for number in islice(at_hand, ahead + 1):
+            load(number)
+        downloads.start(load, ahead, lambda: _waiting(loader))
+        try:
+            for _ in loader.records:
+                number, future = loading.get()
+                yield future.result()
+                if number in downloads:
+                    downloads.used()
+                elif (following := next(at_hand, None)) is not None:
+                    load(following)
+        finally:
+            downloads.close()  # before the pool, which takes nothing more then
+
+
+def _waiting(loader: ImageLoader) -> AbstractContextManager[None]:
+    """Measure the time of one thread of many, as if as few fetched as decode: they compare."""
+    share = reader_count() / THREADS
+    return loader.times.measure("fetch", lambda: share * time.perf_counter())
+
+
+def reader_count() -> int:
+    """Return how many threads decode: one for each core, as the cluster counts them."""
+    return max(MIN_READERS, int(os.environ.get("OMP_NUM_THREADS", "0")))

@@ -1,0 +1,169 @@
+"""Retry transient failures of a remote store: one policy, one deadline."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from captioner.jobs.errors import FetchError, HostDown, UsageError
+from captioner.jobs.storage.attempts.faults import Fault, fault_of, is_unknown_host, retry_after
+from captioner.jobs.storage.attempts.hosts import LONGEST_WAIT, Host, host_of
+from captioner.jobs.storage.failures import as_fetch_error, failure_status, fetch_error, undamaged
+from captioner.jobs.storage.uris import is_http
+from captioner.schemas.caption_table import Status
+
+T = TypeVar("T")
+RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds before the second, third and later attempts
+FETCH_SECONDS = 120.0  # all attempts together, and how long a host may be silent
+BUSY_ATTEMPTS = 20  # of an image, where a host that answers others asks for fewer requests
+BROKEN_IMAGES = 3  # images with which a host fails, and answers no other: then it is the host
+CLAIM_SECONDS = 0.05  # between two looks whether a host has room for another request
+LOOK_SECONDS = 5.0  # for which it is known that a host gives what it gave before
+_FINAL = (Status.NOT_FOUND, Status.DENIED)
+
+
+@dataclass
+class Tries:
+    """The attempts to read one image, or one part of a container, from a host.
+
+    Time that the host asks to wait does not count. After `patience` seconds without any answer of
+    the host, it is taken for down. `look` reads the beginning of a URI, to see whether the host
+    gives what it gave before.
+    """
+
+    uri: str
+    host: Host
+    patience: float | None = None  # FETCH_SECONDS
+    look: Callable[[str], object] | None = None
+    attempts: int = 0
+    seconds: float = 0.0  # of attempts, and of pauses between them
+    _first: float = 0.0
+    _began: float = 0.0
+
+    def begin(self) -> float:
+        """Begin an attempt; return the seconds that it may take."""
+        self._began = time.monotonic()
+        if not self.attempts:
+            self._first = self._began
+        return max(FETCH_SECONDS - self.seconds, FETCH_SECONDS / 8)
+
+    def succeeded(self) -> None:
+        self.host.gave(self.uri)
+
+    def failed(self, error: Exception) -> float:
+        """Return the seconds before the next attempt.
+
+        Raise FetchError if the image is at fault, HostDown if its host is.
+        """
+        self.attempts += 1
+        self.seconds += time.monotonic() - self._began
+        fault, wait = fault_of(error), retry_after(error)
+        if fault is Fault.EXPIRED:
+            raise self._outage(error) from error
+        if isinstance(error, FetchError | UsageError) or self._is_final(error, fault):
+            raise self._final(error) from error
+        self.host.failed(self.uri, self._began, is_busy=fault is Fault.BUSY)
+        if wait is not None:
+            self.host.wait(wait)
+        delay = 0.0 if wait or not RETRY_DELAYS else self._delay()
+        if verdict := self._verdict(error, fault, wait or 0.0, delay):
+            raise verdict from error
+        self.seconds += 0.0 if fault is Fault.BUSY else delay
+        return delay
+
+    def _delay(self) -> float:
+        longest = RETRY_DELAYS[min(self.attempts, len(RETRY_DELAYS)) - 1]
+        return longest * random.uniform(0.75, 1.0)
+
+    def _is_final(self, error: Exception, fault: Fault) -> bool:
+        if is_http(self.uri) and is_unknown_host(error):
+            return self.host.good is None  # else the name servers are at fault
+        return fault is Fault.FINAL or failure_status(error) in _FINAL
+
+    def _final(self, error: Exception) -> FetchError:
+        """Return the error of an image that cannot be had; of its host, if it denies all now."""
+        failure = fetch_error(error)
+        if is_http(self.uri) and is_unknown_host(error):
+            return FetchError(Status.NOT_FOUND, str(failure))
+        is_new = self.look and self.host.good and self.host.answered_at < self._began
+        if failure.status is Status.DENIED and is_new and not self._is_answering():
+            return self._outage(error)
+        self.host.answered()
+        return failure
+
+    def _verdict(
+        self, error: Exception, fault: Fault, wait: float, delay: float
+    ) -> FetchError | None:
+        """Return the error to raise instead of another attempt, if any."""
+        host, is_busy = self.host, fault is Fault.BUSY
+        is_alone = host.answered_at > self._first or (
+            fault is Fault.BROKEN and len(host.failing) < BROKEN_IMAGES
+        )
+        if is_alone and not (is_busy and wait > LONGEST_WAIT):
+            most = BUSY_ATTEMPTS if is_busy else len(RETRY_DELAYS) + 1
+            is_last = self.attempts >= most or self.seconds + delay >= FETCH_SECONDS
+            return self._failure(error) if is_last or wait > LONGEST_WAIT else None
+        patience = FETCH_SECONDS if self.patience is None else self.patience
+        is_patient = host.silent_seconds() + delay < patience and host.waited <= LONGEST_WAIT
+        if RETRY_DELAYS and is_patient and not host.trouble:
+            return None
+        return self._failure(error) if not is_busy and self._is_answering() else self._outage(error)
+
+    def _failure(self, error: Exception) -> FetchError:
+        return fetch_error(error, self.seconds)
+
+    def _outage(self, error: Exception) -> HostDown:
+        failure = self._failure(error)
+        down = self.host.give_up(str(failure))
+        down.status = failure.status
+        return down
+
+    def _is_answering(self) -> bool:
+        """Return whether the host still gives what it gave last."""
+        host = self.host
+        with host.looking:
+            if host.answered_at > self._began or host.looked_at > self._began - LOOK_SECONDS:
+                return True
+            if self.look is None or host.good is None or host.good == self.uri:
+                return False
+            try:
+                self.look(host.good)
+            except Exception:  # noqa: BLE001 (whatever it is, the host does not)
+                return False
+            host.answered()
+            host.looked_at = time.monotonic()
+            return True
+
+
+def retried(read: Callable[[float], T], uri: str, patience: float | None = None) -> T:
+    """Call `read(seconds)` on a remote store; retry transient failures until the deadline.
+
+    Other errors, and the last one, become FetchErrors: HostDown if the host is at fault.
+    """
+    host = host_of(uri)
+    tries = Tries(uri, host or Host(uri), patience)
+    while True:
+        _claim(tries.host)
+        try:
+            result = read(tries.begin())
+            tries.succeeded()
+            return result
+        except Exception as error:  # noqa: BLE001 (judged by its kind)
+            delay = tries.failed(error)
+        finally:
+            tries.host.release()
+        time.sleep(delay)
+
+
+def _claim(host: Host) -> None:
+    """Wait until a host may be asked."""
+    while wait := host.claim():
+        time.sleep(min(wait, CLAIM_SECONDS))
+
+
+def with_retries(container: str, read: Callable[[], T]) -> T:
+    """Call `read()` on a container, with retries if it is remote; its errors become FetchErrors."""
+    if host_of(container) is None:
+        return as_fetch_error(read)
+    return retried(lambda _: undamaged(read), container)
