@@ -70,7 +70,8 @@ class JobReport:
     row now, counted by status. `seconds` are summed over all workers, by stage;
     `captioning_seconds` count from the first image to the last commit, None without images.
     `skipped` counts by reason. `needs_review` is None without a threshold; `remarked` are rows of
-    the table that a new threshold marked again. If the captioner `stopped` early, that says why.
+    the table that a new threshold marked again. If the captioner `stopped` early, or hosts did not
+    answer, that says why; `outages` counts the images that were left by host.
     `table_statuses` count the rows of the whole table, None if they are not known. `quality` is
     measured when a run of any images gets to its end; `gates` are the limits that were judged.
     `too_many_failures` and gates that are exceeded lead to exit code 3.
@@ -100,6 +101,7 @@ class JobReport:
     planned: int = 0
     postponed: int = 0
     stopped: str | None = None
+    outages: Mapping[str, int] = field(default_factory=dict)
     images: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
     reused: int = 0

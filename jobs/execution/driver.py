@@ -23,12 +23,12 @@ from captioner.jobs.execution.cluster.connect import connect
 from captioner.jobs.execution.record.recorder import Recorder
 from captioner.jobs.execution.tasks.death import Death, Deaths, after_death
 from captioner.jobs.execution.tasks.drawn import take_drawn
+from captioner.jobs.execution.tasks.outages import Outages
 from captioner.jobs.execution.tasks.purse import NOTHING, Purse
 from captioner.jobs.execution.tasks.task import (
     PartitionResult,
     Task,
     after_failure,
-    continued,
     resubmitted,
     tasks_of,
 )
@@ -102,6 +102,7 @@ class _Driver:
         self.recorder, self.writer = recorder, recorder.writer
         self.hash_log = HashLog(self.writer.run)
         self.purse = purse
+        self.outages = Outages()
 
     def run(self) -> None:
         """Run the tasks that a server allows. Few are in flight, so Dask's graph stays small."""
@@ -113,6 +114,7 @@ class _Driver:
                 del self.running[future.key]
                 self.recorder.end(task.key)
                 self._top_up()
+            self.outages.stop(self.recorder)
         except KeyboardInterrupt:
             self._count_committed()
             raise
@@ -146,13 +148,14 @@ class _Driver:
         if self.recorder.is_outage:
             return None
         task = self.waiting.popleft() if self.waiting else next(self.tasks, None)
+        task = task or self.outages.next(all_else_is_done=not self.running)
         return None if task is None else self._with_allowance(task)
 
     def _with_allowance(self, task: Task) -> Task | None:
         """Return a task with what it may spend, or let it wait until others give back."""
         allowance = self.purse.allow(task.images << task.rounds)
         if allowance is not None:
-            return replace(task, allowance=allowance)
+            return replace(task, allowance=allowance, suspects=self.outages.suspects)
         self.waiting.appendleft(task)
         if not self.running:
             self.recorder.stopped = self.purse.limits_reached()
@@ -191,7 +194,7 @@ class _Driver:
         self._stop_if_all_are_late(task, result)
         if result.unavailable:
             self.recorder.stopped, self.recorder.is_outage = result.unavailable, True
-        return [continued(task, result.left)] if result.left else []
+        return self.outages.follow_up(task, result)
 
     def _stop_if_all_are_late(self, task: Task, result: PartitionResult) -> None:
         if result.statuses.get(Status.OK):

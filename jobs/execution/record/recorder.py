@@ -50,6 +50,7 @@ class Recorder:
     pruned: int = 0
     stopped: str | None = None  # why images of the plan were left
     is_outage: bool = False
+    outages: Mapping[str, int] = field(default_factory=dict)  # images left, by host
     spent: Spending = field(default_factory=Spending)
     examples: Examples = field(default_factory=Examples)
     listed: int = 0
@@ -85,7 +86,7 @@ class Recorder:
 
     @property
     def left(self) -> int:
-        """The number of images that the captioner did not get to."""
+        """The number of images that the run did not get to, or could not fetch."""
         return self.plan.images - self.images if self.stopped else 0
 
     @property
@@ -207,6 +208,7 @@ class Recorder:
             planned=self.plan.images - self.left,
             postponed=self.plan.postponed + self.left,
             stopped=self.stopped,
+            outages=self.outages,
             images=self.images,
             statuses=dict(self.statuses),
             reused=self.reused,

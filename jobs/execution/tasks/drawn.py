@@ -4,6 +4,7 @@ It is written ahead of the requests, so that the driver knows it if the worker d
 """
 
 import json
+import secrets
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -11,6 +12,12 @@ from captioner.budget import Budget, Spending
 from captioner.errors import BudgetSpent
 from captioner.jobs.execution.tasks.task import Task
 from captioner.jobs.storage.backends.paths import OutPath
+
+
+def mark(task: Task) -> None:
+    """Write the marker of a submission; raise FileExistsError if it has begun before."""
+    content = json.dumps({"token": secrets.token_hex(8), **asdict(Spending())})
+    task.run.storage.create(task.run.started_marker(task.key), content.encode())
 
 
 def budget_of(task: Task) -> Budget:
@@ -34,7 +41,9 @@ def take_drawn(task: Task) -> Spending | None:
         drawn = storage.read_bytes(marker)
     except FileNotFoundError:
         return None
-    return Spending(**json.loads(drawn)) if drawn else Spending()
+    values = json.loads(drawn or b"{}")  # it may have died as it wrote the marker
+    values.pop("token", None)
+    return Spending(**values)
 
 
 def _draw(task: Task, drawn: Spending) -> None:

@@ -26,7 +26,9 @@ MAX_FAILURES = 2  # of a partition, and of one image whose process died
 class Task:
     """Rows `start` to `stop` of a partition of `size` rows, or those among them that were `left`.
 
-    Images are left when the allowance of a task is used up; `rounds` counts how often that was.
+    Images are left when the allowance of a task is used up, or when their host does not answer;
+    `rounds` counts how often that was. `suspects` are hosts that did not answer other workers, with
+    what happened.
 
     The `allowance` is what it may spend on a server. `submissions` counts all but the first,
     `failures` those that failed by the task's own fault, `deaths` how often images were taken apart
@@ -50,6 +52,7 @@ class Task:
     crash_reason: str | None = None
     status: Status = Status.CRASHED
     allowance: Allowance = UNLIMITED
+    suspects: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> Sequence[int]:
@@ -80,15 +83,23 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Outage:
+    """What happened with a host that does not answer, and how many images were left."""
+
+    reason: str
+    images: int
+
+
+@dataclass(frozen=True)
 class PartitionResult:
     """The counts of a committed task (rows by status, to review; seconds by stage), or an error.
 
     The whole `took` seconds, in which several threads fetched and decoded. `reused` captions were
     taken from identical images; `new_digits` are the `first_digits` (hash_index.py) of the hashes
     of all others. The images of the rows `left` have none yet, because the captioner became
-    `unavailable` or the allowance was used up. `answers` are the names of the paid answers that
-    were used. `died` says that this submission killed its process; `fatal`, that every task would
-    fail, so that the job ends with this code.
+    `unavailable`, the allowance was used up, or hosts are `down`. `answers` are the names of the
+    paid answers that were used. `died` says that this submission killed its process; `fatal`, that
+    every task would fail, so that the job ends with this code.
     """
 
     name: str
@@ -104,6 +115,7 @@ class PartitionResult:
     answers: Sequence[str] = ()
     left: Sequence[int] = ()
     unavailable: str | None = None
+    down: Mapping[str, Outage] = field(default_factory=dict)
     error: str | None = None
     died: bool = False
     fatal: ExitCode | None = None

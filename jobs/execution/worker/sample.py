@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from captioner.budget import Spending
 from captioner.errors import CaptionerError
-from captioner.jobs.errors import JobError
+from captioner.jobs.errors import JobError, TemporaryError
 from captioner.jobs.execution.tasks.purse import Allowance
 from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, state_of
 from captioner.jobs.execution.worker.watch import Limits, watching_images
@@ -48,7 +48,8 @@ def time_sample(
     """Caption images without committing them; return the times, taken once the model is warm.
 
     A server is asked within the allowance, and about each image once. Raise CaptionerError if the
-    captioner cannot work, JobError if an image breaks it or a server does not answer.
+    captioner cannot work, JobError if an image breaks it or a server does not answer,
+    TemporaryError if the host of all images does not.
     """
     name = f"sample-{secrets.token_hex(2)}"  # a run of its own, which loads the model as it is now
     with ONE_AT_A_TIME, watching_images(range(len(plan)), limits) as watch:
@@ -75,6 +76,8 @@ def _sample_times(partitions: PartitionCaptioner, plan: pa.Table) -> SampleTimes
     seconds = time.perf_counter() - start
     rows = captioned.rows
     if not rows:
+        for _, down in captioned.down:
+            raise TemporaryError(f"{down.host} does not answer: {down}")
         raise JobError(str(captioned.unavailable))
     table = rows_to_table(rows, passthrough_of(plan)[: len(rows)], partitions.file_metadata())
     row_bytes, file_bytes = _part_bytes(table)

@@ -15,8 +15,8 @@ from captioner.budget import Budget
 from captioner.errors import BudgetSpent, CaptionerError, CaptionerUnavailable
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.record.examples import COLUMNS, examples_of
-from captioner.jobs.execution.tasks.drawn import budget_of
-from captioner.jobs.execution.tasks.task import DIED, PartitionResult, Task
+from captioner.jobs.execution.tasks.drawn import budget_of, mark
+from captioner.jobs.execution.tasks.task import DIED, Outage, PartitionResult, Task
 from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, RunState, state_of
 from captioner.jobs.execution.worker.watch import Limits, watching
 from captioner.jobs.fetching.container_reader import Watch, unwatched
@@ -25,6 +25,7 @@ from captioner.jobs.pipeline.hash_index import first_digits
 from captioner.jobs.pipeline.partition import CaptionedImages, PartitionCaptioner
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.planning.partitions import read_partition
+from captioner.jobs.storage.attempts.hosts import suspect
 from captioner.jobs.storage.failures import StoreError, without_secrets
 from captioner.jobs.table.commits.commit import commit
 from captioner.jobs.table.embeddings import commit_embeddings
@@ -52,9 +53,10 @@ def caption_partition(task: Task, host: Host = Host()) -> PartitionResult:
     """
     with ONE_AT_A_TIME:
         state = state_of(task.run.run_id, task.settings)
+        suspect(task.suspects)
         storage, marker = task.run.storage, task.run.started_marker(task.key)
         try:
-            storage.create(marker)
+            mark(task)
         except FileExistsError:  # the scheduler resubmits a task whose process died
             return PartitionResult(task.name, error=DIED, died=True)
         except OSError as error:
@@ -201,7 +203,15 @@ def _result(task: Task, images: CaptionedImages, times: StageTimes) -> Partition
         reused=max(statuses[Status.OK] - len(images.new), 0),
         new_digits=first_digits([*images.new]),
         unavailable=None if why is None or isinstance(why, BudgetSpent) else str(why),
+        down=_outages(images),
     )
+
+
+def _outages(images: CaptionedImages) -> Mapping[str, Outage]:
+    """Count the images that were left by host."""
+    reasons = {error.host: str(error) for _, error in images.down}
+    counts = Counter(error.host for _, error in images.down)
+    return {host: Outage(reasons[host], count) for host, count in counts.items()}
 
 
 def _cannot_caption(task: Task, error: CaptionerError) -> PartitionResult:

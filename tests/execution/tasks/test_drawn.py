@@ -7,7 +7,7 @@ import pytest
 
 from captioner.budget import Spending
 from captioner.errors import BudgetSpent
-from captioner.jobs.execution.tasks.drawn import budget_of, take_drawn
+from captioner.jobs.execution.tasks.drawn import budget_of, mark, take_drawn
 from captioner.jobs.execution.tasks.purse import Allowance
 from captioner.jobs.execution.tasks.task import Task
 from captioner.jobs.pipeline.settings import WorkerSettings
@@ -26,9 +26,7 @@ def task(tmp_path: Path) -> Task:
     return Task(run, SETTINGS, 0, 9, 0, 9, allowance=Allowance(requests=50))
 
 
-def begin(task: Task) -> None:
-    """Do what a worker does when it begins a task."""
-    task.run.storage.create(task.run.started_marker(task.key))
+begin = mark  # what a worker does when it begins a task
 
 
 def test_what_a_dead_worker_has_drawn_is_known(task: Task) -> None:

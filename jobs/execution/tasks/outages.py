@@ -1,0 +1,71 @@
+"""Outages of hosts: their images wait until all else is done, are tried once more, then left."""
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from captioner.jobs.execution.tasks.task import Outage, PartitionResult, Task, continued
+
+if TYPE_CHECKING:
+    from captioner.jobs.execution.record.recorder import Recorder
+
+MOST_TASKS = 10_000  # that wait: the driver's memory does not grow with the collection
+MOST_SUSPECTS = 100  # hosts that each task hears of
+MOST_NAMED = 5  # in the message
+
+
+class Outages:
+    """The tasks whose images were left because their hosts did not answer."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Task] = deque()
+        self._is_over = False  # whether all else is done
+        self._troubles: dict[str, str] = {}  # by host, the last at the end
+        self.left: Counter[str] = Counter()  # images that stay without a row, by host
+
+    @property
+    def suspects(self) -> Mapping[str, str]:
+        """Why hosts are taken for down, for workers that have not asked them yet."""
+        return dict(islice(reversed(self._troubles.items()), MOST_SUSPECTS))
+
+    def follow_up(self, task: Task, result: PartitionResult) -> list[Task]:
+        """Return the task for the images that were left; none if it has to wait."""
+        if not result.left:
+            return []
+        following = continued(task, result.left)
+        if sum(outage.images for outage in result.down.values()) < len(result.left):
+            return [following]
+        self._add(following, result.down)
+        return []
+
+    def _add(self, task: Task, down: Mapping[str, Outage]) -> None:
+        """Keep the task for the images that were left, or count them if they had their chance."""
+        for host, outage in down.items():
+            self._troubles.pop(host, None)
+            self._troubles[host] = outage.reason
+        if self._is_over or len(self._waiting) >= MOST_TASKS:
+            self.left.update({host: outage.images for host, outage in down.items()})
+        else:
+            is_whole = task.images == task.stop - task.start
+            self._waiting.append(replace(task, left=None) if is_whole else task)
+
+    def next(self, *, all_else_is_done: bool) -> Task | None:
+        """Return a task to run again; None before all else is done, and in the end."""
+        self._is_over = self._is_over or all_else_is_done
+        return self._waiting.popleft() if self._is_over and self._waiting else None
+
+    def stop(self, recorder: "Recorder") -> None:
+        """Record which hosts did not answer, if some did not, when all else is done."""
+        if self.left:
+            recorder.outages, recorder.is_outage = dict(self.left), True
+            recorder.stopped = "; ".join(filter(None, (recorder.stopped, self._message())))
+
+    def _message(self) -> str:
+        named = [
+            f"{host} does not answer: {self._troubles[host]} ({images:,} images)"
+            for host, images in self.left.most_common(MOST_NAMED)
+        ]
+        others = len(self.left) - len(named)
+        return "; ".join([*named, *([f"and {others} more hosts"] if others else [])])
