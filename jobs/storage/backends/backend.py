@@ -71,7 +71,11 @@ class Backend(Protocol):
         """Read a small file."""
 
     def create(self, path: Any, content: bytes = b"") -> None:
-        """Write a file that does not exist yet; raise FileExistsError if it does."""
+        """Write a file that does not exist yet; raise FileExistsError if it does.
+
+        On a store, one with the same content counts as written by this call, whose answer may have
+        been lost: begin with something that nobody else writes, such as a random token.
+        """
 
     def put(self, file: Path, path: Any) -> None:
         """Move or copy a finished file to `path`, whole and durably; replace any file there.

@@ -18,6 +18,7 @@ between that and the write; jobs/table/README.md says what happens then.
 
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -52,11 +53,13 @@ class Holder:
     machine: str | None
     renewed_at: str
     is_free: bool = False
+    token: str = ""  # of this very write, whose answer may be lost
 
     @classmethod
     def of_this_process(cls, run_id: str, *, is_free: bool = False) -> "Holder":
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(run_id, os.getpid(), socket.gethostname(), _machine(), now, is_free)
+        token = secrets.token_hex(8)
+        return cls(run_id, os.getpid(), socket.gethostname(), _machine(), now, is_free, token)
 
     def __str__(self) -> str:
         return f"run {self.run_id}, process {self.process} on {self.host}"

@@ -1,10 +1,12 @@
 """OUT on an object store, by any URL that fsspec can write."""
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from captioner.jobs.storage.attempts.faults import http_status
 from captioner.jobs.storage.backends.lease import Lease, latest_holder, lease
-from captioner.jobs.storage.failures import StoreError, store_errors
+from captioner.jobs.storage.failures import StoreError, StoreNotFound, store_errors
 from captioner.jobs.storage.filesystems import RemoteFile
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.jobs.storage.uris import info_version
 
+CONFLICT_DELAYS = (0.2, 1.0, 3.0)  # seconds; a store may still be busy with the request before
 WHOLE_BYTES = 4 * 1024 * 1024  # an object of at most this size is read in one request
 
 
@@ -90,12 +94,38 @@ class ObjectStore:
             return bytes(path.fs.cat_file(path.path))
 
     def create(self, path: UPath, content: bytes = b"") -> None:
-        with store_errors(FileExistsError):
-            path.fs.pipe_file(path.path, content, mode="create")
+        """Write an object that does not exist yet, even if the answer of the store is lost.
+
+        Then it says that there is one already, or nothing: the content tells whose it is.
+        """
+        for delay in (*CONFLICT_DELAYS, None):
+            try:
+                with store_errors(FileExistsError):
+                    path.fs.pipe_file(path.path, content, mode="create")
+                return
+            except (FileExistsError, StoreError) as error:
+                if self._holds(path, content):
+                    return
+                if http_status(error) == HTTPStatus.PRECONDITION_FAILED:
+                    raise FileExistsError(str(path)) from error
+                if delay is None or http_status(error) != HTTPStatus.CONFLICT:
+                    raise
+            time.sleep(delay)
+
+    def _holds(self, path: UPath, content: bytes) -> bool:
+        """Return whether an object exists and has this content."""
+        with suppress(OSError):
+            return bool(content) and self.read_bytes(path) == content
+        return False
 
     def put(self, file: Path, path: UPath) -> None:
-        with store_errors():
-            path.fs.put_file(str(file), path.path)
+        """Write an object; again if the store no longer knows the upload, whose answer was lost."""
+        try:
+            with store_errors():
+                path.fs.put_file(str(file), path.path)
+        except StoreNotFound:
+            with store_errors():
+                path.fs.put_file(str(file), path.path)
 
     def write(self, path: UPath, content: bytes, scratch: Path | None = None) -> None:
         with store_errors():
