@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.errors import CaptionerError
+from captioner.precision import fast_precision
 
 
 def choose_device(name: str) -> torch.device:
@@ -20,12 +21,7 @@ def choose_device(name: str) -> torch.device:
 
 def compute_dtype(device: torch.device) -> torch.dtype:
     """Return bfloat16 for GPUs and for CPUs with bfloat16 instructions, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16
-    # Reported since torch 2.10; with older versions, CPUs compute in float32.
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if fast_precision(device.type) == "bfloat16" else torch.float32
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:

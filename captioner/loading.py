@@ -5,8 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.calibration import Calibration, read_calibration
 from captioner.errors import CaptionerError, CheckpointError
-from captioner.model_directory import find_checkpoint, fingerprint, identity
-from captioner.options import HF, OPENAI, CaptionerOptions, is_language, server_from_environment
+from captioner.identity import identity
+from captioner.model_directory import find_checkpoint, fingerprint, model_identity
+from captioner.options import (
+    HF,
+    OPENAI,
+    PRECISIONS,
+    CaptionerOptions,
+    is_language,
+    server_from_environment,
+)
+from captioner.precision import precision_of
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
@@ -57,6 +66,14 @@ def identify(options: CaptionerOptions) -> str:
 
     Raises CheckpointError if there is no such model.
     """
+    return identity(identify_model(options), precision_of(options))
+
+
+def identify_model(options: CaptionerOptions) -> str:
+    """Return what `identify` does, whatever the precision and the version of the pipeline.
+
+    A calibration holds for all of these.
+    """
     check_options(options)
     if options.kind == OPENAI:
         from captioner.openai.prompt import openai_identity
@@ -68,7 +85,7 @@ def identify(options: CaptionerOptions) -> str:
         return hf_identity(find_model(options), options)
     directory = find_checkpoint(options.checkpoint)
     of_files = fingerprint(directory, options.calibration)
-    return identity(directory.resolve().name, of_files, options.search)
+    return model_identity(directory.resolve().name, of_files, options.search)
 
 
 def find_calibration(options: CaptionerOptions) -> Calibration | None:
@@ -97,6 +114,11 @@ def check_options(options: CaptionerOptions) -> None:
             "language must be an ISO 639-1 code, two lower-case letters such as en, not "
             f"{options.language!r}"
         )
+    if options.precision not in PRECISIONS:
+        choices = ", ".join(PRECISIONS)
+        raise CaptionerError(f"unknown precision {options.precision!r}: choose one of {choices}")
+    if options.asks_server and options.precision != "auto":
+        raise CaptionerError(f"the server of {options.checkpoint} computes: omit precision")
     if options.kind:
         if options.embeddings:
             raise CaptionerError(f"{options.checkpoint} makes no embeddings: omit embeddings")

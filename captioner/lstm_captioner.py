@@ -16,12 +16,14 @@ from captioner.caption import Alternative, Caption, Embeddings
 from captioner.captioner import Captioner, Measure
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.constraints import NEG_INF, WordRules
-from captioner.device import choose_device, compute_dtype
+from captioner.device import choose_device
 from captioner.house_rules import HouseRules
+from captioner.identity import computing, identity
 from captioner.image import DecodedImage, decode_image
 from captioner.model import WordPredictor
-from captioner.model_directory import identity
+from captioner.model_directory import model_identity
 from captioner.options import CaptionerOptions
+from captioner.precision import fast_precision, precision_of
 from captioner.search_options import SearchOptions
 from captioner.signals import compute_signals
 from captioner.vocabulary import EOS, sentence
@@ -50,21 +52,24 @@ class LstmCaptioner(Captioner):
         device: torch.device,
         search: SearchOptions,
         *,
+        precision: str | None = None,
         embeddings: bool = False,
     ) -> None:
         self.device = device
         self.options = search
+        self.precision = precision or fast_precision(device.type)
         # Its vocabulary has one language.
         self.house_rules = HouseRules(search.max_characters, language=None)
         self.embeddings = embeddings
         self.model = checkpoint.model.to(device)
-        dtype = compute_dtype(device)
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
         self.model.encoder.trunk.to(dtype)
         self.model.decoder.to(dtype)
         self.vocabulary = checkpoint.vocabulary
         self.rules = WordRules.of_vocabulary(checkpoint.vocabulary, device)
         self.calibration = checkpoint.calibration
-        self.identity = identity(checkpoint.name, checkpoint.fingerprint, search)
+        model = model_identity(checkpoint.name, checkpoint.fingerprint, search)
+        self.identity = identity(model, self.precision)
 
     @classmethod
     def open(cls, options: CaptionerOptions) -> "LstmCaptioner":
@@ -74,7 +79,8 @@ class LstmCaptioner(Captioner):
         """
         checkpoint = load_checkpoint(options.checkpoint, options.calibration)
         device = choose_device(options.device)
-        return cls(checkpoint, device, options.search, embeddings=options.embeddings)
+        precision, embeddings = precision_of(options), options.embeddings
+        return cls(checkpoint, device, options.search, precision=precision, embeddings=embeddings)
 
     @property
     def image_size(self) -> int:
@@ -83,9 +89,10 @@ class LstmCaptioner(Captioner):
 
     @property
     def settings(self) -> dict[str, object]:
-        """The search options and the calibration as JSON values, to record with captions."""
+        """The search options, the calibration and more as JSON values, to record with captions."""
         calibration = self.calibration.to_json() if self.calibration else None
-        return {"search": asdict(self.options), "calibration": calibration}
+        search = asdict(self.options)
+        return {"search": search, "calibration": calibration, **computing(self.precision)}
 
     def prepare(self, image: bytes | Image.Image) -> DecodedImage:
         """Squeeze an image into a square of `image_size`; see Captioner."""

@@ -1,4 +1,4 @@
-"""Model directories: their place, file names and identity. Importing this does not import torch."""
+"""Model directories: their place, file names, content. Importing this does not import torch."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def fingerprint(directory: Path, calibration: Mapping[str, object] | None = None
     return digest.hexdigest()
 
 
-def identity(name: str, fingerprint: str, search: SearchOptions) -> str:
+def model_identity(name: str, fingerprint: str, search: SearchOptions) -> str:
     """Return "<name>@<12 hex digits>", which identifies a model with its search options."""
     settings = json.dumps(asdict(search), sort_keys=True)
     return f"{name}@{hashlib.sha256((fingerprint + settings).encode()).hexdigest()[:12]}"

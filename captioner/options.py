@@ -12,6 +12,7 @@ from captioner.search_options import SearchOptions
 
 HF, OPENAI = "hf:", "openai:"
 SEND_PIXELS = 512
+PRECISIONS = ("auto", "float32", "bfloat16")
 _LANGUAGE = re.compile(r"[a-z]{2}")
 
 
@@ -21,6 +22,7 @@ class CaptionerOptions:
 
     `checkpoint` is a bundled model, a model directory, `hf:` with a name or directory of Hugging
     Face, or `openai:` with the name of a model that a server has. `device` is auto, cpu or cuda.
+    `precision` is one of PRECISIONS (see captioner/precision.py).
     `language` is an ISO 639-1 code. `max_pixels` limits the images, as in ImageLimits. `embeddings`
     are made by models of this package only. The other fields concern models of Hugging Face
     (`trust_remote_code`), servers (`send_pixels`, the longer side of the images that are sent;
@@ -30,6 +32,7 @@ class CaptionerOptions:
 
     checkpoint: str = "flickr8k"
     device: str = "auto"
+    precision: str = "auto"
     search: SearchOptions = field(default_factory=SearchOptions)
     language: str = "en"
     max_pixels: int | None = None

@@ -14,7 +14,7 @@ from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.backends.paths import OutPath, out_path
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.table.layout import OutFolder
-from captioner.loading import identify
+from captioner.loading import identify_model
 from captioner.options import CaptionerOptions
 
 
@@ -56,9 +56,9 @@ def keep_calibration(
 
 
 def _path(out: OutFolder, options: CaptionerOptions) -> OutPath:
-    """Return the file for a captioner, named after the identity that this has without it."""
+    """Return the file for a captioner, named after its model and settings without it."""
     try:
-        captioner = identify(replace(options, calibration=None))
+        captioner = identify_model(replace(options, calibration=None))
     except CaptionerError as error:
         raise UsageError(str(error)) from error
     return out.calibrations / f"{re.sub(r'[^A-Za-z0-9@._-]+', '_', captioner)}.json"

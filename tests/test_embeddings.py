@@ -181,7 +181,8 @@ def test_embeddings_are_written_to_a_store(store_job: JobConfig) -> None:
 def test_a_killed_run_leaves_no_row_without_an_embedding(job: JobConfig) -> None:
     write_photographs(Path(job.source), 60)
     arguments = [job.source, "--out", job.out, "--checkpoint", job.checkpoint, "--embeddings"]
-    run = start("run", *arguments, "--partition-size", 2, "--workers", 1, "--quiet")
+    more = ("--precision", "float32", "--workers", 1, "--quiet")  # as on a scheduler
+    run = start("run", *arguments, "--partition-size", 2, *more)
     while run.poll() is None and not list(Path(job.out).glob("captions/*.parquet")):
         time.sleep(0.01)
     os.killpg(run.pid, signal.SIGKILL)

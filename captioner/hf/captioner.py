@@ -21,8 +21,10 @@ from captioner.hf.files import (
 )
 from captioner.hf.model import FAULTS, HfModel, is_out_of_memory, load_model
 from captioner.house_rules import HouseRules
+from captioner.identity import computing, identity
 from captioner.image import DecodedImage, decode_fitted
 from captioner.options import CaptionerOptions
+from captioner.precision import precision_of
 
 BATCH_SIZES = {"cpu": 8, "cuda": 16}
 ENOUGH = 10  # answers without a word: a model that has said nothing by then will say nothing
@@ -36,14 +38,14 @@ class HfCaptioner(Captioner):
 
     def __init__(self, directory: Path, options: CaptionerOptions) -> None:
         device = choose_device(options.device)
-        trust = options.trust_remote_code
-        self.model: HfModel = load_model(directory, device, trust_remote_code=trust)
+        trust, precision = options.trust_remote_code, precision_of(options)
+        self.model: HfModel = load_model(directory, device, precision, trust_remote_code=trust)
         self.options = options
         self.prompt = hf_prompt(directory, options)
-        self.identity = hf_identity(directory, options)
+        self.identity = identity(hf_identity(directory, options), precision)
         self.batch_size = BATCH_SIZES[device.type]
         self.house_rules = HouseRules(options.search.max_characters, options.language)
-        self._settings = hf_settings(directory, options)
+        self._settings = {**hf_settings(directory, options), **computing(precision)}
         self._side = _side(self.model.image_processor)
         self._at_once = sys.maxsize  # images that fit into the memory together
         self._blank = 0  # answers without a word, of those before the first word
@@ -60,7 +62,7 @@ class HfCaptioner(Captioner):
 
     @property
     def settings(self) -> dict[str, object]:
-        """The prompt, the search and the calibration as JSON values."""
+        """The prompt, the search, the calibration and more as JSON values."""
         return self._settings
 
     def prepare(self, image: bytes | Image.Image) -> DecodedImage:

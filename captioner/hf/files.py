@@ -73,8 +73,7 @@ def _calibration(directory: Path, options: CaptionerOptions) -> Mapping[str, obj
 def hf_identity(directory: Path, options: CaptionerOptions) -> str:
     """Return "hf:<directory or name on the hub>@<12 hex digits>", wherever the files are.
 
-    The digits are of the files and the settings. The precision follows from the files, because a
-    model computes in that of its weights on every device.
+    The digits are of the files and the settings.
     """
     is_local = Path(options.name).is_dir()
     name = directory.resolve().name if is_local else options.name

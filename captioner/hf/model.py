@@ -147,8 +147,10 @@ class HfModel:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
-def load_model(directory: Path, device: torch.device, *, trust_remote_code: bool) -> HfModel:
-    """Load a model in the precision of its weights.
+def load_model(
+    directory: Path, device: torch.device, precision: str | None, *, trust_remote_code: bool
+) -> HfModel:
+    """Load a model in a precision, or with "weights" in that of its weights.
 
     Raises CheckpointError if it does not fit its files or its code is not trusted,
     MissingExtraError without transformers.
@@ -156,10 +158,11 @@ def load_model(directory: Path, device: torch.device, *, trust_remote_code: bool
     transformers = import_extra("transformers")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    dtype = "auto" if precision in (None, "weights") else precision
     trusted = {"trust_remote_code": trust_remote_code, "local_files_only": not trust_remote_code}
     try:
         model, report = transformers.AutoModelForImageTextToText.from_pretrained(
-            directory, use_safetensors=True, dtype="auto", output_loading_info=True, **trusted
+            directory, use_safetensors=True, dtype=dtype, output_loading_info=True, **trusted
         )
         _check_whole(model, report["missing_keys"])
         _check_finite(model)

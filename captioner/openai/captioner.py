@@ -13,6 +13,7 @@ from captioner.budget import Budget
 from captioner.captioner import Answer, Captioner, Measure
 from captioner.errors import MissingExtraError
 from captioner.house_rules import HouseRules
+from captioner.identity import computing, identity
 from captioner.image import DecodedImage, decode_fitted
 from captioner.openai.prompt import openai_identity, openai_settings, prompt_of
 from captioner.options import CaptionerOptions
@@ -43,7 +44,7 @@ class OpenaiCaptioner(Captioner):
     ) -> None:
         self._options = options
         self.budget = Budget()
-        self.identity = openai_identity(options)
+        self.identity = identity(openai_identity(options), None)
         self.house_rules = HouseRules(
             max_characters=options.search.max_characters, language=options.language
         )
@@ -63,7 +64,7 @@ class OpenaiCaptioner(Captioner):
     @property
     def settings(self) -> Mapping[str, object]:
         """The prompt and what else changes the captions, to record with them."""
-        return openai_settings(self._options)
+        return {**openai_settings(self._options), **computing(None)}
 
     def prepare(self, image: bytes | Image.Image) -> DecodedImage:
         """Shrink an image to `send_pixels` on its longer side; see Captioner."""

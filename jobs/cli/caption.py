@@ -8,7 +8,7 @@ from captioner.jobs.cli.job_options import FLAGS
 from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.jobs.messages import printable, say
-from captioner.options import CaptionerOptions, server_from_environment
+from captioner.options import PRECISIONS, CaptionerOptions, server_from_environment
 from captioner.schemas.caption_table import CaptionRow, Status
 from captioner.search_options import SearchOptions
 
@@ -35,6 +35,8 @@ def add_caption(commands: "Commands") -> None:
     add("--beam-size", default=3, metavar="N", type=int, help="beams of the search (3)")
     add("--max-characters", default=125, metavar="N", type=int, help="longest caption (125)")
     add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
+    precision = FLAGS["precision"]["help"]
+    add("--precision", default="auto", choices=PRECISIONS, help=f"{precision} (auto)")
     add("--json", action="store_true", help="print a JSON object for each image, one a line")
     parser.set_defaults(command=_caption)
 
@@ -43,7 +45,7 @@ def _caption(options: dict[str, Any]) -> int:
     from captioner.jobs.caption import caption_images
     from captioner.jobs.storage.access import allow
 
-    names = ("checkpoint", "device", "language", "prompt", "trust_remote_code")
+    names = ("checkpoint", "device", "precision", "language", "prompt", "trust_remote_code")
     captioner = CaptionerOptions(
         **{name: options[name] for name in names},
         search=search_of(options),

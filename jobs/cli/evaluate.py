@@ -15,7 +15,7 @@ from captioner.jobs.cli.training import CAPTION_FORMATS
 from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.jobs.messages import say
-from captioner.options import SEND_PIXELS, CaptionerOptions, server_from_environment
+from captioner.options import PRECISIONS, SEND_PIXELS, CaptionerOptions, server_from_environment
 
 if TYPE_CHECKING:
     from captioner.calibration import Calibration
@@ -57,6 +57,8 @@ def _add_captioner(parser: argparse.ArgumentParser) -> None:
     add("--max-characters", default=125, metavar="N", type=_positive, help="longest caption (125)")
     add("--batch-size", metavar="N", type=_positive, help=FLAGS["batch_size"]["help"])
     add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
+    precision = FLAGS["precision"]["help"]
+    add("--precision", default="auto", choices=PRECISIONS, help=f"{precision} (auto)")
     add("--language", default="en", metavar="CODE", help=FLAGS["language"]["help"])
     add("--prompt", metavar="TEXT", help=FLAGS["prompt"]["help"])
     add("--trust-remote-code", action="store_true", help=FLAGS["trust_remote_code"]["help"])
@@ -117,9 +119,18 @@ def _evaluate(options: dict[str, Any]) -> int:
 
 
 def _captioner_options(options: dict[str, Any]) -> CaptionerOptions:
-    names = ("checkpoint", "device", "language", "prompt", "trust_remote_code", "send_pixels")
+    names = (
+        "checkpoint",
+        "device",
+        "precision",
+        "language",
+        "prompt",
+        "trust_remote_code",
+        "send_pixels",
+    )
     return CaptionerOptions(
         **{name: options[name] for name in names},
+        send_pixels=options["send_pixels"],
         search=search_of(options),
         **server_from_environment(),
     )

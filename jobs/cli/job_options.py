@@ -4,6 +4,7 @@ from typing import Any
 
 from captioner.jobs.config.values import DEVICES, FAILURES, STALE
 from captioner.jobs.messages import FORMATS
+from captioner.options import PRECISIONS
 
 SOURCE_HELP = (
     "directory, glob, image, manifest, tar archive, Parquet of images (or a directory of them), S3 "
@@ -25,6 +26,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "partition_size": {"help": "images in one file, at most", "metavar": "N", "type": int},
     "workers": {"help": "processes (one per core or GPU)", "metavar": "N", "type": int},
     "device": {"help": "where the network runs", "choices": DEVICES},
+    "precision": {"help": "what the network computes in", "choices": PRECISIONS},
     "scheduler": {"help": "use the workers of a running Dask cluster", "metavar": "ADDRESS"},
     "min_confidence": {"help": "mark captions below it for review", "metavar": "P", "type": float},
     "target_precision": {

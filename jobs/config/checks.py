@@ -21,7 +21,7 @@ from captioner.jobs.config.values import (
 from captioner.jobs.errors import UsageError
 from captioner.jobs.messages import FORMATS
 from captioner.jobs.storage.uris import STANDARD_INPUT, is_local, scheme_with_password
-from captioner.options import is_language
+from captioner.options import PRECISIONS, is_language
 from captioner.search_options import MIN_CHARACTERS
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def _check_numbers(job: "JobConfig") -> None:
 
 def _check_choices(job: "JobConfig") -> None:
     require(job, "device", job.device in DEVICES, " or ".join(DEVICES))
+    require(job, "precision", job.precision in PRECISIONS, " or ".join(PRECISIONS))
     address = job.scheduler is None or (isinstance(job.scheduler, str) and job.scheduler)
     require(job, "scheduler", bool(address), "an address such as tcp://host:8786")
     require(job, "stale", job.stale in STALE, " or ".join(STALE))

@@ -22,6 +22,7 @@ from captioner.jobs.storage.signatures import without_signature
 from captioner.jobs.storage.uris import is_local, local_path
 from captioner.jobs.toml_file import check_keys, toml_value
 from captioner.options import SEND_PIXELS, CaptionerOptions, server_from_environment
+from captioner.precision import fast_precision
 from captioner.schemas.caption_table import Status
 from captioner.search_options import SearchOptions
 
@@ -55,6 +56,7 @@ class JobConfig:
     partition_size: int = 500
     workers: int | None = None
     device: str = "auto"
+    precision: str = "auto"
     scheduler: str | None = None
     max_failures: str | int | float | None = None
     count_all_failures: bool = False
@@ -131,6 +133,7 @@ class JobConfig:
         return CaptionerOptions(
             checkpoint=str(self.checkpoint),
             device=self.device,
+            precision=self._precision(),
             search=self.search,
             language=self.language,
             max_pixels=self.max_pixels,
@@ -141,6 +144,12 @@ class JobConfig:
             calibration=self.calibration,
             **server_from_environment(),
         )
+
+    def _precision(self) -> str:
+        """Return the precision of all workers; those of a cluster may be of different kinds."""
+        if self.precision != "auto" or CaptionerOptions(str(self.checkpoint)).kind:
+            return self.precision
+        return "float32" if self.scheduler else fast_precision(self.device)
 
     @property
     def is_second_opinion(self) -> bool:

@@ -1,10 +1,9 @@
-"""The bundled checkpoint: what its users rely on, in both precisions of compute_dtype."""
+"""The bundled checkpoint: what its users rely on, in both precisions."""
 
 import statistics
 
 import numpy as np
 import pytest
-import torch
 from skimage import data
 
 from captioner import Captioner
@@ -17,11 +16,9 @@ NOISE = [RANDOM.integers(0, 256, (300, 400, 3), dtype=np.uint8) for _ in range(8
 FLAT = [np.full((300, 400, 3), RANDOM.integers(0, 256, 3), np.uint8) for _ in range(8)]
 
 
-@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def captioner(request: pytest.FixtureRequest) -> Captioner:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("captioner.lstm_captioner.compute_dtype", lambda device: request.param)
-        return Captioner.load("flickr8k", device="cpu")
+    return Captioner.load("flickr8k", device="cpu", precision=request.param)
 
 
 def test_its_calibration_has_the_current_definition_and_reaches_a_precision() -> None:

@@ -1,6 +1,8 @@
 """The public interface: photographs in, captions out."""
 
 import io
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,10 @@ from captioner import (
     SearchOptions,
     UnreadableImage,
 )
+from captioner.identity import identity
+from captioner.loading import identify, identify_model, open_captioner
+from captioner.options import PRECISIONS, CaptionerOptions
+from captioner.precision import precision_of
 from tests.support.photographs import photograph
 
 IMAGES = [photograph(number) for number in range(64)]
@@ -150,15 +156,41 @@ def test_a_missing_gpu_is_an_error_that_suggests_the_cpu(tiny_checkpoint: Path) 
 
 
 def test_computing_in_bfloat16_hardly_changes_the_log_probabilities(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path,
 ) -> None:
     log_probs = {}
     for dtype in (torch.float32, torch.bfloat16):
-        monkeypatch.setattr("captioner.lstm_captioner.compute_dtype", lambda _, dtype=dtype: dtype)
-        captioner = Captioner.load(tiny_checkpoint, device="cpu")
+        precision = str(dtype).removeprefix("torch.")
+        captioner = Captioner.load(tiny_checkpoint, device="cpu", precision=precision)
         assert captioner.encode(np.zeros((1, 64, 64, 3), np.uint8)).dtype == dtype
         log_probs[dtype] = word_log_probs(captioner)
     assert_close_for_captions(log_probs[torch.bfloat16], log_probs[torch.float32])
+
+
+def test_the_precision_is_known_without_torch_and_part_of_the_identity(
+    tiny_checkpoint: Path,
+) -> None:
+    options = CaptionerOptions(str(tiny_checkpoint), "cpu")
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    assert precision_of(options) == ("bfloat16" if native else "float32")
+    identities = set()
+    for precision in PRECISIONS:
+        loaded = open_captioner(replace(options, precision=precision))
+        assert loaded.identity == identify(replace(options, precision=precision))
+        assert precision in (loaded.settings["precision"], "auto")
+        identities.add(loaded.identity)
+    assert len(identities) == 2
+
+
+def test_the_version_of_the_pipeline_is_part_of_the_identity_but_not_of_a_calibration(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = CaptionerOptions(str(tiny_checkpoint), "cpu")
+    model, former = identify_model(options), identify(options)
+    monkeypatch.setattr("captioner.loading.identity", partial(identity, pipeline_version=99))
+    assert identify(options) != former
+    assert identify_model(replace(options, precision="float32")) == model
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captioner.errors import ImageError
+from captioner.identity import identity
 from captioner.image import decode_image
 from captioner.jobs.errors import FetchError, UsageError
 from captioner.jobs.fetching.by_uri import fetch_image
@@ -15,7 +16,7 @@ from captioner.jobs.storage.access import allow
 from captioner.jobs.storage.uris import image_uri
 from captioner.jobs.table.embeddings import embedding_captioners
 from captioner.jobs.table.layout import OutFolder
-from captioner.model_directory import find_checkpoint, fingerprint, identity
+from captioner.model_directory import find_checkpoint, fingerprint, model_identity
 from captioner.options import CaptionerOptions
 from captioner.search_options import SearchOptions
 
@@ -53,7 +54,7 @@ def _by_model(directory: Path, known: Mapping[str, Mapping[str, Any]], out: OutF
     same = [
         captioner
         for captioner, settings in known.items()
-        if captioner == identity(name, model, SearchOptions(**settings["search"]))
+        if captioner in _identities(name, model, settings)
     ]
     if not same:
         raise UsageError(
@@ -61,6 +62,13 @@ def _by_model(directory: Path, known: Mapping[str, Mapping[str, Any]], out: OutF
             f"{directory}: give that model as --checkpoint"
         )
     return same
+
+
+def _identities(name: str, model: str, settings: Mapping[str, Any]) -> set[str]:
+    """Return what a model with these settings is called, and was called in older tables."""
+    former = model_identity(name, model, SearchOptions(**settings["search"]))
+    precision, version = settings.get("precision"), settings.get("pipeline_version", 0)
+    return {former, identity(former, precision, version)}
 
 
 def _fetch(uri: str) -> bytes:
