@@ -209,7 +209,7 @@ def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:
 def _times(config: JobConfig, plan: Plan, sample: pa.Table) -> tuple[Sequence[SampleTimes], int]:
     """Return the times of a sample on workers of the job, and how many the job has."""
     # Imported here, because a job without work needs no Dask.
-    from captioner.jobs.execution.driver import time_samples
+    from captioner.jobs.execution.cluster.samples import time_samples
 
     shares = functools.partial(_shares, sample)
     return time_samples(config, worker_settings(config), plan.images, shares)

@@ -27,7 +27,20 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "workers": {"help": "processes (one per core or GPU)", "metavar": "N", "type": int},
     "device": {"help": "where the network runs", "choices": DEVICES},
     "precision": {"help": "what the network computes in", "choices": PRECISIONS},
-    "scheduler": {"help": "use the workers of a running Dask cluster", "metavar": "ADDRESS"},
+    "scheduler": {
+        "help": "use the workers of a running Dask cluster: an address, a scheduler file, or env "
+        "for $DASK_SCHEDULER_ADDRESS",
+        "metavar": "ADDRESS",
+    },
+    "wait_for_workers": {
+        "help": "exit with 75 if no worker works for so long (600 with --scheduler, else 60)",
+        "metavar": "SECONDS",
+        "type": float,
+    },
+    "send_secrets": {
+        "help": "send storage options and keys to workers even without encryption",
+        "action": "store_true",
+    },
     "min_confidence": {"help": "mark captions below it for review", "metavar": "P", "type": float},
     "target_precision": {
         "help": "mark captions for review so that, by the model's calibration, this share of the "

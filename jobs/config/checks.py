@@ -87,14 +87,18 @@ def _check_choices(job: "JobConfig") -> None:
     require(job, "device", job.device in DEVICES, " or ".join(DEVICES))
     require(job, "precision", job.precision in PRECISIONS, " or ".join(PRECISIONS))
     address = job.scheduler is None or (isinstance(job.scheduler, str) and job.scheduler)
-    require(job, "scheduler", bool(address), "an address such as tcp://host:8786")
+    require(job, "scheduler", bool(address), "an address such as tls://host:8786, a file, or env")
+    patience = job.wait_for_workers
+    is_time = patience is None or (is_number(patience) and patience > 0)
+    require(job, "wait_for_workers", is_time, "a number of seconds above 0")
     require(job, "stale", job.stale in STALE, " or ".join(STALE))
     kinds = job.retry_failed
     are_failures = kinds is None or (is_list_of_text(kinds) and set(kinds) <= set(FAILURES))
     require(job, "retry_failed", are_failures, f"a list of: {', '.join(FAILURES)}")
     require(job, "log_format", job.log_format in FORMATS, " or ".join(FORMATS))
     flags = ("any_extension", "embeddings", "prune", "force", "quiet", "trust_remote_code")
-    for name in (*flags, "allow_private", "empty_ok", "json", "count_all_failures"):
+    more = ("allow_private", "send_secrets", "empty_ok", "json", "count_all_failures")
+    for name in (*flags, *more):
         require(job, name, isinstance(getattr(job, name), bool), "true or false")
 
 

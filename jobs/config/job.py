@@ -58,6 +58,8 @@ class JobConfig:
     device: str = "auto"
     precision: str = "auto"
     scheduler: str | None = None
+    wait_for_workers: float | None = None
+    send_secrets: bool = False
     max_failures: str | int | float | None = None
     count_all_failures: bool = False
     max_bytes: int = 256 * 1024 * 1024

@@ -7,19 +7,20 @@ Dask's own retries are not used, because they cannot isolate an image.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-import pyarrow as pa
-from distributed import Client, Future, KilledWorker, as_completed
+from distributed import Future
 
 from captioner.budget import Spending
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.execution.cluster.connect import connect
+from captioner.jobs.execution.cluster.scheduler import sendable
+from captioner.jobs.execution.cluster.submissions import LostTask, Submissions, result_of
+from captioner.jobs.execution.cluster.workers import POLL_SECONDS, Workers, tell
 from captioner.jobs.execution.record.recorder import Recorder
 from captioner.jobs.execution.tasks.death import Death, Deaths, after_death
 from captioner.jobs.execution.tasks.drawn import take_drawn
@@ -32,14 +33,9 @@ from captioner.jobs.execution.tasks.task import (
     resubmitted,
     tasks_of,
 )
-from captioner.jobs.execution.worker.batches import (
-    caption_and_report,
-    receiving,
-    time_and_watch,
-)
-from captioner.jobs.execution.worker.sample import SampleTimes
+from captioner.jobs.execution.worker.batches import caption_and_report, receiving
+from captioner.jobs.execution.worker.sight import first_seen_of
 from captioner.jobs.execution.worker.worker import committed_result
-from captioner.jobs.messages import say
 from captioner.jobs.pipeline.answers import forget_answers
 from captioner.jobs.pipeline.hash_index import HashLog
 from captioner.jobs.pipeline.settings import WorkerSettings
@@ -49,56 +45,33 @@ TASKS_PER_THREAD = 2  # in flight: one running, one waiting
 MAX_SUBMISSIONS = 20  # of a task that never began
 CRASHES_TO_GIVE_UP = 10  # if no image succeeded
 BROKEN = (Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY)
-LATE_TO_STOP = 10  # one after the other, with no success between
-Samples = Callable[[int], list[pa.Table]]  # the images that each of n workers times
 
 
 def caption_plan(config: JobConfig, settings: WorkerSettings, recorder: Recorder) -> None:
     """Caption all images of the plan; raise JobError for a fault that would hit every image."""
     plan, run = recorder.plan, recorder.writer.run
-    with connect(config, plan.images) as client, receiving(client, recorder.report):
-        if config.scheduler and not config.quiet:
-            _tell_dashboard(client)
-        tasks = tasks_of(plan, run, settings, len(client.nthreads()))
-        _Driver(client, tasks, recorder, Purse(config)).run()
-
-
-def _tell_dashboard(client: Client) -> None:
-    with suppress(KeyError):  # a scheduler without one
-        say(f"Dask's dashboard is at {client.dashboard_link}", "dashboard")
-
-
-def time_samples(
-    config: JobConfig, settings: WorkerSettings, images: int, samples: Samples
-) -> tuple[list[SampleTimes], int]:
-    """Time `samples(workers)`, one per worker; return times, workers. JobError if a worker dies."""
-    with connect(config, images) as client:
-        workers = len(client.nthreads())
-        tables = samples(workers)
-        allowance = Purse(config).divided(len(tables))
-        submit = partial(client.submit, time_and_watch, settings, pure=False)
-        futures = [submit(table, allowance) for table in tables]
-        try:
-            return client.gather(futures), workers
-        except KilledWorker as error:
-            raise JobError(
-                "one of the sample images killed its process, or took too much time or memory"
-            ) from error
+    settings = sendable(config, settings)
+    with (
+        connect(config, settings.captioner, plan.images, partial(tell, recorder.keep)) as workers,
+        receiving(workers.client, recorder.report),
+    ):
+        settings = replace(settings, identity=workers.identity)
+        tasks = tasks_of(plan, run, settings, len(workers.threads))
+        _Driver(workers, tasks, recorder, Purse(config)).run()
 
 
 class _Driver:
     """The loop that keeps the workers busy until no task is left."""
 
     def __init__(
-        self, client: Client, tasks: Iterator[Task], recorder: Recorder, purse: Purse
+        self, workers: Workers, tasks: Iterator[Task], recorder: Recorder, purse: Purse
     ) -> None:
-        self.client = client
+        self.workers = workers
         self.tasks = tasks  # not submitted yet
         self.waiting: deque[Task] = deque()  # to submit before those
         self.running: dict[str, Task] = {}  # by key
-        self.late = 0
         self.deaths = Deaths()
-        self.completed = as_completed(loop=client.loop)
+        self.submissions = Submissions(workers)
         self.recorder, self.writer = recorder, recorder.writer
         self.hash_log = HashLog(self.writer.run)
         self.purse = purse
@@ -107,17 +80,22 @@ class _Driver:
     def run(self) -> None:
         """Run the tasks that a server allows. Few are in flight, so Dask's graph stays small."""
         try:
-            self._top_up()
-            for future in self.completed:
-                task = self.running[future.key]
-                self.waiting.extendleft(reversed(self._settle(task, future)))
-                del self.running[future.key]
-                self.recorder.end(task.key)
-                self._top_up()
+            self._run()
             self.outages.stop(self.recorder)
         except KeyboardInterrupt:
             self._count_committed()
             raise
+
+    def _run(self) -> None:
+        self._top_up()
+        while self.running or (not self.workers.threads and self._has_more()):
+            future = self.submissions.next_ended(POLL_SECONDS)
+            if future is not None:
+                task = self.running[str(future.key)]
+                self._follow(task, self._settle(task, future))
+            self.workers.update()  # some may have joined, or gone
+            self._settle_stranded()
+            self._top_up()
 
     def _count_committed(self) -> None:
         """Stop all commits; count the parts that workers had committed and not yet reported."""
@@ -128,16 +106,33 @@ class _Driver:
             if is_new and (result := committed_result(task)):
                 self.recorder.add(result, task.key)
 
+    def _has_more(self) -> bool:
+        """Return whether there are tasks for a worker that may come."""
+        if not self.waiting and (task := next(self.tasks, None)):
+            self.waiting.append(task)
+        return bool(self.waiting or self.outages.has_waiting) and not self.recorder.stopped
+
+    def _follow(self, task: Task, others: list[Task]) -> None:
+        self.waiting.extendleft(reversed(others))
+        del self.running[task.key]
+        self.recorder.end(task.key)
+
+    def _settle_stranded(self) -> None:
+        """Settle tasks that no worker can have any more, as if their worker had died."""
+        for key in self.submissions.give_up_stranded():
+            task = self.running[key]
+            self._follow(task, self._settle_dead(task))
+
     def _top_up(self) -> None:
-        threads = self.client.nthreads()  # by worker; some may have joined
+        threads = self.workers.threads
         self.recorder.workers = max(self.recorder.workers, len(threads))
-        while len(self.running) < TASKS_PER_THREAD * max(sum(threads.values()), 1):
+        while len(self.running) < TASKS_PER_THREAD * sum(threads.values()):
             task = self._next_task()
             if task is None:
                 return
             self.running[task.key] = task
             self.recorder.begin(task.key)
-            self.completed.add(self.client.submit(caption_and_report, task, key=task.key))
+            self.submissions.submit(caption_and_report, task, key=task.key)
 
     def _next_task(self) -> Task | None:
         """Return the next task, with what it may spend; None if there is none now."""
@@ -164,11 +159,9 @@ class _Driver:
     def _settle(self, task: Task, future: "Future[PartitionResult]") -> list[Task]:
         """Count a committed task; otherwise return the tasks to run instead."""
         try:
-            result = future.result()
-        except KilledWorker:
-            drawn = take_drawn(task)
-            self._pay(task, drawn)
-            return self._settle_death(task, began=drawn is not None)
+            result: PartitionResult = result_of(future)
+        except LostTask:
+            return self._settle_dead(task)
         except CancelledError as error:
             raise TemporaryError("the connection to the Dask scheduler was lost") from error
         self._pay(task, take_drawn(task) if result.died else result.spent)
@@ -186,26 +179,33 @@ class _Driver:
         if result.error is not None:
             error = self.deaths.of(task) if result.died else result.error
             return self._settle_failure(task, error)
+        if result.unfit is not None:
+            self.workers.refuse(str(result.worker), result.unfit)
+            return [resubmitted(task)]
         if result.images:
             self.writer.publish(task.name, replaces=task.replaces)
         self.recorder.add(result, task.key)
         self.hash_log.add(task.part, result.new_digits)
         forget_answers(self.writer.run, result.answers)
-        self._stop_if_all_are_late(task, result)
+        self.outages.stop_if_all_are_late(task, result, self.recorder)
         if result.unavailable:
             self.recorder.stopped, self.recorder.is_outage = result.unavailable, True
-        return self.outages.follow_up(task, result)
+        missing = self._are_missing(task, result)
+        return self.outages.follow_up(replace(task, records_missing=missing), result)
 
-    def _stop_if_all_are_late(self, task: Task, result: PartitionResult) -> None:
-        if result.statuses.get(Status.OK):
-            self.late = 0
-        self.late += task.status is Status.TIMEOUT
-        if self.late >= LATE_TO_STOP:
-            self.recorder.is_outage = True
-            self.recorder.stopped = (
-                f"{self.late} images, one after the other, took too long to open: a disk or a "
-                "mount may not answer any more"
-            )
+    def _are_missing(self, task: Task, result: PartitionResult) -> bool:
+        """Return whether the driver cannot find what a worker cannot find; else refuse that one."""
+        if not result.missing:
+            return task.records_missing
+        seen = first_seen_of(task, result.missing)
+        if seen is not None:
+            self.workers.refuse(str(result.worker), f"it cannot read {seen}, which is there")
+        return seen is None
+
+    def _settle_dead(self, task: Task) -> list[Task]:
+        drawn = take_drawn(task)
+        self._pay(task, drawn)
+        return self._settle_death(task, began=drawn is not None)
 
     def _settle_death(self, task: Task, *, began: bool) -> list[Task]:
         """Settle a task whose worker died: before it began, during it, or after its commit."""

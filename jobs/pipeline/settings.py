@@ -48,13 +48,14 @@ class WorkerSettings:
     """The settings that workers need.
 
     To open an image takes at most `image_timeout` seconds. `batch_size` is None for what the
-    captioner likes.
+    captioner likes. With an `identity`, a worker whose captioner has another one captions nothing.
     """
 
     captioner: CaptionerOptions
     max_bytes: int
     image_timeout: float = IMAGE_SECONDS
     batch_size: int | None = None
+    identity: str | None = None
     threshold: Threshold | None = None
     second_opinion: bool = False  # about rows of the table
     storage_options: StorageOptions = field(default_factory=dict, repr=False)

@@ -23,7 +23,7 @@ from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.verify.files import Rows, TableFile
 from captioner.jobs.verify.findings import Kind, Sampled, Scope
 from captioner.loading import identify
-from captioner.options import CaptionerOptions
+from captioner.options import PRECISIONS, CaptionerOptions
 from captioner.schemas.caption_table import (
     CAPTIONERS,
     CaptionRow,
@@ -120,8 +120,11 @@ class Sample:
     def _load(self, identity: str) -> "Captioner":
         """Load the captioner that rows name; raise UsageError if it is not the one at hand."""
         options = self._choice.captioner
-        if search := self._settings.get(identity, {}).get("search"):
+        settings = self._settings.get(identity, {})
+        if search := settings.get("search"):
             options = replace(options, search=SearchOptions(**search))
+        if (precision := settings.get("precision")) in PRECISIONS:
+            options = replace(options, precision=precision)
         calibration = kept_calibration(str(self._scope.out.root), options)
         options = replace(options, calibration=calibration)
         if (found := identify(options)) != identity:

@@ -1,155 +1,41 @@
-"""The workers: a local cluster by default, or those of a running scheduler."""
+"""The workers of a job: those of this machine by default, or those of a running scheduler."""
 
 import logging
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
-from pathlib import Path
 
-import dask
-from dask.system import CPU_COUNT
-from distributed import Client, Nanny, Scheduler, SpecCluster
-from distributed.system import MEMORY_LIMIT
 from distributed.utils import silence_logging_cmgr
 
 from captioner.jobs.config.job import JobConfig
-from captioner.jobs.errors import TemporaryError
-from captioner.jobs.storage.temporary import TemporaryFolder
-from captioner.options import HF
+from captioner.jobs.execution.cluster.fitness import wanted
+from captioner.jobs.execution.cluster.local import local_workers
+from captioner.jobs.execution.cluster.scheduler import connect_scheduler, tell_about
+from captioner.jobs.execution.cluster.workers import Tell, Workers
+from captioner.options import CaptionerOptions
 
-CONNECT_SECONDS = 10
-START_SECONDS = 60
-IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
-CORES_PER_LARGE_MODEL = 4
-HOST = "127.0.0.1"
-WORKERS_MEMORY = 0.8  # of the machine's or the container's; the rest is for the driver and others
-MIN_MEMORY = 2**31  # of a worker: the model, and a few large images
-
-# The driver tells dead workers from slow ones (driver.py), so the scheduler must not retry a task
-# elsewhere. Workers hold no data, so there is nothing to spill, and a paused worker would only
-# stall. A worker that exceeds its memory is ended by its watchdog, which says why; a nanny would
-# not, and counts the pages of a model's file that all workers share. A worker may be silent for
-# long, while an image keeps Python's lock; when it dies, its connection ends. By default, Dask
-# gives up a worker that is not back 15 s after it died, though it may only have died again.
-_DASK = {
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.deploy.lost-worker-timeout": "1000 days",
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": False,
-    "distributed.scheduler.worker-ttl": None,
-    "distributed.worker.profile.enabled": False,
-}
+PATIENCE = {"local": 60.0, "scheduler": 600.0}  # seconds without a worker
 
 
 @contextmanager
-def connect(config: JobConfig, images: int) -> Iterator[Client]:
-    """Yield a client of the job's workers once one has started; TemporaryError if none does.
+def connect(
+    config: JobConfig, captioner: CaptionerOptions, images: int, tell: Tell
+) -> Iterator[Workers]:
+    """Yield the workers of a job and its captioner once one may have tasks.
 
-    Few `images` need few workers of this machine.
+    Few `images` need few workers of this machine. Raise TemporaryError if no worker may have tasks.
     """
+    patience = config.wait_for_workers
+    if patience is None:
+        patience = PATIENCE["scheduler" if config.scheduler else "local"]
+    must_be = wanted(captioner) if config.scheduler else None
     with (
         silence_logging_cmgr(logging.CRITICAL),
-        _scheduler(config.scheduler) if config.scheduler else _local(config, images) as client,
+        connect_scheduler(config.scheduler)
+        if config.scheduler
+        else local_workers(config, images) as client,
     ):
-        try:
-            client.wait_for_workers(1, timeout=START_SECONDS)
-        except TimeoutError as error:
-            raise TemporaryError(f"no worker started within {START_SECONDS} s") from error
-        yield client
-
-
-def _scheduler(address: str) -> Client:
-    try:
-        return Client(address, timeout=CONNECT_SECONDS)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise TemporaryError(f"no Dask scheduler answers at {address}: {error}") from error
-
-
-@contextmanager
-def _local(config: JobConfig, images: int) -> Iterator[Client]:
-    """Yield a client of a cluster that ends with the context and leaves no files."""
-    with (
-        dask.config.set(_DASK),
-        TemporaryFolder() as folder,
-        _local_cluster(config, images, folder) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-def _local_cluster(config: JobConfig, images: int, folder: str) -> SpecCluster:
-    gpus = gpu_count() if config.device != "cpu" else 0
-    workers = config.workers or min(_most_workers(config, gpus), -(-images // IMAGES_PER_WORKER))
-    threads = max(1, CPU_COUNT // workers)
-    specs = {
-        number: {
-            "cls": Nanny,
-            "options": {
-                "host": HOST,
-                "nthreads": 1,
-                "local_directory": folder,
-                "memory_limit": memory_share(workers),
-                "silence_logs": logging.CRITICAL,
-                "env": _environment(threads, number % gpus if gpus else None),
-            },
-        }
-        for number in range(workers)
-    }
-    options = {"host": HOST, "dashboard": False, "dashboard_address": f"{HOST}:0"}
-    scheduler = {"cls": Scheduler, "options": options}
-    with _without_ctrl_c():
-        return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=logging.CRITICAL)
-
-
-def memory_share(workers: int) -> int:
-    """Return the bytes of memory that each worker may take."""
-    return min(max(int(WORKERS_MEMORY * MEMORY_LIMIT / workers), MIN_MEMORY), MEMORY_LIMIT)
-
-
-def _most_workers(config: JobConfig, gpus: int) -> int:
-    """Return how many workers are worth their start: as a rule, one for each GPU or core.
-
-    A model of transformers has hundreds of megabytes or more, which each worker would load, and its
-    matrices are large enough to keep several cores busy. One worker alone keeps a server busy.
-    """
-    if config.captioner.asks_server:
-        return 1
-    cores = CORES_PER_LARGE_MODEL if config.captioner.kind == HF else 1
-    return gpus or max(1, CPU_COUNT // cores)
-
-
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Keep Ctrl-C from processes started in this context, which the driver stops itself.
-
-    They inherit the signal mask; a Ctrl-C meanwhile reaches the driver afterwards. The resource
-    tracker of multiprocessing must run before, because its start unblocks the signal.
-    """
-    resource_tracker.ensure_running()
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
-
-
-def _environment(threads: int, gpu: int | None) -> dict[str, str]:
-    """Return the variables that give a worker its share of the cores, and its GPU."""
-    environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    if gpu is not None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = visible.split(",") if visible else [str(n) for n in range(gpu + 1)]
-        environment["CUDA_VISIBLE_DEVICES"] = devices[gpu]
-    return environment
-
-
-def gpu_count() -> int:
-    """Count the NVIDIA GPUs that this process may use, without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device not in ("", "-1")])
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+        if config.scheduler and not config.quiet:
+            tell_about(client)
+        workers = Workers(client, patience, tell, must_be)
+        workers.wait()
+        yield workers

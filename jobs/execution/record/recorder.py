@@ -162,7 +162,11 @@ class Recorder:
         if event == "failed":
             self.failed_tasks += 1
         note(f"part {part} {event}", event, details={"part": part, **details})
-        line = {"at": datetime.now(UTC).isoformat(), "event": event, "part": part, **details}
+        self.keep(event, part=part, **details)
+
+    def keep(self, event: str, **details: object) -> None:
+        """Append a line to events.jsonl."""
+        line = {"at": datetime.now(UTC).isoformat(), "event": event, **details}
         with self.writer.events.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if time.monotonic() - self._uploaded > EVENTS_SECONDS:

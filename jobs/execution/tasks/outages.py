@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from captioner.jobs.execution.tasks.task import Outage, PartitionResult, Task, continued
+from captioner.schemas.caption_table import Status
 
 if TYPE_CHECKING:
     from captioner.jobs.execution.record.recorder import Recorder
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 MOST_TASKS = 10_000  # that wait: the driver's memory does not grow with the collection
 MOST_SUSPECTS = 100  # hosts that each task hears of
 MOST_NAMED = 5  # in the message
+LATE_TO_STOP = 10  # one after the other, with no success between
 
 
 class Outages:
@@ -23,12 +25,18 @@ class Outages:
         self._waiting: deque[Task] = deque()
         self._is_over = False  # whether all else is done
         self._troubles: dict[str, str] = {}  # by host, the last at the end
+        self._late = 0  # images in succession that took too long to open
         self.left: Counter[str] = Counter()  # images that stay without a row, by host
 
     @property
     def suspects(self) -> Mapping[str, str]:
         """Why hosts are taken for down, for workers that have not asked them yet."""
         return dict(islice(reversed(self._troubles.items()), MOST_SUSPECTS))
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a task will be run again."""
+        return bool(self._waiting)
 
     def follow_up(self, task: Task, result: PartitionResult) -> list[Task]:
         """Return the task for the images that were left; none if it has to wait."""
@@ -55,6 +63,20 @@ class Outages:
         """Return a task to run again; None before all else is done, and in the end."""
         self._is_over = self._is_over or all_else_is_done
         return self._waiting.popleft() if self._is_over and self._waiting else None
+
+    def stop_if_all_are_late(
+        self, task: Task, result: PartitionResult, recorder: "Recorder"
+    ) -> None:
+        """Record an outage when many images in succession took too long to open."""
+        if result.statuses.get(Status.OK):
+            self._late = 0
+        self._late += task.status is Status.TIMEOUT
+        if self._late >= LATE_TO_STOP:
+            recorder.is_outage = True
+            recorder.stopped = (
+                f"{self._late} images, one after the other, took too long to open: a disk or a "
+                "mount may not answer any more"
+            )
 
     def stop(self, recorder: "Recorder") -> None:
         """Record which hosts did not answer, if some did not, when all else is done."""

@@ -33,8 +33,9 @@ class Task:
     The `allowance` is what it may spend on a server. `submissions` counts all but the first,
     `failures` those that failed by the task's own fault, `deaths` how often images were taken apart
     after their process had died. With a `crash_reason`, the images are not opened again: they get
-    rows with this `status` and error. The rows of a task that `replaces` others go into the table
-    when the run ends.
+    rows with this `status` and error. On a scheduler, images that were listed and that a worker
+    cannot find are left, unless the driver cannot find them either and the task `records_missing`
+    ones. The rows of a task that `replaces` others go into the table when the run ends.
     """
 
     run: RunFolder
@@ -51,6 +52,7 @@ class Task:
     deaths: int = 0
     crash_reason: str | None = None
     status: Status = Status.CRASHED
+    records_missing: bool = False
     allowance: Allowance = UNLIMITED
     suspects: Mapping[str, str] = field(default_factory=dict)
 
@@ -98,8 +100,10 @@ class PartitionResult:
     taken from identical images; `new_digits` are the `first_digits` (hash_index.py) of the hashes
     of all others. The images of the rows `left` have none yet, because the captioner became
     `unavailable`, the allowance was used up, or hosts are `down`. `answers` are the names of the
-    paid answers that were used. `died` says that this submission killed its process; `fatal`, that
-    every task would fail, so that the job ends with this code.
+    paid answers that were used. Among the rows left, the `worker`, an address, could not find the
+    images of the `missing` ones; it did nothing at all if it is `unfit`, for this reason. `died`
+    says that this submission killed its process; `fatal`, that every task would fail, so that the
+    job ends with this code.
     """
 
     name: str
@@ -114,6 +118,9 @@ class PartitionResult:
     spent: Spending = field(default_factory=Spending)
     answers: Sequence[str] = ()
     left: Sequence[int] = ()
+    missing: Sequence[int] = ()
+    worker: str | None = None
+    unfit: str | None = None
     unavailable: str | None = None
     down: Mapping[str, Outage] = field(default_factory=dict)
     error: str | None = None

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pyarrow as pa
 from distributed import Client, Worker, get_worker
@@ -24,7 +25,8 @@ def caption_and_report(task: Task) -> PartitionResult:
     """Caption a task on a Dask worker, and report its images while it does."""
     worker = get_worker()
     report = _seldom(lambda done: worker.log_event(TOPIC, [task.key, done]))
-    return caption_partition(task, Host(report, _limits(worker, task.settings)))
+    result = caption_partition(task, Host(report, _limits(worker, task.settings)))
+    return replace(result, worker=worker.address)
 
 
 def time_and_watch(settings: WorkerSettings, plan: pa.Table, allowance: Allowance) -> SampleTimes:

@@ -1,6 +1,7 @@
 """The state that a worker process keeps from one task of a run to the next."""
 
 import threading
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from captioner.jobs.pipeline.known_captions import KnownCaptions
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.storage.filesystems import configure
 from captioner.jobs.table.layout import RunFolder
-from captioner.options import CaptionerOptions
+from captioner.options import CaptionerOptions, server_from_environment
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
@@ -64,4 +65,6 @@ def load_captioner(options: CaptionerOptions) -> "Captioner":
     from captioner.loading import open_captioner
 
     keep_freed_memory()
+    if options.asks_server and options.api_key is None:  # it is not sent in the clear
+        options = replace(options, api_key=server_from_environment()["api_key"])
     return open_captioner(options)

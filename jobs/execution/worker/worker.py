@@ -16,15 +16,16 @@ from captioner.errors import BudgetSpent, CaptionerError, CaptionerUnavailable
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.record.examples import COLUMNS, examples_of
 from captioner.jobs.execution.tasks.drawn import budget_of, mark
+from captioner.jobs.execution.tasks.listed import planned, row_numbers
 from captioner.jobs.execution.tasks.task import DIED, Outage, PartitionResult, Task
 from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, RunState, state_of
+from captioner.jobs.execution.worker.sight import missing_images
 from captioner.jobs.execution.worker.watch import Limits, watching
 from captioner.jobs.fetching.container_reader import Watch, unwatched
 from captioner.jobs.pipeline.former import read_former_rows
 from captioner.jobs.pipeline.hash_index import first_digits
 from captioner.jobs.pipeline.partition import CaptionedImages, PartitionCaptioner
 from captioner.jobs.pipeline.stage_times import StageTimes
-from captioner.jobs.planning.partitions import read_partition
 from captioner.jobs.storage.attempts.hosts import suspect
 from captioner.jobs.storage.failures import StoreError, without_secrets
 from captioner.jobs.table.commits.commit import commit
@@ -95,23 +96,13 @@ def committed_result(task: Task) -> PartitionResult | None:
         needs_review=to_review,
         new_digits=digits,
         examples=examples_of(table),
-        left=() if len(table) == task.images else _left(task, _planned(task), rows[IMAGE_URI]),
-    )
-
-
-def _planned(task: Task) -> pa.Table:
-    """Return the records of a task."""
-    partition = read_partition(task.run.scratch, task.partition)
-    return (
-        partition.slice(task.start, task.images) if task.left is None else partition.take(task.left)
+        left=() if len(table) == task.images else _left(task, planned(task), rows[IMAGE_URI]),
     )
 
 
 def _left(task: Task, plan: pa.Table, done: Iterable[str]) -> list[int]:
     """Return the rows whose images have none in the table."""
-    uris = set(done)
-    pairs = zip(task.rows, plan[IMAGE_URI].to_pylist(), strict=True)
-    return [row for row, uri in pairs if uri not in uris]
+    return row_numbers(task, plan, set(plan[IMAGE_URI].to_pylist()).difference(done))
 
 
 def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host) -> PartitionResult:
@@ -119,9 +110,11 @@ def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host)
         captioner = state.captioner
     except CaptionerError as error:
         return _cannot_caption(task, error)
+    if task.settings.identity not in (None, captioner.identity):
+        return PartitionResult(task.name, unfit=f"its captioner is now {captioner.identity}")
     start = time.perf_counter()
     host.report(0)
-    plan = _planned(task)
+    plan = planned(task)
     known = state.known_captions(task.run)
     captioner.budget = budget
     former = _former_rows(task, plan)
@@ -132,6 +125,7 @@ def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host)
     try:
         captioner.answers = answers = state.answers(task.run)
         images = _caption(task, plan, partitions, times)
+        missing = _leave_missing(task, plan, images)
         table = _table(task, plan, images.rows, partitions)
         with times.measure("commit"):
             _commit(task, table, images, partitions)
@@ -145,6 +139,7 @@ def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host)
         captioner=captioner.identity,
         examples=examples_of(table),
         left=_left(task, plan, (row.image_uri for row in images.rows)),
+        missing=row_numbers(task, plan, missing),
         answers=answers.used,
         took=time.perf_counter() - start,
     )
@@ -162,6 +157,15 @@ def _caption(
         rows = partitions.crashed_rows(records_of(plan), task.crash_reason, task.status)
         return CaptionedImages(rows)
     return partitions.caption(records_of(plan), times)
+
+
+def _leave_missing(task: Task, plan: pa.Table, images: CaptionedImages) -> set[str]:
+    """Leave the images that only this worker may be unable to find; return their URIs."""
+    if task.settings.identity is None or task.records_missing:
+        return set()
+    missing = missing_images(records_of(plan), images.rows)
+    images.rows = [row for row in images.rows if row.image_uri not in missing]
+    return missing
 
 
 def _table(

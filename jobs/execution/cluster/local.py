@@ -1,0 +1,152 @@
+"""A cluster on this machine, which no other user of the machine can reach.
+
+Its processes talk over TLS and trust only the certificate of this run, which exists in their memory
+alone: without it, whoever can connect to a port of Dask can run code as the user of the run.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+import dask
+from dask.system import CPU_COUNT
+from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed.security import Security
+from distributed.system import MEMORY_LIMIT
+
+from captioner.jobs.config.job import JobConfig
+from captioner.jobs.errors import TemporaryError
+from captioner.jobs.storage.temporary import TemporaryFolder
+from captioner.options import HF
+from captioner.precision import gpu_count
+
+IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
+CORES_PER_LARGE_MODEL = 4
+HOST = "127.0.0.1"
+WORKERS_MEMORY = 0.8  # of the machine's or the container's; the rest is for the driver and others
+MIN_MEMORY = 2**31  # of a worker: the model, and a few large images
+
+# The driver tells dead workers from slow ones (driver.py), so the scheduler must not retry a task
+# elsewhere. Workers hold no data, so there is nothing to spill, and a paused worker would only
+# stall. A worker that exceeds its memory is ended by its watchdog, which says why; a nanny would
+# not, and counts the pages of a model's file that all workers share. A worker may be silent for
+# long, while an image keeps Python's lock; when it dies, its connection ends. By default, Dask
+# gives up a worker that is not back 15 s after it died, though it may only have died again.
+_DASK = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.deploy.lost-worker-timeout": "1000 days",
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.worker.profile.enabled": False,
+    # Dask's HTTP servers need no certificate: they have no page.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+
+
+@contextmanager
+def local_workers(config: JobConfig, images: int) -> Iterator[Client]:
+    """Yield a client of a cluster that ends with the context and leaves no files.
+
+    Few `images` need few workers. Raise TemporaryError if they cannot start.
+    """
+    with (
+        dask.config.set(_DASK),
+        TemporaryFolder() as folder,
+        _local_cluster(config, images, folder) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _local_cluster(config: JobConfig, images: int, folder: str) -> SpecCluster:
+    gpus = gpu_count() if config.device != "cpu" else 0
+    workers = config.workers or min(_most_workers(config, gpus), -(-images // IMAGES_PER_WORKER))
+    threads = max(1, CPU_COUNT // workers)
+    reach = {"host": HOST, "protocol": "tls://", "security": Security.temporary()}
+    specs = {
+        number: {
+            "cls": Nanny,
+            "options": {
+                **reach,
+                "nthreads": 1,
+                "local_directory": folder,
+                "memory_limit": memory_share(workers),
+                "silence_logs": logging.CRITICAL,
+                "env": _environment(threads, number % gpus if gpus else None),
+            },
+        }
+        for number in range(workers)
+    }
+    options = {**reach, "dashboard": False, "dashboard_address": f"{HOST}:0"}
+    scheduler = {"cls": Scheduler, "options": options}
+    with _without_ctrl_c(), _naming_the_cause():
+        return SpecCluster(
+            workers=specs,
+            scheduler=scheduler,
+            security=reach["security"],
+            silence_logs=logging.CRITICAL,
+        )
+
+
+def memory_share(workers: int) -> int:
+    """Return the bytes of memory that each worker may take."""
+    return min(max(int(WORKERS_MEMORY * MEMORY_LIMIT / workers), MIN_MEMORY), MEMORY_LIMIT)
+
+
+@contextmanager
+def _naming_the_cause() -> Iterator[None]:
+    """Raise TemporaryError for the error with which Dask says that workers do not start."""
+    try:
+        yield
+    except (RuntimeError, OSError, TimeoutError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        why = str(cause) or type(cause).__name__
+        raise TemporaryError(
+            f"the workers die while they start ({why}); what they say is above this line"
+        ) from error
+
+
+def _most_workers(config: JobConfig, gpus: int) -> int:
+    """Return how many workers are worth their start: as a rule, one for each GPU or core.
+
+    A model of transformers has hundreds of megabytes or more, which each worker would load, and its
+    matrices are large enough to keep several cores busy. One worker alone keeps a server busy.
+    """
+    if config.captioner.asks_server:
+        return 1
+    cores = CORES_PER_LARGE_MODEL if config.captioner.kind == HF else 1
+    return gpus or max(1, CPU_COUNT // cores)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Keep Ctrl-C from processes started in this context, which the driver stops itself.
+
+    They inherit the signal mask; a Ctrl-C meanwhile reaches the driver afterwards. The resource
+    tracker of multiprocessing must run before, because its start unblocks the signal.
+    """
+    resource_tracker.ensure_running()
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _environment(threads: int, gpu: int | None) -> dict[str, str]:
+    """Return the variables that give a worker its share of the cores, and its GPU."""
+    environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    if gpu is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = visible.split(",") if visible else [str(n) for n in range(gpu + 1)]
+        environment["CUDA_VISIBLE_DEVICES"] = devices[gpu]
+    return environment

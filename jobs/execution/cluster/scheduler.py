@@ -1,0 +1,90 @@
+"""The scheduler of a running Dask cluster, and what may be sent to its workers."""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from distributed import Client
+
+from captioner.jobs.config.job import JobConfig
+from captioner.jobs.errors import TemporaryError, UsageError
+from captioner.jobs.messages import say, warn
+from captioner.jobs.pipeline.settings import WorkerSettings
+
+CONNECT_SECONDS = 10
+VARIABLE = "DASK_SCHEDULER_ADDRESS"
+ENCRYPTED = ("tls://", "wss://", "inproc://")  # the last one is this process
+
+
+def connect_scheduler(scheduler: str) -> Client:
+    """Return a client of the scheduler at an address, in a file, or in the environment ("env").
+
+    Dask's configuration has its certificates. Raise UsageError if no address is there,
+    TemporaryError if no scheduler answers.
+    """
+    address = scheduler_address(scheduler)
+    try:
+        return Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+        raise TemporaryError(f"no Dask scheduler answers at {address}: {error}") from error
+
+
+def scheduler_address(scheduler: str) -> str:
+    """Return the address that `--scheduler` means; see `connect_scheduler`."""
+    if scheduler == "env":
+        if not os.environ.get(VARIABLE):
+            raise UsageError(f"scheduler is env, but the variable {VARIABLE} is not set")
+        return os.environ[VARIABLE]
+    if "://" in scheduler:
+        return scheduler
+    path = Path(scheduler)
+    if not path.exists():
+        if ":" in scheduler and "/" not in scheduler:
+            return f"tcp://{scheduler}"
+        raise TemporaryError(
+            f"no file {scheduler}, in which a scheduler would have left its address: start "
+            "`dask scheduler --scheduler-file`, or give an address such as tls://host:8786"
+        )
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UsageError(f"{scheduler} is not a file of a Dask scheduler ({error})") from error
+
+
+def is_encrypted(address: str) -> bool:
+    """Return whether nobody can read what is sent to a scheduler, nor send anything to it."""
+    return address.startswith(ENCRYPTED)
+
+
+def sendable(config: JobConfig, settings: WorkerSettings) -> WorkerSettings:
+    """Return the settings that the workers of a job may be sent: no secret goes in the clear.
+
+    Raise UsageError if there are storage options that would.
+    """
+    if not config.scheduler or config.send_secrets:
+        return settings
+    address = scheduler_address(config.scheduler)
+    if is_encrypted(address):
+        return settings
+    if settings.storage_options or "@" in (settings.captioner.base_url or ""):
+        raise UsageError(
+            f"storage_options and passwords are secret, and {address} is not encrypted: use a "
+            "scheduler with TLS, put them into the environment of the command and of its workers, "
+            "or send them all the same with send_secrets"
+        )
+    return replace(settings, captioner=replace(settings.captioner, api_key=None))
+
+
+def tell_about(client: Client) -> None:
+    """Print where the dashboard of a scheduler is, and whether strangers can reach it."""
+    with suppress(KeyError):  # a scheduler without one
+        say(f"Dask's dashboard is at {client.dashboard_link}", "dashboard")
+    address = str(client.scheduler.address) if client.scheduler else ""
+    if not is_encrypted(address):
+        warn(
+            f"{address} is not encrypted: whoever reaches it can read what the workers "
+            "are sent, and run code on them; use TLS",
+            "not_encrypted",
+        )
