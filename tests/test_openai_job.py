@@ -51,6 +51,7 @@ def job(
         out=tmp_path / "out",
         checkpoint="openai:any",
         scheduler=scheduler,
+        send_secrets=True,
         partition_size=10,
         quiet=True,
     )
@@ -306,7 +307,7 @@ def test_answers_and_budgets_work_on_a_store(
 ) -> None:
     photographs(tmp_path, 30)
     options = {"s3": {**s3.options["s3"], "key": "nobody", "secret": "nothing"}}
-    job = replace(job, out=s3.bucket({}) + "/out", storage_options=options)
+    job = replace(job, out=s3.bucket({}) + "/out", storage_options=options, send_secrets=True)
     report = run_job(replace(job, max_requests=20))
     assert (report.captioned, len(chat.requests())) == (20, 20)
     assert run_job(job).captioned == 10

@@ -95,7 +95,7 @@ def test_images_that_fail_do_not_stop_a_sample_unless_all_do(job: JobConfig) -> 
 def test_errors_are_those_of_a_run(
     job: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("captioner.jobs.execution.cluster.connect.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("captioner.jobs.execution.cluster.scheduler.CONNECT_SECONDS", 1)
     with pytest.raises(UsageError, match="does not exist"):
         preview_job(replace(job, source=tmp_path / "nowhere"))
     with pytest.raises(UsageError, match="no checkpoint"):

@@ -64,7 +64,7 @@ def test_the_files_say_who_made_the_captions_and_how(tmp_path: Path, job: JobCon
     (settings,) = json.loads(metadata[b"captioners"]).values()
     search = settings["search"]
     assert (search["beam_size"], search["max_characters"]) == (2, 40)
-    assert settings.keys() == {"search", "calibration"}
+    assert settings.keys() == {"search", "calibration", "precision", "pipeline_version"}
     assert b"schema_version" in metadata
 
 
@@ -231,7 +231,7 @@ def test_a_checkpoint_that_is_not_there_is_an_error_of_the_user(
 def test_a_scheduler_that_does_not_answer_is_a_temporary_error(
     tmp_path: Path, job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("captioner.jobs.execution.cluster.connect.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("captioner.jobs.execution.cluster.scheduler.CONNECT_SECONDS", 1)
     write_photographs(tmp_path / "photos", 1)
     with pytest.raises(TemporaryError, match="no Dask scheduler answers at"):
         run_job(replace(job, scheduler="tcp://127.0.0.1:9"))
@@ -251,6 +251,7 @@ def test_progress_counts_images_and_the_failures_so_far(
     run_job(replace(job, quiet=False, out=tmp_path / "other"))
     errors = capsys.readouterr().err
     assert "captioner: Dask's dashboard is at http://" in errors
+    assert "is not encrypted" in errors
     assert re.search(r"100%\|█+\| 4 of 4 images.*, 1 failed", errors)
 
 

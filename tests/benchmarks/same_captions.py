@@ -70,7 +70,7 @@ def compare(sources: dict[str, str], folder: Path, s3: S3Server, scheduler: str)
         run_job(
             JobConfig(
                 source, out, scheduler=scheduler, storage_options=s3.options, quiet=True,
-                partition_size=100,
+                send_secrets=True, partition_size=100,
             )
         )  # fmt: skip
         took = time.perf_counter() - start

@@ -11,6 +11,7 @@ from distributed import Client
 from captioner.budget import Spending
 from captioner.jobs import JobConfig
 from captioner.jobs.errors import StaleCommit
+from captioner.jobs.execution.cluster.workers import Workers
 from captioner.jobs.execution.driver import _Driver
 from captioner.jobs.execution.record.recorder import Recorder
 from captioner.jobs.execution.tasks.purse import Purse
@@ -33,7 +34,8 @@ def driver(tmp_path: Path, one_worker: str) -> Iterator[_Driver]:
     run = OutFolder(tmp_path).new_run()
     with exclusive_writer(run) as writer, Client(one_worker) as client:
         tasks = (Task(run, SETTINGS, number, 4, 0, 4) for number in range(9))
-        yield _Driver(client, tasks, Recorder(writer, "photos", {}), Purse(CONFIG))
+        workers = Workers(client, 60, lambda *_, **__: None)
+        yield _Driver(workers, tasks, Recorder(writer, "photos", {}), Purse(CONFIG))
 
 
 def begin(driver: _Driver) -> Task:
@@ -113,3 +115,32 @@ def test_a_run_stops_when_one_image_after_the_other_takes_too_long(driver: _Driv
         driver._settle_result(task, PartitionResult(task.name, statuses))
     assert driver.recorder.is_outage
     assert "10 images, one after the other" in str(driver.recorder.stopped)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_missing_images_are_recorded_once_the_driver_cannot_find_them_either(
+    driver: _Driver, is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, refused = tmp_path / "image.jpg", []
+    if is_there:
+        image.touch()
+    plan = pa.table({"image_uri": [str(image)], "image_version": ["1"]})
+    monkeypatch.setattr("captioner.jobs.execution.worker.sight.planned", lambda task: plan)
+    monkeypatch.setattr(driver.workers, "refuse", lambda *worker: refused.append(worker))
+    task = begin(driver)
+    result = PartitionResult(task.name, left=[2], missing=[2], worker="tls://a")
+    (again,) = driver._settle_result(task, result)
+    assert again.records_missing != is_there
+    assert refused == ([("tls://a", f"it cannot read {image}, which is there")] * is_there)
+
+
+def test_a_worker_that_turns_out_to_have_another_captioner_has_done_nothing(
+    driver: _Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[object] = []
+    monkeypatch.setattr(driver.workers, "refuse", lambda *worker: refused.append(worker))
+    task = begin(driver)
+    result = PartitionResult(task.name, unfit="it is another", worker="tls://a")
+    (again,) = driver._settle_result(task, result)
+    assert (again.rows, again.key != task.key) == (task.rows, True)
+    assert refused == [("tls://a", "it is another")]

@@ -317,6 +317,7 @@ def test_a_run_over_a_remote_directory_of_archives_is_redone_where_one_has_chang
         checkpoint=tiny_checkpoint,
         scheduler=scheduler,
         storage_options=options,
+        send_secrets=True,
         quiet=True,
     )
     assert run_job(job).statuses == {"ok": 3}

@@ -58,6 +58,7 @@ def store_job(tmp_path: Path, url: str, store_workers: str, tiny_checkpoint: Pat
         out=url,
         checkpoint=tiny_checkpoint,
         scheduler=store_workers,
+        send_secrets=True,
         batch_size=8,
         partition_size=3,
         quiet=True,

@@ -18,6 +18,7 @@ def job(tmp_path: Path, scheduler: str, tiny_checkpoint: Path) -> JobConfig:
         out=tmp_path / "out",
         checkpoint=tiny_checkpoint,
         scheduler=scheduler,
+        wait_for_workers=120,  # after a change of the code, all are refused
         batch_size=8,
         quiet=True,
     )

@@ -4,12 +4,14 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import dask
 import pytest
 
 from captioner.jobs import JobConfig
-from captioner.jobs.execution.cluster import connect as cluster
+from captioner.jobs.errors import TemporaryError
+from captioner.jobs.execution.cluster import local as cluster
 
 
 def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
@@ -47,10 +49,24 @@ def test_a_worker_that_died_is_waited_for_however_long_it_takes_to_come_back(
     job = replace(job, scheduler=None, workers=1, device="cpu")
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}),
-        cluster.connect(job, 1) as client,
+        cluster.local_workers(job, 1) as client,
     ):
         (process,) = client.run(os.getpid).values()
         os.kill(process, signal.SIGKILL)
         while client.nthreads():
             time.sleep(0.01)
         assert client.submit(os.getpid).result(timeout=60) != process
+
+
+def test_workers_that_die_while_they_start_end_the_run_for_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dies = "import os, sys\nif 'spawn_main' in str(sys.orig_argv):\n    os._exit(7)\n"
+    (tmp_path / "sitecustomize.py").write_text(dies)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
+        pytest.raises(TemporaryError, match="the workers die while they start"),
+        cluster.local_workers(JobConfig("photos", "out", workers=1, device="cpu"), 1),
+    ):
+        pass

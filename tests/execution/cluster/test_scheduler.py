@@ -1,0 +1,54 @@
+"""Where the scheduler of a cluster is, and what may be sent to its workers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from captioner.jobs import JobConfig
+from captioner.jobs.errors import JobError, TemporaryError, UsageError
+from captioner.jobs.execution.cluster.scheduler import scheduler_address, sendable
+from captioner.jobs.pipeline.settings import worker_settings
+
+SECRET = {"s3": {"secret": "hush"}}
+
+
+def test_a_scheduler_is_an_address_a_file_or_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "scheduler.json"
+    file.write_text('{"address": "tls://host:1"}')
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://other:2")
+    assert scheduler_address("tcp://host:8786") == "tcp://host:8786"
+    assert scheduler_address("host:8786") == "tcp://host:8786"
+    assert scheduler_address(str(file)) == "tls://host:1"
+    assert scheduler_address("env") == "tcp://other:2"
+
+
+def test_a_scheduler_that_is_nowhere_is_an_error_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "scheduler.json"
+    with pytest.raises(TemporaryError, match="dask scheduler --scheduler-file"):
+        scheduler_address(str(file))
+    file.write_text("{}")
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    for scheduler, message in ((str(file), "not a file of a Dask scheduler"), ("env", "not set")):
+        with pytest.raises(UsageError, match=message):
+            scheduler_address(scheduler)
+
+
+@pytest.mark.parametrize("scheduler", ["tcp://127.0.0.1:1", "tls://host:1", "inproc://a", None])
+def test_secrets_are_not_sent_in_the_clear(
+    scheduler: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "hush")
+    plain = JobConfig("photos", "out", checkpoint="openai:any", scheduler=scheduler)
+    job = replace(plain, storage_options=SECRET)
+    if scheduler == "tcp://127.0.0.1:1":
+        with pytest.raises(JobError, match="not encrypted: use a scheduler with TLS") as caught:
+            sendable(job, worker_settings(job))
+        assert "hush" not in str(caught.value)
+        assert sendable(plain, worker_settings(plain)).captioner.api_key is None
+        job = replace(job, send_secrets=True)
+    assert sendable(job, worker_settings(job)) == worker_settings(job)
