@@ -15,6 +15,7 @@ from captioner.jobs.storage.failures import without_secrets
 HINT_SECONDS = 15.0  # without a worker, until that is said
 POLL_SECONDS = 0.5  # during a run
 WAIT_SECONDS = 0.1  # before it begins
+CHECK_SECONDS = 20.0  # for all workers that are there, if one is fit already
 Record = Callable[..., None]  # an event, and details
 Tell = Callable[..., None]  # `tell`, perhaps with a record
 
@@ -58,11 +59,19 @@ class Workers:
         return None if self._wanted is None else [*self.threads]
 
     def wait(self) -> None:
-        """Wait until a worker may have tasks; TemporaryError if none may within the patience."""
+        """Wait until a worker may have tasks, and a moment for others that are being checked.
+
+        Raise TemporaryError if none may within the patience.
+        """
         self.update()
-        while not self.threads:
+        end = time.monotonic() + CHECK_SECONDS
+        while not self.threads or (self._are_checking and time.monotonic() < end):
             time.sleep(WAIT_SECONDS)
             self.update()
+
+    @property
+    def _are_checking(self) -> bool:
+        return not all(check.done() for check in self._checks.values())
 
     def update(self) -> None:
         """See which workers have joined, left, or been checked.
