@@ -130,7 +130,6 @@ def _captioner_options(options: dict[str, Any]) -> CaptionerOptions:
     )
     return CaptionerOptions(
         **{name: options[name] for name in names},
-        send_pixels=options["send_pixels"],
         search=search_of(options),
         **server_from_environment(),
     )

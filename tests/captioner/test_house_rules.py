@@ -318,7 +318,7 @@ PIECES = (
     ),
 )
 ANSWERS = ANY_TEXT | st.lists(st.sampled_from(PIECES) | ANY_TEXT, max_size=30).map("".join)
-FORBIDDEN = re.compile(r"[\n<>*`{}\\|]|://|www\.\w|\w@\w|  |^[=+@-]|\A\s|\s\Z", re.IGNORECASE)
+FORBIDDEN = re.compile(r"[\n<>*`{}\\|]|://|\bwww\.\w|\w@\w|  |^[=+@-]|\A\s|\s\Z", re.IGNORECASE)
 
 
 @settings(max_examples=300, deadline=None)
