@@ -53,7 +53,7 @@ def test_the_python_compiles(number: int) -> None:
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     names = ("captioner.service", "captioner.timer")
     for name, unit in zip(names, blocks("ini"), strict=True):
-        unit = unit.replace("/opt/captioner/bin/captioner", "/bin/true")
+        unit = unit.replace("/usr/local/bin/captioner", "/bin/true")
         (tmp_path / name).write_text(unit)
     verify = ["systemd-analyze", "verify", *names]
     done = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True, check=False)
