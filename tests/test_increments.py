@@ -161,7 +161,7 @@ def test_an_image_without_a_version_in_its_source_has_its_hash_as_version(
     (http_server.folder / "0.jpg").write_bytes(photograph(0))
     manifest = tmp_path / "list.txt"
     manifest.write_text(f"{http_server.url}/0.jpg\n")
-    job = replace(job, source=manifest)
+    job = replace(job, source=manifest, allow_host=["127.0.0.1"])
     first = run_job(job)
     row = rows(job)["0.jpg"]
     assert row["image_version"] == f"sha256-{hashlib.sha256(photograph(0)).hexdigest()}"

@@ -1,6 +1,5 @@
 """The page of the review in a real Chromium: keys, mouse, screen reader, and no barriers."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -204,16 +203,16 @@ def test_nothing_moves_while_a_picture_loads(pages: Pages, served: Reviewing) ->
     places = "['frame', 'name', 'caption', 'actions'].map(id => document.getElementById(id)" \
              ".getBoundingClientRect().toJSON())"  # fmt: skip
 
-    def slowly(route: "Route") -> None:
-        time.sleep(0.5)
-        route.continue_()
-
+    held: list[Route] = []
     for width, _ in VIEWS[::2]:
         page = pages.open("about:blank", width)
-        page.route("**/pictures/*", slowly)
-        page.goto(served.url)
+        held.clear()
+        page.route("**/pictures/*", lambda route: held.append(route))
+        page.goto(served.url, wait_until="commit")
         page.get_by_text("Loading the picture").wait_for()
         before = page.evaluate(places)
+        for route in held:
+            route.continue_()
         page.get_by_role("img").wait_for()
         assert page.evaluate(places) == before
 
