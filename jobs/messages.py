@@ -84,8 +84,10 @@ def on_stderr(form: str = TEXT) -> Iterator[None]:
         if form == JSON:
             stack.enter_context(_captured_warnings())
             is_ours = _is_process_stderr()
-            stderr = stack.enter_context(_stderr_of_others()) if is_ours else sys.stderr
+            stderr = stack.enter_context(_second_stderr()) if is_ours else sys.stderr
             stack.enter_context(_handling(logging.getLogger(), stderr, _JsonLines()))
+            if is_ours:  # ends first, so that its last lines are handled
+                stack.enter_context(_lines_of_others(stderr))
         else:
             stack.enter_context(_handling(LOGGER, sys.stderr, _Text()))
         yield
@@ -184,22 +186,25 @@ def _is_process_stderr() -> bool:
         return False
 
 
+def _second_stderr() -> TextIO:
+    return os.fdopen(os.dup(2), "w", encoding="utf-8")
+
+
 @contextmanager
-def _stderr_of_others() -> Iterator[TextIO]:
-    """Yield a stream to stderr; log each line that others write there, even other processes."""
+def _lines_of_others(stderr: TextIO) -> Iterator[None]:
+    """Log each line that others write to stderr, which goes on as `stderr`."""
     read, write = os.pipe()
-    with os.fdopen(os.dup(2), "w", encoding="utf-8") as stderr:
-        thread = threading.Thread(target=_log_lines, args=[read], daemon=True)
-        thread.start()
-        os.dup2(write, 2)
-        try:
-            yield stderr
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr.fileno(), 2)
-            os.write(write, b"\n" + _END)
-            os.close(write)
-            thread.join()
+    thread = threading.Thread(target=_log_lines, args=[read], daemon=True)
+    thread.start()
+    os.dup2(write, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr.fileno(), 2)
+        os.write(write, b"\n" + _END)
+        os.close(write)
+        thread.join()
 
 
 def _log_lines(file: int) -> None:
