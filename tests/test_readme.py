@@ -40,7 +40,8 @@ def blocks(language: str) -> list[object]:
 def command_lines() -> Iterator[tuple[str, str, set[str]]]:
     """README, command and options of each `captioner ...` in a block of shell commands."""
     for name, text in TEXTS.items():
-        lines = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+        parts = re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
+        lines = "".join(parts).replace("\\\n", " ")
         for command, arguments in re.findall(r"^captioner ([\w-]+)(.*)$", lines, re.MULTILINE):
             words = shlex.split(arguments, comments=True)
             yield name, command, {word for word in words if word.startswith("--")}
