@@ -1,13 +1,17 @@
 """`captioner caption`: captions without a table."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from captioner.image import decode_image
 from captioner.jobs.cli.main import main
 from tests.support.files import write_memory
+from tests.support.hostile_files.parts import encoded
 from tests.support.photographs import photograph, write_photographs
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
@@ -68,3 +72,15 @@ def test_settings_that_cannot_be_are_errors_of_the_user(tmp_path: Path, run: Run
     assert run("a.jpg", "--max-characters", 3)[0] == 2
     code, lines, errors = run(tmp_path / "empty")
     assert (code, lines) == (2, []) and "no images in" in errors[0]
+
+
+def test_pillow_warns_of_no_image_that_is_captioned(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "odd.jpg"
+    path.write_bytes(encoded(Image.new("RGB", (9, 9)), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\10\xff"))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        decode_image(path.read_bytes(), 32)
+        assert warned
+        warned.clear()
+        assert run(path)[0] == 0
+    assert not warned
