@@ -16,6 +16,7 @@ HINT_SECONDS = 15.0  # without a worker, until that is said
 POLL_SECONDS = 0.5  # during a run
 WAIT_SECONDS = 0.1  # before it begins
 CHECK_SECONDS = 20.0  # for all workers that are there, if one is fit already
+PAUSE_SECONDS = 5.0  # until it is asked again which of them pause
 Record = Callable[..., None]  # an event, and details
 Tell = Callable[..., None]  # `tell`, perhaps with a record
 
@@ -45,6 +46,8 @@ class Workers:
         self._patience, self._tell, self._wanted = patience, tell, wanted
         self._checks: dict[str, Future[str | None]] = {}
         self._refused: dict[str, str] = {}  # reason, by address
+        self._paused: set[str] = set()
+        self._ask_paused_at = time.monotonic()
         self._lacking_since: float | None = None
         self._has_hinted = False
 
@@ -86,7 +89,8 @@ class Workers:
         else:
             self._check(present, self._wanted)
             fit = [address for address, check in self._checks.items() if _is_fit(check)]
-            self.threads = {a: present[a] for a in fit if a not in self._refused}
+            unfit = self._refused.keys() | self._paused
+            self.threads = {address: present[address] for address in fit if address not in unfit}
         self._wait_no_longer_than_patience(present)
 
     def refuse(self, address: str, reason: str) -> None:
@@ -100,9 +104,22 @@ class Workers:
 
     def _look(self) -> dict[str, int]:
         try:
+            if self._wanted is not None and time.monotonic() >= self._ask_paused_at:
+                self._paused = self._idle_and_paused()
+                self._ask_paused_at = time.monotonic() + PAUSE_SECONDS
             return dict(self.client.nthreads())
         except (OSError, TimeoutError) as error:
             raise TemporaryError("the connection to the Dask scheduler was lost") from error
+
+    def _idle_and_paused(self) -> set[str]:
+        """Return the workers that Dask gives no task, and that work on none."""
+        assert self.client.scheduler is not None
+        workers = self.client.sync(self.client.scheduler.identity)["workers"]
+        return {
+            address
+            for address, worker in workers.items()
+            if worker["status"] == "paused" and not worker["metrics"].get("executing")
+        }
 
     def _check(self, present: Mapping[str, int], wanted: Wanted) -> None:
         for known in (self._checks, self._refused):
@@ -138,8 +155,14 @@ class Workers:
         if not present:
             scheduler = self.client.scheduler
             return f"no worker is connected to {scheduler.address if scheduler else 'Dask'}"
-        if len(self._refused) < len(present):
-            return f"{len(present) - len(self._refused)} workers do not answer; they may be busy"
+        others = present.keys() - self._refused.keys()
+        if others and others <= self._paused:
+            return (
+                f"all {len(others)} workers are paused by Dask, because they use more than their "
+                "share of memory: give them more (--memory-limit), or restart them"
+            )
+        if others:
+            return f"{len(others)} workers do not answer; they may be busy"
         return f"all {len(present)} workers are refused: {next(iter(self._refused.values()))}"
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import copytree
 
+import dask
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -178,6 +179,18 @@ def test_a_run_without_workers_ends_and_says_why(tiny_checkpoint: Path) -> None:
             workers.wait()
         ((event, line),) = told
         assert event == "no_worker" and "waiting for up to 0.8 s" in line
+
+
+def test_a_worker_that_pauses_is_not_waited_for_without_end(tiny_checkpoint: Path) -> None:
+    options = CaptionerOptions(str(tiny_checkpoint))
+    memory = {"distributed.worker.memory.pause": 1e-9, "distributed.worker.memory.terminate": False}
+    with dask.config.set(memory), LocalCluster(
+        n_workers=1, processes=False, protocol="inproc", dashboard_address=":0"
+    ) as cluster, Client(cluster) as client:  # fmt: skip
+        wait_for(lambda: cluster.workers[0].status.name == "paused")
+        workers = Workers(client, 0.8, not_told, Wanted(options, "tiny@0"))
+        with pytest.raises(TemporaryError, match="all 1 workers are paused"):
+            workers.wait()
 
 
 def test_a_worker_with_another_captioner_is_refused_and_named(
