@@ -41,6 +41,29 @@ except ImageError as error:
 print((peak() - before) // 1024)
 """
 
+# Threads decode the file on standard input, one after the other; prints by how much memory grew.
+KEPT = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from captioner.allocator import keep_freed_memory
+from captioner.image import decode_image
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1])
+
+keep_freed_memory()
+data = sys.stdin.buffer.read()
+with ThreadPoolExecutor(4) as pool:
+    together = Barrier(4)
+    list(pool.map(lambda _: together.wait(), range(4)))  # so that there are four
+    decode_image(data, 224)
+    before = resident()
+    for _ in range(12):
+        pool.submit(decode_image, data, 224).result()
+print((resident() - before) * 4096 >> 20)
+"""
+
 
 def peak(data: bytes) -> tuple[str, int, int]:
     """Return the outcome for a file, the width, and the MiB that a new process took for it."""
@@ -83,6 +106,15 @@ def test_a_deep_picture_is_not_copied_as_a_whole() -> None:
     outcome, _, memory = peak(file.getvalue())
     assert outcome == "ok"
     assert memory < 1.6 * 100_000_000 / MIB  # 100 MB are its values
+
+
+def test_threads_keep_no_memory_of_pictures_that_another_could_use() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (5_000, 4_000)).save(file, "PNG")
+    run = subprocess.run(
+        [sys.executable, "-c", KEPT], input=file.getvalue(), capture_output=True, check=True
+    )
+    assert int(run.stdout) < 40  # of the 76 that one of them takes
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
