@@ -11,12 +11,11 @@ from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.sources.open_source import open_source
+from captioner.jobs.storage.file_types import MAX_BYTES
 from captioner.jobs.storage.uris import image_uri, is_local, local_path
 from captioner.options import CaptionerOptions
 from captioner.schemas.caption_table import CaptionRow
 from captioner.schemas.image_record import ImageRecord, records_of
-
-MAX_BYTES = 256 * 1024 * 1024
 
 
 def caption_images(images: Iterable[str], options: CaptionerOptions) -> Iterator[CaptionRow]:

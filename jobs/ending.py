@@ -53,20 +53,20 @@ def exit_code(config: JobConfig, recorder: Recorder) -> ExitCode:
 
 
 def report_end(recorder: Recorder, code: ExitCode, error: str | None = None) -> JobReport:
-    """Write both reports; OSError if the one for programs cannot be written."""
+    """Write both reports; OSError or JobError if the one for programs cannot be written."""
     report = recorder.report_of(code, error)
-    recorder.write_report(report)
+    try:
+        recorder.write_report(report)
+    except (OSError, JobError):  # a full disk may need room
+        recorder.writer.clear_scratch()
+        recorder.write_report(report)
     _write_page(recorder.writer, report)
     _note_end(recorder, report)
     return report
 
 
 def report_anyway(recorder: Recorder, code: ExitCode, error: str) -> JobReport:
-    """Write both reports of a run that was stopped, if possible: a full disk may need room."""
-    try:
-        return report_end(recorder, code, error)
-    except (OSError, JobError):
-        recorder.writer.clear_scratch()
+    """Write both reports of a run that was stopped, if possible."""
     try:
         return report_end(recorder, code, error)
     except (OSError, JobError) as fault:

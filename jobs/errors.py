@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from types import MappingProxyType
 
+from captioner.errors import CaptionerError, CaptionerUnavailable
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
 
@@ -78,3 +79,16 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, report: JobReport) -> None:
         super().__init__(f"run {report.run_id} was interrupted")
         self.report = report
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code of a command that ends with an error."""
+    if isinstance(error, Interrupted):
+        return error.report.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.TERMINATED if isinstance(error, Terminated) else ExitCode.INTERRUPTED
+    if isinstance(error, CaptionerUnavailable):
+        return ExitCode.TEMPORARY
+    if isinstance(error, JobError):
+        return error.exit_code
+    return ExitCode.USAGE if isinstance(error, CaptionerError) else ExitCode.FAULT

@@ -64,10 +64,7 @@ def run_job(config: JobConfig) -> JobReport:
     Workers import the calling script: call this below `if __name__ == "__main__":`.
     """
     report, *others = run_passes(config)
-    for second in others:
-        code = report.exit_code or second.exit_code
-        report = replace(report, second=second, exit_code=code)
-    return report
+    return report.followed_by(*others)
 
 
 def run_passes(config: JobConfig) -> Iterator[JobReport]:
@@ -144,6 +141,8 @@ def _run(config: JobConfig, source: Source, recorder: Recorder) -> JobReport:
         with job_errors(recorder.writer.out.root):
             _update_table(config, source, recorder)
             judge_quality(config, recorder)
+            outage = recorder.stopped if recorder.is_outage else None
+            report = report_end(recorder, exit_code(config, recorder), outage)
     except KeyboardInterrupt as stop:
         _finish(recorder)
         terminated = isinstance(stop, Terminated)
@@ -156,8 +155,6 @@ def _run(config: JobConfig, source: Source, recorder: Recorder) -> JobReport:
         if told is error:
             raise
         raise told from error
-    outage = recorder.stopped if recorder.is_outage else None
-    report = report_end(recorder, exit_code(config, recorder), outage)
     remove_others(recorder.writer, config.keep_runs)
     return report
 

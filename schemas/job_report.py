@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TypedDict
 
@@ -129,6 +129,13 @@ class JobReport:
     too_many_failures: bool = False
     error: str | None = None
     second: "JobReport | None" = None
+
+    def followed_by(self, *others: "JobReport") -> "JobReport":
+        """Return the report of a job whose first pass this is, with that of the second."""
+        report = self
+        for second in others:
+            report = replace(report, second=second, exit_code=self.exit_code or second.exit_code)
+        return report
 
     @property
     def sources(self) -> Sequence[str]:

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError
-from captioner.jobs.cli.caption import search_of
-from captioner.jobs.cli.job_options import FLAGS
+from captioner.jobs.cli.job_options import FLAGS, add_captioner, captioner_of, positive
 from captioner.jobs.cli.out import add_config
 from captioner.jobs.cli.training import CAPTION_FORMATS
-from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.jobs.messages import say
-from captioner.options import PRECISIONS, SEND_PIXELS, CaptionerOptions, server_from_environment
+from captioner.options import CaptionerOptions
 
 if TYPE_CHECKING:
     from captioner.calibration import Calibration
@@ -40,30 +38,15 @@ def add_evaluate(commands: "Commands") -> None:
     add("--images", metavar="DIR_OR_TAR", nargs="+", type=Path, help="captioned images")
     add("--captions", metavar="FILE", nargs="+", type=Path, help=CAPTION_FORMATS)
     add("--split", help="split of a Karpathy file, such as test")
-    add("--limit", metavar="N", type=_positive, help="caption N of the images, evenly spaced")
-    add("--checkpoint", default=FIRST, metavar="NAME", help=FLAGS["checkpoint"]["help"])
-    _add_captioner(parser)
+    add("--limit", metavar="N", type=positive, help="caption N of the images, evenly spaced")
+    add_captioner(parser)
+    add("--batch-size", metavar="N", type=positive, help=FLAGS["batch_size"]["help"])
     _add_calibration(parser)
     add("--reviews", metavar="OUT", help="score the confidence on the decisions in OUT/reviews")
     add_config(parser)
     add("--json", action="store_true", help="print a JSON object")
     add("--plots", metavar="DIR", type=Path, help="draw reliability diagrams into this folder")
     parser.set_defaults(command=_evaluate)
-
-
-def _add_captioner(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--beam-size", default=3, metavar="N", type=_positive, help="beams of the search (3)")
-    add("--max-characters", default=125, metavar="N", type=_positive, help="longest caption (125)")
-    add("--batch-size", metavar="N", type=_positive, help=FLAGS["batch_size"]["help"])
-    add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
-    precision = FLAGS["precision"]["help"]
-    add("--precision", default="auto", choices=PRECISIONS, help=f"{precision} (auto)")
-    add("--language", default="en", metavar="CODE", help=FLAGS["language"]["help"])
-    add("--prompt", metavar="TEXT", help=FLAGS["prompt"]["help"])
-    add("--trust-remote-code", action="store_true", help=FLAGS["trust_remote_code"]["help"])
-    pixels = FLAGS["send_pixels"]["help"]
-    add("--send-pixels", default=SEND_PIXELS, metavar="N", type=_positive, help=pixels)
 
 
 def _add_calibration(parser: argparse.ArgumentParser) -> None:
@@ -85,12 +68,6 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
-    return int(text)
-
-
 def _evaluate(options: dict[str, Any]) -> int:
     if options["reviews"]:
         return _evaluate_reviews(options)
@@ -100,7 +77,7 @@ def _evaluate(options: dict[str, Any]) -> int:
     from captioner.training.evaluate import evaluate
     from captioner.training.plots import require_plots
 
-    captioner_options = _captioner_options(options)
+    captioner_options = captioner_of(options)
     if options["calibrate"]:
         _require_place(options, captioner_options)
     elif options["out"]:
@@ -116,23 +93,6 @@ def _evaluate(options: dict[str, Any]) -> int:
         say(f"calibrated: {path} ({calibration.data})")
     _draw(options, result.reliability)
     return ExitCode.DONE
-
-
-def _captioner_options(options: dict[str, Any]) -> CaptionerOptions:
-    names = (
-        "checkpoint",
-        "device",
-        "precision",
-        "language",
-        "prompt",
-        "trust_remote_code",
-        "send_pixels",
-    )
-    return CaptionerOptions(
-        **{name: options[name] for name in names},
-        search=search_of(options),
-        **server_from_environment(),
-    )
 
 
 def _require_place(options: dict[str, Any], captioner: CaptionerOptions) -> None:

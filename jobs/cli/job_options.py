@@ -1,10 +1,16 @@
 """The options of a job on the command line, by field of JobConfig, with their help."""
 
+import argparse
+from collections.abc import Collection
+from dataclasses import fields
 from typing import Any
 
+from captioner.jobs.config.job import JobConfig
 from captioner.jobs.config.values import DEVICES, FAILURES, STALE
+from captioner.jobs.errors import UsageError
 from captioner.jobs.messages import FORMATS
-from captioner.options import PRECISIONS
+from captioner.options import PRECISIONS, CaptionerOptions, server_from_environment
+from captioner.search_options import SearchOptions
 
 SOURCE_HELP = (
     "directory, glob, image, manifest, tar archive, Parquet of images (or a directory of them), S3 "
@@ -16,7 +22,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
         "openai:MODEL of a server",
         "metavar": "NAME",
     },
-    "language": {"help": "of captions, as ISO 639-1 has it", "metavar": "CODE"},
+    "language": {"help": "of captions, a code of ISO 639-1", "metavar": "CODE"},
     "prompt": {"help": "the question to an hf: or openai: captioner", "metavar": "TEXT"},
     "trust_remote_code": {"help": "run code that an hf: model brings", "action": "store_true"},
     "send_pixels": {"help": "longer side of images for a server", "metavar": "N", "type": int},
@@ -125,3 +131,51 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     },
 }
 OUT_HELP = "folder of the caption table and its runs: a path, or a URL such as s3://bucket/prefix"
+_CAPTIONER = (
+    *("checkpoint", "language", "prompt", "trust_remote_code", "send_pixels"),
+    *("device", "precision"),
+)
+_SEARCH = ("beam_size", "max_characters")
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Add all options of a job; those that are not given are not in the result."""
+    for name, _, flag in _flags(FLAGS):
+        parser.add_argument(name, **flag, default=argparse.SUPPRESS)
+
+
+def add_captioner(parser: argparse.ArgumentParser, *, without: Collection[str] = ()) -> None:
+    """Add the options that choose and set up a captioner, for `captioner_of`."""
+    for name, default, flag in _flags({*_CAPTIONER, *_SEARCH} - {*without}):
+        if flag.get("type") is int:
+            flag["type"] = positive
+        parser.add_argument(name, **flag, default=default)
+
+
+def _flags(names: Collection[str]) -> list[tuple[str, Any, dict[str, Any]]]:
+    """Return the name, default and other arguments of options, in the order of JobConfig."""
+    found = []
+    for option in fields(JobConfig):
+        if option.name in FLAGS and option.name in names:
+            flag = dict(FLAGS[option.name])
+            if option.default is not None and option.default is not False:
+                flag["help"] += f" ({option.default})"
+            found.append((f"--{option.name.replace('_', '-')}", option.default, flag))
+    return found
+
+
+def captioner_of(options: dict[str, Any]) -> CaptionerOptions:
+    """Return the captioner that options describe; UsageError for an impossible search."""
+    try:
+        search = SearchOptions(**{name: options[name] for name in _SEARCH})
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    values = {name: options[name] for name in _CAPTIONER if name in options}
+    return CaptionerOptions(**values, search=search, **server_from_environment())
+
+
+def positive(text: str) -> int:
+    """Return the whole number above 0 that an argument is."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return int(text)

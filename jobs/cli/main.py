@@ -23,10 +23,10 @@ from captioner.jobs.cli.find import add_duplicates, add_index, add_search
 from captioner.jobs.cli.out import add_out, configure_for
 from captioner.jobs.cli.report import add_report
 from captioner.jobs.cli.review import add_review
-from captioner.jobs.cli.run import add_plan, add_run, exit_code_of, wanted_format
+from captioner.jobs.cli.run import add_plan, add_run, wanted_format
 from captioner.jobs.cli.training import add_train
 from captioner.jobs.cli.verify import add_verify
-from captioner.jobs.errors import ExitCode, JobError, UsageError
+from captioner.jobs.errors import ExitCode, JobError, UsageError, exit_code_of
 from captioner.jobs.messages import is_json, on_stderr, printable, say_error, warn
 from captioner.jobs.storage.signatures import without_signatures
 

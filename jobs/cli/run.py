@@ -6,16 +6,14 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.errors import CaptionerError, CaptionerUnavailable
-from captioner.jobs.cli.job_options import FLAGS, OUT_HELP, SOURCE_HELP
+from captioner.jobs.cli.job_options import OUT_HELP, SOURCE_HELP, add_job_options
 from captioner.jobs.config.files import load_config
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.config.values import FAILURES
-from captioner.jobs.errors import ExitCode, Interrupted, JobError, Terminated, UsageError
+from captioner.jobs.errors import ExitCode, Interrupted, JobError, UsageError, exit_code_of
 from captioner.jobs.messages import FORMATS, TEXT, about, warn
 from captioner.jobs.storage.signatures import without_signatures
 
@@ -59,12 +57,7 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SOURCE", nargs="*", help=SOURCE_HELP)
     add("--out", metavar="OUT", help=OUT_HELP)
     add("--config", metavar="JOB.toml", type=Path, dest="job_file", help="job file; flags win")
-    for option in fields(JobConfig):
-        if flag := FLAGS.get(option.name):
-            has_default = option.default is not None and option.default is not False
-            default = f" ({option.default})" if has_default else ""
-            name = f"--{option.name.replace('_', '-')}"
-            add(name, **{**flag, "help": flag["help"] + default})
+    add_job_options(parser)
 
 
 def _take_sources(options: dict[str, Any], rest: Sequence[str]) -> None:
@@ -124,9 +117,7 @@ def _print_title(config: JobConfig, number: int) -> None:
 def _one_line(reports: "Sequence[JobReport]") -> str:
     """Return the reports of all passes as one line of JSON, as `run_job` returns them."""
     report, *others = reports
-    for second in others:
-        report = replace(report, second=second, exit_code=report.exit_code or second.exit_code)
-    return report.to_json(indent=None)
+    return report.followed_by(*others).to_json(indent=None)
 
 
 def _failed_json(reports: "Sequence[JobReport]", error: BaseException) -> str:
@@ -151,19 +142,6 @@ def _tell(report: "JobReport", config: JobConfig) -> int:
         for event, text in complaints(report, config):
             warn(text, event)
     return report.exit_code
-
-
-def exit_code_of(error: BaseException) -> int:
-    """Return the exit code of a command that ends with an error."""
-    if isinstance(error, Interrupted):
-        return error.report.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        return ExitCode.TERMINATED if isinstance(error, Terminated) else ExitCode.INTERRUPTED
-    if isinstance(error, CaptionerUnavailable):
-        return ExitCode.TEMPORARY
-    if isinstance(error, JobError):
-        return error.exit_code
-    return ExitCode.USAGE if isinstance(error, CaptionerError) else ExitCode.FAULT
 
 
 def wanted_format(arguments: Sequence[str]) -> str:

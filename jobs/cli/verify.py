@@ -5,14 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from captioner.jobs.cli.caption import search_of
-from captioner.jobs.cli.job_options import FLAGS
+from captioner.jobs.cli.job_options import add_captioner, captioner_of
 from captioner.jobs.cli.out import add_out
 from captioner.jobs.cli.text import aligned
-from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.jobs.messages import printable
-from captioner.options import CaptionerOptions, server_from_environment
 
 if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
@@ -34,13 +31,7 @@ def add_verify(commands: "Commands") -> None:
     sample = "fetch and caption this share (0.1%%) or number (100) of the images again, and compare"
     add("--sample", metavar="N", help=sample)
     add("--seed", metavar="N", type=int, default=0, help="another seed, another sample (0)")
-    add("--checkpoint", default="flickr8k", metavar="NAME", help=FLAGS["checkpoint"]["help"])
-    add("--language", default="en", metavar="CODE", help=FLAGS["language"]["help"])
-    add("--prompt", metavar="TEXT", help=FLAGS["prompt"]["help"])
-    add("--trust-remote-code", action="store_true", help=FLAGS["trust_remote_code"]["help"])
-    add("--beam-size", default=3, metavar="N", type=int, help="beams of the search (3)")
-    add("--max-characters", default=125, metavar="N", type=int, help="longest caption (125)")
-    add("--device", default="auto", choices=DEVICES, help="where the network runs (auto)")
+    add_captioner(parser, without=["precision"])  # that of the rows
     add("--repair", action="store_true", help="repair what can be repaired safely, then verify")
     add("--json", action="store_true", help="print a JSON object")
     parser.set_defaults(command=_verify)
@@ -60,13 +51,8 @@ def _verify(options: dict[str, Any]) -> int:
 def _choice(options: dict[str, Any]) -> "Choice":
     from captioner.jobs.verify.sample import Choice
 
-    names = ("checkpoint", "device", "language", "prompt", "trust_remote_code")
-    captioner = CaptionerOptions(
-        **{name: options[name] for name in names},
-        search=search_of(options),
-        **server_from_environment(),
-    )
-    return Choice(**_amount(options["sample"]), seed=options["seed"], captioner=captioner)
+    amount = _amount(options["sample"])
+    return Choice(**amount, seed=options["seed"], captioner=captioner_of(options))
 
 
 def _amount(text: str) -> Mapping[str, Any]:
@@ -121,7 +107,7 @@ def _sample_text(sample: "Sampled") -> str:
         "the same": sample.same,
         "different": sample.different,
         "changed since": sample.changed,
-        "could not be fetched": sample.unavailable,
+        "could not be compared": sample.unavailable,
         "not captioned": sample.not_captioned,
     }
     parts = [f"{count:,} {what}" for what, count in counts.items() if count]

@@ -17,6 +17,7 @@ from captioner.jobs.config.values import RETRIABLE, share_of
 from captioner.jobs.errors import UsageError
 from captioner.jobs.messages import TEXT
 from captioner.jobs.storage.access import AccessRules, rules_of
+from captioner.jobs.storage.file_types import MAX_BYTES
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.storage.signatures import without_signature
 from captioner.jobs.storage.uris import is_local, local_path
@@ -62,7 +63,7 @@ class JobConfig:
     send_secrets: bool = False
     max_failures: str | int | float | None = None
     count_all_failures: bool = False
-    max_bytes: int = 256 * 1024 * 1024
+    max_bytes: int = MAX_BYTES
     max_pixels: int | None = None
     image_timeout: float = IMAGE_SECONDS
     limit: int | None = None

@@ -9,6 +9,7 @@ Dask's own retries are not used, because they cannot isolate an image.
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -101,10 +102,14 @@ class _Driver:
         """Stop all commits; count the parts that workers had committed and not yet reported."""
         self.writer.parts.end()
         for task in self.running.values():
-            part = self.writer.run.part(task.name, replaces=task.replaces)
-            is_new = self.recorder.is_at_work(task.key) and self.writer.storage.exists(part)
-            if is_new and (result := committed_result(task)):
-                self.recorder.add(result, task.key)
+            with suppress(OSError, JobError):  # of a store; the parts are there, counted or not
+                self._count_if_committed(task)
+
+    def _count_if_committed(self, task: Task) -> None:
+        part = self.writer.run.part(task.name, replaces=task.replaces)
+        is_new = self.recorder.is_at_work(task.key) and self.writer.storage.exists(part)
+        if is_new and (result := committed_result(task)):
+            self.recorder.add(result, task.key)
 
     def _has_more(self) -> bool:
         """Return whether there are tasks for a worker that may come."""

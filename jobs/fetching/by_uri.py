@@ -1,4 +1,4 @@
-"""The URI of an image, as a table has it -> its bytes, whatever holds the image."""
+"""The URI of an image in a table -> its bytes, whatever holds the image."""
 
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.fetch import fetch

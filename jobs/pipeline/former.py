@@ -25,7 +25,7 @@ from captioner.schemas.image_record import IMAGE_URI, REPLACES
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
 
-_TRANSIENT = (Status.TIMEOUT, Status.FETCH_FAILED)
+_TRANSIENT = (Status.TIMEOUT, Status.FETCH_FAILED, Status.OUT_OF_MEMORY)
 _COLUMNS = [field.name for field in fields(CaptionRow)]
 
 

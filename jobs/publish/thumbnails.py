@@ -7,9 +7,9 @@ from captioner.errors import ImageError, ImageTooLarge, OutOfMemory, Unsupported
 from captioner.image import shrink_image
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.by_uri import fetch_image
+from captioner.jobs.storage.file_types import MAX_BYTES
 from captioner.schemas.caption_table import Status
 
-MAX_BYTES = 256 * 1024 * 1024
 QUALITY = 80  # of JPEG
 _STATUSES: Mapping[type[ImageError], Status] = {
     ImageTooLarge: Status.TOO_LARGE,

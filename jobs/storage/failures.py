@@ -181,7 +181,7 @@ def listing_errors(url: str, verb: str = "list") -> Iterator[None]:
 
 
 def _is_damage(url: str, error: Exception) -> bool:
-    """Return whether an archive is damaged; on this machine, no other error is to be expected."""
+    """Return whether an archive is damaged; on this machine, any error means that."""
     inner, *outer = url.split("::")
     is_local_archive = scheme(inner) in ARCHIVES and all(map(is_local, outer))
     return isinstance(error, DAMAGE) or is_local_archive

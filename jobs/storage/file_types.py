@@ -8,6 +8,8 @@ from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.parquet.types import plain_type
 from captioner.jobs.storage.uris import file_name
 
+MAX_BYTES = 256 * 1024 * 1024  # of an image file, unless a job says otherwise
+
 # What the captioner opens, some of it with an extra: without one, the row says which is missing.
 IMAGE_SUFFIXES = (
     *(".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".ico", ".j2c", ".j2k"),

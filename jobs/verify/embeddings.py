@@ -55,7 +55,7 @@ class Embedded:
             wrong += _wrong_vectors(batch["embedding"])
             orphans += len(batch) - pc.sum(self.has_image(batch)).as_py()
         if wrong:
-            what = f"has {wrong:,} vectors that have not the length 1"
+            what = f"has {wrong:,} vectors whose length is not 1"
             self._scope.fault(Kind.EMBEDDING, path, what, _REMEDY)
         if orphans and not self._scope.is_partial:
             what = f"has {orphans:,} embeddings of images that are not in the table any more"

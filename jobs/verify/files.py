@@ -17,7 +17,7 @@ from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.storage.failures import StoreError, StoreNotFound
 from captioner.jobs.table.read import closing
 from captioner.jobs.table.threshold import Threshold, threshold_of
-from captioner.jobs.verify.findings import READ_ERRORS, Kind, Scope
+from captioner.jobs.verify.findings import READ_ERRORS, Kind, Scope, is_damage
 from captioner.schemas.caption_table import (
     CAPTIONERS,
     SCHEMA_VERSION,
@@ -29,6 +29,7 @@ from captioner.schemas.image_record import PLAN_COLUMNS
 BATCH_ROWS = 20_000
 LATER = {"needs_review", "former", "declined"}  # columns that older files lack, or have at the end
 _SET_ASIDE = "move it elsewhere, and the next run captions its images again"
+_READABLE = "let this user read it, or look at its disk"
 _REWRITE = "another program wrote it: restore the file, or move it elsewhere"
 _FOREIGN = "move it elsewhere: readers of the table take every file in this folder for a part of it"
 
@@ -82,9 +83,12 @@ def _has_changed(scope: Scope, path: OutPath) -> bool:
 
 
 def _cannot_open(scope: Scope, path: OutPath, error: Exception) -> None:
-    scope.damaged.append(path)
     scope.is_partial = True
-    scope.fault(Kind.FILE, path, f"cannot be opened ({error})", f"{_SET_ASIDE}; --repair does so")
+    remedy = _READABLE
+    if is_damage(error):
+        scope.damaged.append(path)
+        remedy = f"{_SET_ASIDE}; --repair does so"
+    scope.fault(Kind.FILE, path, f"cannot be opened ({error})", remedy)
 
 
 def _read(
@@ -209,12 +213,12 @@ def is_unfinished(path: OutPath) -> bool:
     return path.name.endswith(".unfinished")
 
 
-def can_open(path: OutPath) -> bool:
-    """Return whether a file of the table can be opened."""
+def is_damaged(path: OutPath) -> bool:
+    """Return whether a file of the table cannot be opened because it is damaged."""
     try:
         _opened(path, lambda: backend_of(path).open(path)).close(force=True)
     except StoreError:
         raise
-    except READ_ERRORS:
-        return False
-    return True
+    except READ_ERRORS as error:
+        return is_damage(error)
+    return False

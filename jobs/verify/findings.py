@@ -39,6 +39,15 @@ class Kind(StrEnum):
     LEFT = "left"  # what killed commands, or changed images, have left behind
 
 
+def is_damage(error: Exception) -> bool:
+    """Return whether an error of reading says that a file is damaged.
+
+    A system call that fails, for want of a permission or of a healthy disk, does not. What Arrow
+    calls an OSError, because a file is damaged, has no number.
+    """
+    return not isinstance(error, OSError) or error.errno is None
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something in OUT that is not as it should be.
@@ -137,8 +146,9 @@ class Sampled:
     """The images of a sample, by what captioning them again showed.
 
     `same` and `different` images have the bytes of their rows. The bytes of `changed` ones are
-    others now; `unavailable` ones could not be fetched; images in `not_captioned` have the bytes of
-    their rows, but a captioner that could not be loaded, named with the reason in `captioners`.
+    others now; `unavailable` ones could not be fetched, or exceed the limits of the last run;
+    images in `not_captioned` have the bytes of their rows, but a captioner that could not be
+    loaded, named with the reason in `captioners`.
     """
 
     images: int = 0

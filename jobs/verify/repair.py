@@ -19,8 +19,8 @@ from captioner.jobs.table.replace import remove_surplus
 from captioner.jobs.table.threshold import settle_threshold
 from captioner.jobs.table.writer import Writer
 from captioner.jobs.verify.embeddings import embedding_batches, embedding_files
-from captioner.jobs.verify.files import can_open, is_unfinished
-from captioner.jobs.verify.findings import READ_ERRORS, Kind, Scope
+from captioner.jobs.verify.files import is_damaged, is_unfinished
+from captioner.jobs.verify.findings import READ_ERRORS, Kind, Scope, is_damage
 
 
 def repair_table(scope: Scope) -> list[str]:
@@ -56,7 +56,7 @@ def _set_damaged_aside(scope: Scope) -> Iterator[str]:
         return
     with storage.lock(out.lock, out.root, out.new_run().run_id) as lock:
         for path in scope.damaged:
-            if storage.exists(path) and not can_open(path):
+            if storage.exists(path) and is_damaged(path):
                 lock.confirm()
                 to = _free_name(out.damaged / path.name)
                 _move(path, to)
@@ -113,7 +113,10 @@ def _clean_embeddings(writer: Writer) -> Iterator[str]:
     for path in embedding_files(writer.out):
         try:
             removed = _remove_orphans(path, images, writer)
-        except READ_ERRORS:
+        except READ_ERRORS as error:
+            if not is_damage(error):
+                yield f"left {writer.out.name_of(path)} as it is: {error}"
+                continue
             with writer.permission():
                 writer.storage.remove(path)
             yield f"removed {writer.out.name_of(path)}, which cannot be read"

@@ -45,7 +45,7 @@ def _checks(rows: Rows, table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]
 def _check_image(table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
     sha256 = table["image_sha256"]
     yield (
-        "image_sha256 has not 64 hexadecimal digits",
+        "image_sha256 is not 64 hexadecimal digits",
         pc.and_(sha256.is_valid(), pc.invert(_or_true(pc.match_substring_regex(sha256, _SHA256)))),
     )
     width, height = table["width"], table["height"]
@@ -60,7 +60,7 @@ def _check_outcome(table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
     failed = pc.invert(ok)
     yield "status is unknown", pc.invert(pc.is_in(status, pa.array([*Status], pa.string())))
     yield "status is ok, but caption is missing", pc.and_(ok, _is_empty(table["caption"]))
-    yield "status is ok, but error is there", pc.and_(ok, table["error"].is_valid())
+    yield "status is ok, but there is an error", pc.and_(ok, table["error"].is_valid())
     for name in ("image_sha256", "width"):
         yield f"status is ok, but {name} is missing", pc.and_(ok, table[name].is_null())
     yield "status is not ok, but error is missing", pc.and_(failed, table["error"].is_null())

@@ -1,8 +1,10 @@
 """A sample of the rows, whose images are fetched and captioned again, to compare."""
 
 import json
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from math import isclose
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,9 @@ from captioner.jobs.pipeline.former import second_opinion
 from captioner.jobs.pipeline.partition import PartitionCaptioner
 from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
+from captioner.jobs.storage.file_types import MAX_BYTES
+from captioner.jobs.table.layout import OutFolder, RunFolder
+from captioner.jobs.table.runs.reports import run_folders
 from captioner.jobs.verify.files import Rows, TableFile
 from captioner.jobs.verify.findings import Kind, Sampled, Scope
 from captioner.loading import identify
@@ -43,7 +48,7 @@ _HARMFUL = (Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT)  # images that
 _COMPARED = ("width", "height", "status", "caption")
 _COLUMNS = [each.name for each in fields(CaptionRow)]
 _KEY = "key"
-_KEYS = 2.0**64  # there are so many
+_KEYS = 2.0**64  # the number of all
 _REMEDY = "caption it again with --force and --only"
 
 
@@ -55,7 +60,6 @@ class Choice:
     count: int = 1
     seed: int = 0
     captioner: CaptionerOptions = field(default_factory=CaptionerOptions)
-    max_bytes: int = 256 * 1024 * 1024
 
 
 class Sample:
@@ -99,14 +103,15 @@ class Sample:
         for row in rows:
             by_captioner.setdefault(row.captioner, []).append(row)
         counts, missing = Counter[str](), dict[str, str]()
+        max_bytes, max_pixels = _limits_of(self._scope.out)
         for identity, own in by_captioner.items():
             try:
-                captioner = self._load(identity)
+                captioner = self._load(identity, max_pixels)
             except (CaptionerError, UsageError) as error:
                 missing[identity] = str(error)
                 counts["not_captioned"] += len(own)
                 continue
-            again = _Again(captioner, self._choice.max_bytes)
+            again = _Again(captioner, max_bytes)
             for row, now in again.captioned(own):
                 counts[self._compare(row, now)] += 1
         return Sampled(len(rows), **counts, captioners=missing)
@@ -117,9 +122,9 @@ class Sample:
         rows: Sequence[dict[str, Any]] = self._chosen.select(_COLUMNS).to_pylist()
         return [row for row in rows if row["status"] not in _HARMFUL]
 
-    def _load(self, identity: str) -> "Captioner":
+    def _load(self, identity: str, max_pixels: int | None) -> "Captioner":
         """Load the captioner that rows name; raise UsageError if it is not the one at hand."""
-        options = self._choice.captioner
+        options = replace(self._choice.captioner, max_pixels=max_pixels)
         settings = self._settings.get(identity, {})
         if search := settings.get("search"):
             options = replace(options, search=SearchOptions(**search))
@@ -136,6 +141,8 @@ class Sample:
         if now.image_sha256 is None:
             is_same = row.image_sha256 is None and row.status == now.status
             return "same" if is_same else "unavailable"
+        if Status.TOO_LARGE in (row.status, now.status):  # by the limits of another run
+            return "same" if row.status == now.status else "unavailable"
         if row.image_sha256 != now.image_sha256:
             return "changed"
         differences = [
@@ -149,6 +156,19 @@ class Sample:
             what = f"{row.image_uri}: {'; '.join(differences)}"
             self._scope.fault(Kind.SAMPLE, self._scope.out.captions, what, _REMEDY)
         return "different" if differences else "same"
+
+
+def _limits_of(out: OutFolder) -> tuple[int, int | None]:
+    """Return the bytes and the pixels of an image that the last run allowed, or else the defaults.
+
+    That run may have had other rows than those of a sample.
+    """
+    for folder in run_folders(out)[-1:]:
+        run = RunFolder(out, folder.name)
+        with suppress(FileNotFoundError, ValueError):
+            job = tomllib.loads(run.storage.read_bytes(run.job_file).decode())
+            return job.get("max_bytes", MAX_BYTES), job.get("max_pixels")
+    return MAX_BYTES, None
 
 
 def settings_of(file: TableFile) -> dict[str, Mapping[str, Any]]:

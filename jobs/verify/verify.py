@@ -1,6 +1,5 @@
 """verify_table: everything in OUT, checked in memory that does not grow with the table."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.storage.backends.paths import OutPath, out_path
 from captioner.jobs.storage.failures import job_errors
+from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.verify.embeddings import Embedded
 from captioner.jobs.verify.files import Rows, TableFile, check_other_entries, read_table
@@ -58,7 +58,7 @@ def _verify(out: OutFolder, choice: Choice | None) -> Verification:
 
 @contextmanager
 def _scope(out: OutFolder) -> Iterator[Scope]:
-    with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
+    with TemporaryFolder() as folder:
         yield Scope(out, Path(folder), _versions(out))
 
 

@@ -1,5 +1,6 @@
 """`captioner verify` names each fault of a table with its file, and repairs what is safe."""
 
+import errno
 import json
 import shutil
 import sqlite3
@@ -19,6 +20,7 @@ from captioner.jobs.errors import TemporaryError
 from captioner.jobs.publish.find.index import update_index
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.verify import files
 from captioner.jobs.verify.findings import SHOWN, Kind, Verification
 from captioner.jobs.verify.verify import verify_table
 from tests.support.broken import Change, change, parts, with_values
@@ -95,6 +97,19 @@ def test_a_truncated_file_is_named_and_repair_moves_it_aside(
     assert faults(out) == []
 
 
+def test_a_file_that_may_not_be_read_is_named_and_stays(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path, opened: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files, "_opened", denied)
+    assert "Permission denied); let this user read it" in faults(out)[0]
+    names = sorted(path.name for path in (out / "captions").iterdir())
+    repaired(out)
+    assert names == sorted(path.name for path in (out / "captions").iterdir())
+
+
 @pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
 def test_a_bit_that_flips_in_a_page_is_found_and_the_file_stays(out: Path, share: float) -> None:
     path = parts(out)[1]
@@ -160,13 +175,13 @@ def _with_metadata(table: pa.Table, **values: str) -> pa.Table:
     ("column", "value", "what"),
     [
         ("image_uri", "", "image_uri is missing"),
-        ("image_sha256", SHA.upper(), "image_sha256 has not 64 hexadecimal digits"),
+        ("image_sha256", SHA.upper(), "image_sha256 is not 64 hexadecimal digits"),
         ("image_sha256", None, "image_sha256 is missing"),
         ("width", 0, "width is not above 0"),
         ("height", None, "only one of width and height is known"),
         ("status", "splendid", "status is unknown"),
         ("status", "not_found", "status is not ok, but caption is there"),
-        ("error", "odd", "status is ok, but error is there"),
+        ("error", "odd", "status is ok, but there is an error"),
         ("caption", None, "status is ok, but caption is missing"),
         ("caption", "", "status is ok, but caption is missing"),
         ("confidence", 1.5, "confidence is not in [0, 1]"),
@@ -392,7 +407,7 @@ def test_the_command_prints_a_line_for_each_fault(
     change(path, with_values("error", "odd"))
     assert main(["verify", str(out)]) == 1
     line, *summary = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"wrong  captions/{path.name}: status is ok, but error is there")
+    assert line.startswith(f"wrong  captions/{path.name}: status is ok, but there is an error")
     assert "wrong      1 row" in summary
     assert main(["verify", str(out / "captions")]) == 2
     for sample in ("0", "-1", "0%", "200%", "many", "1.5", ""):

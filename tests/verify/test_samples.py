@@ -108,6 +108,16 @@ def test_rows_that_differ_are_told_from_images_that_changed_or_went(
         assert what in text
 
 
+def test_the_limits_of_the_last_run_hold_for_a_sample(job: JobConfig, tmp_path: Path) -> None:
+    run_job(replace(job, out=tmp_path / "limited", max_pixels=100, max_bytes=10**9))
+    found, faults = sampled(tmp_path / "limited", choice(job, share=1.0))
+    assert (found.same, faults) == (found.images, [])
+    (path,) = (tmp_path / "limited" / "runs").glob("*/job.toml")
+    path.unlink()
+    found, faults = sampled(tmp_path / "limited", choice(job, share=1.0))
+    assert found.unavailable and not faults
+
+
 def test_another_captioner_is_named_and_nothing_is_compared(
     out: Path, job: JobConfig, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,10 +16,20 @@ from captioner.options import CaptionerOptions
 
 # Whatever may change a caption, a status or a row, or stand between driver and worker.
 PACKAGES = (
-    *("torch", "torchvision", "pillow", "numpy", "safetensors", "transformers", "py3langid"),
+    *(
+        "torch",
+        "torchvision",
+        "pillow",
+        "numpy",
+        "safetensors",
+        "transformers",
+        "tokenizers",
+        "py3langid",
+    ),
     *("pillow-heif", "pillow-jxl-plugin", "rawpy"),
     *("pyarrow", "fsspec", "s3fs", "gcsfs", "adlfs", "aiohttp", "httpx", "dask", "distributed"),
 )
+STORES = ("s3fs", "gcsfs", "adlfs")  # a worker may have more of them: they change no row
 PROBE = Path(probe.__file__).read_text(encoding="utf-8")
 RUN_PROBE = "(exec(source, found), found['describe'](packages))[1]"  # on any Python, by `eval`
 URGENT = 1000  # before the tasks that wait
@@ -62,17 +72,17 @@ def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | Non
     """Return how a worker's process differs from the driver's, and what to do; None if not at all.
 
     >>> difference(worker, driver)
-    'torch 2.6, but 2.12 here: install the same'
+    'torch 2.6, but 2.12 here: install the same on both'
     """
     if found["python"] != wanted["python"]:
         return f"Python {found['python']}, but {wanted['python']} here: use the same"
     differing = [
-        f"{name} {found['packages'].get(name) or 'is missing'}, but {version} here"
+        f"{name} {found['packages'].get(name) or 'is missing'}, but {version or 'is missing'} here"
         for name, version in wanted["packages"].items()
-        if version is not None and version != found["packages"].get(name)
+        if version != found["packages"].get(name) and not (version is None and name in STORES)
     ]
     if differing:
-        return f"{'; '.join(differing)}: install the same"
+        return f"{'; '.join(differing)}: install the same on both"
     if found["sources"] is None:
         return "captioner is missing: install it there"
     if found["sources"] != wanted["sources"]:

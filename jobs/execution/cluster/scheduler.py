@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from distributed import Client
+from distributed.comm.addressing import parse_address, parse_host_port
+from distributed.comm.registry import get_backend
+from distributed.security import Security
 
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError, UsageError
@@ -21,14 +24,34 @@ ENCRYPTED = ("tls://", "wss://", "inproc://")  # the last one is this process
 def connect_scheduler(scheduler: str) -> Client:
     """Return a client of the scheduler at an address, in a file, or in the environment ("env").
 
-    Dask's configuration has its certificates. Raise UsageError if no address is there,
-    TemporaryError if no scheduler answers.
+    Dask's configuration has its certificates. Raise UsageError if no address is there, or one that
+    nobody could reach, TemporaryError if no scheduler answers.
     """
     address = scheduler_address(scheduler)
+    _check_address(address)
     try:
         return Client(address, timeout=CONNECT_SECONDS)
-    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, TimeoutError, RuntimeError) as error:
         raise TemporaryError(f"no Dask scheduler answers at {address}: {error}") from error
+
+
+def _check_address(address: str) -> None:
+    try:
+        scheme, place = parse_address(address, strict=True)
+        get_backend(scheme)
+        if scheme in ("tcp", "tls"):
+            parse_host_port(place)
+    except ValueError as error:
+        raise UsageError(
+            f"{address} is no address of a Dask scheduler ({error}): give one such as "
+            "tls://host:8786"
+        ) from error
+    secret = Security().get_connection_args("client").get("ssl_context")
+    if scheme in ("tls", "wss") and secret is None:
+        raise UsageError(
+            f"{address} needs certificates, and Dask's configuration has none: set "
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, and CLIENT__KEY and CLIENT__CERT beside it"
+        )
 
 
 def scheduler_address(scheduler: str) -> str:

@@ -1,6 +1,5 @@
 """The metrics of a job in a file, as text for Prometheus: node_exporter's textfile collector."""
 
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -40,9 +39,7 @@ class Metrics:
     def __init__(self, path: Path, out: str) -> None:
         self.path, self.out = path, out
         self.recorders: list[Recorder] = []
-        before = {
-            name: self._former(name) for name in ("last_success_timestamp_seconds", "exit_code")
-        }
+        before = {name: self._former(name) for name in (LAST_SUCCESS, "exit_code")}
         self._ended = {name: value for name, value in before.items() if value is not None}
         self._has_failed = False
 
@@ -55,7 +52,7 @@ class Metrics:
 
     def write(self) -> None:
         """Write the file; say it once if that fails, because the run is more important."""
-        unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}.unfinished")
+        unfinished = self.path.with_name(f"{self.path.name}.unfinished")
         try:
             unfinished.write_text(self._text(), encoding="utf-8")
             unfinished.replace(self.path)
@@ -63,7 +60,7 @@ class Metrics:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
             if not self._has_failed:
-                warn(f"cannot write metrics to {self.path}: {error}")
+                warn(f"the run goes on without metrics: cannot write {self.path} ({error})")
             self._has_failed = True
 
     def _text(self) -> str:

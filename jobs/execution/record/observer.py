@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from captioner.jobs.config.job import JobConfig
-from captioner.jobs.errors import ExitCode, Interrupted, JobError
+from captioner.jobs.errors import ExitCode, exit_code_of
 from captioner.jobs.execution.record.metrics import Metrics
 from captioner.jobs.execution.record.progress import LISTING, Moment, every, showing
 from captioner.jobs.execution.record.recorder import Recorder
@@ -55,18 +55,9 @@ def observing(config: JobConfig) -> Iterator[Observer]:
     try:
         yield observer
     except BaseException as error:
-        observer.exit_code = _exit_code(error) or observer.exit_code
+        if not isinstance(error, GeneratorExit):  # else nobody wants the second pass
+            observer.exit_code = exit_code_of(error)
         raise
     finally:
         if observer.metrics:
             observer.metrics.end(observer.exit_code)
-
-
-def _exit_code(error: BaseException) -> int:
-    if isinstance(error, Interrupted):
-        return error.report.exit_code
-    if isinstance(error, GeneratorExit):  # nobody wants the second pass
-        return ExitCode.DONE
-    if isinstance(error, KeyboardInterrupt):
-        return ExitCode.INTERRUPTED
-    return error.exit_code if isinstance(error, JobError) else ExitCode.FAULT

@@ -74,7 +74,8 @@ class Pace:
         if (took := now.took - before.took) > 0:
             seconds = Counter(now.seconds)
             seconds.subtract(before.seconds)
-            facts["limit"] = limiting_step(seconds, took)
+            if limit := limiting_step(seconds, took):
+                facts["limit"] = limit
         return facts
 
     def _minute_before(self, now: Moment) -> Moment:

@@ -21,12 +21,12 @@ from captioner.jobs.publish.export.job import ExportJob, Outcome, Row
 from captioner.jobs.publish.export.one_file.lines import as_json
 from captioner.jobs.publish.export.policy import Action, Unfit, Verdict
 from captioner.jobs.publish.export.record import Mark, Record, mark_of
+from captioner.jobs.storage.file_types import MAX_BYTES
 from captioner.jobs.storage.look_ahead import map_ahead
 
 IMAGES = 1_000  # in an archive, at most
 THREADS = 8  # that fetch images
 AHEAD = 16  # images that wait in memory, at most
-MAX_BYTES = 256 * 1024 * 1024  # of an image
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 _STAYS = "; the earlier archive stays"
 

@@ -13,14 +13,13 @@ from captioner.image import decode_image
 from captioner.jobs.errors import FetchError, UsageError
 from captioner.jobs.fetching.by_uri import fetch_image
 from captioner.jobs.storage.access import allow
+from captioner.jobs.storage.file_types import MAX_BYTES
 from captioner.jobs.storage.uris import image_uri
 from captioner.jobs.table.embeddings import embedding_captioners
 from captioner.jobs.table.layout import OutFolder
 from captioner.model_directory import find_checkpoint, fingerprint, model_identity
 from captioner.options import CaptionerOptions
 from captioner.search_options import SearchOptions
-
-MAX_BYTES = 256 * 1024 * 1024
 
 
 def embed_photograph(

@@ -1,4 +1,4 @@
-"""The headers of tar archives, of which each may say that it is as long as it likes."""
+"""The headers of tar archives; each may claim any length."""
 
 import tarfile
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def open_tar(file: IO[bytes]) -> tarfile.TarFile:
 
 
 def headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the headers of an archive, of which none is kept; ReadError for damage."""
+    """Yield the headers of an archive without keeping them; ReadError for damage."""
     bounded = cast(_Bounded, tar.fileobj)
     end = -1
     while header := tar.next():
@@ -31,7 +31,7 @@ def headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 class _Bounded:
-    """A file of which only some bytes are read, but which can be sought in."""
+    """A file that can be sought in, but whose bytes are read only where they are needed."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.left = file, MAX_HEADER

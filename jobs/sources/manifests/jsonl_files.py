@@ -77,7 +77,7 @@ def _row(path: str, number: int, line: str) -> Row:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Row:
-    """Return an object; KeyError for a repeated name, of which json would keep the last value."""
+    """Return an object; KeyError for a repeated name, whose last value json would keep."""
     row = {_unicode(name): value for name, value in pairs}
     if len(row) < len(pairs):
         (name, _), *_ = Counter(_unicode(name) for name, _ in pairs).most_common(1)

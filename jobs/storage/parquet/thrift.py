@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import IO
 
-TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
+TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, _MAP, STRUCT = range(1, 13)
 _DEPTH = 32  # of structs and lists
 
 

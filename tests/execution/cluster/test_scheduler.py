@@ -7,7 +7,11 @@ import pytest
 
 from captioner.jobs import JobConfig
 from captioner.jobs.errors import JobError, TemporaryError, UsageError
-from captioner.jobs.execution.cluster.scheduler import scheduler_address, sendable
+from captioner.jobs.execution.cluster.scheduler import (
+    connect_scheduler,
+    scheduler_address,
+    sendable,
+)
 from captioner.jobs.pipeline.settings import worker_settings
 
 SECRET = {"s3": {"secret": "hush"}}
@@ -36,6 +40,19 @@ def test_a_scheduler_that_is_nowhere_is_an_error_that_says_what_to_do(
     for scheduler, message in ((str(file), "not a file of a Dask scheduler"), ("env", "not set")):
         with pytest.raises(UsageError, match=message):
             scheduler_address(scheduler)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        ("tls://127.0.0.1:1", "needs certificates"),
+        ("tpc://host:1", "unknown address scheme 'tpc'"),
+        ("tcp://host", "missing port"),
+    ],
+)
+def test_an_address_that_nobody_could_reach_is_not_tried(scheduler: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        connect_scheduler(scheduler)
 
 
 @pytest.mark.parametrize("scheduler", ["tcp://127.0.0.1:1", "tls://host:1", "inproc://a", None])

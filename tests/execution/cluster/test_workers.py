@@ -148,12 +148,15 @@ def test_workers_that_differ_or_cannot_see_the_images_have_no_part_in_a_run(
 
 
 def test_a_worker_differs_by_what_it_has_or_lacks() -> None:
-    here = {"python": "3.12", "packages": {"torch": "2.12", "s3fs": None}, "sources": "a"}
+    here = {"python": "3.12", "packages": {"torch": "2.12", "s3fs": None, "rawpy": None},
+            "sources": "a"}  # fmt: skip
     assert difference(here, here) is None
     assert difference({**here, "packages": {"torch": "2.12", "s3fs": "1"}}, here) is None
     assert "Python 3.11, but 3.12 here" in str(difference({**here, "python": "3.11"}, here))
+    raw = difference({**here, "packages": {"torch": "2.12", "rawpy": "1"}}, here)
+    assert raw == "rawpy 1, but is missing here: install the same on both"
     older = difference({**here, "packages": {"torch": "2.6"}}, here)
-    assert older == "torch 2.6, but 2.12 here: install the same"
+    assert older == "torch 2.6, but 2.12 here: install the same on both"
     assert "torch is missing" in str(difference({**here, "packages": {}}, here))
     assert "captioner is missing" in str(difference({**here, "sources": None}, here))
     assert "code" in str(difference({**here, "sources": "b"}, here))

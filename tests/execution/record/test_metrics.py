@@ -57,4 +57,4 @@ def test_metrics_that_cannot_be_written_are_a_warning(
     metrics = tmp_path / "nowhere" / "captioner.prom"
     assert run_job(replace(job, metrics=metrics)).exit_code == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"captioner: cannot write metrics to {metrics}: ")
+    assert line.startswith(f"captioner: the run goes on without metrics: cannot write {metrics} (")
