@@ -114,6 +114,8 @@ def check_options(options: CaptionerOptions) -> None:
             "language must be an ISO 639-1 code, two lower-case letters such as en, not "
             f"{options.language!r}"
         )
+    if options.send_pixels < 1:
+        raise CaptionerError(f"send_pixels must be above 0, not {options.send_pixels}")
     if options.precision not in PRECISIONS:
         choices = ", ".join(PRECISIONS)
         raise CaptionerError(f"unknown precision {options.precision!r}: choose one of {choices}")

@@ -32,6 +32,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_full_at_the_end_gives_the_report_to_the_caller(
     job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_photographs(Path(str(job.source)), 2)
     left = 2  # attempts that fail
     write_text = Writer.write_text
 

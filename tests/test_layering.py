@@ -56,6 +56,7 @@ for rooms in ALLOWED.values():
     rooms.add("messages")
 ALLOWED["caption"] = {"storage", "sources", "pipeline", "execution"}
 USES_THE_MODEL = {
+    "errors",
     "config",
     "planning",
     "pipeline",

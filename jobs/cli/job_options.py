@@ -147,8 +147,6 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
 def add_captioner(parser: argparse.ArgumentParser, *, without: Collection[str] = ()) -> None:
     """Add the options that choose and set up a captioner, for `captioner_of`."""
     for name, default, flag in _flags({*_CAPTIONER, *_SEARCH} - {*without}):
-        if flag.get("type") is int:
-            flag["type"] = positive
         parser.add_argument(name, **flag, default=default)
 
 

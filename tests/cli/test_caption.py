@@ -70,6 +70,7 @@ def test_settings_that_cannot_be_are_errors_of_the_user(tmp_path: Path, run: Run
     (tmp_path / "empty").mkdir()
     assert run("a.jpg", "--beam-size", 0)[0] == 2
     assert run("a.jpg", "--max-characters", 3)[0] == 2
+    assert run("a.jpg", "--send-pixels", 0)[0] == 2
     code, lines, errors = run(tmp_path / "empty")
     assert (code, lines) == (2, []) and "no images in" in errors[0]
 
