@@ -19,7 +19,7 @@ from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
 from captioner.jobs.cli.plan_text import preview_text
 from captioner.jobs.errors import UsageError
-from captioner.jobs.execution import driver
+from captioner.jobs.execution import settling
 from captioner.jobs.planning.asking import Asking
 from captioner.jobs.preview import preview_job
 from captioner.jobs.storage.backends.backend import backend_of
@@ -231,7 +231,7 @@ def test_a_job_whose_captions_all_break_the_house_rules_is_a_usage_error(
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Keep runs from removing used answers, as if they were killed just before it."""
-    monkeypatch.setattr(driver, "forget_answers", lambda *_: None)
+    monkeypatch.setattr(settling, "forget_answers", lambda *_: None)
     return monkeypatch
 
 

@@ -60,7 +60,7 @@ def test_images_that_are_left_go_on_with_twice_the_allowance(driver: _Driver) ->
     task = begin(driver)
     assert task.allowance.requests == 8
     driver.purse.settle(task.allowance, Spending(requests=8))
-    (again,) = driver._settle_result(task, PartitionResult(task.name, left=[1, 2, 3]))
+    (again,) = driver.settling.settle_result(task, PartitionResult(task.name, left=[1, 2, 3]))
     assert (again.images, driver.recorder.stopped) == (3, None)
     driver.waiting.append(again)
     assert begin(driver).allowance.requests == 12
@@ -68,8 +68,8 @@ def test_images_that_are_left_go_on_with_twice_the_allowance(driver: _Driver) ->
 
 def test_the_reason_of_an_outage_stays(driver: _Driver) -> None:
     task = begin(driver)
-    driver._settle_result(task, PartitionResult("a", left=[3], unavailable="it is down"))
-    driver.waiting += driver._settle_result(task, PartitionResult("b", left=[3]))
+    driver.settling.settle_result(task, PartitionResult("a", left=[3], unavailable="it is down"))
+    driver.waiting += driver.settling.settle_result(task, PartitionResult("b", left=[3]))
     driver.running.clear()
     assert driver._next_task() is None
     assert (driver.recorder.stopped, driver.recorder.is_outage) == ("it is down", True)
@@ -112,7 +112,7 @@ def test_a_run_stops_when_one_image_after_the_other_takes_too_long(driver: _Driv
     for statuses in results:
         assert not driver.recorder.is_outage
         task = late if "timeout" in statuses else replace(late, status=Status.CRASHED)
-        driver._settle_result(task, PartitionResult(task.name, statuses))
+        driver.settling.settle_result(task, PartitionResult(task.name, statuses))
     assert driver.recorder.is_outage
     assert "10 images, one after the other" in str(driver.recorder.stopped)
 
@@ -129,7 +129,7 @@ def test_missing_images_are_recorded_once_the_driver_cannot_find_them_either(
     monkeypatch.setattr(driver.workers, "refuse", lambda *worker: refused.append(worker))
     task = begin(driver)
     result = PartitionResult(task.name, left=[2], missing=[2], worker="tls://a")
-    (again,) = driver._settle_result(task, result)
+    (again,) = driver.settling.settle_result(task, result)
     assert again.records_missing != is_there
     assert refused == ([("tls://a", f"it cannot read {image}, which is there")] * is_there)
 
@@ -141,6 +141,6 @@ def test_a_worker_that_turns_out_to_have_another_captioner_has_done_nothing(
     monkeypatch.setattr(driver.workers, "refuse", lambda *worker: refused.append(worker))
     task = begin(driver)
     result = PartitionResult(task.name, unfit="it is another", worker="tls://a")
-    (again,) = driver._settle_result(task, result)
+    (again,) = driver.settling.settle_result(task, result)
     assert (again.rows, again.key != task.key) == (task.rows, True)
     assert refused == [("tls://a", "it is another")]
