@@ -180,6 +180,8 @@ def test_standard_input_is_read_once_only(source: Any, only: str | None) -> None
         ("ftp://ann:hush-hush@host/photos", "ftp"),
         ("HTTPS://ann:hush@hush-hush@host:8080/list.csv", "https"),
         ("zip://**::sftp://:hush-hush@host/x.zip", "sftp"),
+        ("https://hush-hush@host/list.csv", "https"),
+        ("tar://**::http://hush-hush@host?x=1", "http"),
     ],
 )
 def test_a_password_in_the_source_is_refused_and_not_repeated(source: str, protocol: str) -> None:
@@ -193,6 +195,8 @@ def test_a_password_in_the_source_is_refused_and_not_repeated(source: str, proto
     "source",
     [
         "https://host:8080/a:b@c.jpg",
+        "https://host?mail=a:b@c",
+        "sftp://me@host/photos",
         "abfs://photos@account.dfs.core.windows.net/a",
         "zip://10:30@home.jpg::/x.zip",
         "s3://bucket/a:b@c/*.jpg",

@@ -50,7 +50,7 @@ def _check_paths(job: "JobConfig") -> None:
     for name, path in paths:
         if protocol := scheme_with_password(str(path)):
             raise UsageError(
-                f"{name} must not contain a user and password, which would end up in OUT: "
+                f"{name} must not contain a user or password, which would end up in OUT: "
                 f"put them into the table [storage_options.{protocol}] of a job file"
             )
     require(job, "source", bool(job.sources), "a path, or a list of paths")

@@ -7,7 +7,9 @@ from captioner.jobs.storage.uris import is_http
 LONGEST = 300  # characters of a text or URI
 _ROW = re.compile(r"#row=\d+$")
 _QUERY = re.compile(r"\?[^\s'\"<>=]+=[^\s'\"<>]*")
-_PASSWORD = re.compile(r"(?<=://)[^\s/@]*:[^\s/@]*@")
+_PASSWORD = re.compile(
+    r"(?<=://)[^\s/@]*:[^\s/@]*@|((?<=http://)|(?<=https://))[^\s/@?#]*@", re.IGNORECASE
+)
 
 
 def public_uri(uri: str) -> str:

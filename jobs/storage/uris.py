@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
-PASSWORD = re.compile(rf"{_SCHEME.pattern}[^/:]*:[^/]+@")
+_PASSWORD = re.compile(rf"{_SCHEME.pattern}[^/:]*:[^/]+@")
+_USER = re.compile(r"https?://[^/?#]*@", re.IGNORECASE)  # whose name may be a token
 ARCHIVES = ("zip", "tar", "libarchive")  # followed by the name of a member, not by a host
 STANDARD_INPUT = "-"  # as SOURCE, or as a list of images
 _FILE_URL = "file://"
@@ -42,9 +43,24 @@ def is_http(uri: str) -> bool:
 
 
 def scheme_with_password(url: str) -> str | None:
-    """Return the scheme of a part of a URL that has `user:password@`; None if no part has one."""
+    """Return the scheme of a part of a URL that has `user:password@`; None if no part has one.
+
+    In HTTP a user alone counts, too.
+    """
     parts = (part for part in url.split("::") if scheme(part) not in (*ARCHIVES, "file"))
-    return next((scheme(part) for part in parts if PASSWORD.match(part)), None)
+    return next((scheme(part) for part in parts if _has_password(part)), None)
+
+
+def _has_password(url: str) -> bool:
+    return (_USER if is_http(url) else _PASSWORD).match(url) is not None
+
+
+def without_user(url: str) -> str:
+    """Return an HTTP URL, or a chain with one, without the user and password before its host."""
+    inner, container = split_chain(url)
+    if container:
+        return f"{inner}::{without_user(container[2:])}"
+    return _USER.sub(f"{scheme(url)}://", url, count=1) if is_http(url) else url
 
 
 def local_path(uri: str) -> str:

@@ -29,6 +29,6 @@ def out_path(out: str | Path) -> OutPath:
     if any(sign in url for sign in "[]*?"):
         raise UsageError(f"{url} looks like a glob: give a prefix without any of [ ] * ?")
     if protocol := scheme_with_password(url):
-        raise UsageError(f"OUT, a {protocol}:// URL, must not contain a user and password")
+        raise UsageError(f"OUT, a {protocol}:// URL, must not contain a user or password")
     require_packages(url)
     return UPath(url, use_listings_cache=False)
