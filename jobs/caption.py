@@ -12,10 +12,11 @@ from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.storage.file_types import MAX_BYTES
-from captioner.jobs.storage.uris import image_uri, is_local, local_path
+from captioner.jobs.storage.signatures import without_signature
+from captioner.jobs.storage.uris import image_uri, is_local, local_path, without_user
 from captioner.options import CaptionerOptions
 from captioner.schemas.caption_table import CaptionRow
-from captioner.schemas.image_record import ImageRecord, records_of
+from captioner.schemas.image_record import Access, ImageRecord, records_of
 
 
 def caption_images(images: Iterable[str], options: CaptionerOptions) -> Iterator[CaptionRow]:
@@ -42,4 +43,6 @@ def _records(image: str) -> Iterator[ImageRecord]:
         for batch in open_source(image).batches:
             yield from records_of(pa.Table.from_batches([batch]))
     else:
-        yield ImageRecord(image_uri(image), None)
+        uri = image_uri(image)
+        key = without_user(without_signature(uri))
+        yield ImageRecord(key, None, access=Access(url=uri) if key != uri else None)

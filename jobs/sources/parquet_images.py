@@ -31,7 +31,7 @@ from captioner.jobs.storage.file_types import (
 from captioner.jobs.storage.parquet.batches import plain_batches
 from captioner.jobs.storage.parquet.open_file import open_parquet
 from captioner.jobs.storage.signatures import without_signature
-from captioner.jobs.storage.uris import image_uri
+from captioner.jobs.storage.uris import image_uri, is_http, scheme_with_password
 from captioner.schemas.caption_table import passthrough_names
 from captioner.schemas.image_record import IMAGE_URI, MEMBER_TYPE, member_schema
 
@@ -119,10 +119,25 @@ class _RowsFormat(ParquetFormat):
             first = 0
             for batch in plain_batches(opened, LISTED_ROWS, leaves):
                 columns = [batch.column(name) for name in names]
-                columns += [pc.struct_field(batch.column(image), "path")] if with_path else []
+                if with_path:
+                    columns.append(_unsigned(pc.struct_field(batch.column(image), "path"), path))
                 uris = [row_uri(key, first + n, chosen) for n in range(batch.num_rows)]
                 yield conform(pa.record_batch([uris, *columns], schema=own), schema)
                 first += batch.num_rows
+
+
+def _unsigned(paths: pa.Array, file: str) -> pa.Array:
+    """Return what rows name without signatures; raise UsageError for one with a password."""
+    names = paths.to_pylist()
+    if any(isinstance(name, str) and scheme_with_password(name.strip()) for name in names):
+        raise UsageError(f"{file} has paths of images with a password, which would be in OUT")
+    return pa.array([_shown(name) for name in names], paths.type)
+
+
+def _shown(name: object) -> object:
+    """Return what a row names; blanks around a URL go, as they do when it is fetched."""
+    is_url = isinstance(name, str) and is_http(name.strip())
+    return without_signature(str(name).strip()) if is_url else name
 
 
 def _chosen(file: str, schema: pa.Schema, image: str) -> str | None:

@@ -4,6 +4,7 @@ The rest of a query stays, as it may say which image is meant.
 """
 
 import re
+from urllib.parse import unquote
 
 from captioner.jobs.storage.uris import is_http, split_chain
 
@@ -28,11 +29,15 @@ _BESIDE = frozenset(
     )
 )
 _URL = re.compile(r"https?://[^\s'\"<>]+", re.IGNORECASE)
+_USER = re.compile(r"(https?://)[^\s/?#'\"<>]*@", re.IGNORECASE)
+# What follows a URL in its line, which may be more of it: names and queries have blanks and quotes.
+_LINE = re.compile(r"https?://.*", re.IGNORECASE)
+_PARAMETER = re.compile(r"(?<=[?&;#])([^\s=?&;#]+)=[^\s&#'\"<>]+")
 
 
 def without_signature(url: str) -> str:
     """Return a URL, or a chain of them, without the parameters that sign its HTTP queries."""
-    if "?" not in url:
+    if "?" not in url and "#" not in url:
         return url
     inner, container = split_chain(url)
     if container:
@@ -41,25 +46,45 @@ def without_signature(url: str) -> str:
 
 
 def without_signatures(text: str) -> str:
-    """Return a text without the signatures of the URLs in it."""
-    return _URL.sub(lambda url: _unsigned(url[0]), text) if "?" in text else text
+    """Return a text without the signatures, users and passwords of the HTTP URLs in it."""
+    text = _USER.sub(r"\1", text) if "@" in text else text
+    if "?" not in text and "#" not in text:
+        return text
+    text = _URL.sub(lambda url: _unsigned(url[0]), text)
+    return _LINE.sub(lambda line: _PARAMETER.sub(_masked, line[0]), text)
+
+
+def _masked(parameter: re.Match[str]) -> str:
+    return f"{parameter[1]}=***" if _signs(parameter[0]) else parameter[0]
 
 
 def _unsigned(url: str) -> str:
     address, sharp, fragment = url.partition("#")
-    address, _, query = address.partition("?")
+    path, mark, query = address.partition("?")
+    # A "#" in a name that nobody quoted leaves the query behind it.
+    name, another, more = fragment.partition("?")
+    left = _joined(_kept(name), another, more)
+    return _joined(path, mark, query) + (f"{sharp}{left}" if left or not fragment else "")
+
+
+def _joined(start: str, mark: str, query: str) -> str:
+    """Return what is left of two parts around a mark, without the mark if all behind it goes."""
+    kept = _kept(query)
+    return f"{start}{mark}{kept}" if kept or not query else start
+
+
+def _kept(query: str) -> str:
     parameters = query.split("&")
     if not any(map(_signs, parameters)):
-        return url
-    kept = (each for each in parameters if not _signs(each) and _name(each) not in _BESIDE)
-    query = "&".join(kept)
-    return f"{address}{'?' if query else ''}{query}{sharp}{fragment}"
+        return query
+    return "&".join(each for each in parameters if not _signs(each) and _name(each) not in _BESIDE)
 
 
 def _signs(parameter: str) -> bool:
-    name = _name(parameter)
-    return name in _SIGNATURES or name.startswith(_PREFIXES)
+    """Return whether a parameter, or one of several between semicolons, grants access."""
+    names = map(_name, parameter.split(";"))
+    return any(name in _SIGNATURES or name.startswith(_PREFIXES) for name in names)
 
 
 def _name(parameter: str) -> str:
-    return parameter.partition("=")[0].lower()
+    return unquote(parameter.partition("=")[0]).lower()

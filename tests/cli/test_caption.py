@@ -13,6 +13,7 @@ from captioner.jobs.cli.main import main
 from tests.support.files import write_memory
 from tests.support.hostile_files.parts import encoded
 from tests.support.photographs import photograph, write_photographs
+from tests.support.servers import HttpServer
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
 
@@ -53,6 +54,18 @@ def test_a_bad_image_is_named_and_the_others_are_captioned(tmp_path: Path, run: 
         f"captioner: {images[0]}: unreadable: not an image in a known format",
         f"captioner: {images[2]}: not_found: No such file or directory",
     ]
+
+
+def test_what_grants_access_to_an_image_is_not_printed(http_server: HttpServer, run: Run) -> None:
+    write_photographs(http_server.folder, 1)
+    place = http_server.url.partition("://")[2]
+    for start in (f"http://{place}", f"http://SECRET@{place}"):
+        signed = [f"{start}/{name}.jpg?id=1&X-Amz-Signature=SECRET" for name in ("000", "no ne")]
+        code, lines, errors = run(*signed)
+        assert code == 3 and "SECRET" not in str((lines, errors))
+        assert lines[0].endswith(f"\thttp://{place}/000.jpg?id=1")
+        assert errors[0].startswith(f"captioner: http://{place}/no ne.jpg?id=1: not_found: ")
+    assert "/000.jpg?id=1&X-Amz-Signature=SECRET" in http_server.requested
 
 
 def test_json_has_an_object_for_each_image(tmp_path: Path, run: Run) -> None:

@@ -126,6 +126,26 @@ def test_the_column_named_image_is_it_where_there_are_several(tmp_path: Path) ->
     assert contents(path) == PHOTOS
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_what_grants_access_to_an_image_is_not_listed(tmp_path: Path, kind: pa.DataType) -> None:
+    def write(*names: str | None) -> Path:
+        paths = pa.array(names, kind)
+        image = pa.StructArray.from_arrays(
+            [pa.nulls(len(names), pa.binary()), paths], ["bytes", "path"]
+        )
+        pq.write_table(pa.table({"image": image}), tmp_path / "x.parquet")
+        return tmp_path / "x.parquet"
+
+    found = rows(write(" https://h/a b.jpg?id=1&sig=SECRET", "s3://b/a?sig=1", None, " a?b.jpg"))
+    assert [row["path"] for row in found] == [
+        *("https://h/a b.jpg?id=1", "s3://b/a?sig=1", None, " a?b.jpg")
+    ]
+    assert not any("SECRET" in str(row) for row in found)
+    with pytest.raises(UsageError, match=r"x\.parquet has paths .* with a password") as caught:
+        rows(write("a.jpg", "https://SECRET@h/a.jpg"))
+    assert "SECRET" not in str(caught.value)
+
+
 def test_columns_that_hold_other_bytes_are_not_passed_through(tmp_path: Path) -> None:
     struct = HUGGING_FACE.schema.field("image").type
     other = {
