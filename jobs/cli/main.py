@@ -54,7 +54,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         options = _options(arguments)
         command = options.pop("command")
         if "storage_options_in" in options:
-            configure_for(options.pop("storage_options_in"), options.get("out"))
+            out = options.get("out") or options.get("reviews")
+            configure_for(options.pop("storage_options_in"), out)
         return int(command(options))
     except (JobError, CaptionerError) as error:
         code = exit_code_of(error)

@@ -43,9 +43,18 @@ def configure_for(job_file: Path | None, out: str | None) -> None:
 
     if job_file:
         configure(*access_of(job_file))
-    elif last := max(Path(out or "").glob("runs/*/job.toml"), default=None):
+    elif last := _last_job(out):
         with suppress(JobError):
             configure({}, access_of(last)[1])
+
+
+def _last_job(out: str | None) -> Path | None:
+    """Return the job file of the last run in OUT, if that is on this machine."""
+    from captioner.jobs.storage.uris import is_local, local_path
+
+    if not out or not is_local(out):
+        return None
+    return max(Path(local_path(out)).glob("runs/*/job.toml"), default=None)
 
 
 def show_in_browser(url: str) -> None:

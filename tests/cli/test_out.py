@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from captioner.jobs.cli.main import main
+from captioner.jobs.cli.out import configure_for
 from captioner.jobs.errors import ExitCode
+from captioner.jobs.storage.access import NO_EXCEPTIONS, access_rules
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.filesystems import configure
 from tests.support.servers import S3Server
@@ -50,6 +52,23 @@ def test_a_job_file_says_how_to_reach_the_store(
     out, job_file = on_a_store
     command = [out if argument == "OUT" else argument for argument in arguments]
     assert main([*command, "--config", job_file]) == ExitCode.DONE, capsys.readouterr().err
+
+
+def test_the_last_run_in_out_says_which_hosts_may_be_asked_and_no_other_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "of a stranger" / "runs" / "1"
+    run.mkdir(parents=True)
+    (run / "job.toml").write_text("allow_private = true")
+    monkeypatch.chdir(tmp_path / "of a stranger")
+    for out in (None, "s3://bucket/out", str(tmp_path)):
+        configure_for(None, out)
+        assert not access_rules().allow_private
+    assert main(["evaluate", "--checkpoint", str(tmp_path)]) == ExitCode.USAGE
+    assert not access_rules().allow_private
+    main(["evaluate", "--reviews", str(tmp_path / "of a stranger")])
+    assert access_rules().allow_private
+    configure({}, NO_EXCEPTIONS)
 
 
 def test_a_job_file_with_a_mistake_is_named(
