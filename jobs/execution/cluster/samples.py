@@ -9,7 +9,7 @@ import pyarrow as pa
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import JobError
 from captioner.jobs.execution.cluster.connect import connect
-from captioner.jobs.execution.cluster.scheduler import sendable
+from captioner.jobs.execution.cluster.scheduler import check_sendable, sendable
 from captioner.jobs.execution.cluster.submissions import LostTask, Submissions, result_of
 from captioner.jobs.execution.cluster.workers import POLL_SECONDS, Workers, tell
 from captioner.jobs.execution.tasks.purse import Purse
@@ -32,6 +32,7 @@ def time_samples(
         allowance = Purse(config).divided(len(tables))
         submissions, name = Submissions(workers), secrets.token_hex(4)
         for number, table in enumerate(tables):
+            check_sendable(config, table)
             key = f"sample-{name}-{number}"
             submissions.submit(time_and_watch, settings, table, allowance, key=key)
         return [_next_times(submissions, workers) for _ in tables], count

@@ -6,15 +6,18 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 from distributed import Client
 from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.comm.registry import get_backend
 from distributed.security import Security
 
 from captioner.jobs.config.job import JobConfig
-from captioner.jobs.errors import TemporaryError, UsageError
+from captioner.jobs.errors import JobError, TemporaryError, UsageError
 from captioner.jobs.messages import say, warn
 from captioner.jobs.pipeline.settings import WorkerSettings
+from captioner.jobs.storage.signatures import without_signature
+from captioner.schemas.image_record import ImageRecord, records_of
 
 CONNECT_SECONDS = 10
 VARIABLE = "DASK_SCHEDULER_ADDRESS"
@@ -98,6 +101,27 @@ def sendable(config: JobConfig, settings: WorkerSettings) -> WorkerSettings:
             "or send them all the same with send_secrets"
         )
     return replace(settings, captioner=replace(settings.captioner, api_key=None))
+
+
+def check_sendable(config: JobConfig, images: pa.Table) -> None:
+    """Raise JobError if images would be sent with their signed URLs, and anybody could read them.
+
+    A run does not send them: its workers read the plan, a file in OUT.
+    """
+    if not config.scheduler or config.send_secrets:
+        return
+    address = scheduler_address(config.scheduler)
+    if not is_encrypted(address) and any(map(_is_signed, records_of(images))):
+        raise JobError(
+            f"the sample has signed URLs, and {address} is not encrypted: use a scheduler with "
+            "TLS, or send them all the same with send_secrets"
+        )
+
+
+def _is_signed(record: ImageRecord) -> bool:
+    container = record.member.container if record.member else ""
+    url = record.access.url if record.access else None
+    return url is not None or without_signature(container) != container
 
 
 def tell_about(client: Client) -> None:

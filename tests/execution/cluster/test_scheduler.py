@@ -3,11 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from captioner.jobs import JobConfig
-from captioner.jobs.errors import JobError, TemporaryError, UsageError
+from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.execution.cluster.scheduler import (
+    check_sendable,
     connect_scheduler,
     scheduler_address,
     sendable,
@@ -69,3 +71,27 @@ def test_secrets_are_not_sent_in_the_clear(
         assert sendable(plain, worker_settings(plain)).captioner.api_key is None
         job = replace(job, send_secrets=True)
     assert sendable(job, worker_settings(job)) == worker_settings(job)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_access", {"url": "https://h/a.jpg?sig=hush", "refused": None}),
+        ("image_member", {"container": "https://h/x.tar?sig=hush", "offset": 0, "size": 1}),
+    ],
+)
+def test_signed_urls_of_a_sample_are_not_sent_in_the_clear(
+    name: str, value: dict[str, object]
+) -> None:
+    images = pa.table(
+        {"image_uri": ["a"], "image_version": pa.nulls(1, pa.string()), name: [value]}
+    )
+    job = JobConfig("photos", "out", scheduler="tcp://127.0.0.1:1")
+    with pytest.raises(JobError, match=r"signed URLs, and tcp:.* is not encrypted") as caught:
+        check_sendable(job, images)
+    assert caught.value.exit_code == ExitCode.FAULT  # a plan says so, and counts all the same
+    assert "hush" not in str(caught.value)
+    for sent in (replace(job, send_secrets=True), replace(job, scheduler="tls://host:1")):
+        check_sendable(sent, images)
+    check_sendable(replace(job, scheduler=None), images)
+    check_sendable(job, images.drop_columns([name]))
