@@ -207,6 +207,18 @@ def test_a_source_without_password_is_not_taken_for_one(source: str) -> None:
     assert load_config({"source": source, "out": "x"}).source == source
 
 
+@pytest.mark.parametrize("host", ["https://h/", "h:99999", "h:x", "me@h", "", "file://x", "[::1"])
+def test_a_host_that_cannot_be_is_refused(host: str) -> None:
+    with pytest.raises(UsageError, match=r"^allow_host must be a list of hosts"):
+        JobConfig("photos", "out", allow_host=[host])
+
+
+def test_hosts_may_be_allowed() -> None:
+    hosts = ["NAS", "h:8080", "[::1]:80", "[fd00::1]", "münchen.de"]
+    rules = JobConfig("photos", "out", allow_host=hosts).access_rules
+    assert rules.hosts == {*("nas", "h:8080", "[::1]:80", "[fd00::1]", "xn--mnchen-3ya.de")}
+
+
 def test_a_plain_run_tries_images_again_that_lacked_memory() -> None:
     job = JobConfig("photos", "out")
     assert job.retried == {"out_of_memory"}

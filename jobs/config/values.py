@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
+from captioner.jobs.storage.addresses import split_place
 from captioner.schemas.caption_table import Status
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -17,7 +18,7 @@ _LASTING = {  # after another try, too
 }
 RETRIABLE = tuple(kind for kind in FAILURES if kind not in _LASTING)
 PRICES = ("input", "output", "request")  # of a million tokens, and of one request
-_HOST = re.compile(r"[^\s/?#@\[\]:]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
+_HOST = re.compile(r"[^\s/?#@\[\]:]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
 
 
@@ -38,6 +39,10 @@ def is_list_of_text(value: object) -> bool:
 
 def is_host(value: str) -> bool:
     """Return whether a text is a host, with or without a port, and not a URL."""
+    try:
+        split_place(value)
+    except ValueError:  # such as a port above 65535
+        return False
     return _HOST.fullmatch(value) is not None
 
 

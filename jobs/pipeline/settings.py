@@ -6,7 +6,7 @@ from captioner.calibration import Calibration
 from captioner.errors import CaptionerError
 from captioner.jobs.config.job import IMAGE_SECONDS, JobConfig
 from captioner.jobs.errors import UsageError
-from captioner.jobs.storage.access import NO_EXCEPTIONS, AccessRules
+from captioner.jobs.storage.access import NO_EXCEPTIONS, AccessRules, access_rules
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.table.threshold import Threshold
 from captioner.loading import find_calibration
@@ -63,7 +63,7 @@ class WorkerSettings:
 
 
 def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> WorkerSettings:
-    """Return the settings that the workers of a job need."""
+    """Return the settings that the workers of a job need; the access rules are this process's."""
     return WorkerSettings(
         captioner=config.captioner,
         max_bytes=config.max_bytes,
@@ -72,5 +72,5 @@ def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> Wo
         threshold=threshold,
         second_opinion=config.is_second_opinion,
         storage_options=config.storage_options,
-        access_rules=config.access_rules,
+        access_rules=access_rules(),
     )

@@ -1,21 +1,29 @@
 """What images may be fetched by HTTP: a list of images is input, and must not open every door.
 
 A server on a private address, such as a router's page or the metadata of a cloud machine, answers
-whoever asks from inside. So a host must have a public address, unless the job names it: as SOURCE,
-or with `--allow-host`. This holds after redirects, too, and for what a name resolves to.
+whoever asks from inside. So a host must have a public address, unless the job allows it, or names
+it in SOURCE and it has a private address when the job begins: whoever owns the name could move it
+later. This holds after redirects, too, and for what a name resolves to.
 """
 
 import copy
-import ipaddress
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from fsspec.config import conf
 
 from captioner.jobs.errors import FetchError, UsageError
+from captioner.jobs.storage.addresses import (
+    is_address,
+    is_numeric,
+    is_private_now,
+    is_public,
+    origin_of,
+    place_of,
+    split_place,
+)
 from captioner.jobs.storage.uris import is_http, is_local, scheme, split_chain
 from captioner.schemas.caption_table import Status
 
@@ -25,32 +33,57 @@ _HTTP = ("http", "https")
 _LISTED = frozenset(  # that a list of images may name
     ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "zip", "tar", *_HTTP)
 )
+_EVERYWHERE = frozenset(("auth", "cookies", "params"))  # fsspec sends them to all hosts
 
 
 @dataclass(frozen=True)
 class AccessRules:
     """The hosts that HTTP requests may reach whatever their address is, and the headers for some.
 
-    A host is in lower case, with a port ("example.org:8080") or without, for all ports.
+    A host is written as `place_of` does it, with a port ("example.org:8080") or without, for all
+    ports. Those that are only `named` become exceptions if they are private when the rules are set.
+    Headers are by origin, "https://example.org:443", or without a port.
     """
 
     hosts: frozenset[str] = frozenset()
     allow_private: bool = False
     headers: Mapping[str, Headers] = field(default_factory=dict, repr=False)
+    named: frozenset[str] = frozenset()
+
+    def settled(self) -> "AccessRules":
+        """Return the rules with exceptions for the named hosts that are private now."""
+        return replace(
+            self, hosts=self.hosts | set(filter(is_private_now, self.named)), named=frozenset()
+        )
 
     def allows(self, host: str, port: int | None) -> bool:
         """Return whether a host may have a private address."""
-        return self.allow_private or not self.hosts.isdisjoint(_names(host, port))
+        names = (place_of(host), place_of(host, port))
+        return self.allow_private or not self.hosts.isdisjoint(names)
 
-    def headers_of(self, host: str, port: int | None) -> dict[str, str]:
-        """Return the headers of requests to a host."""
-        found = (self.headers.get(name, {}) for name in reversed(_names(host, port)))
+    def headers_of(self, protocol: str, host: str, port: int | None) -> dict[str, str]:
+        """Return the headers of requests to a host by http or https."""
+        places = (place_of(host), place_of(host, port))
+        found = (self.headers.get(f"{protocol}://{place}", {}) for place in places)
         return {name: value for headers in found for name, value in headers.items()}
+
+    def check_host(self, host: str, port: int | None) -> None:
+        """Raise FetchError for an address that no resolver would see, and that may not be asked.
+
+        One that is written as nobody does, such as 127.1, is always refused.
+        """
+        if not is_numeric(host):
+            return
+        if not is_address(host):
+            remedy = "give all of its four numbers, as in 192.0.2.1"
+            why = f"{host} is not how an address is written: {remedy}"
+            raise FetchError(Status.REFUSED, why)
+        self.check_address(host, port, host)
 
     def check_address(self, host: str, port: int | None, address: str) -> None:
         """Raise FetchError if a host that is not allowed has an address that is not public."""
-        if not self.allows(host, port) and not _is_public(address):
-            raise refusal(host, "has a private address")
+        if not self.allows(host, port) and not is_public(address):
+            raise refusal(host, port)
 
 
 NO_EXCEPTIONS = AccessRules()
@@ -60,15 +93,16 @@ _rules = NO_EXCEPTIONS
 def set_access_rules(rules: AccessRules) -> None:
     """Set the rules of this process, and forget what is open under others."""
     global _rules
+    rules = rules.settled()
     if rules != _rules and (http := sys.modules.get("fsspec.implementations.http")):
         http.HTTPFileSystem.clear_instance_cache()
     _rules = rules
 
 
 def allow(urls: Iterable[str]) -> None:
-    """Make exceptions of the hosts of URLs that a person gave in this process."""
-    if hosts := hosts_of(urls):
-        set_access_rules(replace(_rules, hosts=_rules.hosts | hosts))
+    """Let a person name hosts by URLs in this process, as SOURCE does in a job."""
+    if named := places_of(urls):
+        set_access_rules(replace(_rules, named=named))
 
 
 def access_rules() -> AccessRules:
@@ -76,48 +110,60 @@ def access_rules() -> AccessRules:
     return _rules
 
 
-def host_of(url: str) -> str | None:
-    """Return the host of an HTTP URL, with its port, or of the container of a chain."""
-    _, container = split_chain(url)
-    if container:
-        return host_of(container[2:])
-    return urlsplit(url).netloc.rpartition("@")[2].lower() or None if is_http(url) else None
+def places_of(urls: Iterable[str]) -> frozenset[str]:
+    """Return host and port of the HTTP URLs among some URLs and paths."""
+    return frozenset(origin.partition("://")[2] for origin in filter(None, map(origin_of, urls)))
 
 
-def hosts_of(urls: Iterable[str]) -> frozenset[str]:
-    """Return the hosts of the HTTP URLs among some URLs and paths."""
-    return frozenset(filter(None, map(host_of, urls)))
-
-
-def refusal(host: str, why: str) -> FetchError:
+def refusal(host: str, port: int | None) -> FetchError:
     """Return the error of an image on a host that the rules do not allow."""
+    place = place_of(host, port)
     return FetchError(
         Status.REFUSED,
-        f"{host} {why}: allow it with --allow-host, or all such with --allow-private",
+        f"{host} has a private address: allow it with --allow-host {place}, or all such with "
+        "--allow-private",
     )
 
 
 def rules_of(
     urls: Iterable[str], allow: Iterable[str], allow_private: bool, options: Tables
 ) -> AccessRules:
-    """Return the rules of a job: its own URLs and the hosts that it allows are exceptions.
+    """Return the rules of a job from its own URLs, the hosts that it allows, and its options.
 
-    Headers for a host are in the table of its URL (`storage_options."https://example.org"`); those
-    in the tables http and https are for all hosts that are exceptions. UsageError if there is none.
+    Headers for a host are in the table of its URL (`storage_options."https://example.org"`). Those
+    in the table https are for all hosts of the URLs and those allowed, but only by https; those in
+    the table http also by http. UsageError if there is no such host.
     """
-    hosts = hosts_of(urls) | {host.lower() for host in allow}
+    named = places_of(urls)
+    hosts = frozenset(place_of(*split_place(each)) for each in allow)
     headers: dict[str, Headers] = {}
     for protocol in _HTTP:
-        if found := _headers(options.get(protocol, {})):
-            _check_hosts(protocol, hosts)
-            headers |= {host: {**headers.get(host, {}), **found} for host in hosts}
-    own = {host: _headers(table) for key, table in options.items() if (host := host_of(key))}
-    return AccessRules(hosts, allow_private, {**headers, **own})
+        if found := _headers(protocol, options.get(protocol, {})):
+            _check_hosts(protocol, hosts | named)
+            for origin in _origins(protocol, hosts | named):
+                headers[origin] = {**headers.get(origin, {}), **found}
+    for key, table in options.items():
+        if is_http(key):
+            origin = _origin(key)
+            headers[origin] = {**headers.get(origin, {}), **_headers(f'"{key}"', table)}
+    return AccessRules(hosts, allow_private, headers, named)
+
+
+def _origins(protocol: str, places: Collection[str]) -> list[str]:
+    """Return where the headers of a table go: those for https never without encryption."""
+    protocols = _HTTP if protocol == "http" else ("https",)
+    return [f"{each}://{place}" for each in protocols for place in places]
+
+
+def _origin(key: str) -> str:
+    if origin := origin_of(key):
+        return origin
+    raise UsageError(f"storage_options has a table for {key!r}, which is no URL of a host")
 
 
 def without_headers(options: Tables) -> dict[str, dict[str, Any]]:
     """Return a copy of storage options without the headers that `rules_of` takes from them."""
-    tables = {key: copy.deepcopy(dict(t)) for key, t in options.items() if not host_of(key)}
+    tables = {key: copy.deepcopy(dict(t)) for key, t in options.items() if not is_http(key)}
     for protocol in _HTTP:
         table = tables.get(protocol, {})
         table.pop("headers", None)
@@ -125,8 +171,14 @@ def without_headers(options: Tables) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def _headers(table: Mapping[str, Any]) -> dict[str, str]:
-    return {**table.get("client_kwargs", {}).get("headers", {}), **table.get("headers", {})}
+def _headers(name: str, table: Mapping[str, Any]) -> dict[str, str]:
+    client = table.get("client_kwargs", {})
+    if leaking := _EVERYWHERE.intersection((*table, *client)):
+        raise UsageError(
+            f"{min(leaking)} in storage_options.{name} would be sent to every host of the list: "
+            'put it into headers, such as headers = { Cookie = "..." }'
+        )
+    return {**client.get("headers", {}), **table.get("headers", {})}
 
 
 def _check_hosts(protocol: str, hosts: Collection[str]) -> None:
@@ -135,34 +187,6 @@ def _check_hosts(protocol: str, hosts: Collection[str]) -> None:
             f"the headers in storage_options.{protocol} would be sent to every host of the list: "
             'put them into a table of one host, such as [storage_options."https://example.org"]'
         )
-
-
-def _names(host: str, port: int | None) -> tuple[str, str]:
-    name = f"[{host}]" if ":" in host else host.lower().rstrip(".")
-    return f"{name}:{port}", name
-
-
-def is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_public(text: str) -> bool:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        inside = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if inside is not None:
-            return _is_public(str(inside))
-        if address in _NAT64:
-            return _is_public(str(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)))
-    return address.is_global and not address.is_multicast and address not in _PROTOCOLS
-
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")  # where a cloud has its machines' metadata
 
 
 def why_refused(uri: str, folder: str) -> str | None:

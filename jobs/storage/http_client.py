@@ -3,7 +3,7 @@
 import socket
 from typing import Any
 
-from captioner.jobs.storage.access import access_rules, is_address
+from captioner.jobs.storage.access import access_rules
 
 
 async def guarded_client(**options: Any) -> Any:
@@ -30,9 +30,8 @@ async def guarded_client(**options: Any) -> Any:
 
     async def keep_rules(request: Any, send: Any) -> Any:  # for each redirect, too
         url, rules = request.url, access_rules()
-        if is_address(url.host):  # of which the resolver is not asked
-            rules.check_address(url.host, url.port, url.host)
-        request.headers.update(rules.headers_of(url.host, url.port))
+        rules.check_host(url.raw_host, url.port)  # the resolver is not asked about addresses
+        request.headers.update(rules.headers_of(url.scheme, url.raw_host, url.port))
         return await send(request)
 
     connector = aiohttp.TCPConnector(resolver=Resolver())

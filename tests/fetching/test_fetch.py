@@ -203,15 +203,14 @@ def test_an_http_image_is_its_bytes_by_one_request(http_server: HttpServer) -> N
     assert http_server.requested == ["/a%20b.jpg?x=1::2", "/big.jpg"]
 
 
-@pytest.mark.parametrize("protocol", ["http", "https"])
-def test_headers_are_sent_with_each_request(http_server: HttpServer, protocol: str) -> None:
+def test_headers_are_sent_with_each_request(http_server: HttpServer) -> None:
     (http_server.folder / "private").mkdir()
     (http_server.folder / "private" / "a.jpg").write_bytes(b"bytes")
     url = f"{http_server.url}/private/a.jpg"
     assert status_of(url) == Status.DENIED
     headers = {"headers": {"Authorization": "Basic dTpw"}}
     for options in (headers, {"client_kwargs": headers}):
-        configure({protocol: options}, rules_of([http_server.url], (), False, {protocol: options}))
+        configure({"http": options}, rules_of([http_server.url], (), False, {"http": options}))
         assert file_info(url)["size"] == 5
         assert fetch(url, LIMIT) == b"bytes"
     configure({})
