@@ -213,10 +213,12 @@ def test_a_host_that_cannot_be_is_refused(host: str) -> None:
         JobConfig("photos", "out", allow_host=[host])
 
 
-def test_hosts_may_be_allowed() -> None:
-    hosts = ["NAS", "h:8080", "[::1]:80", "[fd00::1]", "münchen.de"]
+def test_hosts_and_buckets_may_be_allowed() -> None:
+    hosts = ["NAS", "h:8080", "[::1]:80", "[fd00::1]", "münchen.de", "s3://b", "az://c@d/"]
     rules = JobConfig("photos", "out", allow_host=hosts).access_rules
-    assert rules.hosts == {*("nas", "h:8080", "[::1]:80", "[fd00::1]", "xn--mnchen-3ya.de")}
+    assert rules.hosts == {
+        *("nas", "h:8080", "[::1]:80", "[fd00::1]", "xn--mnchen-3ya.de", "s3://b", "az://c@d")
+    }
 
 
 def test_a_plain_run_tries_images_again_that_lacked_memory() -> None:

@@ -91,8 +91,8 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "uri_column": {"help": "column of a manifest with the images", "metavar": "NAME"},
     "image_column": {"help": "column of a Parquet file with the images", "metavar": "NAME"},
     "allow_host": {
-        "help": "a host from which images may be fetched although its address is private; may be "
-        "repeated",
+        "help": "a host from which images may be fetched although its address is private, or a "
+        "bucket such as s3://bucket that lists by HTTP may name; may be repeated",
         "metavar": "HOST",
         "action": "append",
     },

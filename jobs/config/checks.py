@@ -106,7 +106,7 @@ def _check_inputs(job: "JobConfig") -> None:
     are_patterns = job.exclude is None or is_list_of_text(job.exclude)
     require(job, "exclude", are_patterns, "a list of patterns")
     are_hosts = is_list_of_text(job.allow_host) and all(map(is_host, job.allow_host))
-    require(job, "allow_host", are_hosts, "a list of hosts such as example.org or 10.0.0.7:8080")
+    require(job, "allow_host", are_hosts, "a list of hosts such as 10.0.0.7:8080, or s3://bucket")
     for name in ("uri_column", "image_column"):
         value = getattr(job, name)
         is_name = isinstance(value, str) and value != ""

@@ -19,6 +19,7 @@ _LASTING = {  # after another try, too
 RETRIABLE = tuple(kind for kind in FAILURES if kind not in _LASTING)
 PRICES = ("input", "output", "request")  # of a million tokens, and of one request
 _HOST = re.compile(r"[^\s/?#@\[\]:]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
+_BUCKET = re.compile(r"(?!https?:|file:)[a-z][a-z0-9+.-]*://[^\s/?#]+/?")
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
 
 
@@ -38,7 +39,9 @@ def is_list_of_text(value: object) -> bool:
 
 
 def is_host(value: str) -> bool:
-    """Return whether a text is a host, with or without a port, and not a URL."""
+    """Return whether a text is a host, with or without a port, or the bucket of a store."""
+    if _BUCKET.fullmatch(value):
+        return True
     try:
         split_place(value)
     except ValueError:  # such as a port above 65535

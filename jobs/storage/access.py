@@ -24,7 +24,7 @@ from captioner.jobs.storage.addresses import (
     place_of,
     split_place,
 )
-from captioner.jobs.storage.uris import is_http, is_local, scheme, split_chain
+from captioner.jobs.storage.uris import ARCHIVES, is_http, is_local, scheme, split_chain
 from captioner.schemas.caption_table import Status
 
 Headers = Mapping[str, str]
@@ -33,6 +33,7 @@ _HTTP = ("http", "https")
 _LISTED = frozenset(  # that a list of images may name
     ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "zip", "tar", *_HTTP)
 )
+_ALIASES = {"s3a": "s3", "gcs": "gs", **dict.fromkeys(("abfs", "abfss", "adl"), "az")}
 _EVERYWHERE = frozenset(("auth", "cookies", "params"))  # fsspec sends them to all hosts
 
 
@@ -41,8 +42,9 @@ class AccessRules:
     """The hosts that HTTP requests may reach whatever their address is, and the headers for some.
 
     A host is written as `place_of` does it, with a port ("example.org:8080") or without, for all
-    ports. Those that are only `named` become exceptions if they are private when the rules are set.
-    Headers are by origin, "https://example.org:443", or without a port.
+    ports; or it is the bucket of a store ("s3://bucket"), which lists by HTTP may name. Those that
+    are only `named` become exceptions if they are private when the rules are set. Headers are by
+    origin, "https://example.org:443", or without a port.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -115,6 +117,21 @@ def places_of(urls: Iterable[str]) -> frozenset[str]:
     return frozenset(origin.partition("://")[2] for origin in filter(None, map(origin_of, urls)))
 
 
+def bucket_of(url: str) -> str | None:
+    """Return the bucket of a URL, as "s3://bucket", or what is in its place; None if there is none.
+
+    Of a chain, return that of its container.
+    """
+    _, container = split_chain(url)
+    if container:
+        return bucket_of(container[2:])
+    protocol = scheme(url)
+    if is_local(url) or is_http(url) or protocol in ARCHIVES:
+        return None
+    bucket = url.partition("://")[2].partition("/")[0]
+    return f"{_ALIASES.get(str(protocol), protocol)}://{bucket}"
+
+
 def refusal(host: str, port: int | None) -> FetchError:
     """Return the error of an image on a host that the rules do not allow."""
     place = place_of(host, port)
@@ -134,8 +151,10 @@ def rules_of(
     in the table https are for all hosts of the URLs and those allowed, but only by https; those in
     the table http also by http. UsageError if there is no such host.
     """
+    urls, allow = list(urls), list(allow)
     named = places_of(urls)
-    hosts = frozenset(place_of(*split_place(each)) for each in allow)
+    buckets = {bucket_of(url) for url in (*urls, *allow)}
+    hosts = frozenset(place_of(*split_place(each)) for each in allow if scheme(each) is None)
     headers: dict[str, Headers] = {}
     for protocol in _HTTP:
         if found := _headers(protocol, options.get(protocol, {})):
@@ -146,6 +165,7 @@ def rules_of(
         if is_http(key):
             origin = _origin(key)
             headers[origin] = {**headers.get(origin, {}), **_headers(f'"{key}"', table)}
+    hosts |= frozenset(filter(None, buckets))
     return AccessRules(hosts, allow_private, headers, named)
 
 
@@ -196,10 +216,18 @@ def why_refused(uri: str, folder: str) -> str | None:
         if is_local(folder):
             return None
         return "a list from elsewhere may not name files of this machine: save it here to use it"
-    protocol = scheme(uri)
+    protocol, bucket = scheme(uri), bucket_of(uri)
     if protocol not in _LISTED and protocol not in conf and protocol != scheme(folder):
         return (
             f"a list may not name {protocol}:// unless a job file has a table "
             f"[storage_options.{protocol}]"
         )
-    return why_refused(container[2:], folder) if container else None
+    if container:
+        return why_refused(container[2:], folder)
+    is_by_http = any(map(is_http, folder.split("::")))
+    if is_by_http and bucket and not (_rules.allow_private or bucket in _rules.hosts):
+        return (
+            "a list by HTTP may not name objects of a store, which are read with the credentials "
+            f"of the job: allow it with --allow-host {bucket}"
+        )
+    return None

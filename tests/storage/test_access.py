@@ -18,6 +18,7 @@ from captioner.jobs.storage.access import (
     AccessRules,
     access_rules,
     allow,
+    bucket_of,
     rules_of,
     set_access_rules,
 )
@@ -237,4 +238,6 @@ def test_the_place_of_a_url_may_be_that_of_its_container() -> None:
     assert (
         origin_of("s3://bucket/a.jpg") is origin_of("/a/b.jpg") is origin_of("http://h:x/") is None
     )
+    assert bucket_of("zip://a.jpg::s3a://bucket/x.zip") == "s3://bucket"
+    assert bucket_of("https://host/a.jpg") is bucket_of("/a/b.jpg") is None
     assert place_of("[::0001]", 80) == "[::1]:80"
