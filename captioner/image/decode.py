@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from captioner.errors import UnreadableImage
 from captioner.image.colour.transform import transform_to_srgb
 from captioner.image.damage import readable
 from captioner.image.formats import raw, signatures
@@ -154,7 +155,9 @@ def _of_file(
         size = size_in_header(kind, data)
         limits.check(kind, size)
         with DECODING.taken(bytes_before_opening(kind, size)):
-            return _decoded(open_picture(kind, data), size, target, orientation)
+            opened = open_picture(kind, data)
+            _check_size(opened.picture, size)
+            return _decoded(opened, size, target, orientation)
     opened = open_picture(kind, data)
     size = opened.picture.size
     limits.check(kind, size)
@@ -166,11 +169,21 @@ def _of_file(
 
 def _decoded(opened: Opened, size: Size, target: _Target, orientation: int) -> _Small:
     picture = load(opened)
+    _check_size(picture, size)
     if opened.kind != signatures.JPEG:
         size = picture.size  # HEIF turns pictures upright when it decodes them
     rgb = _first_that_shows(picture, opened.profile(), target)
     small = _Small(rgb, *size, picture.format or opened.kind)
     return small.turned(orientation_of(picture) or orientation)
+
+
+def _check_size(picture: Image.Image, size: Size) -> None:
+    """Raise UnreadableImage for more pixels than the header says, for which there is no room."""
+    if picture.width * picture.height > size[0] * size[1]:
+        raise UnreadableImage(
+            f"damaged: its header says {size[0]} x {size[1]} pixels, but it has "
+            f"{picture.width} x {picture.height}"
+        )
 
 
 def _first_that_shows(picture: Image.Image, profile: bytes | None, target: _Target) -> Image.Image:

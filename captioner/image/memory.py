@@ -45,7 +45,7 @@ class ImageLimits:
 
 
 class ByteBudget:
-    """Bytes that threads share; who asks first is served first."""
+    """Bytes that threads share; while one waits for its bytes, no other takes any."""
 
     def __init__(self, total: int) -> None:
         self.total = total

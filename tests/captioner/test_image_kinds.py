@@ -18,10 +18,12 @@ from captioner.errors import (
     UnreadableImage,
     UnsupportedImage,
 )
-from captioner.image import ImageLimits, decode_image, opening
+from captioner.image import ImageLimits, decode, decode_image, opening
+from captioner.image.formats import signatures
+from captioner.image.formats.sizes import size_in_header
 from captioner.image.memory import BUDGET
 from tests.support.hostile_files import KINDS, hostile_images
-from tests.support.hostile_files.parts import chunk, encoded, grey_tiff, ico, with_chunk
+from tests.support.hostile_files.parts import chunk, encoded, grey_tiff, ico, png, with_chunk
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -88,6 +90,30 @@ def test_jpeg_xl_is_read() -> None:
     assert difference(data, scene()) < 1
     with pytest.raises(ImageTooLarge, match="60 x 40"):
         decode_image(data, 32, ImageLimits(max_pixels=2399))
+
+
+def box(kind: bytes, content: bytes, wide: bool = False) -> bytes:
+    size = struct.pack(">IQ", 1, len(content) + 16) if wide else struct.pack(">I", len(content) + 8)
+    return size[:4] + kind + size[4:] + content
+
+
+def test_the_size_of_jpeg_xl_is_that_of_its_codestream_whatever_other_boxes_say() -> None:
+    pytest.importorskip("pillow_jxl")
+    codes = [encoded(scene().resize(size), "JXL", lossless=True) for size in ((8, 8), (60, 40))]
+    small, code = (code[code.find(b"\xff\x0a") :] for code in codes)
+    start = b"\0\0\0\x0cJXL \r\n\x87\n" + box(b"ftyp", b"jxl \0\0\0\0jxl ")
+    lie = box(b"xml ", b"jxlc" + small)
+    pieces = (code[:1], b"", code[1:7], code[7:])
+    counted = enumerate(pieces[:-1])
+    parts = b"".join(box(b"jxlp", struct.pack(">I", n) + piece) for n, piece in counted)
+    last = box(b"jxlp", struct.pack(">I", 0x80000003) + pieces[-1])
+    for boxes in (box(b"jxlc", code), box(b"jxlc", code, wide=True), parts + last):
+        assert size_in_header("JXL", start + lie + boxes) == (60, 40)
+    decoded = decode_image(start + lie + box(b"jxlc", code), 32)
+    assert (decoded.width, decoded.height) == (60, 40)
+    for damaged in (start + lie, start + b"\0\0\0\x02jxlc" + code, start[:14]):
+        with pytest.raises(UnreadableImage, match="the header has no size"):
+            decode_image(damaged, 32)
 
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
@@ -295,6 +321,33 @@ def test_the_picture_of_an_icon_may_have_another_size_than_it_says() -> None:
     with pytest.warns(UserWarning, match="expected size"):
         decoded = decode_image(ico(encoded(scene(), "PNG"), 16), 32)
     assert decoded.format == "ICO"
+
+
+@pytest.mark.parametrize("file_format", ["WEBP", "JXL", "ICO", "AVIF", "HEIF", "JPEG2000"])
+def test_no_picture_has_more_pixels_than_its_header_says(
+    file_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if file_format == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    if file_format == "JXL":
+        pytest.importorskip("pillow_jxl")
+    data = encoded(scene(), file_format)
+    if file_format in signatures.OPEN_WHOLE:
+        monkeypatch.setattr(decode, "size_in_header", lambda *_: (4, 4))
+    else:
+        monkeypatch.setattr(decode, "load", lambda _: scene(61, 40))
+    with pytest.raises(UnreadableImage, match="its header says"):
+        decode_image(data, 32)
+
+
+def test_an_icon_is_too_large_by_its_picture_whatever_its_header_hides() -> None:
+    whole = png((2_000, 2_000), 8, 0, zlib.compress(bytes(2_001 * 2_000)))
+    hidden = whole[:8] + chunk(b"tEXt", struct.pack(">II", 16, 16)) + whole[8:]
+    with pytest.raises(UnreadableImage, match="the header has no size"):
+        decode_image(ico(hidden, 16), 32)
+    os2 = struct.pack("<IHHHH", 12, 65_535, 65_535, 1, 24)
+    with pytest.raises(ImageTooLarge, match="65535 x 65535"):
+        decode_image(ico(os2 + bytes(100), 16), 32)
 
 
 # Everything

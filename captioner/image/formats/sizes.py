@@ -1,11 +1,17 @@
 """The size of a picture in the bytes of its file, where opening it already takes its memory."""
 
 import struct
+from collections.abc import Iterator
+from itertools import islice
 
 from captioner.errors import UnreadableImage
 from captioner.image.formats import signatures
 
 Size = tuple[int, int]
+_OS2_HEADER = 12  # bytes of the header of a bitmap with sides of 16 bits
+_JXL_START, _JXL_HEADER = b"\xff\x0a", 18  # bytes of the codestream that have the size
+_BOXES = 10_000  # that are looked at
+_JXL_PARTS = {b"jxlc": 0, b"jxlp": 4}  # boxes with codestream, and the bytes before it
 _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
@@ -43,21 +49,49 @@ def _ico(data: bytes) -> Size:
 
 def _icon(data: bytes, place: int) -> Size:
     if data[place : place + 8] == b"\x89PNG\r\n\x1a\n":
+        if data[place + 12 : place + 16] != b"IHDR":
+            raise ValueError("another chunk comes first")
         width, height = struct.unpack_from(">II", data, place + 16)
         return width, height
-    width, height = struct.unpack_from("<ii", data, place + 4)
+    (header,) = struct.unpack_from("<I", data, place)
+    sides = "<HH" if header == _OS2_HEADER else "<ii"
+    width, height = struct.unpack_from(sides, data, place + 4)
     return abs(width), abs(height)
 
 
 def _jxl(data: bytes) -> Size:
-    """Return the size in the header of a codestream, which may be in a container."""
-    start = 0
-    if data[:2] != b"\xff\x0a":
-        box = data.find(b"jxlc") + 4
-        start = box if box > 3 else data.find(b"jxlp") + 8
-        if data[start : start + 2] != b"\xff\x0a":
-            raise ValueError("no codestream")
-    return _Bits(data[start + 2 : start + 18]).size()
+    """Return the size in the header of a codestream, which may be in the boxes of a container."""
+    start = data[:_JXL_HEADER]
+    if not start.startswith(_JXL_START):
+        start = b"".join(islice(_codestream(data), _JXL_HEADER))
+    if not start.startswith(_JXL_START):
+        raise ValueError("no codestream")
+    return _Bits(start[len(_JXL_START) : _JXL_HEADER]).size()
+
+
+def _codestream(data: bytes) -> Iterator[bytes]:
+    """Yield the beginnings of the parts of a codestream in a container, none of them empty."""
+    for kind, first, end in islice(_boxes(data), _BOXES):
+        if kind in _JXL_PARTS:
+            first += _JXL_PARTS[kind]
+            if part := data[first : min(end, first + _JXL_HEADER)]:
+                yield part
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kinds of the outermost boxes, and where their contents begin and end."""
+    place = 0
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        first = place + 8
+        if size == 1:  # it follows, in 64 bits
+            (size,) = struct.unpack_from(">Q", data, first)
+            first += 8
+        end = place + size if size else len(data)
+        if end < first:
+            raise ValueError("a box is shorter than its header")
+        yield kind, first, end
+        place = end
 
 
 class _Bits:
