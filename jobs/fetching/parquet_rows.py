@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.fetch import fetch, too_large
 from captioner.jobs.storage.access import why_refused
-from captioner.jobs.storage.containers import BUFFER
 from captioner.jobs.storage.failures import as_fetch_error
 from captioner.jobs.storage.file_types import image_column, is_image_struct
 from captioner.jobs.storage.parquet.open_file import OpenFile, open_parquet
@@ -32,7 +31,7 @@ def open_rows(
     `column` names the one with the images where it has to be chosen. A row of a struct without
     bytes names its image by a path or URL, relative to the folder of the file.
     """
-    with open_parquet(container, BUFFER) as file:
+    with open_parquet(container) as file:
         image = image_column(container, file.schema, column)
         yield _Rows(str(image), container, file, max_bytes).read
 

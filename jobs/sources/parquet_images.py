@@ -20,7 +20,7 @@ from captioner.jobs.sources.manifests.streams import conform, read_or_refuse
 from captioner.jobs.sources.manifests.tables import Rows, as_one_table, one_format, own_columns
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.source import Batches, Scope, Source
-from captioner.jobs.storage.containers import BUFFER, container_version
+from captioner.jobs.storage.containers import container_version
 from captioner.jobs.storage.file_types import (
     container_of,
     image_column,
@@ -110,7 +110,7 @@ class _RowsFormat(ParquetFormat):
 
     def batches(self, path: str, schema: pa.Schema) -> Batches:
         own, key = self.schema(path), without_signature(image_uri(path))
-        with open_parquet(path, BUFFER, LISTED_AHEAD) as opened:
+        with open_parquet(path, LISTED_AHEAD) as opened:
             image = str(image_column(path, opened.schema, self._column))
             chosen = _chosen(path, opened.schema, image)
             names = [field.name for field in _listed_fields(opened.schema, image)]
@@ -155,7 +155,7 @@ def _free_of_uri(column: pa.Field) -> pa.Field:
 
 
 def _arrow_schema(file: str) -> pa.Schema:
-    with open_parquet(file, BUFFER, LISTED_AHEAD) as opened:
+    with open_parquet(file, LISTED_AHEAD) as opened:
         return opened.schema
 
 

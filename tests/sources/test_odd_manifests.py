@@ -1,6 +1,7 @@
 """Manifests as spreadsheets, other systems and broken programs write them."""
 
 import gzip
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from captioner.jobs.errors import UsageError
 from captioner.jobs.sources.manifests.manifest import NO_URI
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.sources.options import SourceOptions
+from captioner.jobs.sources.s3_inventory.data_files import data_rows
 from tests.support.hostile_inputs import write_hostile
 
 CSV = "image_uri,label\na.jpg,Büro\n"
@@ -162,3 +164,19 @@ def test_a_parquet_file_that_cannot_be_read_says_why(tmp_path: Path, name: str) 
 def test_an_odd_name_of_a_column_stays_as_it_is(tmp_path: Path) -> None:
     (row, _) = hostile(tmp_path, "odd-names.parquet")
     assert {"", "a.b", "x\0y", "<b>\n", "é" * 9} < set(row)
+
+
+def test_a_large_row_group_is_streamed(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    keys = pa.array(f"{n:0100}.jpg" for n in range(200_000))
+    table = pa.table({"image_uri": keys, "key": keys, "bucket": pa.repeat("b", len(keys))})
+    options = {"compression": "none", "use_dictionary": ["bucket"], "row_group_size": len(keys)}
+    pq.write_table(table, path, **options)
+    size = pq.read_metadata(path).row_group(0).total_byte_size
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    del keys, table
+    before = pa.total_allocated_bytes()
+    for batches in (open_source(path).batches, data_rows(str(path), md5, False, ["bucket", "key"])):
+        assert next(batches).num_rows
+        assert pa.total_allocated_bytes() - before < size / 3
+        del batches

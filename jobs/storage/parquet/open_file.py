@@ -8,11 +8,12 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.jobs.storage.containers import READ_AHEAD, open_container
+from captioner.jobs.storage.containers import BUFFER, READ_AHEAD, open_container
 from captioner.jobs.storage.parquet.footer import MAX_CHUNKS, Chunk, read_footer
 from captioner.jobs.storage.parquet.types import plain_schema
 from captioner.jobs.storage.uris import is_local, local_path
 
+MOST_BUFFERED = 256 * 1024 * 1024  # bytes
 _BYTES = ("STRING", "NONE", "JSON", "BSON", "ENUM")  # types of values that are text or bytes
 
 
@@ -41,9 +42,10 @@ class OpenFile:
 
 
 @contextmanager
-def open_parquet(file: str, buffer: int = 0, read_ahead: int = READ_AHEAD) -> Iterator[OpenFile]:
-    """Open a Parquet file; with a `buffer` in bytes, columns are streamed, not read whole.
+def open_parquet(file: str, read_ahead: int = READ_AHEAD) -> Iterator[OpenFile]:
+    """Open a Parquet file, whose columns are streamed, not read whole.
 
+    Each has a buffer of BUFFER bytes, but together they have at most MOST_BUFFERED.
     ArrowInvalid for a damaged or encrypted file, and for one whose footer is beyond the limits.
     """
     with open_container(file, read_ahead) as stream:
@@ -54,7 +56,8 @@ def open_parquet(file: str, buffer: int = 0, read_ahead: int = READ_AHEAD) -> It
         texts = [column for column in _columns(metadata) if is_text(column)]
         in_lists = [column.path for column in texts if column.max_repetition_level]
         paths = [column.path for column in texts]
-        options = {"metadata": metadata, "buffer_size": buffer}
+        buffer = min(BUFFER, MOST_BUFFERED // max(metadata.num_columns, 1))
+        options = {"metadata": metadata, "buffer_size": buffer, "pre_buffer": False}
         with (
             pq.ParquetFile(source, read_dictionary=in_lists, **options) as arrow,
             pq.ParquetFile(source, read_dictionary=paths, **options) as shared,
