@@ -1,11 +1,15 @@
 """A manifest on standard input: copied to a file, because it has to be read twice."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfileobj
 
+from captioner.jobs.errors import UsageError
 from captioner.jobs.sources.manifests.manifest import manifest_source
+from captioner.jobs.sources.manifests.streams import MAX_LINE
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.source import Batches, Source
 from captioner.jobs.storage.temporary import TemporaryFolder
@@ -25,21 +29,32 @@ def standard_input_source(options: SourceOptions) -> Source:
         copyfileobj(sys.stdin.buffer, file)
     column = options.uri_column or IMAGE_URI
     manifest = copy.rename(copy.with_suffix(_suffix(copy, column)))
-    source = manifest_source(
-        [str(manifest)], str(Path.cwd()), options.uri_column, options.given_exclusion
-    )
+    with _called_standard_input(manifest):
+        source = manifest_source(
+            [str(manifest)], str(Path.cwd()), options.uri_column, options.given_exclusion
+        )
 
     def batches() -> Batches:
-        with folder:
+        with folder, _called_standard_input(manifest):
             yield from source.batches
 
     return replace(source, batches=batches())
 
 
+@contextmanager
+def _called_standard_input(copy: Path) -> Iterator[None]:
+    """Let errors name standard input instead of its copy."""
+    try:
+        yield
+    except UsageError as error:
+        error.args = (str(error).replace(str(copy), "standard input"), *error.args[1:])
+        raise
+
+
 def _suffix(manifest: Path, column: str) -> str:
     """Return the extension of a manifest's format, by its first line."""
     with manifest.open("rb") as file:
-        line = file.readline().decode("utf-8-sig", errors="replace").strip()
+        line = file.readline(MAX_LINE).decode("utf-8-sig", errors="replace").strip()
     if line.startswith("{"):
         return ".jsonl"
     for suffix, separator in ((".tsv", "\t"), (".csv", ",")):

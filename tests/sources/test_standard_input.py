@@ -3,6 +3,7 @@
 import gc
 import io
 import tempfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.sources.manifests.streams import MAX_LINE
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.source import Source
@@ -91,3 +93,18 @@ def test_the_copy_of_standard_input_is_removed(
         read(open_source("-"))
     gc.collect()
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_an_error_names_standard_input_and_a_long_line_takes_little_memory(type_in: Type) -> None:
+    type_in("image_uri\na.jpg\nftp://ann:secret@host/a.jpg\n")
+    with pytest.raises(UsageError, match=r"^standard input: the image_uri in row 2 has a password"):
+        read(open_source("-"))
+    type_in('{"image_uri": 1}\n')
+    with pytest.raises(UsageError, match=r"^standard input: the column image_uri must hold text"):
+        read(open_source("-"))
+    type_in("x" * 8 * MAX_LINE)
+    tracemalloc.start()
+    with pytest.raises(UsageError, match=r"^standard input: line 1 is too long"):
+        read(open_source("-"))
+    assert tracemalloc.get_traced_memory()[1] < 5 * MAX_LINE
+    tracemalloc.stop()

@@ -108,7 +108,8 @@ def _column(path: str, numbers: list[int], rows: list[Row], field: pa.Field) -> 
             parts = zip(numbers, rows, strict=True)
             return pa.concat_arrays([_column(path, [n], [row], field) for n, row in parts])
         raise UsageError(
-            f"{path}: the value of {field.name} in line {numbers[0]} cannot be kept: {error}"
+            f"{path}: the value of {field.name} in line {numbers[0]} cannot be kept, "
+            f"so write it as text, or leave it out: {error}"
         ) from error
 
 

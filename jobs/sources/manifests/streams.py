@@ -79,7 +79,10 @@ def _lines(path: str, file: io.BufferedReader) -> Iterator[bytes]:
         yield from (line.rstrip(b"\r\n") for line in lines)
         number += len(lines)
         if len(rest) > MAX_LINE:
-            raise UsageError(f"{path}: line {number} is too long; the limit is {MAX_LINE} bytes")
+            raise UsageError(
+                f"{path}: line {number} is too long; the limit is {MAX_LINE} bytes: leave out or "
+                "shorten its longest values"
+            )
     if rest:
         yield rest.rstrip(b"\r")
 
@@ -88,7 +91,7 @@ def _decoded(path: str, number: int, line: bytes) -> str:
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: line {number} is not UTF-8") from error
+        raise UsageError(f"{path}: line {number} is not UTF-8: save it as UTF-8") from error
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

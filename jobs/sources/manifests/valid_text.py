@@ -38,4 +38,6 @@ def _mended(column: pa.Array) -> pa.Array:
 
 def _not_utf8(file: str, first_row: int, name: str, column: pa.Array) -> UsageError:
     row = next(n for n in range(len(column)) if not _is_valid(column.take([n])))
-    return UsageError(f"{file}: the column {name} in row {first_row + row} is not UTF-8")
+    return UsageError(
+        f"{file}: the column {name} in row {first_row + row} is not UTF-8: save it as UTF-8"
+    )

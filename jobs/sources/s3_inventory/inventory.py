@@ -28,6 +28,7 @@ from captioner.jobs.storage.uris import file_name, is_local, local_path, scheme
 from captioner.schemas.image_record import plan_schema
 
 MAX_MANIFEST = 64 * 1024 * 1024  # bytes
+MAX_MD5 = 1024  # bytes of the file with its MD5
 _HIDDEN = r"(^|/)\."  # of a key
 _DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\dZ")
 
@@ -131,7 +132,9 @@ def _read_manifest(url: str) -> _Inventory:
         files, path = filesystem(url)
         text: bytes = files.cat_file(path, end=MAX_MANIFEST)
         checksum = f"{path.rpartition('/')[0]}/manifest.checksum"
-        md5: bytes | None = files.cat_file(checksum) if files.exists(checksum) else None
+        md5: bytes | None = (
+            files.cat_file(checksum, end=MAX_MD5) if files.exists(checksum) else None
+        )
     if len(text) == MAX_MANIFEST:
         raise UsageError(f"{url} is no inventory's: it has {MAX_MANIFEST} bytes or more")
     if md5 is not None:
