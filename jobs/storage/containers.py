@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,7 +9,6 @@ from typing import IO, Any
 
 from fsspec.archive import AbstractArchiveFileSystem
 
-from captioner.jobs.errors import FetchError
 from captioner.jobs.storage.attempts.retry import retried, with_retries
 from captioner.jobs.storage.file_types import is_gzipped_archive
 from captioner.jobs.storage.filesystems import (
@@ -19,8 +17,14 @@ from captioner.jobs.storage.filesystems import (
     impatient_filesystem,
     open_copy,
 )
-from captioner.jobs.storage.uris import file_version, info_version, is_http, is_local, local_path
-from captioner.schemas.caption_table import Status
+from captioner.jobs.storage.uris import (
+    check_regular,
+    file_version,
+    info_version,
+    is_http,
+    is_local,
+    local_path,
+)
 
 READ_AHEAD = 8 * 1024 * 1024  # bytes, of a remote container
 BUFFER = 1024 * 1024  # bytes, of a local one
@@ -30,6 +34,7 @@ BUFFER = 1024 * 1024  # bytes, of a local one
 def open_container(container: str, read_ahead: int = READ_AHEAD) -> Iterator[IO[bytes]]:
     """Open the file at a path or URL, for reading and seeking; FetchError if that fails."""
     if is_local(container):
+        check_regular(container)
         with open(local_path(container), "rb", buffering=BUFFER) as file:  # noqa: PTH123
             yield file
     else:
@@ -97,7 +102,5 @@ class RetryingFile(RemoteFile):
 def _version(container: str) -> str | None:
     if not is_local(container):
         return info_version(file_info(container, impatient_filesystem))
-    status = os.stat(local_path(container))  # noqa: PTH116
-    if not stat.S_ISREG(status.st_mode):  # a pipe would block forever
-        raise FetchError(Status.FETCH_FAILED, "not a regular file")
-    return file_version(status)
+    check_regular(container)
+    return file_version(os.stat(local_path(container)))  # noqa: PTH116

@@ -19,16 +19,13 @@ from fsspec.config import conf
 from fsspec.core import url_to_fs
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.storage.access import (
-    AccessRules,
-    set_access_rules,
-    without_headers,
-)
+from captioner.jobs.storage.access import AccessRules, set_access_rules, without_headers
 from captioner.jobs.storage.attempts.hosts import forget_hosts
 from captioner.jobs.storage.failures import reading_errors
 from captioner.jobs.storage.file_types import is_gzipped_archive
 from captioner.jobs.storage.http_client import guarded_client
 from captioner.jobs.storage.uris import (
+    check_regular,
     is_chain,
     is_http,
     is_local,
@@ -36,6 +33,7 @@ from captioner.jobs.storage.uris import (
     scheme,
     split_chain,
 )
+from captioner.jobs.storage.zip_archive import ZipArchive
 
 StorageOptions = Mapping[str, Mapping[str, Any]]  # by protocol
 FindFileSystem = Callable[[str], tuple[Any, str]]
@@ -49,6 +47,8 @@ EXTRAS = {
     **dict.fromkeys(("az", "abfs", "abfss", "adl"), "az"),
     **dict.fromkeys(("http", "https"), "http"),
 }
+
+fsspec.register_implementation("zip", ZipArchive, clobber=True)
 
 # Only one thread at a time may open or read archives: an archive has one position.
 archives_lock = threading.RLock()
@@ -90,6 +90,7 @@ def filesystem(url: str, **options: Any) -> tuple[Any, str]:
     outer = local_path(container[2:]) if is_local(container[2:]) else container[2:]
     if not issubclass(fsspec.get_filesystem_class(scheme(inner)), AbstractArchiveFileSystem):
         return cast(tuple[Any, str], url_to_fs(f"{inner}::{outer}"))
+    check_regular(url)
     with archives_lock:
         archive = _archive(f"{scheme(inner)}://::{outer}")
     return archive, archive._strip_protocol(inner)

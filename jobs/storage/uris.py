@@ -7,6 +7,7 @@ store `::` is part of a name. Except in HTTP, `%`, `#`, `?` and the like are cha
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -180,6 +181,17 @@ def image_version(uri: str) -> str | None:
         return file_version(os.stat(local_path(uri)))  # noqa: PTH116
     except (OSError, ValueError):  # ValueError: a null byte in the name
         return None
+
+
+def check_regular(uri: str) -> None:
+    """Raise OSError if a URI, or the archive that it is in, is of this machine and no regular file.
+
+    To open a pipe could block for ever.
+    """
+    while is_chain(uri):
+        uri = split_chain(uri)[1].removeprefix("::")
+    if is_local(uri) and not stat.S_ISREG(os.stat(local_path(uri)).st_mode):  # noqa: PTH116
+        raise OSError("not a regular file")
 
 
 def file_version(status: os.stat_result) -> str:

@@ -16,11 +16,13 @@ from fsspec.archive import AbstractArchiveFileSystem
 from captioner.jobs.sources.archives.members import unsafe_file
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS, Selection
 from captioner.jobs.sources.listing.s3 import Entry, Page, s3_pages
+from captioner.jobs.sources.listing.zip_files import zip_pages
 from captioner.jobs.sources.source import Records
 from captioner.jobs.storage.failures import failure_status, listing_errors
 from captioner.jobs.storage.filesystems import archives_lock, filesystem
 from captioner.jobs.storage.look_ahead import take_ahead
 from captioner.jobs.storage.uris import below, info_version, is_chain
+from captioner.jobs.storage.zip_archive import ZipArchive
 from captioner.schemas.caption_table import Status
 
 LISTERS = 8  # more would only wait for this process, which has to parse what they get
@@ -48,6 +50,8 @@ def remote_records(url: str, selection: Selection) -> Records:
 def _pages_of(fs: Any, root: str, selection: Selection) -> Pages:
     if "s3" in fs.protocol:
         return s3_pages(fs, root, selection)
+    if isinstance(fs, ZipArchive):
+        return lambda _folder: zip_pages(fs, root, selection)
     if isinstance(fs, AbstractArchiveFileSystem):
         return lambda _folder: iter([_archive_page(fs, root, selection)])
     return lambda folder: iter([_folder_page(fs, root, folder, selection)])

@@ -1,0 +1,75 @@
+"""Zip archives as a file system, whose index is in memory only once, and may not be too long."""
+
+import struct
+from typing import IO, Any
+from zipfile import ZipInfo
+
+import fsspec
+from fsspec.implementations.zip import ZipFileSystem
+
+from captioner.jobs.errors import UsageError
+
+MAX_INDEX = 64 * 1024 * 1024  # bytes; a member has about 100, and takes 600 once it is read
+_END, _END_64 = b"PK\5\6", b"PK\6\6"  # begin the records that say how long the index is
+_ENDING = 128 * 1024  # bytes at the end, in which they are
+
+
+class ZipArchive(ZipFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A zip archive without fsspec's copy of its index, which would take twice as much again.
+
+    UsageError if the index is too long.
+    """
+
+    def __init__(
+        self, fo: Any = "", target_protocol: str | None = None, target_options: Any = None
+    ) -> None:
+        if isinstance(fo, str):
+            fo = fsspec.open(fo, "rb", protocol=target_protocol, **(target_options or {}))
+            with fo as file:
+                _check_index(fo.path, file)
+        else:
+            _check_index(str(getattr(fo, "path", "the archive")), fo)
+        super().__init__(fo)
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Return what the index says of a member, or of a folder of members."""
+        name = self._strip_protocol(path)
+        try:
+            return member_info(self.zip.getinfo(name))
+        except KeyError as error:
+            start = f"{name}/" if name else ""
+            if any(member.startswith(start) for member in self.zip.NameToInfo):
+                return {"name": name, "size": 0, "type": "directory"}
+            raise FileNotFoundError(name) from error
+
+
+def member_info(member: ZipInfo) -> dict[str, Any]:
+    """Return what fsspec's own listing says of a member, as far as it is used."""
+    names = ("orig_filename", "external_attr", "flag_bits", "CRC")
+    info = {name: getattr(member, name) for name in names}
+    kind = "directory" if member.is_dir() else "file"
+    return info | {"name": member.filename, "size": member.file_size, "type": kind}
+
+
+def _check_index(archive: str, file: IO[bytes]) -> None:
+    """Raise UsageError if the index of an archive is too long to be read into memory."""
+    if (size := _index_bytes(file)) > MAX_INDEX:
+        raise UsageError(
+            f"the index of {archive} has {size} bytes, and the limit is {MAX_INDEX}: divide the "
+            "archive, or make it a tar archive"
+        )
+
+
+def _index_bytes(file: IO[bytes]) -> int:
+    """Return the bytes of the index, as far as they are known; 0 if it is no zip archive."""
+    length = file.seek(0, 2)
+    file.seek(max(length - _ENDING, 0))
+    ending = file.read(_ENDING)
+    place = ending.rfind(_END)
+    place_64 = ending.rfind(_END_64, 0, max(place, 0))
+    try:
+        size = struct.unpack_from("<I", ending, place + 12)[0] if place >= 0 else 0
+        size_64 = struct.unpack_from("<Q", ending, place_64 + 40)[0] if place_64 >= 0 else 0
+    except struct.error:
+        return 0
+    return max(int(each) if each < length else 0 for each in (size, size_64))
