@@ -37,4 +37,5 @@ def parquet_member(uri: str) -> Member | None:
 
 def _fetch_row(member: Member, max_bytes: int) -> bytes:
     with open_rows(member.container, max_bytes, member.column) as read:
-        return read(member)
+        found = read(member)
+    return fetch(found, max_bytes) if isinstance(found, str) else found

@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
-from threading import Semaphore
+from threading import Lock, Semaphore
 from typing import IO, Self
 
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.downloads import Downloads
 from captioner.jobs.fetching.fetch import fetch, too_large
-from captioner.jobs.fetching.parquet_rows import open_rows
+from captioner.jobs.fetching.parquet_rows import Found, open_rows
 from captioner.jobs.storage.attempts.hosts import host_name
 from captioner.jobs.storage.containers import container_version, open_archive
 from captioner.jobs.storage.failures import as_fetch_error
 from captioner.jobs.storage.file_types import is_parquet
-from captioner.jobs.storage.uris import is_local
+from captioner.jobs.storage.uris import is_chain
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import ImageRecord, Member
 
@@ -46,6 +46,7 @@ class ImageReader:
         self._records, self._max_bytes, self._watch = records, max_bytes, watch
         self._container = _Container(max_bytes)
         self._free = Semaphore(AHEAD)
+        self._archives = Lock()  # read by one thread at a time
         self._pool = ThreadPoolExecutor(1)
         remote = {n: _url(r) for n, r in enumerate(records) if _is_remote(r)}
         self.at_hand = [number for number in range(len(records)) if number not in remote]
@@ -74,24 +75,27 @@ class ImageReader:
         if number in self.downloads:
             return self.downloads.take(number)
         if record.member is None:
-            url = _url(record)
-            with self._watched(number, url):
-                return fetch(url, self._max_bytes)
+            return self._fetch(number, _url(record))
         if record.member.error:
             raise FetchError(Status.UNREADABLE, record.member.error)
         future = self._members.pop(number)
         try:
-            return future.result()
+            found = future.result()
+            return self._fetch(number, found) if isinstance(found, str) else found
         finally:
             self._free.release()
 
-    def _read_member(self, number: int, member: Member, version: str | None) -> bytes:
-        self._free.acquire()
-        with self._watched(number, member.container):
-            return self._container.read(member, version)
+    def _fetch(self, number: int, url: str) -> bytes:
+        if host_name(url):
+            return fetch(url, self._max_bytes)
+        # Waiting for other threads is not the fault of the image.
+        with self._archives if is_chain(url) else nullcontext(), self._watch(number):
+            return fetch(url, self._max_bytes)
 
-    def _watched(self, number: int, place: str) -> AbstractContextManager[object]:
-        return self._watch(number) if is_local(place) else nullcontext()
+    def _read_member(self, number: int, member: Member, version: str | None) -> Found:
+        self._free.acquire()
+        with nullcontext() if host_name(member.container) else self._watch(number):
+            return self._container.read(member, version)
 
 
 def _url(record: ImageRecord) -> str:
@@ -111,9 +115,9 @@ class _Container:
         self._max_bytes = max_bytes
         self._place: tuple[str, str | None] | None = None  # path or URL, and column
         self._file = ExitStack()
-        self._read: Callable[[Member], bytes]
+        self._read: Callable[[Member], Found]
 
-    def read(self, member: Member, version: str | None) -> bytes:
+    def read(self, member: Member, version: str | None) -> Found:
         """Read a member, after opening its container if another one is open."""
         place = (member.container, member.column)
         if place != self._place:
@@ -125,7 +129,7 @@ class _Container:
     def close(self) -> None:
         self._file.close()
 
-    def _open(self, member: Member, version: str | None) -> Callable[[Member], bytes]:
+    def _open(self, member: Member, version: str | None) -> Callable[[Member], Found]:
         try:
             return _open(member, version, self._max_bytes, self._file)
         except FetchError as error:
@@ -134,7 +138,7 @@ class _Container:
 
 def _open(
     member: Member, version: str | None, max_bytes: int, stack: ExitStack
-) -> Callable[[Member], bytes]:
+) -> Callable[[Member], Found]:
     """Open the container of a member and return a function that reads its members.
 
     Raise FetchError if it has changed since it was listed: its members may be other images.

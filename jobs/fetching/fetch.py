@@ -1,12 +1,11 @@
 """The URI of an image -> its bytes."""
 
 import asyncio
-import stat
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.asyn import sync
@@ -16,7 +15,7 @@ from captioner.jobs.storage.attempts.hosts import host_name
 from captioner.jobs.storage.attempts.retry import retried
 from captioner.jobs.storage.failures import as_fetch_error, fetch_error, undamaged
 from captioner.jobs.storage.filesystems import archives_lock, impatient_filesystem
-from captioner.jobs.storage.uris import is_http, is_local, local_path
+from captioner.jobs.storage.uris import check_regular, is_http, is_local, local_path
 from captioner.schemas.caption_table import Status
 
 PATIENCE = 10.0  # seconds, for a host that does not answer
@@ -53,16 +52,26 @@ def too_large(max_bytes: int) -> FetchError:
 
 def _fetch_local(path: str, max_bytes: int) -> bytes:
     try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would block forever
-            raise FetchError(Status.FETCH_FAILED, "not a regular file")
-        if status.st_size > max_bytes:
-            raise too_large(max_bytes)
-        return Path(path).read_bytes()
+        check_regular(path)
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            size = os.fstat(file.fileno()).st_size
+            data = b"" if size > max_bytes else _read_local(file, size, max_bytes + 1)
     except OSError as error:
         raise fetch_error(error) from error
     except ValueError as error:  # a null byte in the name
         raise FetchError(Status.NOT_FOUND, str(error)) from error
+    if max(size, len(data)) > max_bytes:
+        raise too_large(max_bytes)
+    return data
+
+
+def _read_local(file: IO[bytes], size: int, most: int) -> bytes:
+    """Return at most `most` bytes of a file, in one piece if it has `size`, which it may not."""
+    parts, left = [], most
+    while left and (part := file.read(min(left, max(size + 1, PART)))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def look_at(uri: str) -> None:

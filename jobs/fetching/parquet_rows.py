@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.errors import FetchError
-from captioner.jobs.fetching.fetch import fetch, too_large
+from captioner.jobs.fetching.fetch import too_large
 from captioner.jobs.storage.access import why_refused
 from captioner.jobs.storage.failures import as_fetch_error
 from captioner.jobs.storage.file_types import image_column, is_image_struct
@@ -19,17 +19,18 @@ from captioner.jobs.storage.uris import listed_uri, parent_folder
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import Member
 
+Found = bytes | str  # an image, or the path or URL of one
 READ_ROWS = 1  # a page may say of many rows in a few bytes that they have the same large value
 
 
 @contextmanager
 def open_rows(
     container: str, max_bytes: int, column: str | None = None
-) -> Iterator[Callable[[Member], bytes]]:
+) -> Iterator[Callable[[Member], Found]]:
     """Open a file and yield a function that returns a row's bytes; fast for rows in order.
 
-    `column` names the one with the images where it has to be chosen. A row of a struct without
-    bytes names its image by a path or URL, relative to the folder of the file.
+    `column` names the one with the images where it has to be chosen. Of a row of a struct without
+    bytes, the function returns the path or URL of the image that it names.
     """
     with open_parquet(container) as file:
         image = image_column(container, file.schema, column)
@@ -48,7 +49,7 @@ class _Rows:
         self.container, self.max_bytes = container, max_bytes
         self.failed: dict[int, FetchError] = {}  # by row group: later rows fail, too
 
-    def read(self, member: Member) -> bytes:
+    def read(self, member: Member) -> Found:
         group = self.images.group_of(member.offset)
         if group in self.failed:
             raise self.failed[group]
@@ -69,15 +70,15 @@ class _Rows:
         path = self.paths.value(row) if value is None and self.paths else None
         return value, path and path.as_py()
 
-    def _named(self, path: str | None) -> bytes:
-        """Return the image that a row names."""
+    def _named(self, path: str | None) -> str:
+        """Return the path or URL of the image that a row names, relative to the file's folder."""
         if not path or not path.strip():
             raise FetchError(Status.NOT_FOUND, "the row has neither bytes nor a path")
         folder = parent_folder(self.container)
         uri = listed_uri(path, folder)
         if refused := why_refused(uri, folder):
             raise FetchError(Status.REFUSED, refused)
-        return fetch(uri, self.max_bytes)
+        return uri
 
 
 class _Column:

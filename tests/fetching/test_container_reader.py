@@ -13,6 +13,7 @@ from typing import IO
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -247,3 +248,36 @@ def test_passing_faults_of_a_remote_store_cost_no_row(
     monkeypatch.setattr("captioner.jobs.storage.attempts.retry.RETRY_DELAYS", (0.0, 0.0))
     assert contents(listed(url)) == PHOTOS
     assert Unsteady.reads >= 6
+
+
+def test_what_lies_on_this_machine_is_watched_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time that another host takes must not count as that of a disk."""
+    named = ["http://host/a.jpg", "b.jpg", "zip://c.jpg::http://host/x.zip", "zip://d.jpg::x.zip"]
+    images = [{"bytes": None, "path": name} for name in named]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(images, kind)}), tmp_path / "x.parquet")
+    records = listed(tmp_path / "x.parquet")
+    records.append(ImageRecord(f"zip://e.jpg::{tmp_path}/x.zip", None))
+    watched: list[int] = []
+    seen: list[tuple[str, list[int]]] = []
+
+    @contextmanager
+    def watch(number: int) -> Iterator[None]:
+        watched.append(number)
+        yield
+        watched.remove(number)
+
+    def fetch(url: str, _: int) -> bytes:
+        seen.append((url.replace(f"{tmp_path}/", ""), [*watched]))
+        return b""
+
+    monkeypatch.setattr(container_reader, "AHEAD", 1)  # one after the other
+    monkeypatch.setattr(container_reader, "fetch", fetch)
+    with ImageReader(records, 10**6, watch) as reader:
+        assert [reader.read(number) for number in range(5)] == [b""] * 5
+    assert [url for url, _ in seen] == [*named, "zip://e.jpg::x.zip"]
+    assert [number in during for number, (_, during) in enumerate(seen)] == [
+        *(False, True, False, True, True)
+    ]

@@ -12,6 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching import fetch as fetch_module
+from captioner.jobs.fetching.by_uri import fetch_image
 from captioner.jobs.fetching.fetch import fetch
 from captioner.jobs.storage.access import rules_of
 from captioner.jobs.storage.attempts import hosts, retry
@@ -71,6 +72,18 @@ def test_what_is_no_file_fails_instead_of_blocking(tmp_path: Path) -> None:
         server.bind(str(tmp_path / "socket.jpg"))
         for name in ("pipe.jpg", "socket.jpg", "."):
             assert status_of(str(tmp_path / name)) == Status.FETCH_FAILED
+            for archive in ("zip://a.jpg::", "zip://a.jpg::tar://x.zip::"):
+                assert status_of(f"{archive}{tmp_path / name}") == Status.FETCH_FAILED
+    (tmp_path / "pipe.jpg").rename(tmp_path / "pipe.parquet")
+    with pytest.raises(FetchError, match="not a regular file"):
+        fetch_image(f"{tmp_path}/pipe.parquet#row=0", LIMIT)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_a_file_is_as_large_as_what_is_read_of_it_whatever_its_size_says() -> None:
+    assert Path("/proc/self/maps").stat().st_size == 0
+    assert status_of("/proc/self/maps") == Status.TOO_LARGE
+    assert fetch("/proc/self/maps", 10**9).endswith(b"\n")
 
 
 @pytest.mark.parametrize(
