@@ -20,7 +20,7 @@ from captioner.jobs.fetching.fetch import look_at, read_remote, too_large
 from captioner.jobs.fetching.held_bytes import HeldBytes
 from captioner.jobs.storage.attempts.hosts import MOST_STALLING, Host, host_of
 from captioner.jobs.storage.attempts.retry import Tries
-from captioner.jobs.storage.failures import undamaged
+from captioner.jobs.storage.failures import fetch_error, undamaged
 
 THREADS = 2 * MOST_STALLING
 LOOK_SECONDS = 0.5  # between two looks at a host that other threads use, too
@@ -49,6 +49,7 @@ class Downloads:
         self._held = HeldBytes()
         self._changed = threading.Condition()
         self._is_closed = False
+        self._broken: Exception | None = None
         for number, uri in sorted(uris.items()):
             self._add(number, uri)
 
@@ -98,16 +99,24 @@ class Downloads:
             self._is_closed = True
             self._changed.notify_all()
 
+    def check(self) -> None:
+        """Raise the unexpected error that ended a thread, if any: an image may never arrive."""
+        if self._broken:
+            raise self._broken
+
     def _work(self) -> None:
-        while wish := self._next():
-            self._attempt(wish)
+        try:
+            while wish := self._next():
+                self._attempt(wish)
+        except Exception as error:  # noqa: BLE001 (`check` raises it)
+            self._broken = error
 
     def _next(self) -> _Wish | None:
         """Wait for an image that can be fetched now; None if this was closed."""
         with self._changed:
             while not self._is_closed:
                 wait = math.inf
-                if self._begun < self._room:
+                if self._begun < self._room and self._held.has_room:
                     found = self._find()
                     if isinstance(found, _Wish):
                         self._begun += 1
@@ -150,8 +159,8 @@ class Downloads:
         except Exception as error:  # noqa: BLE001 (judged by its kind)
             try:
                 delay = tries.failed(error)
-            except FetchError as failure:
-                found = failure
+            except Exception as failure:  # noqa: BLE001 (no image may be lost)
+                found = fetch_error(failure)
             else:
                 self._again(wish, delay)
                 return
@@ -162,11 +171,16 @@ class Downloads:
             self._changed.notify()  # the host may bear more now
 
     def _read(self, number: int, tries: Tries) -> bytes | FetchError:
-        size, seconds = self._max_bytes + 1, tries.begin()
+        size, pace = self._max_bytes + 1, tries.begin()
         with self._measure():
-            allow = partial(self._held.allow, number)
-            data = undamaged(lambda: read_remote(tries.uri, size, seconds, allow))
+            allow = partial(self._allow, number, tries.host, threading.get_ident())
+            data = undamaged(lambda: read_remote(tries.uri, size, pace, allow))
         return data if len(data) < size else too_large(self._max_bytes)
+
+    def _allow(self, number: int, host: Host, thread: int, size: int) -> bool:
+        is_allowed = self._held.allow(number, size)
+        host.heard(thread, size, waits=not is_allowed)
+        return is_allowed
 
     def _again(self, wish: _Wish, delay: float) -> None:
         self._held.forget(wish.number)

@@ -10,6 +10,7 @@ from typing import IO, Any
 from fsspec.archive import AbstractArchiveFileSystem
 
 from captioner.jobs.storage.attempts.retry import retried, with_retries
+from captioner.jobs.storage.bounded_reads import bounded
 from captioner.jobs.storage.file_types import is_gzipped_archive
 from captioner.jobs.storage.filesystems import (
     RemoteFile,
@@ -63,7 +64,7 @@ def _open_remote(container: str, read_ahead: int) -> IO[bytes]:
     fs, path = impatient_filesystem(container)
     if isinstance(fs, AbstractArchiveFileSystem):
         return open_copy(container)
-    file = fs.open(path, "rb", block_size=read_ahead, cache_type="readahead")
+    file = bounded(fs.open(path, "rb", block_size=read_ahead, cache_type="readahead"))
     if is_http(container) and not _gives_ranges(file):
         file.close()
         return open_copy(container)
@@ -77,7 +78,7 @@ def _gives_ranges(file: Any) -> bool:
     if not isinstance(file, HTTPFile):
         return False
     try:
-        file._fetch_range(1, 2)
+        file.cache.fetcher(1, 2)
     except ValueError:
         return False
     return True

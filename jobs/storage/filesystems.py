@@ -9,8 +9,8 @@ import functools
 import io
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -20,9 +20,10 @@ from fsspec.core import url_to_fs
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.access import AccessRules, set_access_rules, without_headers
+from captioner.jobs.storage.archives import archive_lock, archive_of
 from captioner.jobs.storage.attempts.hosts import forget_hosts
+from captioner.jobs.storage.bounded_reads import PacedCopy
 from captioner.jobs.storage.failures import reading_errors
-from captioner.jobs.storage.file_types import is_gzipped_archive
 from captioner.jobs.storage.http_client import guarded_client
 from captioner.jobs.storage.uris import (
     check_regular,
@@ -40,6 +41,7 @@ FindFileSystem = Callable[[str], tuple[Any, str]]
 HTTP_CONNECT_SECONDS = 10
 BUFFER_BYTES = 128 * 1024
 HTTP_READ_SECONDS = 30  # without a single byte
+COPY_SECONDS = 120.0  # in which a file must progress that is copied (attempts/pace.py)
 S3_CONNECTIONS = 64  # at once; botocore would have ten
 EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "s3"),
@@ -50,8 +52,6 @@ EXTRAS = {
 
 fsspec.register_implementation("zip", ZipArchive, clobber=True)
 
-# Only one thread at a time may open or read archives: an archive has one position.
-archives_lock = threading.RLock()
 _instances_lock = threading.Lock()  # or threads that begin together would open several
 _own_conf = copy.deepcopy(conf)  # from the environment and from fsspec's own files
 
@@ -69,8 +69,7 @@ def configure(options: StorageOptions, rules: AccessRules | None = None) -> None
     conf.update(copy.deepcopy(_own_conf))
     for protocol, values in without_headers(options).items():
         conf.setdefault(protocol, {}).update(values)
-    with archives_lock:
-        _archive.cache_clear()
+    archive_of.cache_clear()
 
 
 def filesystem(url: str, **options: Any) -> tuple[Any, str]:
@@ -91,9 +90,8 @@ def filesystem(url: str, **options: Any) -> tuple[Any, str]:
     if not issubclass(fsspec.get_filesystem_class(scheme(inner)), AbstractArchiveFileSystem):
         return cast(tuple[Any, str], url_to_fs(f"{inner}::{outer}"))
     check_regular(url)
-    with archives_lock:
-        archive = _archive(f"{scheme(inner)}://::{outer}")
-    return archive, archive._strip_protocol(inner)
+    fs = archive_of(scheme(inner) or "", outer).open(filesystem)
+    return fs, fs._strip_protocol(inner)
 
 
 def impatient_filesystem(url: str) -> tuple[Any, str]:
@@ -120,26 +118,22 @@ def _impatient(url: str) -> tuple[Any, str]:
             "config_kwargs": {"retries": retries, "max_pool_connections": S3_CONNECTIONS, **own}
         }
     fs, path = filesystem(url, **options)
-    _send_once(fs)
+    _send_once(fs, EXTRAS[protocol])
     return fs, path
 
 
-def _send_once(fs: Any) -> None:
-    """Switch off what the packages offer no option for."""
-    if hasattr(fs, "retries"):
-        fs.retries = 1  # s3fs
-    if hasattr(fs, "_timeout_kwargs"):
-        fs._timeout_kwargs.setdefault("retry_total", 0)  # adlfs, for each request
+def _send_once(fs: Any, package: str) -> None:
+    """Switch off what the packages offer no option for; warn of one that does it otherwise."""
     request = getattr(getattr(type(fs), "_request", None), "__wrapped__", None)
-    if request is not None:
-        fs._request = functools.partial(request, fs)  # gcsfs
-
-
-@functools.lru_cache(maxsize=4)
-def _archive(url: str) -> Any:
-    """Open an archive, cached: fsspec would read its index again for each of its files."""
-    is_gzipped_tar = url.startswith("tar://") and is_gzipped_archive(url.partition("::")[2])
-    return url_to_fs(url, **({"tar": {"compression": "gzip"}} if is_gzipped_tar else {}))[0]
+    if package == "s3" and hasattr(fs, "retries"):
+        fs.retries = 1
+    elif package == "az" and hasattr(fs, "_timeout_kwargs"):
+        fs._timeout_kwargs.setdefault("retry_total", 0)  # for each request
+    elif package == "gs" and request is not None:
+        fs._request = functools.partial(request, fs)
+    else:
+        text = f"{type(fs).__module__} of this version may retry requests, beside our own retries"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def _set_http_timeouts() -> None:
@@ -197,8 +191,8 @@ def open_copy(url: str) -> BinaryIO:
     """Open a temporary copy of a remote file."""
     fs, path = filesystem(url)
     file = tempfile.TemporaryFile()  # noqa: SIM115
-    with archives_lock if isinstance(fs, AbstractArchiveFileSystem) else nullcontext():
-        fs.get_file(path, file)
+    with archive_lock(fs):
+        fs.get_file(path, file, callback=PacedCopy(COPY_SECONDS))
     file.seek(0)
     return cast(BinaryIO, file)
 

@@ -191,3 +191,29 @@ def test_what_a_job_says_about_retries_stays(store: Store) -> None:
     fs, _ = filesystems.impatient_filesystem("s3://bucket/a.jpg")
     assert fs.config_kwargs["retries"] == {"total_max_attempts": 1}
     assert filesystem("s3://bucket/a.jpg")[0].retries > 1  # listings, and OUT
+
+
+def test_what_packages_offer_no_option_for_is_switched_off() -> None:
+    fs, _ = filesystems.impatient_filesystem("s3://bucket/a.jpg")
+    assert type(fs)().retries > 1 and fs.retries == 1
+
+
+def test_gcsfs_sends_each_request_once() -> None:
+    gcsfs = pytest.importorskip("gcsfs")
+    configure({"gs": {"token": "anon"}})
+    fs, _ = filesystems.impatient_filesystem("gs://bucket/a.jpg")
+    assert isinstance(fs, gcsfs.GCSFileSystem)
+    assert fs._request.func is type(fs)._request.__wrapped__
+
+
+def test_adlfs_sends_each_request_once() -> None:
+    adlfs = pytest.importorskip("adlfs")
+    configure({"az": {"account_name": "someone", "anon": True}})
+    fs, _ = filesystems.impatient_filesystem("az://bucket/a.jpg")
+    assert isinstance(fs, adlfs.AzureBlobFileSystem)
+    assert fs._timeout_kwargs["retry_total"] == 0
+
+
+def test_a_package_that_may_retry_by_itself_is_warned_of() -> None:
+    with pytest.warns(RuntimeWarning, match="may retry requests"):
+        filesystems._send_once(object(), "gs")

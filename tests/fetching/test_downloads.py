@@ -11,7 +11,7 @@ from captioner.jobs.fetching import downloads as downloads_module
 from captioner.jobs.fetching import held_bytes
 from captioner.jobs.fetching.downloads import Downloads
 from captioner.jobs.storage import filesystems
-from captioner.jobs.storage.attempts import hosts, retry
+from captioner.jobs.storage.attempts import hosts, pace, retry
 from captioner.jobs.storage.filesystems import configure
 from captioner.schemas.caption_table import Status
 from tests.support.photographs import photograph
@@ -131,7 +131,7 @@ def test_images_that_fail_beside_others_are_at_fault_themselves(
 ) -> None:
     kinds = {
         "mute": (Status.TIMEOUT, "no answer within"),
-        "drip": (Status.TIMEOUT, "the answer was not complete within"),
+        "drip": (Status.TIMEOUT, "the answer came too slowly"),
         "cut": (Status.FETCH_FAILED, "the connection was closed before the answer was complete"),
         "status/500": (Status.FETCH_FAILED, "the server answered 500 Internal Server Error"),
         "status/503": (Status.FETCH_FAILED, "the server answered 503 Service Unavailable"),
@@ -145,6 +145,51 @@ def test_images_that_fail_beside_others_are_at_fault_themselves(
     for failure, (status, text) in zip(found[20:], kinds.values(), strict=True):
         assert type(failure) is FetchError
         assert failure.status is status and str(failure).startswith(text)
+
+
+def test_images_that_take_longer_than_all_attempts_arrive_while_bytes_come(
+    unreliable: UnreliableServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "SLOWEST", 100)
+    uris = [f"{unreliable.url}/slow/{number}.jpg" for number in range(4)]
+    assert fetched(uris) == [photograph(number) for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("code", "retry_after"),
+    [(500, "86400"), (500, "9" * 400), (503, "Mon, 1 Jan 99999999999 00:00:00 GMT")],
+)
+def test_one_image_that_asks_to_wait_for_long_holds_up_no_other(
+    unreliable: UnreliableServer, code: int, retry_after: str
+) -> None:
+    unreliable.retry_after = retry_after
+    uris = photographs(unreliable, 20)
+    found = fetched([*uris[:2], f"{unreliable.url}/status/{code}/1.jpg", *uris[2:]])
+    (failure,) = [each for each in found if isinstance(each, FetchError)]
+    assert type(failure) is FetchError and str(code) in str(failure)
+
+
+def test_a_host_that_asks_to_wait_for_ever_is_asked_again_some_day(
+    unreliable: UnreliableServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(hosts, "PROBE_SECONDS", 0.0)
+    unreliable.down, unreliable.retry_after = "status/503", "9" * 400
+    down(fetched(photographs(unreliable, 5)))
+    unreliable.down = None
+    assert fetched(photographs(unreliable, 5)) == [photograph(number) for number in range(5)]
+
+
+def test_an_error_that_nobody_expects_is_the_failure_of_its_image(
+    unreliable: UnreliableServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failed(*_: object) -> float:
+        raise OverflowError("of some date")
+
+    monkeypatch.setattr(retry.Tries, "failed", failed)
+    good, bad = fetched([*photographs(unreliable, 1), f"{unreliable.url}/status/500/1.jpg"])
+    assert good == photograph(0)
+    assert type(bad) is FetchError and str(bad) == "OverflowError: of some date"
 
 
 def test_images_that_hang_at_the_end_are_told_from_a_host_that_is_down(

@@ -1,24 +1,33 @@
 import os
 import socket
+import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 import s3fs
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from captioner.jobs.errors import FetchError
+from captioner.jobs.errors import FetchError, HostDown
 from captioner.jobs.fetching import fetch as fetch_module
 from captioner.jobs.fetching.by_uri import fetch_image
-from captioner.jobs.fetching.fetch import fetch
+from captioner.jobs.fetching.fetch import fetch, read_remote
+from captioner.jobs.storage import bounded_reads, filesystems, http_client
 from captioner.jobs.storage.access import rules_of
 from captioner.jobs.storage.attempts import hosts, retry
+from captioner.jobs.storage.attempts.pace import Pace
+from captioner.jobs.storage.containers import open_container
+from captioner.jobs.storage.failures import reason
 from captioner.jobs.storage.filesystems import configure, file_info
 from captioner.schemas.caption_table import Status
-from tests.support.servers import HttpServer, S3Server
+from tests.support.servers import POLL_SECONDS, HttpServer, S3Server
 
 LIMIT = 1000
 
@@ -285,3 +294,141 @@ def test_an_archive_is_opened_once_for_all_threads(
     assert len(opened) == 1
     assert status_of(f"zip://none.jpg::{tmp_path}/x.zip") == Status.NOT_FOUND
     assert status_of(f"zip://a.jpg::{tmp_path}/none.zip") == Status.NOT_FOUND
+
+
+# Limits
+
+
+@pytest.fixture
+def blocks() -> tuple[bytearray, list[tuple[int, int]]]:
+    """The bytes of a store that only gives whole ranges, as gcsfs and adlfs do, and those asked."""
+    data, asked = bytearray(), list[tuple[int, int]]()
+
+    class FileSystem(AsyncFileSystem):  # type: ignore[misc]
+        protocol = "blocks"
+        cachable = False
+
+        async def _cat_file(self, path: str, start: int = 0, end: int = 0) -> bytes:
+            asked.append((start, end))
+            if start >= len(data):
+                error: Any = OSError("InvalidRange")
+                error.status_code = 416
+                raise error
+            return bytes(data[start:end])
+
+    fsspec.register_implementation("blocks", FileSystem, clobber=True)
+    return data, asked
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 8, 10])
+def test_a_store_that_cannot_stream_is_asked_for_parts(
+    blocks: tuple[bytearray, list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(fetch_module, "RANGE", 4)
+    data, asked = blocks
+    data += bytes(range(size))
+    assert fetch("blocks://bucket/a.jpg", 10) == bytes(range(size))
+    assert asked == [(start, start + 4) for start in range(0, size + 1, 4)]
+    if size == 10:
+        with pytest.raises(FetchError, match="more than 9 bytes"):
+            fetch("blocks://bucket/a.jpg", 9)
+
+
+def test_a_package_that_blocks_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(MemoryFileSystem, "open", lambda *_: released.wait())
+    monkeypatch.setattr(retry, "FETCH_SECONDS", 0.2)
+    monkeypatch.setattr(fetch_module, "PATIENCE", 0.0)
+    assert status_of("memory://bucket/a.jpg") == Status.TIMEOUT
+    released.set()
+
+
+def test_time_in_which_we_read_nothing_ourselves_does_not_count(http_server: HttpServer) -> None:
+    (http_server.folder / "a.jpg").write_bytes(b"bytes")
+    pace, allowed_at = Pace(1.0), time.monotonic() + 1.2
+    uri = f"{http_server.url}/a.jpg"
+    assert read_remote(uri, 9, pace, lambda _: time.monotonic() > allowed_at) == b"bytes"
+
+
+class _Trickle(BaseHTTPRequestHandler):
+    """Gives a megabyte by ranges, a byte of it now and then; of /headers, not even those."""
+
+    def do_GET(self) -> None:
+        if self.path == "/headers":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Name: ")
+            while not self.server.stopped.wait(0.05):  # type: ignore[attr-defined]
+                self.wfile.write(b"x")
+            return
+        self.send_response(206)
+        self.send_header("Content-Length", "1000000")
+        self.send_header("Content-Range", "bytes 0-999999/1000000")
+        self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        if self.command == "GET":
+            self.server.asked.set()  # type: ignore[attr-defined]
+            while not self.server.stopped.wait(0.05):  # type: ignore[attr-defined]
+                self.wfile.write(b"x")
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def trickle(local_servers: None) -> Iterator[Any]:
+    """Yield such a server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Trickle) as server:
+        server.daemon_threads = True
+        server.handle_error = lambda *_: None  # type: ignore[assignment, method-assign]
+        server.stopped, server.asked = threading.Event(), threading.Event()  # type: ignore[attr-defined]
+        server.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
+        configure({})
+        yield server
+        server.stopped.set()  # type: ignore[attr-defined]
+        server.shutdown()
+        configure({})
+
+
+@pytest.mark.parametrize("uri", ["zip://a.jpg::{}/x.zip", "{}/x.tar", "{}/x.parquet"])
+def test_a_container_that_trickles_is_given_up(
+    trickle: Any, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setattr(bounded_reads, "RANGE_SECONDS", 0.3)
+    monkeypatch.setattr(bounded_reads, "RANGE_RATE", 1e9)
+    monkeypatch.setattr(retry, "RETRY_DELAYS", ())
+    url = uri.format(trickle.url)
+    with pytest.raises(HostDown, match="not complete within 0 s"):
+        if url.startswith("zip"):
+            fetch(url, LIMIT)
+        else:
+            with open_container(url) as file:
+                file.read(1000)
+
+
+def test_an_answer_whose_headers_trickle_is_given_up(
+    trickle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_client, "ANSWER_SECONDS", 0.3)
+    with pytest.raises(TimeoutError):
+        file_info(f"{trickle.url}/headers")
+
+
+def test_a_copy_that_trickles_is_given_up(trickle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystems, "COPY_SECONDS", 0.3)
+    with pytest.raises(TimeoutError) as caught:
+        filesystems.open_copy(f"{trickle.url}/x.tar")
+    assert reason(caught.value).startswith("the answer came too slowly")
+
+
+def test_an_archive_whose_host_is_slow_holds_up_no_other(trickle: Any, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a.jpg", b"bytes")
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(lambda: status_of(f"zip://a.jpg::{trickle.url}/x.zip"))
+        assert trickle.asked.wait(30)
+        assert fetch(f"zip://a.jpg::{tmp_path}/x.zip", LIMIT) == b"bytes"
+        assert not slow.done()
+        trickle.stopped.set()
+        assert slow.result() in (Status.FETCH_FAILED, Status.UNREADABLE)

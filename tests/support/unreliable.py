@@ -16,9 +16,10 @@ from tests.support.servers import POLL_SECONDS
 class UnreliableServer(ThreadingHTTPServer):
     """A server whose first folder says how it answers, and whose attributes change that for all.
 
-    /ok/7.jpg is a photograph, /mute/ is silence, /drip/ a byte every 50 ms, /cut/ half of one,
-    /status/500/ an error. `down` is the folder by which everything is answered instead. `limit`
-    requests are answered in `window` seconds, and others get 429 with Retry-After.
+    /ok/7.jpg is a photograph, /mute/ is silence, /drip/ a byte every 50 ms, /slow/ 150 of them
+    every 0.15 s, /cut/ half of one, /status/500/ an error, with `retry_after` if that is set.
+    `down` is the folder by which everything is answered instead. `limit` requests are answered in
+    `window` seconds, and others get 429 with Retry-After.
     """
 
     daemon_threads = True
@@ -29,6 +30,7 @@ class UnreliableServer(ThreadingHTTPServer):
         self.down: str | None = None
         self.limit, self.window, self.date = 10**9, 1.0, False
         self.latency = 0.0
+        self.retry_after: str | None = None
         self.requests: Counter[str] = Counter()
         self.refused = self.in_flight = self.peak = 0
         self.stopped = threading.Event()
@@ -81,7 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(429, b"", {"Retry-After": self._as_header(wait)})
         elif kind == "status":
             code = rest.partition("/")[0]
-            self._send(int(code), b"")
+            headers = {"Retry-After": self.server.retry_after} if self.server.retry_after else {}
+            self._send(int(code), b"", headers)
         elif kind == "mute":
             self.server.stopped.wait()
         elif kind == "reset":
@@ -105,9 +108,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[: len(body) // 2])
             self.close_connection = True
             return
-        for position in range(len(body)):  # drip
-            self.wfile.write(body[position : position + 1])
-            if self.server.stopped.wait(0.05):
+        size, pause = (150, 0.15) if kind == "slow" else (1, 0.05)
+        for position in range(0, len(body), size):
+            self.wfile.write(body[position : position + size])
+            if self.server.stopped.wait(pause):
                 return
 
     def _send(self, code: int, body: bytes, headers: dict[str, str] | None = None) -> None:

@@ -18,8 +18,9 @@ from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS, Selection
 from captioner.jobs.sources.listing.s3 import Entry, Page, s3_pages
 from captioner.jobs.sources.listing.zip_files import zip_pages
 from captioner.jobs.sources.source import Records
+from captioner.jobs.storage.archives import archive_lock
 from captioner.jobs.storage.failures import failure_status, listing_errors
-from captioner.jobs.storage.filesystems import archives_lock, filesystem
+from captioner.jobs.storage.filesystems import filesystem
 from captioner.jobs.storage.look_ahead import take_ahead
 from captioner.jobs.storage.uris import below, info_version, is_chain
 from captioner.jobs.storage.zip_archive import ZipArchive
@@ -59,7 +60,7 @@ def _pages_of(fs: Any, root: str, selection: Selection) -> Pages:
 
 def _archive_page(fs: AbstractArchiveFileSystem, root: str, selection: Selection) -> Page:
     """Return the files of an archive, whose whole index is in memory anyway; count unsafe ones."""
-    with archives_lock:
+    with archive_lock(fs):
         files = fs.find(root, detail=True)
     for name, info in [*files.items()]:
         if reason := unsafe_file(info):

@@ -8,21 +8,33 @@ import math
 import random
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from captioner.jobs.errors import HostDown
+from captioner.jobs.storage.attempts.pace import SLOWEST
 from captioner.jobs.storage.uris import is_chain, is_http, is_local, scheme, split_chain
 
 FIRST_IN_FLIGHT = 4
 MOST_IN_FLIGHT = 16
 MOST_STALLING = 32  # in flight with those that stall
-STALL_SECONDS = 5.0  # after which a request does not count: others may be answered
+STALL_SECONDS = 5.0  # after which a request without bytes does not count: others may be answered
 LONGEST_BACK_OFF = 15.0  # seconds, where the host does not say how long to wait
 LONGEST_WAIT = 300.0  # seconds that a host may ask to wait, all in all, before it answers again
+LONGEST_PAUSE = 3600.0  # seconds for which a host is not asked, even if it asks to wait for longer
 PROBE_SECONDS = 30.0  # before a host that is down is asked again; then twice as long
 LONGEST_PROBE_SECONDS = 300.0
 FORGET_SECONDS = 120.0  # after which a failure says nothing of later ones
+MOST_HOSTS = 10_000  # that are remembered
+
+
+@dataclass
+class _Flight:
+    """A request: when it began or last brought bytes, and how many it had brought then."""
+
+    heard_at: float
+    size: int = 0
 
 
 @dataclass
@@ -39,7 +51,7 @@ class Host:
     failing: set[str] = field(default_factory=set)  # URIs that failed since it answered
     looked_at: float = -math.inf  # when it was last seen to give `good` again
     looking: threading.Lock = field(default_factory=threading.Lock)  # held while `good` is read
-    _flying: dict[int, float] = field(default_factory=dict)  # when each began, by thread
+    _flying: dict[int, _Flight] = field(default_factory=dict)  # by thread
     _calm: float = float(MOST_IN_FLIGHT)  # the limit up to which each success adds one
     _wait_until: float = -math.inf  # as it asked for
     _back_off_until: float = -math.inf
@@ -67,12 +79,27 @@ class Host:
             if wait > 0:
                 return wait
             self._is_probing = self.trouble is not None
-            self._flying[threading.get_ident()] = now
+            self._flying[threading.get_ident()] = _Flight(now)
             return 0.0
 
     def _is_full(self, now: float) -> bool:
-        fresh = sum(now - began < STALL_SECONDS for began in self._flying.values())
+        fresh = sum(now - each.heard_at < STALL_SECONDS for each in self._flying.values())
         return fresh >= int(self.limit) or len(self._flying) >= MOST_STALLING
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether requests are in flight."""
+        return bool(self._flying)
+
+    def heard(self, thread: int, size: int, *, waits: bool) -> None:
+        """Note that the request of a thread has brought `size` bytes; or that it `waits` for us.
+
+        Fewer bytes than SLOWEST brings do not keep it from counting as one that stalls.
+        """
+        with self._lock:
+            flight = self._flying.get(thread)
+            if flight and (waits or size - flight.size >= SLOWEST * STALL_SECONDS):
+                self._flying[thread] = _Flight(time.monotonic(), size)
 
     def release(self) -> None:
         """Give back the claim of this thread."""
@@ -122,8 +149,8 @@ class Host:
     def may_stall(self) -> bool:
         """Return whether requests fail or wait, and none was answered meanwhile."""
         with self._lock:
-            began = min(self._flying.values(), default=math.inf)
-            is_slow = time.monotonic() - began > STALL_SECONDS
+            heard_at = min((each.heard_at for each in self._flying.values()), default=math.inf)
+            is_slow = time.monotonic() - heard_at > STALL_SECONDS
             return is_slow or self.failing_since < math.inf
 
     def silent_seconds(self) -> float:
@@ -135,7 +162,7 @@ class Host:
     def wait(self, seconds: float) -> None:
         """Ask nothing for as long as the host wishes, and a little longer: others wait, too."""
         with self._lock:
-            now = time.monotonic()
+            now, seconds = time.monotonic(), min(seconds, LONGEST_PAUSE)
             until = now + seconds + random.uniform(0.0, min(1.0, seconds / 10))
             if until > self._wait_until:
                 self.waited += until - max(now, self._wait_until)
@@ -160,17 +187,25 @@ class Host:
                 self.trouble, self._probe_at = trouble, time.monotonic()
 
 
-_hosts: dict[str, Host] = {}
+_hosts: OrderedDict[str, Host] = OrderedDict()  # the last asked for at the end
 _hosts_lock = threading.Lock()
 
 
 def host_of(uri: str) -> Host | None:
     """Return the host of a URL; None if it lies on this machine."""
     name = host_name(uri)
-    if name is None:
-        return None
+    return None if name is None else _named(name)
+
+
+def _named(name: str) -> Host:
+    """Return a host; forget those that nobody asked for lately, beyond MOST_HOSTS."""
     with _hosts_lock:
-        return _hosts.setdefault(name, Host(name))
+        host = _hosts.setdefault(name, Host(name))
+        _hosts.move_to_end(name)
+        if len(_hosts) > MOST_HOSTS:
+            oldest = next((each for each in _hosts.values() if not each.is_asked), host)
+            del _hosts[oldest.name]
+        return host
 
 
 def host_name(uri: str) -> str | None:
@@ -188,9 +223,7 @@ def host_name(uri: str) -> str | None:
 def suspect(troubles: Mapping[str, str]) -> None:
     """Pass on which hosts other processes take for down, and why."""
     for name, trouble in troubles.items():
-        with _hosts_lock:
-            host = _hosts.setdefault(name, Host(name))
-        host.suspect(trouble)
+        _named(name).suspect(trouble)
 
 
 def forget_hosts() -> None:

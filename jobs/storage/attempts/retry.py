@@ -3,12 +3,13 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from captioner.jobs.errors import FetchError, HostDown, UsageError
 from captioner.jobs.storage.attempts.faults import Fault, fault_of, is_unknown_host, retry_after
 from captioner.jobs.storage.attempts.hosts import LONGEST_WAIT, Host, host_of
+from captioner.jobs.storage.attempts.pace import Pace
 from captioner.jobs.storage.failures import as_fetch_error, failure_status, fetch_error, undamaged
 from captioner.jobs.storage.uris import is_http
 from captioner.schemas.caption_table import Status
@@ -27,9 +28,9 @@ _FINAL = (Status.NOT_FOUND, Status.DENIED)
 class Tries:
     """The attempts to read one image, or one part of a container, from a host.
 
-    Time that the host asks to wait does not count. After `patience` seconds without any answer of
-    the host, it is taken for down. `look` reads the beginning of a URI, to see whether the host
-    gives what it gave before.
+    Time in which bytes come, or that the host asks to wait, does not count. After `patience`
+    seconds without any answer of the host, it is taken for down. `look` reads the beginning of a
+    URI, to see whether the host gives what it gave before.
     """
 
     uri: str
@@ -37,16 +38,18 @@ class Tries:
     patience: float | None = None  # FETCH_SECONDS
     look: Callable[[str], object] | None = None
     attempts: int = 0
-    seconds: float = 0.0  # of attempts, and of pauses between them
+    seconds: float = 0.0  # of attempts without progress, and of pauses between them
     _first: float = 0.0
     _began: float = 0.0
+    _pace: Pace = field(default_factory=lambda: Pace(0.0))
 
-    def begin(self) -> float:
-        """Begin an attempt; return the seconds that it may take."""
-        self._began = time.monotonic()
+    def begin(self) -> Pace:
+        """Begin an attempt; return the pace at which its answer must come."""
+        self._pace = Pace(max(FETCH_SECONDS - self.seconds, FETCH_SECONDS / 8))
+        self._began = self._pace.since
         if not self.attempts:
             self._first = self._began
-        return max(FETCH_SECONDS - self.seconds, FETCH_SECONDS / 8)
+        return self._pace
 
     def succeeded(self) -> None:
         self.host.gave(self.uri)
@@ -57,17 +60,18 @@ class Tries:
         Raise FetchError if the image is at fault, HostDown if its host is.
         """
         self.attempts += 1
-        self.seconds += time.monotonic() - self._began
-        fault, wait = fault_of(error), retry_after(error)
+        self.seconds += time.monotonic() - self._pace.since
+        fault = fault_of(error)
+        wait = retry_after(error) or 0.0 if fault is Fault.BUSY else 0.0
         if fault is Fault.EXPIRED:
             raise self._outage(error) from error
         if isinstance(error, FetchError | UsageError) or self._is_final(error, fault):
             raise self._final(error) from error
-        self.host.failed(self.uri, self._began, is_busy=fault is Fault.BUSY)
-        if wait is not None:
+        self.host.failed(self.uri, self._pace.since, is_busy=fault is Fault.BUSY)
+        if wait:
             self.host.wait(wait)
         delay = 0.0 if wait or not RETRY_DELAYS else self._delay()
-        if verdict := self._verdict(error, fault, wait or 0.0, delay):
+        if verdict := self._verdict(error, fault, wait, delay):
             raise verdict from error
         self.seconds += 0.0 if fault is Fault.BUSY else delay
         return delay
@@ -136,8 +140,8 @@ class Tries:
             return True
 
 
-def retried(read: Callable[[float], T], uri: str, patience: float | None = None) -> T:
-    """Call `read(seconds)` on a remote store; retry transient failures until the deadline.
+def retried(read: Callable[[Pace], T], uri: str, patience: float | None = None) -> T:
+    """Call `read(pace)` on a remote store; retry transient failures until the deadline.
 
     Other errors, and the last one, become FetchErrors: HostDown if the host is at fault.
     """
