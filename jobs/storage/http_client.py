@@ -1,9 +1,12 @@
 """The HTTP client of fsspec, which keeps to the rules of a job (access.py)."""
 
+import asyncio
 import socket
 from typing import Any
 
 from captioner.jobs.storage.access import access_rules
+
+ANSWER_SECONDS = 120.0  # until an answer begins: aiohttp would wait while any byte comes
 
 
 async def guarded_client(**options: Any) -> Any:
@@ -32,7 +35,8 @@ async def guarded_client(**options: Any) -> Any:
         url, rules = request.url, access_rules()
         rules.check_host(url.raw_host, url.port)  # the resolver is not asked about addresses
         request.headers.update(rules.headers_of(url.scheme, url.raw_host, url.port))
-        return await send(request)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await send(request)
 
     connector = aiohttp.TCPConnector(resolver=Resolver())
     return aiohttp.ClientSession(connector=connector, middlewares=(keep_rules,), **options)
