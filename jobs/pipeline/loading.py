@@ -6,11 +6,12 @@ from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import islice
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
-from captioner.jobs.fetching.downloads import THREADS
+from captioner.jobs.fetching.downloads import THREADS, Downloads
 from captioner.jobs.pipeline.image_loader import ImageLoader, LoadedImage
 
+LOOK_SECONDS = 1.0  # between two looks whether the images that are awaited can still come
 MIN_READERS = 4  # threads that read what is at hand, and decode
 Loading = tuple[int, "Future[LoadedImage]"]  # with the number of the image
 
@@ -30,7 +31,7 @@ def load_ahead(loader: ImageLoader, ahead: int) -> Generator[LoadedImage, None, 
         downloads.start(load, ahead, lambda: _waiting(loader))
         try:
             for _ in loader.records:
-                number, future = loading.get()
+                number, future = _next_of(loading, downloads)
                 yield future.result()
                 if number in downloads:
                     downloads.used()
@@ -38,6 +39,15 @@ def load_ahead(loader: ImageLoader, ahead: int) -> Generator[LoadedImage, None, 
                     load(following)
         finally:
             downloads.close()  # before the pool, which takes nothing more then
+
+
+def _next_of(loading: "SimpleQueue[Loading]", downloads: Downloads) -> Loading:
+    """Return what is loaded next; raise the error that keeps it from coming."""
+    while True:
+        try:
+            return loading.get(timeout=LOOK_SECONDS)
+        except Empty:
+            downloads.check()
 
 
 def _waiting(loader: ImageLoader) -> AbstractContextManager[None]:

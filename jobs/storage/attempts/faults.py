@@ -165,7 +165,7 @@ def _seconds(value: str) -> float | None:
         return float(value)
     try:
         return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or one that no clock reaches
         return None
 
 

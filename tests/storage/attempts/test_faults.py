@@ -88,6 +88,7 @@ def test_how_long_to_wait_is_a_number_or_a_date() -> None:
     assert 90 < (asked(formatdate(time() + 100, usegmt=True)) or 0) <= 100
     assert asked(formatdate(0, usegmt=True)) == 0.0
     assert asked("soon") is None
+    assert asked("Mon, 1 Jan 99999999999 00:00:00 GMT") is None
     error: Any = Exception()
     error.response = SimpleNamespace(headers={"Retry-After": "3"})  # as azure has it
     assert retry_after(error) == 3.0
