@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from captioner.jobs.execution.record.recorder import Recorder
 
 MOST_TASKS = 10_000  # that wait: the driver's memory does not grow with the collection
+MOST_TROUBLES = 10_000  # hosts whose trouble is remembered
 MOST_SUSPECTS = 100  # hosts that each task hears of
 MOST_NAMED = 5  # in the message
 LATE_TO_STOP = 10  # one after the other, with no success between
@@ -53,6 +54,8 @@ class Outages:
         for host, outage in down.items():
             self._troubles.pop(host, None)
             self._troubles[host] = outage.reason
+        while len(self._troubles) > MOST_TROUBLES:
+            del self._troubles[next(iter(self._troubles))]
         if self._is_over or len(self._waiting) >= MOST_TASKS:
             self.left.update({host: outage.images for host, outage in down.items()})
         else:
@@ -86,8 +89,11 @@ class Outages:
 
     def _message(self) -> str:
         named = [
-            f"{host} does not answer: {self._troubles[host]} ({images:,} images)"
+            f"{host} does not answer{self._because(host)} ({images:,} images)"
             for host, images in self.left.most_common(MOST_NAMED)
         ]
         others = len(self.left) - len(named)
         return "; ".join([*named, *([f"and {others} more hosts"] if others else [])])
+
+    def _because(self, host: str) -> str:
+        return f": {self._troubles[host]}" if host in self._troubles else ""
