@@ -7,8 +7,9 @@ alone: without it, whoever can connect to a port of Dask can run code as the use
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 
 import dask
@@ -26,6 +27,7 @@ from captioner.precision import gpu_count
 IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
 CORES_PER_LARGE_MODEL = 4
 HOST = "127.0.0.1"
+STOPS = (signal.SIGINT, signal.SIGTERM)
 WORKERS_MEMORY = 0.8  # of the machine's or the container's; the rest is for the driver and others
 MIN_MEMORY = 2**31  # of a worker: the model, and a few large images
 
@@ -57,15 +59,16 @@ def local_workers(config: JobConfig, images: int) -> Iterator[Client]:
     Few `images` need few workers. Raise TemporaryError if they cannot start.
     """
     with (
-        dask.config.set(_DASK),
         TemporaryFolder() as folder,
+        dask.config.set(_DASK | {"temporary-directory": folder}),
         _local_cluster(config, images, folder) as cluster,
         Client(cluster) as client,
     ):
         yield client
 
 
-def _local_cluster(config: JobConfig, images: int, folder: str) -> SpecCluster:
+@contextmanager
+def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[SpecCluster]:
     gpus = gpu_count() if config.device != "cpu" else 0
     workers = config.workers or min(_most_workers(config, gpus), -(-images // IMAGES_PER_WORKER))
     threads = max(1, CPU_COUNT // workers)
@@ -86,13 +89,16 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> SpecCluster:
     }
     options = {**reach, "dashboard": False, "dashboard_address": f"{HOST}:0"}
     scheduler = {"cls": Scheduler, "options": options}
-    with _without_ctrl_c(), _naming_the_cause():
-        return SpecCluster(
-            workers=specs,
-            scheduler=scheduler,
-            security=reach["security"],
-            silence_logs=logging.CRITICAL,
-        )
+    with ExitStack() as stack:
+        with _until_complete(), _without_ctrl_c(), _naming_the_cause():
+            cluster = SpecCluster(
+                workers=specs,
+                scheduler=scheduler,
+                security=reach["security"],
+                silence_logs=logging.CRITICAL,
+            )
+            stack.enter_context(cluster)
+        yield cluster
 
 
 def memory_share(workers: int) -> int:
@@ -125,6 +131,23 @@ def _most_workers(config: JobConfig, gpus: int) -> int:
         return 1
     cores = CORES_PER_LARGE_MODEL if config.captioner.kind == HF else 1
     return gpus or max(1, CPU_COUNT // cores)
+
+
+@contextmanager
+def _until_complete() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the end of this context, as Dask closes no half cluster."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    former = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 @contextmanager

@@ -2,16 +2,20 @@
 
 import os
 import signal
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import dask
+import psutil
 import pytest
 
 from captioner.jobs import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster import local as cluster
+from tests.support.commands import GIVE_UP_SECONDS, start
+from tests.support.photographs import write_photographs
 
 
 def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
@@ -43,9 +47,12 @@ def test_a_large_model_is_loaded_by_few_workers_with_several_cores(
     assert cluster._most_workers(large, 0) == 1
 
 
-def test_a_worker_that_died_is_waited_for_however_long_it_takes_to_come_back(
-    job: JobConfig,
+def test_a_worker_that_died_is_waited_for_however_long_it_takes_and_no_file_stays(
+    job: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     job = replace(job, scheduler=None, workers=1, device="cpu")
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}),
@@ -56,6 +63,7 @@ def test_a_worker_that_died_is_waited_for_however_long_it_takes_to_come_back(
         while client.nthreads():
             time.sleep(0.01)
         assert client.submit(os.getpid).result(timeout=60) != process
+    assert not [*temporary.iterdir()]
 
 
 def test_workers_that_die_while_they_start_end_the_run_for_now(
@@ -70,3 +78,20 @@ def test_workers_that_die_while_they_start_end_the_run_for_now(
         cluster.local_workers(JobConfig("photos", "out", workers=1, device="cpu"), 1),
     ):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_while_its_workers_start_ends_with_a_word(
+    tmp_path: Path, tiny_checkpoint: Path, number: signal.Signals, code: int
+) -> None:
+    photos = write_photographs(tmp_path / "photos", 1)
+    process = start("run", photos, "--out", tmp_path / "out", "--checkpoint", tiny_checkpoint)
+    driver = psutil.Process(process.pid)
+    while not any("spawn_main" in " ".join(each.cmdline()) for each in driver.children()):
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=GIVE_UP_SECONDS)
+    assert process.returncode == code, errors
+    said = [line for line in errors.splitlines() if "0 of 1 images" not in line]
+    assert said == ["captioner: interrupted; the same command continues from here"]
