@@ -1,7 +1,7 @@
 """The order in which images are reviewed, as arrays: 25 bytes an image, whatever its texts."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import and_
@@ -89,7 +89,7 @@ class Queue:
     image: Keys
     content: Keys
     in_force: Decisions
-    version: object
+    version: Mapping[str, str]
     gone: npt.NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -169,7 +169,7 @@ def build_queue(scope: Scope, filters: Filters, in_force: Decisions) -> Queue:
     return Queue(files, file, row, image, content, in_force, version)
 
 
-def table_version(out: OutFolder) -> object:
+def table_version(out: OutFolder) -> Mapping[str, str]:
     """Return what changes when files of the table are added, merged or rewritten."""
     return out.storage.versions(out.captions, "*.parquet")
 

@@ -4,11 +4,12 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from captioner.jobs.errors import UsageError
-from captioner.jobs.publish.review.queue import scope_of
+from captioner.jobs.errors import TemporaryError, UsageError
+from captioner.jobs.publish.review.queue import Queue, scope_of
 from captioner.jobs.publish.review.sheet import write
 from captioner.jobs.publish.review.sheet.importing import Import, import_sheet, undo_import
 from captioner.jobs.publish.review.sheet.write import write_sheet
@@ -128,6 +129,26 @@ def test_a_failure_leaves_no_half_written_sheet(
             write_sheet(scope_of(out, None), folder / "sheet.csv")
     assert list(folder.iterdir()) == []
     assert write_sheet(scope_of(out, None), folder / "sheet.csv") == 4
+
+
+def test_rows_that_a_run_adds_meanwhile_do_not_prevent_a_sheet_and_changed_ones_do(
+    out: OutFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_queue = write.build_queue
+
+    def write_meanwhile(name: str) -> None:
+        def build(*arguments: Any) -> Queue:
+            queue = build_queue(*arguments)
+            write_rows(tmp_path / "out", [row("/new.jpg")], name)
+            return queue
+
+        monkeypatch.setattr(write, "build_queue", build)
+
+    write_meanwhile("0")
+    assert write_sheet(scope_of(out, None), tmp_path / "sheet.csv") == 4
+    write_meanwhile("1")
+    with pytest.raises(TemporaryError, match="rewritten"):
+        write_sheet(scope_of(out, None), tmp_path / "other.csv")
 
 
 def test_an_untouched_sheet_decides_nothing(out: OutFolder, sheet: Path) -> None:
