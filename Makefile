@@ -28,7 +28,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/installed-dev  # those that need no photographs; the others are in tests/README.md
-	$(BIN)/python tests/benchmarks/kill_resume.py
+	$(BIN)/python tests/benchmarks/fault_matrix.py --injections 100
 	$(BIN)/python tests/benchmarks/out_of_domain.py
 	$(BIN)/python tests/benchmarks/planning.py
 	$(BIN)/python tests/benchmarks/listing.py --objects 20000

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile, JpegImagePlugin
 
-SECONDS = 0.1
+SECONDS = float(os.environ.get("FAULTS_SLOW_SECONDS", "0.1"))
 
 
 class OddError(Exception):
