@@ -13,6 +13,7 @@ from captioner.image.colour.codes import profile_of_codes
 from captioner.image.damage import is_truncated
 from captioner.image.formats import signatures
 from captioner.image.formats.frames import turn_to_picture
+from captioner.image.formats.gif import open_gif
 from captioner.image.formats.jpeg import open_jpeg, with_end
 from captioner.image.formats.png import chunk_profile, picture_chunks
 
@@ -53,9 +54,17 @@ def open_picture(kind: str, data: bytes) -> Opened:
     chunks = _NO_CHUNKS
     if kind == signatures.PNG:
         data, chunks = picture_chunks(data)
-    picture = open_jpeg(data) if kind == signatures.JPEG else _factory(kind)(io.BytesIO(data), "")
+    picture = _header(kind, data)
     turn_to_picture(picture)
     return Opened(kind, data, picture, chunks)
+
+
+def _header(kind: str, data: bytes) -> ImageFile.ImageFile:
+    if kind == signatures.JPEG:
+        return open_jpeg(data)
+    if kind == signatures.GIF:
+        return open_gif(data)
+    return _factory(kind)(io.BytesIO(data), "")
 
 
 def load(opened: Opened) -> ImageFile.ImageFile:

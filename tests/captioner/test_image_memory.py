@@ -1,6 +1,7 @@
 """Memory: what decoding takes is known before, and bounded for all threads together."""
 
 import io
+import struct
 import subprocess
 import sys
 import threading
@@ -78,6 +79,17 @@ def jpeg(width: int, height: int, **options: bool) -> bytes:
     return file.getvalue()
 
 
+def far_frame() -> bytes:
+    """Return a blank GIF of 60 x 40 pixels whose second frame lies far outside."""
+    blank, dotted = Image.new("RGB", (60, 40)), Image.new("RGB", (60, 40))
+    dotted.putpixel((7, 5), (255, 255, 255))
+    file = io.BytesIO()
+    blank.save(file, "GIF", save_all=True, append_images=[dotted])
+    near, far = (struct.pack("<cHHHH", b",", x, y, 1, 1) for x, y in ((7, 5), (13_000, 13_000)))
+    assert near in file.getvalue()
+    return file.getvalue().replace(near, far)
+
+
 def test_a_jpeg_of_200_megapixels_takes_little_memory() -> None:
     outcome, width, memory = peak(jpeg(16_384, 12_288))
     assert (outcome, width) == ("ok", 16_384)
@@ -91,8 +103,9 @@ def test_a_jpeg_of_200_megapixels_takes_little_memory() -> None:
         tiff(FLOATS, ZEROS),
         ico(png((13_000, 13_000), 8, 6, ZEROS)),
         png((100, 100), 8, 0, zlib.compress(bytes(200_000_000), 9)),
+        far_frame(),
     ],
-    ids=["webp", "float tiff", "icon", "png with more data than pixels"],
+    ids=["webp", "float tiff", "icon", "png with more data than pixels", "gif with a far frame"],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_a_small_file_takes_no_more_memory_than_the_budget(data: bytes) -> None:
