@@ -59,6 +59,12 @@ def test_an_archive_without_a_readable_member_is_an_error(tmp_path: Path, name: 
         read(open_source(write_hostile(tmp_path, name)))
 
 
+@pytest.mark.parametrize("name", ["many-digits.tar", "records-in-records.tar"])
+def test_a_header_that_would_take_hours_is_damage(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be read beyond byte 0: a header has a"):
+        open_source(write_hostile(tmp_path, name))
+
+
 BOMBS = {
     "bomb-pax.tgz": "a header has more than 1048576 bytes",
     "bomb-global.tgz": "a header has more than 1048576 bytes",

@@ -1,11 +1,14 @@
 """The headers of tar archives; each may claim any length."""
 
+import re
 import tarfile
 from collections.abc import Iterator
 from typing import IO, cast
 
 MAX_HEADER = 1024 * 1024  # bytes: of a member's headers, with all that comes before them
 MAX_KEYS = 1000  # that an archive sets for all its members
+_LENGTH = re.compile(rb"(\d{1,20}) ")  # of a record
+_LONG_NUMBER = re.compile(rb"\d{101}")
 
 
 def open_tar(file: IO[bytes]) -> tarfile.TarFile:
@@ -35,6 +38,7 @@ class _Bounded:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.left = file, MAX_HEADER
+        self.holds_records = False  # what is read next
         self.seek, self.tell = file.seek, file.tell
         self.name, self.mode = "", "rb"
 
@@ -42,7 +46,11 @@ class _Bounded:
         self.left -= size
         if self.left < 0:
             raise tarfile.ReadError(f"a header has more than {MAX_HEADER} bytes")
-        return self._file.read(size)
+        data = self._file.read(size)
+        if self.holds_records:
+            self.holds_records = False
+            _check_records(data)
+        return data
 
 
 class _Header(tarfile.TarInfo):
@@ -59,3 +67,24 @@ class _Header(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
+
+    def _proc_pax(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
+        cast(_Bounded, tarfile_.fileobj).holds_records = True
+        return super()._proc_pax(tarfile_)  # type: ignore[misc]  # typeshed lacks it
+
+
+def _check_records(data: bytes) -> None:
+    """Raise ReadError unless data are pax records, `length key=value`, and zeros.
+
+    For others, tarfile takes hours and gigabytes in Python before 3.11.10 and 3.12.6; for long
+    numbers, as it searches them for the beginning of a record at each digit.
+    """
+    at = 0
+    while at < len(data) and data[at]:
+        length = _LENGTH.match(data, at)
+        end = at + int(length[1]) if length else at
+        if data[at:end][-1:] != b"\n" or data.find(b"=", at, end) < 0:
+            raise tarfile.ReadError("a header has a damaged record")
+        at = end
+    if _LONG_NUMBER.search(data):
+        raise tarfile.ReadError("a header has a number of more than 100 digits")

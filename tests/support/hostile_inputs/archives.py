@@ -38,10 +38,14 @@ def _padded(data: bytes) -> bytes:
     return data + b"\0" * (-len(data) % 512)
 
 
+def _records(data: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
+    return _block("pax", len(data), kind) + _padded(data)
+
+
 def _pax(record: str, kind: bytes = tarfile.XHDTYPE) -> bytes:
     """Return a pax header with one record, `key=value`."""
     data = f"{len(record.encode()) + 11:09d} {record}\n".encode()
-    return _block("pax", len(data), kind) + _padded(data)
+    return _records(data, kind)
 
 
 ONE = _tar({"a.jpg": b"x" * 1000})
@@ -120,6 +124,8 @@ _TARS = {
     "negative-size.tar": _bytes(_pax("size=-512") + ONE),
     "huge-size.tar": _bytes(_pax("size=9223372036854775807") + ONE),
     "size-no-number.tar": _bytes(_pax(f"size={'9' * 5000}") + ONE),
+    "many-digits.tar": _bytes(_pax(f"comment={'9' * 500_000}") + ONE),
+    "records-in-records.tar": _bytes(_records(b"2 " * 99_999 + b"=\n") + ONE),
     "many-headers.tar": _bytes(_pax("comment=x") * 5000 + ONE),
     "cut-header.tar": _bytes(_block("pax", 100_000, tarfile.XHDTYPE) + b"x" * 512),
     "bomb-pax.tgz": _bomb(_block("pax", _GB, tarfile.XHDTYPE), b"\0" * 512),
