@@ -14,6 +14,8 @@ _TOKEN = re.compile(
     r'|(?P<quoted>"(?:[^"]|"")+")|(?P<word>[^\W\d]\w*)|(?P<sign><=|>=|<>|!=|==|[=<>(),]))'
 )
 
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, or a byte that was not UTF-8
+
 
 @dataclass(frozen=True)
 class Token:
@@ -30,6 +32,8 @@ class Token:
 
 def tokenise(text: str) -> list[Token]:
     """Return the tokens of a text, then one of kind `end`; UsageError for other characters."""
+    if broken := _HALF.search(text):
+        raise UsageError(f"--where, at character {broken.start() + 1}: this is not UTF-8")
     tokens, at, text = list[Token](), 0, text.rstrip()
     while at < len(text):
         found = _TOKEN.match(text, at)

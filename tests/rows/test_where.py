@@ -136,6 +136,7 @@ def test_a_column_with_parts_is_null_or_not() -> None:
         ("n = 1x", "cannot read '1x'"),
         ("image_uri = 'open", 'cannot read "\'open"'),
         ("(" * 200 + "n = 1", "too many brackets"),
+        ("image_uri LIKE '\udcff%'", "at character 17: this is not UTF-8"),
         ("nothing = 'x'", "cannot be compared with 'x'"),
         ("clock > '2026-01-01'", "cannot be compared with"),
         ("n = (SELECT 1)", "expected a number to compare n with, not '('"),
