@@ -6,6 +6,7 @@ lies, FetchError for an image, UsageError or TemporaryError for a source.
 
 import errno
 import os
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ _STATUS_BY_HTTP = {
     **dict.fromkeys((401, 403, 407), Status.DENIED),
 }
 _FINAL = (Status.NOT_FOUND, Status.DENIED)
+# What zipfile and tarfile, but no store, raise for damaged headers.
+_OF_AN_INDEX = (IndexError, UnicodeError, OverflowError, struct.error, NotImplementedError)
 _LOCAL_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
@@ -183,8 +186,9 @@ def listing_errors(url: str, verb: str = "list") -> Iterator[None]:
 def _is_damage(url: str, error: Exception) -> bool:
     """Return whether an archive is damaged; on this machine, any error means that."""
     inner, *outer = url.split("::")
-    is_local_archive = scheme(inner) in ARCHIVES and all(map(is_local, outer))
-    return isinstance(error, DAMAGE) or is_local_archive
+    is_here = all(is_local(each) or scheme(each) in ARCHIVES for each in outer)
+    is_of_archive = scheme(inner) in ARCHIVES and (is_here or isinstance(error, _OF_AN_INDEX))
+    return isinstance(error, DAMAGE) or is_of_archive
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Archives that climb out of a folder, damage, and small files that would grow to gigabytes."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import fsspec
@@ -51,6 +52,19 @@ def test_a_damaged_zip_is_an_error_wherever_it_lies(tmp_path: Path, name: str) -
         file.write((tmp_path / name).read_bytes())
     with pytest.raises(UsageError, match=rf"cannot list .*{name}: BadZipFile"):
         open_source(f"zip://**::memory://{name}")
+
+
+@pytest.mark.parametrize("url", ["{}", "zip://nested.zip::{}", "memory://nested.zip"])
+def test_a_member_without_a_name_is_damage_wherever_the_zip_lies(tmp_path: Path, url: str) -> None:
+    write_hostile(tmp_path, "no-name.zip")
+    data = (tmp_path / "no-name.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as outer:
+        outer.writestr("nested.zip", data)
+    with fsspec.open("memory://nested.zip", "wb") as file:
+        file.write(data)
+    path = tmp_path / ("outer.zip" if "nested" in url else "no-name.zip")
+    with pytest.raises(UsageError, match="zip"):
+        open_source("zip://**::" + url.format(path))
 
 
 @pytest.mark.parametrize("name", ["empty.tar", "empty.tgz", "random.tar", "random.tgz"])

@@ -100,6 +100,15 @@ def _encrypted_zip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _nameless_zip(path: Path) -> None:
+    """Write a zip whose index has no name for its member, but a byte of something else."""
+    _zip(path, {"x": b"x"})
+    data = bytearray(path.read_bytes())
+    lengths = data.index(b"PK\x01\x02") + 28
+    data[lengths : lengths + 4] = b"\0\0\1\0"
+    path.write_bytes(data)
+
+
 def _big_zip(path: Path, entries: int) -> None:
     _zip(path, {f"{n}.jpg": b"" for n in range(entries)})
 
@@ -156,6 +165,7 @@ _ZIPS = {
     "only-unsafe-names.zip": partial(_zip, names=dict.fromkeys(UNSAFE_NAMES, b"x")),
     "nul-in-name.zip": partial(_patched_zip, old=b"a.jpg", new=b"a\0jpg"),
     "link.zip": _link_in_zip,
+    "no-name.zip": _nameless_zip,
     "encrypted.zip": _encrypted_zip,
     "many-entries.zip": partial(_big_zip, entries=100_000),
     "huge-directory.zip": partial(
