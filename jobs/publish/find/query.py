@@ -34,9 +34,8 @@ class Query:
 
 def parse_query(text: str) -> Query:
     """Parse a query; raise UsageError if it has no word."""
-    found = [
-        (phrase or word, bool(phrase)) for phrase, word in _PART.findall(text.replace("\0", " "))
-    ]
+    readable = text.replace("\0", " ").encode(errors="replace").decode()
+    found = [(phrase or word, bool(phrase)) for phrase, word in _PART.findall(readable)]
     parts = [part for part in found if any(sign.isalnum() for sign in part[0])]
     if not parts:
         raise UsageError(f"there is no word in {text!r}: give words to search for")

@@ -98,7 +98,8 @@ def test_without_a_text_that_has_all_words_some_suffice(index: Path) -> None:
 @pytest.mark.parametrize(
     "query",
     ["dog AND", "NEAR(dog coat)", "text:dog red", "dog^2 red", "(dog", "dog)", '"dog', "dog -cat",
-     "'dog'", "dog;", "{text}: dog", "+dog", "dog\0", "dog**", '""dog""', "*dog", "%dog_", "\\dog"],
+     "'dog'", "dog;", "{text}: dog", "+dog", "dog\0", "dog**", '""dog""', "*dog", "%dog_", "\\dog",
+     "dog \udcff"],
 )  # fmt: skip
 def test_what_is_typed_is_never_syntax(index: Path, query: str) -> None:
     assert search(index, query).found
