@@ -2,6 +2,8 @@
 
 import ctypes
 
+_LIBRARY = ctypes.CDLL(None)
+
 # malloc.h of glibc: parameter, value in bytes or a number
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = (-1, 2**31 - 1), (-2, 2**26), (-4, 0)
 _M_ARENA_MAX = (-8, 1)
@@ -15,7 +17,17 @@ def keep_freed_memory() -> None:
     was freed: with an arena for each, as is usual, every thread that once decoded a large picture
     would keep that much memory for the next. Without glibc, this does nothing.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(_LIBRARY, "mallopt", None)
     if mallopt:
         for parameter, value in (_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX):
             mallopt(parameter, value)
+
+
+def return_freed_memory() -> None:
+    """Return the memory that this process has freed, and kept, to the system; this takes a while.
+
+    Large blocks may not fit into the gaps that others have left. Without glibc, this does nothing.
+    """
+    malloc_trim = getattr(_LIBRARY, "malloc_trim", None)
+    if malloc_trim:
+        malloc_trim(0)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from PIL import Image, TiffImagePlugin
 
+from captioner.allocator import return_freed_memory
 from captioner.errors import ImageTooLarge
 from captioner.image.depth import is_deep
 from captioner.image.formats.jpeg import coefficient_bytes
 
 MAX_PIXELS = 178_956_970  # of a picture that is decoded whole: 0.7 GB as RGB
 BUDGET = 1 << 30  # bytes, for all threads of a process
+_LARGE = 64 << 20  # bytes; they seldom fit into what smaller pictures have left
 _BESIDE = 8 << 20  # bytes, of anything
 
 # What decoders hold beside the finished picture, in bytes a pixel; measured.
@@ -65,6 +67,8 @@ class ByteBudget:
             while self._free < count:
                 self._returned.wait()
             self._free -= count
+        if count > _LARGE:
+            return_freed_memory()
         try:
             yield
         finally:
