@@ -4,12 +4,15 @@ Most of its first second goes into imports, so Ctrl-C is expected from here on.
 """
 
 import json
+import os
 import signal
 import sys
+from pathlib import Path
 
 
 def main() -> int:
     """Run the command line of this process; return its exit code."""
+    _open_missing_streams()
     try:
         from captioner.jobs.cli.main import main as run
 
@@ -18,6 +21,14 @@ def main() -> int:
         code = _interrupted()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done, and Python only has to end
     return code
+
+
+def _open_missing_streams() -> None:
+    """Open the null device for standard streams that are closed, or files would get their place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def _interrupted() -> int:

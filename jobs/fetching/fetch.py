@@ -25,6 +25,7 @@ from captioner.schemas.caption_table import Status
 PATIENCE = 10.0  # seconds, for a host that does not answer
 LOOK_SECONDS = 15.0
 PART = 256 * 1024  # bytes that are read at a time
+WHOLE = (HTTPStatus.OK, HTTPStatus.NON_AUTHORITATIVE_INFORMATION)  # answers that are the image
 RANGE = 2 * 1024 * 1024  # the same, of a store that cannot stream: it takes the whole pace, at most
 ALLOW_SECONDS = 0.02  # between two questions whether to read on
 Read = Callable[[int], Awaitable[bytes]]
@@ -154,10 +155,20 @@ async def _opened_http(fs: Any, path: str) -> AsyncIterator[Read]:
     session = await fs.set_session()
     async with session.get(fs.encode_url(path), **fs.kwargs) as answer:
         answer.raise_for_status()
+        if answer.status not in WHOLE:
+            raise _not_whole(answer)
         try:
             yield answer.content.read
         finally:
             answer.close()
+
+
+def _not_whole(answer: Any) -> Exception:
+    from aiohttp import ClientResponseError
+
+    return ClientResponseError(
+        answer.request_info, answer.history, status=answer.status, message=answer.reason
+    )
 
 
 @asynccontextmanager

@@ -209,3 +209,10 @@ def test_ctrl_c_while_the_command_starts_is_no_traceback(tmp_path: Path, seconds
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert (process.returncode, errors) in [(130, "captioner: interrupted\n"), (0, "")]
+
+
+def test_streams_that_are_closed_are_no_reason_to_fail(tmp_path: Path) -> None:
+    photos = write_photographs(tmp_path / "photos", 1)
+    line = command("plan", photos, "--out", tmp_path / "out", "--sample", "0")
+    closed = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *line], env=environment())
+    assert closed.returncode == 0

@@ -217,6 +217,16 @@ def test_http_answers_that_may_pass_are_retried(
     assert len(http_server.requested) >= 3
 
 
+@pytest.mark.parametrize("code", [206, 302])
+def test_an_http_answer_that_is_not_the_whole_image_is_a_failure(
+    http_server: HttpServer, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0,))
+    with pytest.raises(FetchError, match=f"the server answered {code}") as failure:
+        fetch(f"{http_server.url}/status/{code}.jpg", LIMIT)
+    assert failure.value.status == Status.FETCH_FAILED
+
+
 def test_an_http_image_is_its_bytes_by_one_request(http_server: HttpServer) -> None:
     (http_server.folder / "a b.jpg").write_bytes(b"bytes")
     (http_server.folder / "big.jpg").write_bytes(b"x" * (LIMIT + 1))

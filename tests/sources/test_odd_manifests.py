@@ -15,6 +15,7 @@ from captioner.jobs.sources.manifests.manifest import NO_URI
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.s3_inventory.data_files import data_rows
+from captioner.jobs.storage.parquet.batches import _size
 from tests.support.hostile_inputs import write_hostile
 
 CSV = "image_uri,label\na.jpg,Büro\n"
@@ -130,6 +131,20 @@ def test_all_types_of_text_and_lists_in_parquet_are_read(tmp_path: Path) -> None
     assert not [kind for kind in source.schema.types if "view" in str(kind) or "large" in str(kind)]
     pq.write_table(table, tmp_path / "again.parquet")
     assert len(hostile(tmp_path, "dictionary-uri.parquet")) == 2
+
+
+def test_maps_in_parquet_are_read_and_their_size_is_known(tmp_path: Path) -> None:
+    tags = [{"a": "x"}, {}, None, {"b": "y", "c": "z"}]
+    kind = pa.map_(pa.string(), pa.string())
+    columns = {
+        "image_uri": list("1234"),
+        "tags": pa.array([t and [*t.items()] for t in tags], kind),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "maps.parquet")
+    rows = pa.Table.from_batches(open_source(tmp_path / "maps.parquet").batches)
+    assert rows["image_uri"].to_pylist() == [str(tmp_path / n) for n in "1234"]
+    whole = pa.array([[("k", "v" * 100)] * 10] * 2, kind)
+    assert _size(whole.slice(1)) * 2 == _size(whole) > 2_000
 
 
 def test_text_in_parquet_that_is_not_utf8_is_mended_but_in_a_uri(tmp_path: Path) -> None:

@@ -429,3 +429,29 @@ def test_links_and_loops_in_a_glob_end_as_in_a_directory(tmp_path: Path) -> None
     assert [uri for uri, _ in read(source)] == [f"{photos}/a/1.jpg", f"{photos}/linked/2.jpg"]
     assert source.skipped == {"links to a folder above": 1}
     assert uris(f"{tmp_path}/*/linked/*.jpg") == [f"{photos}/linked/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"IsTruncated": None, "Name": None}, "the answer is no list of objects"),
+        ({"IsTruncated": True}, "does not say how its list goes on"),
+        ({"IsTruncated": True, "NextContinuationToken": "again"}, "does not say how its list goes"),
+    ],
+)
+def test_a_list_of_s3_that_would_end_too_early_or_never_is_an_error(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], message: str
+) -> None:
+    import s3fs
+
+    bucket = s3.bucket({"a.jpg": b""})
+    call = s3fs.S3FileSystem.call_s3
+
+    def odd(fs: Any, method: str, **options: Any) -> Any:
+        options.pop("ContinuationToken", None)
+        answer = call(fs, method, **options) | changes
+        return {name: value for name, value in answer.items() if value is not None}
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", odd)
+    with pytest.raises(TemporaryError, match=message):
+        uris(f"{bucket}/")

@@ -45,6 +45,14 @@ def test_the_images_of_a_zip_archive_are_listed_and_fetched(
         open_source(f"zip://none::{archive}")
 
 
+def test_a_member_whose_name_begins_with_the_folder_itself_is_listed(tmp_path: Path) -> None:
+    configure({})
+    files = {"./1.jpg": b"one", "./a/2.jpg": b"two", "./.3.jpg": b"hidden"}
+    archive = write_zip(tmp_path / "x.zip", files)
+    listed = read(open_source(f"zip://**::{archive}"))
+    assert [fetch(uri, 100) for uri, _ in listed] == [b"one", b"two"]
+
+
 def test_the_index_of_a_zip_archive_is_in_memory_only_once(tmp_path: Path) -> None:
     configure({})
     archive = write_zip(tmp_path / "x.zip", {**FILES, "../out.jpg": b"x"})

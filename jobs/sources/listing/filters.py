@@ -172,7 +172,7 @@ class Matches(Selection):
         return is_archive(name) or is_parquet(name)
 
     def _shows(self, names: Sequence[str]) -> bool:
-        hidden = [name for name in names if name.startswith(".")]
+        hidden = [name for name in names if name.startswith(".") and name != "."]
         return all(any(fnmatchcase(name, part) for part in self._hidden) for name in hidden)
 
 

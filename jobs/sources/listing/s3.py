@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 
-from captioner.jobs.errors import UsageError
+from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.sources.listing.filters import Selection
 
 PAGE_KEYS = 1000  # the most that S3 gives
@@ -54,10 +54,26 @@ def _pages(fs: Any, bucket: str, top: str, prefix: str, delimiter: str) -> Itera
     token: dict[str, str] = {}
     while True:
         answer = fs.call_s3("list_objects_v2", **request, **token, MaxKeys=PAGE_KEYS)
+        _check(answer, token, f"s3://{bucket}/{prefix}")
         yield sorted(_entries(answer, len(top)), key=itemgetter(0))
         if not answer.get("IsTruncated"):
             return
         token = {"ContinuationToken": answer["NextContinuationToken"]}
+
+
+def _check(answer: Mapping[str, Any], token: Mapping[str, str], url: str) -> None:
+    """Raise TemporaryError for an answer that would end the list too early, or never.
+
+    botocore reads any XML or HTML as a list, which is then empty.
+    """
+    if "IsTruncated" not in answer and "Name" not in answer:
+        raise TemporaryError(
+            f"cannot list {url}: the answer is no list of objects; try again later"
+        )
+    if answer.get("IsTruncated"):
+        following = answer.get("NextContinuationToken")
+        if following in (None, token.get("ContinuationToken")):
+            raise TemporaryError(f"cannot list {url}: the store does not say how its list goes on")
 
 
 def _entries(answer: Mapping[str, Any], start: int) -> Iterator[Entry]:

@@ -118,6 +118,9 @@ def _size(column: pa.Array) -> int:
         return int(pc.sum(lengths.take(column.indices)).as_py() or 0) + column.indices.nbytes
     if pa.types.is_struct(kind):
         return sum(map(_size, column.flatten()))
+    if pa.types.is_map(kind):
+        start, end = column.offsets[0].as_py(), column.offsets[-1].as_py()
+        return sum(_size(each.slice(start, end - start)) for each in (column.keys, column.items))
     if pa.types.is_nested(kind):
         return _size(column.flatten())
     return int(column.nbytes)
