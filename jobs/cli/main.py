@@ -97,7 +97,13 @@ def _is_unread(file: int) -> bool:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that leaves its errors to `main` if programs read them."""
+    """A parser that leaves its errors to `main` if programs read them.
+
+    Options are given in full: what is short for one today may be short for another tomorrow.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         if is_json():

@@ -151,7 +151,7 @@ def wanted_format(arguments: Sequence[str]) -> str:
     """
     if not arguments or arguments[0] not in ("run", "plan"):
         return TEXT
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--log-format")
     parser.add_argument("--config", type=Path)
     with suppress(argparse.ArgumentError, OSError, ValueError):

@@ -171,6 +171,8 @@ def test_options_may_stand_between_the_arguments(
     with pytest.raises(SystemExit):
         main(["plan", str(photos), "--out", str(tmp_path / "new"), "--no-such-option"])
     assert "unrecognized arguments: --no-such-option" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["plan", str(photos), "--out", str(tmp_path / "new"), "--max-failure", "5"])
 
 
 # It says "ready" from within `main`, when that imports the command line.
