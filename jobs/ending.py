@@ -1,13 +1,15 @@
 """How a run ends: the gates, the exit code, the reports, the removal of old runs."""
 
+from functools import partial
+
 from captioner.jobs.config.gates import DEFAULT_MIN_IMAGES, MIN_IMAGES
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import ExitCode, JobError
 from captioner.jobs.execution.record.recorder import Recorder
 from captioner.jobs.messages import note, warn
 from captioner.jobs.publish.report.write import write_run_report
-from captioner.jobs.quality.former import former_run
-from captioner.jobs.quality.gates import judge
+from captioner.jobs.quality.former import former_run, is_latest_measure
+from captioner.jobs.quality.gates import judge, not_judged
 from captioner.jobs.quality.measure import measure
 from captioner.jobs.storage.failures import without_secrets
 from captioner.jobs.table.runs.pruning import remove_old_runs
@@ -25,7 +27,7 @@ def judge_quality(config: JobConfig, recorder: Recorder) -> None:
     try:
         _measure(config, recorder)
     except (OSError, JobError) as error:
-        if config.gates:
+        if _has_limits(config):
             raise
         warn(f"the quality of this run is unknown: {error}")
 
@@ -35,10 +37,19 @@ def _measure(config: JobConfig, recorder: Recorder) -> None:
     replaced = counts.work > counts.new
     quality = measure(run, recorder.statuses, recorder.writer.scratch, replaced=replaced)
     recorder.quality = quality
-    least = config.gates.get(MIN_IMAGES, DEFAULT_MIN_IMAGES)
-    if config.gates:
-        former = former_run(run, second=config.is_second_opinion, min_images=least)
+    if _has_limits(config):
+        second = config.is_second_opinion
+        former = former_run(run, second=second, min_images=_min_images(config))
         recorder.gates = judge(config.gates, quality, former)
+        recorder.gates_not_judged = not_judged(config.gates, quality, former)
+
+
+def _has_limits(config: JobConfig) -> bool:
+    return bool(config.gates.keys() - {MIN_IMAGES})
+
+
+def _min_images(config: JobConfig) -> int:
+    return int(config.gates.get(MIN_IMAGES, DEFAULT_MIN_IMAGES))
 
 
 def exit_code(config: JobConfig, recorder: Recorder) -> ExitCode:
@@ -91,14 +102,20 @@ def _note_end(recorder: Recorder, report: JobReport) -> None:
         "exit_code": report.exit_code,
         "images": report.images,
         "statuses": dict(report.statuses),
+        "too_many_failures": report.too_many_failures,
+        "gates_exceeded": [gate["gate"] for gate in report.exceeded],
         "report": str(recorder.writer.run.report),
     }
     note(f"run {report.run_id} ended with exit code {report.exit_code}", "finished", details)
 
 
-def remove_others(writer: Writer, keep: int) -> None:
-    """Remove old runs; a store that does not answer now is asked again by the next run."""
+def remove_others(writer: Writer, config: JobConfig) -> None:
+    """Remove old runs, but not those that the gates of the next run need.
+
+    A store that does not answer now is asked again by the next run.
+    """
+    is_needed = partial(is_latest_measure, min_images=_min_images(config))
     try:
-        remove_old_runs(writer, keep)
+        remove_old_runs(writer, config.keep_runs, is_needed)
     except OSError as error:
         warn(f"old runs could not be removed: {error}")

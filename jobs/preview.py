@@ -128,7 +128,7 @@ def _preview(config: JobConfig, source: Source, sample: int | None) -> Preview:
             source, out, folder, size, redo_of(config, out, folder), second_opinion_of(config)
         )
         images = _sample(plan, folder, sample) if sample and plan.images else None
-    prunes = config.prune and may_prune(config, source, plan.counts.listed)
+    prunes = config.prune and may_prune(config, source, plan.counts)
     return Preview(
         source=config.named_source,
         table=str(out.captions),

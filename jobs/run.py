@@ -155,7 +155,7 @@ def _run(config: JobConfig, source: Source, recorder: Recorder) -> JobReport:
         if told is error:
             raise
         raise told from error
-    remove_others(recorder.writer, config.keep_runs)
+    remove_others(recorder.writer, config)
     return report
 
 
@@ -175,7 +175,7 @@ def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None
     size = Size(config.partition_size, config.limit)
     choice = second_opinion_of(config)
     recorder.plan = make_plan(source, writer.out, writer.scratch, size, redo, choice)
-    prunes = config.prune and may_prune(config, source, recorder.plan.counts.listed)
+    prunes = config.prune and may_prune(config, source, recorder.plan.counts)
     recorder.planned()
     remove_surplus(recorder.plan.surplus, writer)
     asks_server, captioner = config.captioner.asks_server, redo.captioner or ""

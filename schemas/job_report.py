@@ -73,8 +73,9 @@ class JobReport:
     the table that a new threshold marked again. If the captioner `stopped` early, or hosts did not
     answer, that says why; `outages` counts the images that were left by host.
     `table_statuses` count the rows of the whole table, None if they are not known. `quality` is
-    measured when a run of any images gets to its end; `gates` are the limits that were judged.
-    `too_many_failures` and gates that are exceeded lead to exit code 3.
+    measured when a run of any images gets to its end; `gates` are the limits that were judged;
+    `gates_not_judged` says why others were not. `too_many_failures` and gates that are exceeded
+    lead to exit code 3.
     `second` is the report of the second pass of the same job.
     """
 
@@ -126,6 +127,7 @@ class JobReport:
     table_statuses: Mapping[str, int] | None = None
     quality: Quality | None = None
     gates: Sequence[JudgedGate] = field(default_factory=list)
+    gates_not_judged: Mapping[str, str] = field(default_factory=dict)
     too_many_failures: bool = False
     error: str | None = None
     second: "JobReport | None" = None

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.messages import printable
 from captioner.jobs.publish.report.words import amount
-from captioner.jobs.quality.gates import gate_text
+from captioner.jobs.quality.gates import gate_advice, gate_text
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import DECLINED, CaptionExample, JobReport
 
@@ -125,9 +125,20 @@ def complaints(report: JobReport, config: JobConfig) -> Iterator[tuple[str, str]
     if report.too_many_failures:
         yield "too_many_failures", _too_many_failures(report, config)
     for gate in report.exceeded:
-        yield "gate", gate_text(gate)
+        advice = gate_advice(gate, shlex.quote(str(config.out)))
+        yield "gate", f"{gate_text(gate, report)}: {advice}"
+    for reason, names in _by_reason(report.gates_not_judged).items():
+        verb = "was" if len(names) == 1 else "were"
+        yield "gates_not_judged", f"{', '.join(names)} {verb} not judged: {reason}"
     if report.stopped:
         yield "stopped", f"{report.stopped}; {report.postponed:,} images are left"
+
+
+def _by_reason(gates: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for gate, reason in gates.items():
+        found.setdefault(reason, []).append(gate)
+    return found
 
 
 def _too_many_failures(report: JobReport, config: JobConfig) -> str:

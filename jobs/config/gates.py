@@ -20,6 +20,11 @@ GATES = (
 )
 
 
+def size_only(gates: Mapping[str, object]) -> dict[str, object]:
+    """Return the table without limits: which runs are large enough, if it says so."""
+    return {MIN_IMAGES: gates[MIN_IMAGES]} if MIN_IMAGES in gates else {}
+
+
 def check_gates(gates: object) -> None:
     """Raise UsageError unless every gate exists, and its limit is a number from 0 to 1."""
     if not isinstance(gates, Mapping):

@@ -12,6 +12,7 @@ from captioner.jobs.config.absolute import (
     with_absolute_checkpoint,
 )
 from captioner.jobs.config.checks import check_job, require
+from captioner.jobs.config.gates import size_only
 from captioner.jobs.config.second import PLAIN, SECOND
 from captioner.jobs.config.values import RETRIABLE, share_of
 from captioner.jobs.errors import UsageError
@@ -171,7 +172,7 @@ class JobConfig:
         require(self, "second", isinstance(self.second, Mapping), "a table")
         check_keys(self.second, SECOND, "in the table second")
         try:
-            job = replace(self, **{**PLAIN, **self.second})
+            job = replace(self, **{**PLAIN, "gates": size_only(self.gates), **self.second})
         except UsageError as error:
             raise UsageError(f"in the table second, {error}") from error
         whole = "checkpoint" in self.second and job.is_second_opinion

@@ -15,7 +15,6 @@ PLAIN: dict[str, Any] = {  # options of the first pass that the second must not 
     "precision": "auto",
     "max_cost": None,
     "count_all_failures": False,
-    "gates": {},
     "prices": {},
     "second": {},
     "calibration": None,

@@ -13,6 +13,7 @@ import pyarrow as pa
 from captioner.errors import CaptionerError
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import UsageError
+from captioner.jobs.messages import warn
 from captioner.jobs.planning.compare import Compared, Counts, ListedBuckets, compare
 from captioner.jobs.planning.doubted import Choice, DoubtfulImages
 from captioner.jobs.planning.partitions import (
@@ -172,14 +173,17 @@ def _record(
     add_surplus(plan.surplus, plan.files, compared.surplus)
 
 
-def may_prune(config: JobConfig, source: Source, listed: int) -> bool:
+def may_prune(config: JobConfig, source: Source, counts: Counts) -> bool:
     """Return whether a listing says which rows to remove: not an empty one that the job allows.
 
     Raise UsageError if the listing is empty or incomplete otherwise.
     """
-    if not listed and config.empty_ok:
+    if not counts.listed and config.empty_ok:
+        if counts.vanished:
+            rows = f"{counts.vanished:,} rows have" if counts.vanished > 1 else "1 row has"
+            warn(f"{rows} no image in SOURCE; not pruned, because SOURCE is empty")
         return False
-    if not listed:
+    if not counts.listed:
         raise UsageError("cannot prune: the source lists no image at all; run without prune")
     if unread := source.skipped[UNREADABLE_FOLDERS]:
         raise UsageError(

@@ -96,8 +96,11 @@ def test_programs_get_events_metrics_and_the_report(
     success = values[f"captioner_last_success_timestamp_seconds,{out}"]
     assert success >= report.started_at.timestamp()
     assert main([*watched, "--max-failures", "1", "--count-all-failures"]) == 3
-    second = JobReport.from_json(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    second = JobReport.from_json(printed.out)
     assert (second.images, second.failed_in_table) == (0, {"unreadable": 2})
+    (end,) = [line for line in printed.err.splitlines() if '"finished"' in line]
+    assert (json.loads(end)["too_many_failures"], json.loads(end)["gates_exceeded"]) == (True, [])
     values = samples(metrics)
     assert values[f"captioner_exit_code,{out}"] == 3
     assert values[f"captioner_last_success_timestamp_seconds,{out}"] == success
@@ -138,8 +141,9 @@ def test_a_gate_ends_a_run_with_3_and_removes_no_row(
     job_file.write_text(f"{job_file.read_text()}\n[gates]\n" + "".join(
         f"{name} = {limit}\n" for name, limit in gates.items()))  # fmt: skip
     assert main(arguments) == 0
+    unjudged = "max_failed_rise.unreadable was not judged: no former run of at least 1 images"
+    assert unjudged in capsys.readouterr().err
     (tmp_path / "photos" / "new.jpg").write_text("no image")
-    capsys.readouterr()
     assert main([*arguments, "--max-failures", "100%", "--json"]) == 3
     printed = capsys.readouterr()
     report = JobReport.from_json(printed.out)
@@ -148,8 +152,9 @@ def test_a_gate_ends_a_run_with_3_and_removes_no_row(
         "max_failed_rise.unreadable",
     ]
     absolute, relative = [line for line in printed.err.splitlines() if "max_failed" in line]
-    assert absolute.endswith("is 1 (max_failed.unreadable = 0.5, exceeded by 0.5)")
-    assert "rose from 0.25 to 1 since run" in relative
+    assert "1 of 1 images (100.0%) have the status unreadable (max_failed.unreadable" in absolute
+    assert absolute.endswith(f"`captioner status {tmp_path}/out --failed` lists the failed images")
+    assert "rose from 0.25 to 1 (1 of 1 images) since run" in relative
     assert statuses(tmp_path / "out") == {"ok": 6, "unreadable": 3}
     page = (tmp_path / "out" / "runs" / report.run_id / "report.html").read_text()
     assert "exceeded by 0.5" in page and "too many failed images" not in page

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from captioner.jobs import JobConfig
 from captioner.jobs.config.gates import check_gates
 from captioner.jobs.errors import UsageError
-from captioner.jobs.quality.gates import gate_text, judge
+from captioner.jobs.quality.gates import gate_advice, gate_text, judge, not_judged
 from captioner.schemas.job_report import JobReport, Quality
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -73,18 +74,43 @@ def test_a_small_run_is_not_judged() -> None:
     assert len(judge({"min_unique": 0.9, "min_images": 99}, small, None)) == 1
 
 
+def test_the_second_pass_has_no_limits_but_keeps_the_measure_of_the_first() -> None:
+    second = {"checkpoint": "flickr8k", "redo_below": 0.2}
+    job = JobConfig("photos", "out", gates={"min_images": 5, "max_failed": 0.1}, second=second)
+    again = job.second_job()
+    assert again is not None and again.gates == {"min_images": 5}
+
+
 def test_the_text_of_a_gate_has_all_numbers() -> None:
     (gate,) = judge({"max_confidence_drop": 0.05}, quality(confidence=0.25),
                     replace(REPORT, quality=quality()))  # fmt: skip
-    assert gate_text(gate) == (
+    assert gate_text(gate, REPORT) == (
         "the mean confidence fell from 0.4 to 0.25 since run r0 "
         "(max_confidence_drop = 0.05, exceeded by 0.1)"
     )
     (gate,) = judge({"max_failed": 0.01}, quality(), None)
-    assert gate_text(gate) == (
-        "the share of images with the status timeout is 0.05 "
+    report = replace(REPORT, images=200, statuses={"ok": 190, "timeout": 10})
+    assert gate_text(gate, report) == (
+        "10 of 200 images (5.0%) have the status timeout "
         "(max_failed.timeout = 0.01, exceeded by 0.04)"
     )
+    assert gate_advice(gate, "out") == "`captioner status out --failed` lists the failed images"
+
+
+def test_a_limit_without_anything_to_compare_says_why() -> None:
+    gates = {"min_confidence": 0.1, "max_confidence_drop": 0.05, "max_failed_rise": 0.01}
+    nobody = "no former run of at least 100 images that ended with 0"
+    assert not_judged(gates, quality(), None) == {
+        "max_confidence_drop": nobody,
+        "max_failed_rise.timeout": nobody,
+    }
+    former = replace(REPORT, quality=quality(confidence=None))
+    assert not_judged(gates, quality(), former) == {
+        "max_confidence_drop": "the mean confidence of run r0 is unknown"
+    }
+    unknown = not_judged(gates, quality(confidence=None), replace(REPORT, quality=quality()))
+    assert set(unknown.values()) == {"the mean confidence of this run is unknown"}
+    assert not_judged(gates, quality(images=99), None) == {}
 
 
 @pytest.mark.parametrize(

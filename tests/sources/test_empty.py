@@ -47,7 +47,11 @@ def test_one_of_several_sources_may_be_empty(job: JobConfig, tmp_path: Path) -> 
     assert [Path(name).name for name in listed] == ["000.jpg", "001.jpg"]
 
 
-def test_an_empty_source_removes_no_rows(job: JobConfig, tmp_path: Path) -> None:
+def test_an_empty_source_removes_no_rows(
+    job: JobConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_rows(tmp_path / "out", [row(str(tmp_path / "photos" / "000.jpg"))])
     report = run_job(replace(job, prune=True))
     assert (report.vanished, report.pruned, report.table_statuses) == (1, 0, {"ok": 1})
+    line = "1 row has no image in SOURCE; not pruned, because SOURCE is empty"
+    assert line in capsys.readouterr().err

@@ -1,13 +1,24 @@
 """The folders of old runs are removed, and no others."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from captioner.jobs import JobConfig, run_job
+from captioner.jobs.quality.former import is_latest_measure
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.exclusive_writer import exclusive_writer
-from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.table.layout import OutFolder, RunFolder
 from captioner.jobs.table.runs.pruning import remove_old_runs
+from captioner.schemas.job_report import JobReport, Quality
 from tests.support.stores import keys
+
+QUALITY = Quality(images=100, captions=100, unique=1.0, top_caption=0.01, most_frequent="A dog.",
+                  confidence=0.5, low_confidence=0.0, failed={})  # fmt: skip
+
+
+def unneeded(run: RunFolder) -> bool:
+    return False
 
 
 def names(out: Path) -> list[str]:
@@ -30,9 +41,27 @@ def test_what_is_no_finished_run_stays(tmp_path: Path) -> None:
     with exclusive_writer(OutFolder(tmp_path).new_run()) as writer:
         for name, waiting in ((old[0], "replacements"), (old[1], "scratch")):
             (runs / name / waiting).mkdir()
-        assert remove_old_runs(writer, 1) == 2
+        assert remove_old_runs(writer, 1, unneeded) == 2
         assert names(tmp_path) == ["2025-notes", *old[:2], writer.run.run_id]
-        assert remove_old_runs(writer, 100) == 0
+        assert remove_old_runs(writer, 100, unneeded) == 0
+
+
+def test_the_latest_run_that_gates_can_compare_with_stays(tmp_path: Path) -> None:
+    now = datetime(2025, 1, 1, tzinfo=UTC)
+    report = JobReport("", "photos", "out/captions", now, now, 0, quality=QUALITY)
+    second = replace(report, doubted=100)
+    small = replace(report, quality=Quality(**{**QUALITY, "images": 99}))
+    kinds = [second, second, report, report, small, replace(report, exit_code=3)]
+    names_of = [f"2025010{n}T000000-000000-0000" for n in range(1, 7)]
+    for name, each in zip(names_of, kinds, strict=True):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "report.json").write_text(each.to_json())
+    with exclusive_writer(OutFolder(tmp_path).new_run()) as writer:
+        assert remove_old_runs(writer, 1, is_latest_measure) == 4
+        assert names(tmp_path) == [names_of[1], names_of[3], writer.run.run_id]
+        writer.write_text(report.to_json(), writer.run.report)
+        assert remove_old_runs(writer, 1, is_latest_measure) == 1
+    assert names(tmp_path) == [names_of[1], writer.run.run_id]
 
 
 def test_old_runs_are_removed_from_a_store(url: str) -> None:
@@ -42,6 +71,6 @@ def test_old_runs_are_removed_from_a_store(url: str) -> None:
             (out.runs / f"2025010{number}T000000-000000-0000" / name).write_text("{}")
     with exclusive_writer(out.new_run()) as writer:
         writer.write_text("{}", writer.run.report)
-        assert remove_old_runs(writer, 2) == 2
+        assert remove_old_runs(writer, 2, is_latest_measure) == 2
     left = {key for key in keys(url) if key.startswith("runs/2025")}
     assert {key.split("/")[1] for key in left} == {"20250103T000000-000000-0000"}

@@ -27,7 +27,7 @@ HELP = {  # all are gauges, which begin again with each run
     "gate_value": "What a quality gate of the run has measured.",
     "gate_exceeded_by": "By how much a quality gate is exceeded; 0 if it holds.",
     "exit_code": "Exit code of the last run that has ended.",
-    LAST_SUCCESS: "When a run last ended with exit code 0.",
+    LAST_SUCCESS: "When a run last ended with exit code 0; 0 before the first time.",
 }
 Labels = Mapping[str, str]
 Sample = tuple[str, Labels, float]  # name, labels, value
@@ -40,7 +40,8 @@ class Metrics:
         self.path, self.out = path, out
         self.recorders: list[Recorder] = []
         before = {name: self._former(name) for name in (LAST_SUCCESS, "exit_code")}
-        self._ended = {name: value for name, value in before.items() if value is not None}
+        known = {name: value for name, value in before.items() if value is not None}
+        self._ended = {LAST_SUCCESS: 0.0, **known}
         self._has_failed = False
 
     def end(self, code: int) -> None:

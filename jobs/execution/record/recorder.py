@@ -58,6 +58,7 @@ class Recorder:
     failed_tasks: int = 0
     quality: Quality | None = None
     gates: Sequence[JudgedGate] = ()
+    gates_not_judged: Mapping[str, str] = field(default_factory=dict)
     too_many_failures: bool = False
     ended: JobReport | None = None  # its report, once it has ended
     _began: float | None = None  # when the first image was opened
@@ -231,6 +232,7 @@ class Recorder:
             table_statuses=self.table_statuses,
             quality=self.quality,
             gates=list(self.gates),
+            gates_not_judged=self.gates_not_judged,
             too_many_failures=self.too_many_failures,
             error=error,
         )

@@ -94,7 +94,7 @@ def _sentences(report: JobReport, collected: Collected | None, job_file: str) ->
     is_code_3 = report.exit_code == ExitCode.TOO_MANY_FAILURES
     if report.too_many_failures or (is_code_3 and not report.exceeded):
         sentences.append(_too_many_failures(report, job_file))
-    sentences += [f"{_capitalised(gate_text(gate))}." for gate in report.exceeded]
+    sentences += [f"{_capitalised(gate_text(gate, report))}." for gate in report.exceeded]
     if report.stopped:
         sentences.append(f"{report.postponed:,} images are left for a later run.")
     if report.images < report.planned or report.stopped:
@@ -127,7 +127,9 @@ def _quality(report: JobReport) -> list[Section]:
     rows = [(name, f"{value:.3g}") for name, value in shares if value is not None]
     rows.append(("Most frequent caption", quality["most_frequent"] or ""))
     for gate in report.gates:
-        rows.append((_capitalised(gate_text(gate)), "too bad" if gate["exceeded_by"] else "good"))
+        verdict = "too bad" if gate["exceeded_by"] else "good"
+        rows.append((_capitalised(gate_text(gate, report)), verdict))
+    rows += [(gate, f"not judged: {reason}") for gate, reason in report.gates_not_judged.items()]
     return [Section("quality", "Quality", grid=Grid(["What", "Value"], rows))]
 
 

@@ -1,6 +1,7 @@
 """Remove what is kept about old runs; their rows stay."""
 
 import re
+from collections.abc import Callable
 
 from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.runs.reports import run_folders
@@ -9,19 +10,20 @@ from captioner.jobs.table.writer import Writer
 _RUN_ID = re.compile(r"\d{8}T\d{6}-\d{6}-[0-9a-f]{4}")
 
 
-def remove_old_runs(writer: Writer, keep: int) -> int:
-    """Remove the folders of all runs but the latest `keep`; return how many.
+def remove_old_runs(writer: Writer, keep: int, is_needed: Callable[[RunFolder], bool]) -> int:
+    """Remove the folders of all runs but the latest `keep` and `is_needed` ones; return how many.
 
-    The writer's own run is one of those. The folder of a run whose rows are not in the table yet
-    stays, and so does whatever is not named like a run.
+    The writer's own run is one of the latest. The folder of a run whose rows are not in the table
+    yet stays, and so does whatever is not named like a run.
     """
     names = [path.name for path in run_folders(writer.out) if _RUN_ID.fullmatch(path.name)]
     others = [name for name in names if name != writer.run.run_id]
     old = others[: len(others) - (keep - 1)]
     runs = [run for name in old if _has_ended(run := RunFolder(writer.out, name))]
-    for run in runs:
+    unneeded = [run for run in runs if not is_needed(run)]
+    for run in unneeded:
         writer.remove_tree(run.root)
-    return len(runs)
+    return len(unneeded)
 
 
 def _has_ended(run: RunFolder) -> bool:

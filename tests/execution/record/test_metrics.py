@@ -44,6 +44,12 @@ def test_a_run_that_is_refused_leaves_the_last_success(job: JobConfig) -> None:
     assert [path.name for path in Path(str(job.metrics)).parent.glob("*.unfinished")] == []
 
 
+def test_a_job_that_never_succeeded_has_its_last_success_at_0(job: JobConfig) -> None:
+    with pytest.raises(UsageError):
+        run_job(replace(job, empty_ok=False))
+    assert values(job, "last_success_timestamp_seconds") == {str(job.out): 0}
+
+
 def test_a_file_about_another_table_is_replaced(job: JobConfig, tmp_path: Path) -> None:
     run_job(job)
     other = replace(job, out=tmp_path / "other")
