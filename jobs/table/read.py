@@ -85,4 +85,7 @@ def readable(path: OutPath, read: Callable[[], T]) -> T:
 
 
 def _foreign(path: OutPath, reason: str) -> UsageError:
-    return UsageError(f"{path} is not a file of a caption table ({reason}): move it elsewhere")
+    verify = f"`captioner verify {path.parent.parent}` tells what is wrong with the table"
+    return UsageError(
+        f"{path} is not a file of a caption table ({reason}): move it elsewhere; {verify}"
+    )

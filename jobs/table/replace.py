@@ -8,6 +8,7 @@ any time. The next run puts in place what a killed run has left; doing so twice 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.backends.backend import backend_of, open_ahead
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.keys import Surplus
+from captioner.jobs.table.read import readable
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import Status, current_names, merged_schema, with_schema
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, REPLACES
@@ -156,13 +158,13 @@ def _rewrite(
     """Rewrite a file of the table: the rows kept of each row group, then those added."""
     file = writer.storage.open_parquet(writer.storage.open(path))
     schema = merged_schema([file.schema_arrow, *schemas])
-    tables = (with_schema(table, schema) for table in chain(_kept(file, kept), added))
+    tables = (with_schema(table, schema) for table in chain(_kept(path, file, kept), added))
     writer.write(tables, schema, path)
 
 
-def _kept(file: pq.ParquetFile, kept: KeptRows) -> Iterator[pa.Table]:
+def _kept(path: OutPath, file: pq.ParquetFile, kept: KeptRows) -> Iterator[pa.Table]:
     start = 0
     for number in range(file.num_row_groups):
-        rows = file.read_row_group(number)
+        rows = readable(path, partial(file.read_row_group, number))
         yield rows.filter(kept(rows, start))
         start += rows.num_rows

@@ -8,20 +8,20 @@ killed, the next one that writes marks the other files.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import OutFolder
-from captioner.jobs.table.read import closing, open_file, opened_files
+from captioner.jobs.table.read import closing, open_file, opened_files, readable
 from captioner.jobs.table.writer import Writer
 from captioner.schemas.caption_table import REVIEW, CaptionRow, merged_schema, with_schema
 
@@ -81,12 +81,15 @@ def table_threshold(out: OutFolder) -> Threshold | None:
     return new_threshold(out) or latest(list(_thresholds(out).values()))
 
 
-def settle_threshold(wanted: Threshold | None, writer: Writer) -> tuple[Threshold | None, int]:
+def settle_threshold(
+    wanted: Threshold | None, writer: Writer, but: Collection[OutPath] = ()
+) -> tuple[Threshold | None, int]:
     """Mark the rows of the whole table by `wanted`, or else by the threshold that it has.
 
-    Return that threshold, and the number of rows in the files that had to be marked.
+    Files in `but`, which cannot be read, are passed over. Return that threshold, and the number of
+    rows in the files that had to be marked.
     """
-    thresholds = _thresholds(writer.out)
+    thresholds = _thresholds(writer.out, but)
     threshold = new_threshold(writer.out) or latest(list(thresholds.values()))
     if wanted is not None and (
         threshold is None or replace(wanted, since=threshold.since) != threshold
@@ -129,9 +132,11 @@ def marked(rows: pa.Table, threshold: Threshold) -> pa.Table:
     return rows.append_column(_MARK, marks) if place < 0 else rows.set_column(place, _MARK, marks)
 
 
-def _thresholds(out: OutFolder) -> Mapping[OutPath, Threshold | None]:
+def _thresholds(
+    out: OutFolder, but: Collection[OutPath] = ()
+) -> Mapping[OutPath, Threshold | None]:
     thresholds = {}
-    for path, file in opened_files(out.table_files()):
+    for path, file in opened_files(path for path in out.table_files() if path not in but):
         with closing(file):
             thresholds[path] = threshold_of(file.schema_arrow)
     return thresholds
@@ -145,9 +150,9 @@ def _mark(path: OutPath, threshold: Threshold, writer: Writer) -> int:
             schema = schema.append(_MARK)
         metadata = {**schema.metadata, REVIEW: json.dumps(asdict(threshold)).encode()}
         schema = schema.with_metadata(metadata)
-        return writer.write(_marked(file, schema, threshold), schema, path)
-
-
-def _marked(file: pq.ParquetFile, schema: pa.Schema, threshold: Threshold) -> Iterator[pa.Table]:
-    for number in range(file.num_row_groups):
-        yield marked(with_schema(file.read_row_group(number), schema), threshold)
+        groups = (
+            readable(path, partial(file.read_row_group, number))
+            for number in range(file.num_row_groups)
+        )
+        rows = (marked(with_schema(group, schema), threshold) for group in groups)
+        return writer.write(rows, schema, path)

@@ -1,6 +1,7 @@
 """The files of the table: each opens, has the schema of a table, and reads whole."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ from captioner.schemas.image_record import PLAN_COLUMNS
 
 BATCH_ROWS = 20_000
 LATER = {"needs_review", "former", "declined"}  # columns that older files lack, or have at the end
-_SET_ASIDE = "move it elsewhere, and the next run captions its images again"
 _READABLE = "let this user read it, or look at its disk"
 _REWRITE = "another program wrote it: restore the file, or move it elsewhere"
 _FOREIGN = "move it elsewhere: readers of the table take every file in this folder for a part of it"
@@ -83,11 +83,11 @@ def _has_changed(scope: Scope, path: OutPath) -> bool:
 
 
 def _cannot_open(scope: Scope, path: OutPath, error: Exception) -> None:
-    scope.is_partial = True
     remedy = _READABLE
     if is_damage(error):
         scope.damaged.append(path)
-        remedy = f"{_SET_ASIDE}; --repair does so"
+        remedy = "--repair moves it to OUT/damaged, and its images are captioned again"
+    scope.unread[path] = remedy
     scope.fault(Kind.FILE, path, f"cannot be opened ({error})", remedy)
 
 
@@ -98,9 +98,10 @@ def _read(
     names = current_names(schema)
     fields = dict(zip(names, schema, strict=True))
     problems = list(_column_problems(names, fields))
-    scope.is_partial |= bool(problems)
+    if problems:
+        scope.unread[path] = how_to_set_aside(scope, path)
     for problem in problems:
-        scope.fault(Kind.SCHEMA, path, problem, _SET_ASIDE)
+        scope.fault(Kind.SCHEMA, path, problem, scope.unread[path])
     for problem in _form_problems(names, fields):
         scope.fault(Kind.SCHEMA, path, problem, _REWRITE)
     captioners, threshold = _metadata(scope, path, schema)
@@ -125,13 +126,23 @@ def _batches(scope: Scope, path: OutPath, file: pq.ParquetFile) -> Iterator[pa.R
         except StoreError:
             raise
         except READ_ERRORS as error:
-            scope.is_partial = True
+            scope.unread[path] = how_to_set_aside(scope, path)
             if not _has_changed(scope, path):
                 what = f"cannot be read from row {row:,} on ({error})"
-                scope.fault(Kind.FILE, path, what, _SET_ASIDE)
+                scope.fault(Kind.FILE, path, what, scope.unread[path])
             return
         yield batch
         row += batch.num_rows
+
+
+def how_to_set_aside(scope: Scope, path: OutPath) -> str:
+    """Say how to take a file, in which some rows may be whole, out of the table."""
+    out = scope.out
+    then = "the next run captions its images again"
+    if not out.storage.local_path(path):
+        return f"move it to {out.damaged}, and {then}"
+    folder, file = shlex.quote(str(out.damaged)), shlex.quote(str(path))
+    return f"`mkdir -p {folder} && mv -n {file} {folder}/` sets it aside, and {then}"
 
 
 def _check_count(file: pq.ParquetFile, rows: int) -> None:

@@ -105,17 +105,23 @@ class Scope:
     """What is verified: OUT, a folder of this machine to work in, and what was found so far.
 
     `versions` are those that the files of the table had when the verification began.
-    `damaged` are files of the table that cannot even be opened. If rows were not read, their counts
-    mean nothing: the scope `is_partial`, or files have `moved` meanwhile.
+    `unread` are files of the table whose rows could not all be read, with what to do; the
+    `damaged` ones among them cannot even be opened. If there are any, counts of rows mean nothing:
+    the scope `is_partial`. The same holds if files have `moved` meanwhile.
     """
 
     out: OutFolder
     scratch: Path
     versions: Mapping[str, str]
     findings: Findings = field(default_factory=Findings)
+    unread: dict[OutPath, str] = field(default_factory=dict)
     damaged: list[OutPath] = field(default_factory=list)
-    is_partial: bool = False
     moved: bool = False
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether rows of the table could not be read."""
+        return bool(self.unread)
 
     def fault(self, kind: Kind, path: OutPath, what: str, remedy: str) -> None:
         """Add a finding that is a fault."""

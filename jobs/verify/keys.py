@@ -18,6 +18,8 @@ from captioner.schemas.image_record import IMAGE_URI
 
 _KEY = pa.schema([(IMAGE_URI, pa.string()), (FILE, pa.int32()), (POSITION, pa.int64())])
 _REMEDY = "the next run, compact or --repair keeps the latest"
+_OTHERS = "--repair keeps the latest of the rows in other files than {}, which cannot be read whole"
+_READABLE = "--repair keeps the latest; runs and compact cannot read every file"
 
 
 class Keys:
@@ -55,7 +57,13 @@ class Keys:
         where = ", ".join(f"{self._files[n].name} (row {row:,})" for n, row in places[:4])
         more = ", ..." if len(places) > 4 else ""
         what = f"{uri} has {len(places):,} rows: {where}{more}"
-        self._scope.fault(Kind.KEY, self._scope.out.captions, what, _REMEDY)
+        self._scope.fault(Kind.KEY, self._scope.out.captions, what, self._remedy(places))
+
+    def _remedy(self, places: Sequence[tuple[int, int]]) -> str:
+        unread = {self._files[n] for n, _ in places} & {*self._scope.unread}
+        if unread:
+            return _OTHERS.format(", ".join(sorted(path.name for path in unread)))
+        return _READABLE if self._scope.is_partial else _REMEDY
 
 
 def merged_files(out: OutFolder) -> frozenset[str]:

@@ -60,7 +60,12 @@ def _is_run(run: RunFolder) -> bool:
 
 
 def check_thresholds(scope: Scope, files: Sequence[TableFile]) -> None:
-    """Find files whose rows are marked by another threshold than the table's."""
+    """Find files whose rows are marked by another threshold than the table's.
+
+    Those that cannot be read whole cannot be marked either.
+    """
+    files = [file for file in files if file.path not in scope.unread]
+    remedy = "--repair marks them again" if scope.is_partial else _TIDIED.format("marks them again")
     thresholds: list[Threshold | None] = [file.threshold for file in files]
     wanted = latest(thresholds)
     with scope.reading(Kind.LEFT, scope.out.new_threshold, "remove it"):
@@ -69,4 +74,4 @@ def check_thresholds(scope: Scope, files: Sequence[TableFile]) -> None:
     for file in files:
         if file.threshold != wanted:
             what = f"its rows are marked by another threshold than {wanted}"
-            scope.fault(Kind.THRESHOLD, file.path, what, _TIDIED.format("marks them again"))
+            scope.fault(Kind.THRESHOLD, file.path, what, remedy)

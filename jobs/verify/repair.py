@@ -1,7 +1,7 @@
 """The repairs that are safe: none invents or changes a caption, or touches what people decided."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +22,8 @@ from captioner.jobs.verify.embeddings import embedding_batches, embedding_files
 from captioner.jobs.verify.files import is_damaged, is_unfinished
 from captioner.jobs.verify.findings import READ_ERRORS, Kind, Scope, is_damage
 
+Step = Callable[[Writer, Collection[OutPath]], Iterator[str]]
+
 
 def repair_table(scope: Scope) -> list[str]:
     """Repair what a verification has found, under the lock of OUT; return what was done.
@@ -29,24 +31,31 @@ def repair_table(scope: Scope) -> list[str]:
     Raise TemporaryError if a run is at work in OUT, UsageError if OUT cannot be written to.
     """
     done = list(_set_damaged_aside(scope))
+    passed_over = [path for path in scope.unread if scope.out.storage.exists(path)]
     with exclusive_writer(scope.out.new_run()) as writer:
         if left := scope.findings.harmless_counts[Kind.LEFT]:
             done.append(f"finished or removed what killed commands had left ({left:,} things)")
-        done += _attempted(_mark, writer)
+        done += _attempted(_mark, writer, passed_over)
         done += _remove_unfinished(writer)
-        done += _attempted(_remove_superseded, writer)
-        if not scope.is_partial:  # else it is unknown which images have rows
-            done += _attempted(_clean_embeddings, writer)
+        done += _attempted(_remove_superseded, writer, passed_over)
+        done += _attempted(_clean_embeddings, writer, scope.unread)
         done += _set_index_aside(scope)
-    return done
+    return done + [_left(scope, path) for path in passed_over]
 
 
-def _attempted(step: Callable[[Writer], Iterator[str]], writer: Writer) -> list[str]:
-    """Do a step that every file of the table must be read for; tell if one cannot be."""
+def _attempted(step: Step, writer: Writer, unread: Collection[OutPath]) -> list[str]:
+    """Do a step for which the table must be read but for `unread` files; tell if that fails."""
     try:
-        return list(step(writer))
+        return list(step(writer, unread))
     except UsageError as error:
         return [f"could not go on: {error}"]
+
+
+def _left(scope: Scope, path: OutPath) -> str:
+    return (
+        f"left {scope.name_of(path)} as it is, because not all its rows can be read: its images "
+        f"may have rows in other files, too, and a run may stop at it; {scope.unread[path]}"
+    )
 
 
 def _set_damaged_aside(scope: Scope) -> Iterator[str]:
@@ -61,8 +70,8 @@ def _set_damaged_aside(scope: Scope) -> Iterator[str]:
                 to = _free_name(out.damaged / path.name)
                 _move(path, to)
                 yield (
-                    f"moved {out.name_of(path)}, which cannot be opened, to {out.name_of(to)}: the "
-                    "next run captions its images again"
+                    f"moved {out.name_of(path)}, which cannot be opened, to {out.name_of(to)}: "
+                    "its images are captioned again by the next run that can read the table"
                 )
 
 
@@ -81,8 +90,8 @@ def _move(path: OutPath, to: OutPath) -> None:
         storage.remove(path)
 
 
-def _mark(writer: Writer) -> Iterator[str]:
-    _, rows = settle_threshold(None, writer)
+def _mark(writer: Writer, unread: Collection[OutPath]) -> Iterator[str]:
+    _, rows = settle_threshold(None, writer, unread)
     if rows:
         yield f"marked {rows:,} rows by the threshold of the table"
 
@@ -95,21 +104,26 @@ def _remove_unfinished(writer: Writer) -> Iterator[str]:
             yield f"removed {writer.out.name_of(path)}, which was not finished"
 
 
-def _remove_superseded(writer: Writer) -> Iterator[str]:
-    """Remove the rows of images that have a later row, as a run and a compaction do."""
-    files = writer.out.table_files()
+def _remove_superseded(writer: Writer, unread: Collection[OutPath]) -> Iterator[str]:
+    """Remove the rows of images that have a later row, as a run and a compaction do.
+
+    A row in an unread file supersedes none: its caption may be lost. So the latest row that can be
+    read stays, and a row goes only if another one that can be read is later.
+    """
+    files = [path for path in writer.out.table_files() if path not in unread]
     surplus = superseded(table_buckets(files, Redo(), writer.scratch / "rows.arrow"), files)
     remove_surplus(surplus, writer)
     if rows := sum(map(len, surplus.values())):
-        yield f"removed {rows:,} rows of images that have a later row"
+        where = " in a file that can be read" if unread else ""
+        yield f"removed {rows:,} rows of images that have a later row{where}"
 
 
-def _clean_embeddings(writer: Writer) -> Iterator[str]:
-    """Remove embeddings of images that are not in the table, and files that cannot be read."""
-    images, column = ImageHashes(writer.scratch), "image_sha256"
-    for path, file in opened_files(writer.out.table_files()):
-        for batch in column_batches(path, file, [column]):
-            images.add(batch[column])
+def _clean_embeddings(writer: Writer, unread: Collection[OutPath]) -> Iterator[str]:
+    """Remove embeddings of images that are not in the table, and files that cannot be read.
+
+    With unread files, it is unknown which images are in the table: their embeddings stay.
+    """
+    images = None if unread else _images(writer)
     for path in embedding_files(writer.out):
         try:
             removed = _remove_orphans(path, images, writer)
@@ -125,16 +139,29 @@ def _clean_embeddings(writer: Writer) -> Iterator[str]:
                 yield f"removed {removed:,} embeddings from {writer.out.name_of(path)}"
 
 
-def _remove_orphans(path: OutPath, images: ImageHashes, writer: Writer) -> int:
-    """Rewrite a file of embeddings without those of no image; return how many these are."""
+def _images(writer: Writer) -> ImageHashes:
+    images, column = ImageHashes(writer.scratch), "image_sha256"
+    for path, file in opened_files(writer.out.table_files()):
+        for batch in column_batches(path, file, [column]):
+            images.add(batch[column])
+    return images
+
+
+def _remove_orphans(path: OutPath, images: ImageHashes | None, writer: Writer) -> int:
+    """Rewrite a file of embeddings without those of no image; return how many these are.
+
+    If the images are unknown, only read it.
+    """
     rows = kept = 0
     schema = pa.schema([])
     for batch in embedding_batches(path):
         rows, schema = rows + len(batch), batch.schema
-        kept += pc.sum(images.contain(batch["image_sha256"])).as_py()
-    if kept < rows:
+        if images:
+            kept += pc.sum(images.contain(batch["image_sha256"])).as_py()
+    if images and kept < rows:
         writer.write(_of_images(path, images), schema, path)
-    return rows - kept
+        return rows - kept
+    return 0
 
 
 def _of_images(path: OutPath, images: ImageHashes) -> Iterator[pa.Table]:

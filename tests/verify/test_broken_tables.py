@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import pytest
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
-from captioner.jobs.errors import TemporaryError
+from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.publish.find.index import update_index
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.layout import OutFolder
@@ -264,6 +265,68 @@ def test_a_part_that_is_gone_is_missed_until_a_run_has_replaced_it(
     assert "3 of the 11 rows that this run committed are not in the table" in only_fault(out)
     run_job(replace(job, out=out))
     assert faults(out) == []
+
+
+def test_repair_passes_over_a_file_that_cannot_be_read_whole(out: Path, job: JobConfig) -> None:
+    truncated, flipped, whole, _ = parts(out)
+    truncated.write_bytes(truncated.read_bytes()[:500])
+    shutil.copy(whole, out / "captions" / "y.parquet")
+    shutil.copy(flipped, out / "captions" / "z.parquet")
+    shutil.copy(flipped, out / "captions" / "a.parquet")
+    _flip(flipped)
+    found = repaired(out)
+    text = "\n".join(found.repaired)
+    assert f"moved captions/{truncated.name}" in text and "could not go on" not in text
+    assert "removed 6 rows of images that have a later row in a file that can be read" in text
+    assert f"left captions/{flipped.name} as it is" in text
+    assert [each.name for each in parts(out)][:2] == [flipped.name, parts(out)[1].name]
+    assert {each.name for each in parts(out)} >= {"y.parquet", "z.parquet"}
+    (fault,) = found.faults
+    (note,) = (each for each in found.harmless if each.kind == Kind.RUN)
+    assert "the rows of runs were not counted" in note.what
+    with pytest.raises(UsageError, match=f"captioner verify {out}` tells"):
+        run_job(replace(job, out=out))
+    subprocess.run(["sh", "-c", fault.remedy.split("`")[1]], check=True)
+    assert (out / "damaged" / flipped.name).exists()
+    assert run_job(replace(job, out=out)).new == 3
+    assert faults(out) == []
+
+
+def _flip(path: Path) -> None:
+    """Damage the first column, which every command reads."""
+    column = pq.read_metadata(path).row_group(0).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(path.read_bytes())
+    for place in range(start, start + min(60, column.total_compressed_size)):
+        data[place] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_row_is_not_removed_for_a_later_one_that_cannot_be_read(out: Path) -> None:
+    path, late = parts(out)[0], out / "captions" / "zz.parquet"
+    shutil.copy(path, late)
+    change(late, with_values("annotated_at", *[datetime(2026, 11, 1, tzinfo=UTC)] * 3))
+    pq.write_table(pq.read_table(late).drop_columns(["caption"]), late)  # its keys can be read
+    before = path.read_bytes()
+    found = repaired(out)
+    assert path.read_bytes() == before
+    assert any(each.startswith("left captions/zz.parquet") for each in found.repaired)
+
+
+def test_a_run_that_failed_does_not_hide_that_a_part_is_gone(out: Path) -> None:
+    (run,) = (out / "runs").glob("[0-9]*")
+    failed = out / "runs" / "20990101T000000-000000-0000"
+    shutil.copytree(run, failed)
+    (failed / "events.jsonl").unlink()
+    report = json.loads((failed / "report.json").read_text())
+    report |= {"run_id": failed.name, "exit_code": 2, "images": 0, "statuses": {}}
+    (failed / "report.json").write_text(json.dumps(report))
+    parts(out)[2].unlink()
+    assert "3 of the 11 rows that this run committed are not in the table" in only_fault(out)
+    with (failed / "job.toml").open("a") as file:
+        file.write("\nprune = true\n")
+    (note,) = (each for each in verify_table(out).harmless if each.kind == Kind.RUN)
+    assert "was to prune and did not end" in note.what
 
 
 @pytest.mark.parametrize("name", ["report.json", "events.jsonl"])
