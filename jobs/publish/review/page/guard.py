@@ -5,12 +5,13 @@ point at this machine (DNS rebinding); checking Origin, pages that send forms to
 """
 
 import hmac
-import ipaddress
 import socket
 from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
 from tornado.httputil import HTTPServerRequest
+
+from captioner.jobs.storage.addresses import is_address
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -46,11 +47,7 @@ def _is_ours(name: str, bound_to: str) -> bool:
     host = _parts(f"//{name}").hostname or ""
     if host in {"localhost", bound_to.lower(), socket.gethostname().lower()} - {""}:
         return True
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return is_address(host)
 
 
 def _parts(url: str) -> SplitResult:
