@@ -32,7 +32,7 @@ def add_caption(commands: "Commands") -> None:
 
 def _caption(options: dict[str, Any]) -> int:
     from captioner.jobs.caption import caption_images
-    from captioner.jobs.storage.access import allow
+    from captioner.jobs.storage.http.access import allow
 
     captioner = captioner_of(options)
     allow(options["images"])

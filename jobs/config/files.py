@@ -7,8 +7,8 @@ from typing import Any
 from captioner.jobs.config.checks import check_storage_options
 from captioner.jobs.config.job import JobConfig, keys
 from captioner.jobs.errors import UsageError
-from captioner.jobs.storage.access import AccessRules
 from captioner.jobs.storage.filesystems import StorageOptions
+from captioner.jobs.storage.http.access import AccessRules
 from captioner.jobs.toml_file import read_toml
 
 

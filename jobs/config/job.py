@@ -17,9 +17,9 @@ from captioner.jobs.config.second import PLAIN, SECOND
 from captioner.jobs.config.values import RETRIABLE, share_of
 from captioner.jobs.errors import UsageError
 from captioner.jobs.messages import TEXT
-from captioner.jobs.storage.access import AccessRules, rules_of
 from captioner.jobs.storage.file_types import MAX_BYTES
 from captioner.jobs.storage.filesystems import StorageOptions
+from captioner.jobs.storage.http.access import AccessRules, rules_of
 from captioner.jobs.storage.signatures import without_signature
 from captioner.jobs.storage.uris import is_local, local_path
 from captioner.jobs.toml_file import check_keys, toml_value

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
-from captioner.jobs.storage.addresses import split_place
+from captioner.jobs.storage.http.addresses import split_place
 from captioner.schemas.caption_table import Status
 
 DEVICES = ("auto", "cpu", "cuda")

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from captioner.jobs.errors import FetchError
 from captioner.jobs.fetching.fetch import too_large
-from captioner.jobs.storage.access import why_refused
 from captioner.jobs.storage.failures import as_fetch_error
 from captioner.jobs.storage.file_types import image_column, is_image_struct
+from captioner.jobs.storage.http.access import why_refused
 from captioner.jobs.storage.parquet.open_file import OpenFile, open_parquet
 from captioner.jobs.storage.uris import listed_uri, parent_folder
 from captioner.schemas.caption_table import Status

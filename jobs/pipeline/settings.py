@@ -6,8 +6,8 @@ from captioner.calibration import Calibration
 from captioner.errors import CaptionerError
 from captioner.jobs.config.job import IMAGE_SECONDS, JobConfig
 from captioner.jobs.errors import UsageError
-from captioner.jobs.storage.access import NO_EXCEPTIONS, AccessRules, access_rules
 from captioner.jobs.storage.filesystems import StorageOptions
+from captioner.jobs.storage.http.access import NO_EXCEPTIONS, AccessRules, access_rules
 from captioner.jobs.table.threshold import Threshold
 from captioner.loading import find_calibration
 from captioner.model_directory import CALIBRATION

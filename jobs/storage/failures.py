@@ -16,7 +16,6 @@ from fsspec.config import conf
 from upath import UPath
 
 from captioner.jobs.errors import FetchError, HostDown, JobError, TemporaryError, UsageError
-from captioner.jobs.storage.access import access_rules
 from captioner.jobs.storage.attempts.faults import (
     DAMAGE,
     Fault,
@@ -25,6 +24,7 @@ from captioner.jobs.storage.attempts.faults import (
     http_status,
     is_timeout,
 )
+from captioner.jobs.storage.http.access import access_rules
 from captioner.jobs.storage.signatures import without_signatures
 from captioner.jobs.storage.uris import ARCHIVES, is_local, scheme
 from captioner.schemas.caption_table import Status

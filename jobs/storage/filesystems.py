@@ -19,12 +19,12 @@ from fsspec.config import conf
 from fsspec.core import url_to_fs
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.storage.access import AccessRules, set_access_rules, without_headers
 from captioner.jobs.storage.archives import archive_lock, archive_of
 from captioner.jobs.storage.attempts.hosts import forget_hosts
 from captioner.jobs.storage.bounded_reads import PacedCopy
 from captioner.jobs.storage.failures import reading_errors
-from captioner.jobs.storage.http_client import guarded_client
+from captioner.jobs.storage.http.access import AccessRules, set_access_rules, without_headers
+from captioner.jobs.storage.http.client import guarded_client
 from captioner.jobs.storage.uris import (
     check_regular,
     is_chain,

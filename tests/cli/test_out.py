@@ -8,9 +8,9 @@ import pytest
 from captioner.jobs.cli.main import main
 from captioner.jobs.cli.out import configure_for
 from captioner.jobs.errors import ExitCode
-from captioner.jobs.storage.access import NO_EXCEPTIONS, access_rules
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.filesystems import configure
+from captioner.jobs.storage.http.access import NO_EXCEPTIONS, access_rules
 from tests.support.servers import S3Server
 from tests.support.stores import put_rows, write_s3_job
 

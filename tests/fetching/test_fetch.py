@@ -19,13 +19,14 @@ from captioner.jobs.errors import FetchError, HostDown
 from captioner.jobs.fetching import fetch as fetch_module
 from captioner.jobs.fetching.by_uri import fetch_image
 from captioner.jobs.fetching.fetch import fetch, read_remote
-from captioner.jobs.storage import bounded_reads, filesystems, http_client
-from captioner.jobs.storage.access import rules_of
+from captioner.jobs.storage import bounded_reads, filesystems
 from captioner.jobs.storage.attempts import hosts, retry
 from captioner.jobs.storage.attempts.pace import Pace
 from captioner.jobs.storage.containers import open_container
 from captioner.jobs.storage.failures import reason
 from captioner.jobs.storage.filesystems import configure, file_info
+from captioner.jobs.storage.http import client
+from captioner.jobs.storage.http.access import rules_of
 from captioner.schemas.caption_table import Status
 from tests.support.servers import POLL_SECONDS, HttpServer, S3Server
 
@@ -420,7 +421,7 @@ def test_a_container_that_trickles_is_given_up(
 def test_an_answer_whose_headers_trickle_is_given_up(
     trickle: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_client, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 0.3)
     with pytest.raises(TimeoutError):
         file_info(f"{trickle.url}/headers")
 

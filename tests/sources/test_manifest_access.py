@@ -6,7 +6,7 @@ import pytest
 
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.sources.manifests.access import keys_and_access
-from captioner.jobs.storage.access import NO_EXCEPTIONS, set_access_rules
+from captioner.jobs.storage.http.access import NO_EXCEPTIONS, set_access_rules
 
 REMOTE = "https://host/lists"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from captioner.jobs.storage.access import NO_EXCEPTIONS, AccessRules, set_access_rules
+from captioner.jobs.storage.http.access import NO_EXCEPTIONS, AccessRules, set_access_rules
 
 
 @dataclass(frozen=True)

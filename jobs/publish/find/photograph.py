@@ -12,8 +12,8 @@ from captioner.identity import identity
 from captioner.image import decode_image
 from captioner.jobs.errors import FetchError, UsageError
 from captioner.jobs.fetching.by_uri import fetch_image
-from captioner.jobs.storage.access import allow
 from captioner.jobs.storage.file_types import MAX_BYTES
+from captioner.jobs.storage.http.access import allow
 from captioner.jobs.storage.uris import image_uri
 from captioner.jobs.table.embeddings import embedding_captioners
 from captioner.jobs.table.layout import OutFolder

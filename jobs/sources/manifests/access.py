@@ -7,7 +7,7 @@ use. Which hosts HTTP may reach is checked when an image is fetched (storage/acc
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from captioner.jobs.storage.access import why_refused
+from captioner.jobs.storage.http.access import why_refused
 from captioner.jobs.storage.signatures import without_signature
 from captioner.schemas.image_record import Access
 

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from tornado.httputil import HTTPServerRequest
 
-from captioner.jobs.storage.addresses import is_address
+from captioner.jobs.storage.http.addresses import is_address
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "

@@ -13,7 +13,8 @@ from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import FetchError, UsageError
 from captioner.jobs.fetching.fetch import fetch
 from captioner.jobs.pipeline.settings import worker_settings
-from captioner.jobs.storage.access import (
+from captioner.jobs.storage.filesystems import configure
+from captioner.jobs.storage.http.access import (
     NO_EXCEPTIONS,
     AccessRules,
     access_rules,
@@ -22,8 +23,7 @@ from captioner.jobs.storage.access import (
     rules_of,
     set_access_rules,
 )
-from captioner.jobs.storage.addresses import is_public, origin_of, place_of
-from captioner.jobs.storage.filesystems import configure
+from captioner.jobs.storage.http.addresses import is_public, origin_of, place_of
 from captioner.schemas.caption_table import Status
 
 INSIDE = [  # all the ways in which a list may name a host of this machine or its network

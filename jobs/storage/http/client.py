@@ -4,7 +4,7 @@ import asyncio
 import socket
 from typing import Any
 
-from captioner.jobs.storage.access import access_rules
+from captioner.jobs.storage.http.access import access_rules
 
 ANSWER_SECONDS = 120.0  # until an answer begins: aiohttp would wait while any byte comes
 

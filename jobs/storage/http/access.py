@@ -15,7 +15,7 @@ from typing import Any
 from fsspec.config import conf
 
 from captioner.jobs.errors import FetchError, UsageError
-from captioner.jobs.storage.addresses import (
+from captioner.jobs.storage.http.addresses import (
     is_address,
     is_numeric,
     is_private_now,

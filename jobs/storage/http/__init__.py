@@ -1,0 +1,1 @@
+"""Which hosts HTTP may reach, and with which headers."""
