@@ -7,11 +7,8 @@ They were trained with TensorFlow's asymmetric padding. Here padding is symmetri
 copy of the largest tensors; training soon makes up for the difference.
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
-from torchvision.ops import Conv2dNormActivation
 
 # kernel, stride, expansion, channels, repeats
 STAGES = (
@@ -27,7 +24,14 @@ STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # for which the weights were published
 
-_convolution = partial(Conv2dNormActivation, norm_layer=None, activation_layer=nn.ReLU6)
+
+def _convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Return a convolution and its activation, under the key names of torchvision's blocks."""
+    padding = kernel // 2
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups)
+    return nn.Sequential(convolution, nn.ReLU6(inplace=True))
 
 
 class InvertedResidual(nn.Module):

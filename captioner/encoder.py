@@ -1,9 +1,7 @@
-"""torchvision CNN -> grid features."""
+"""CNN -> grid features."""
 
 import torch
-import torchvision.models
 from torch import Tensor, nn
-from torchvision.models import get_model, list_models
 
 from captioner.efficientnet_lite import EfficientNetLite
 from captioner.errors import CaptionerError
@@ -13,7 +11,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Encoder(nn.Module):
-    """A torchvision CNN: uint8 RGB pixels [N, S, S, 3] -> grid features [N, L, C], one per cell.
+    """A CNN: uint8 RGB pixels [N, S, S, 3] -> grid features [N, L, C], one per cell.
 
     `name` is a torchvision classification CNN or ``efficientnet_lite0``, optionally followed by a
     slash and the layer whose output is the grid, as in ``resnet50/layer3``. `weights` is None
@@ -61,14 +59,7 @@ def build_trunk(name: str, weights: str | None = None) -> nn.Module:
     if name == "efficientnet_lite0":
         return EfficientNetLite()
     name, _, layer = name.partition("/")
-    if name not in list_models(module=torchvision.models):
-        raise CaptionerError(f"unknown encoder {name!r}: choose a torchvision classification CNN")
-    inception = name in ("googlenet", "inception_v3") and not weights
-    options = {"aux_logits": False, "init_weights": True} if inception else {}
-    try:
-        trunk = trunk_of(get_model(name, weights=weights, **options))
-    except KeyError as error:
-        raise CaptionerError(f"{weights!r} is neither a file nor weights of {name}") from error
+    trunk = _torchvision_trunk(name, weights)
     if layer:
         trunk = up_to(trunk, layer)
     try:
@@ -79,6 +70,19 @@ def build_trunk(name: str, weights: str | None = None) -> nn.Module:
     if grid.ndim != 4 or grid.shape[2] != grid.shape[3] or grid.shape[2] == 1:
         raise CaptionerError(f"encoder {name!r} is not a CNN with a feature grid")
     return trunk.train()
+
+
+def _torchvision_trunk(name: str, weights: str | None) -> nn.Sequential:
+    from torchvision import models  # here, because it takes more than a second
+
+    if name not in models.list_models(module=models):
+        raise CaptionerError(f"unknown encoder {name!r}: choose a torchvision classification CNN")
+    inception = name in ("googlenet", "inception_v3") and not weights
+    options = {"aux_logits": False, "init_weights": True} if inception else {}
+    try:
+        return trunk_of(models.get_model(name, weights=weights, **options))
+    except KeyError as error:
+        raise CaptionerError(f"{weights!r} is neither a file nor weights of {name}") from error
 
 
 def trunk_of(model: nn.Module) -> nn.Sequential:
