@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from fsspec.callbacks import Callback
 from fsspec.spec import AbstractBufferedFile
 
 from captioner.jobs.storage.attempts.pace import Pace
+from captioner.jobs.storage.http.parts import Parts
 
 T = TypeVar("T")
 RANGE_SECONDS = 120.0  # for a part of a file, and ...
@@ -18,17 +19,22 @@ RANGE_RATE = 64 * 1024  # ... a second more for each such number of bytes
 
 
 def bounded(file: Any) -> Any:
-    """Return a file of fsspec whose requests for parts end in time, with TimeoutError."""
+    """Return a file of fsspec whose requests for parts end in time, with TimeoutError.
+
+    OSError if a part is not as long as it should be.
+    """
     if isinstance(file, AbstractBufferedFile):
-        file.cache.fetcher = partial(_fetch, file, file.cache.fetcher)
+        is_http = hasattr(file, "async_fetch_range")
+        fetch = Parts(file).fetch if is_http else partial(in_thread, file.cache.fetcher)
+        file.cache.fetcher = partial(_fetch, fetch)
     return file
 
 
-def _fetch(file: Any, fetch: Callable[[int, int], bytes], start: int, end: int) -> bytes:
+def _fetch(fetch: Callable[[int, int], Awaitable[bytes]], start: int, end: int) -> bytes:
     seconds = RANGE_SECONDS + (end - start) / RANGE_RATE
-    is_http = hasattr(file, "async_fetch_range")  # which can be cancelled
-    read = file.async_fetch_range if is_http else partial(in_thread, fetch)
-    data: bytes = sync(get_loop(), _within, seconds, partial(read, start, end))
+    data: bytes = sync(get_loop(), _within, seconds, partial(fetch, start, end))
+    if len(data) != end - start:
+        raise OSError(f"asked for {end - start} bytes, the store sent {len(data)}")
     return data
 
 

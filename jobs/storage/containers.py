@@ -18,6 +18,7 @@ from captioner.jobs.storage.filesystems import (
     impatient_filesystem,
     open_copy,
 )
+from captioner.jobs.storage.http.parts import NoParts
 from captioner.jobs.storage.uris import (
     check_regular,
     file_version,
@@ -79,7 +80,7 @@ def _gives_ranges(file: Any) -> bool:
         return False
     try:
         file.cache.fetcher(1, 2)
-    except ValueError:
+    except NoParts:
         return False
     return True
 

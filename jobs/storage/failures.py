@@ -50,6 +50,8 @@ _LOCAL_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.EN
 
 def failure_status(error: Exception) -> Status:
     """Return not_found, denied or timeout if the error says so, otherwise fetch_failed."""
+    if isinstance(error, FetchError):
+        return error.status
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Status.NOT_FOUND
     if isinstance(error, PermissionError):
@@ -75,7 +77,7 @@ def reason(error: Exception, seconds: float | None = None) -> str:
     if isinstance(error, OSError):
         text = error.strerror or str(error) or os.strerror(error.errno or errno.EIO)
     else:
-        text = f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, FetchError) else f"{type(error).__name__}: {error}"
     return without_secrets(text)
 
 

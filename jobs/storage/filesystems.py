@@ -24,7 +24,6 @@ from captioner.jobs.storage.attempts.hosts import forget_hosts
 from captioner.jobs.storage.bounded_reads import PacedCopy
 from captioner.jobs.storage.failures import reading_errors
 from captioner.jobs.storage.http.access import AccessRules, set_access_rules, without_headers
-from captioner.jobs.storage.http.client import guarded_client
 from captioner.jobs.storage.uris import (
     check_regular,
     is_chain,
@@ -139,6 +138,8 @@ def _send_once(fs: Any, package: str) -> None:
 def _set_http_timeouts() -> None:
     """Time out silent downloads, where aiohttp would end any that takes five minutes."""
     from aiohttp import ClientTimeout
+
+    from captioner.jobs.storage.http.client import guarded_client
 
     timeout = ClientTimeout(
         total=None, sock_connect=HTTP_CONNECT_SECONDS, sock_read=HTTP_READ_SECONDS

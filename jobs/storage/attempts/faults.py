@@ -18,6 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from captioner.jobs.errors import FetchError
+
 # The codes of S3, Azure and others that ask for fewer requests, whatever the HTTP status.
 _THROTTLING = {
     "SlowDown",
@@ -75,7 +77,7 @@ def fault_of(error: BaseException) -> Fault:
         return Fault.DOWN
     if 400 <= status < 500 and status not in _TRANSIENT_4XX:
         return Fault.FINAL
-    if isinstance(error, DAMAGE) or _is_nonsense(error):
+    if isinstance(error, (FetchError, *DAMAGE)) or _is_nonsense(error):
         return Fault.FINAL
     return Fault.DOWN if _is_of_the_connection(error) else Fault.BROKEN
 

@@ -4,40 +4,50 @@ import asyncio
 import socket
 from typing import Any
 
+import aiohttp
+from aiohttp.abc import AbstractResolver
+
 from captioner.jobs.storage.http.access import access_rules
+from captioner.jobs.storage.http.connections import QuietConnector
+from captioner.jobs.storage.http.unpacked import UnpackedResponse
 
 ANSWER_SECONDS = 120.0  # until an answer begins: aiohttp would wait while any byte comes
 
 
-async def guarded_client(**options: Any) -> Any:
+class _Resolver(AbstractResolver):
+    """The default resolver, whose private addresses count only for hosts that are allowed."""
+
+    def __init__(self) -> None:
+        self._inner = aiohttp.DefaultResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[Any]:
+        found = await self._inner.resolve(host, port, family)
+        for each in found:
+            access_rules().check_address(host, port, each["host"])
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+async def _keep_rules(request: Any, send: Any) -> Any:
+    """Send a request, or one that follows a redirect, as far as the rules allow it."""
+    url, rules = request.url, access_rules()
+    rules.check_host(url.raw_host, url.port)  # the resolver is not asked about addresses
+    request.headers["Accept-Encoding"] = "identity"
+    request.headers.update(rules.headers_of(url.scheme, url.raw_host, url.port))
+    async with asyncio.timeout(ANSWER_SECONDS):
+        return await send(request)
+
+
+async def guarded_client(**options: Any) -> aiohttp.ClientSession:
     """Return an aiohttp session that keeps to the rules, for fsspec's `get_client`."""
-    import aiohttp
-    from aiohttp.abc import AbstractResolver
-
-    class Resolver(AbstractResolver):
-        """The default resolver, whose private addresses count only for hosts that are allowed."""
-
-        def __init__(self) -> None:
-            self.inner = aiohttp.DefaultResolver()
-
-        async def resolve(
-            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-        ) -> list[Any]:
-            found = await self.inner.resolve(host, port, family)
-            for each in found:
-                access_rules().check_address(host, port, each["host"])
-            return found
-
-        async def close(self) -> None:
-            await self.inner.close()
-
-    async def keep_rules(request: Any, send: Any) -> Any:  # for each redirect, too
-        url, rules = request.url, access_rules()
-        rules.check_host(url.raw_host, url.port)  # the resolver is not asked about addresses
-        request.headers["Accept-Encoding"] = "identity"  # aiohttp misses the end of a cut gzip
-        request.headers.update(rules.headers_of(url.scheme, url.raw_host, url.port))
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return await send(request)
-
-    connector = aiohttp.TCPConnector(resolver=Resolver())
-    return aiohttp.ClientSession(connector=connector, middlewares=(keep_rules,), **options)
+    return aiohttp.ClientSession(
+        connector=QuietConnector(resolver=_Resolver()),
+        middlewares=(_keep_rules,),
+        response_class=UnpackedResponse,
+        auto_decompress=False,
+        **options,
+    )

@@ -1,0 +1,60 @@
+"""Parts of a file by HTTP, checked: a server may send others than it was asked for."""
+
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)", re.IGNORECASE)
+
+
+class NoParts(OSError):
+    """A server that only gives whole files."""
+
+
+class Parts:
+    """The parts of an HTTP file of fsspec, all of one version if the server names versions."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._tag: str | None = None
+
+    async def fetch(self, start: int, end: int) -> bytes:
+        """Return the bytes from `start` to before `end`, by as many requests as that takes.
+
+        NoParts if they do not begin the file and the server sends all of it, OSError for others.
+        """
+        data = b""
+        while start + len(data) < end:
+            data += await self._some(start + len(data), end)
+        return data
+
+    async def _some(self, start: int, end: int) -> bytes:
+        """Return what an answer brings of a part, at least one byte."""
+        file = self._file
+        headers = {**file.kwargs.get("headers", {}), "Range": f"bytes={start}-{end - 1}"}
+        options = {**file.kwargs, "headers": headers}
+        async with file.session.get(file.fs.encode_url(file.url), **options) as answer:
+            answer.raise_for_status()
+            if answer.status == HTTPStatus.PARTIAL_CONTENT:
+                self._check(answer.headers, start)
+            elif start:
+                raise NoParts("the server gives no parts of this file: save it here to use it")
+            data = b""
+            while len(data) < end - start and (more := await answer.content.read(end - start)):
+                data += more
+        if not data:
+            raise OSError(f"asked for bytes {start} to {end - 1}, the server sent none")
+        return data[: end - start]
+
+    def _check(self, headers: Mapping[str, str], start: int) -> None:
+        """Raise OSError for another part, or that of another file, than was asked for."""
+        sent = headers.get("Content-Range", "")
+        found = _CONTENT_RANGE.match(sent)
+        if not found or int(found[1]) != start:
+            said = f"sent {sent}" if sent else "does not say which it sent"
+            raise OSError(f"asked for bytes from {start} on, the server {said}")
+        tag = headers.get("ETag", self._tag)
+        self._tag = self._tag or tag
+        if tag != self._tag or found[2] not in ("*", str(self._file.size)):
+            raise OSError("the file has changed while it was read")

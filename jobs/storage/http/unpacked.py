@@ -1,0 +1,82 @@
+"""Answers that are compressed though nobody asked for it: unpacked, and whole.
+
+aiohttp unpacks them, too, but does not notice that one in gzip ends too early.
+"""
+
+import zlib
+from typing import Any
+
+import aiohttp
+
+from captioner.jobs.errors import FetchError
+from captioner.schemas.caption_table import Status
+
+PART = 64 * 1024  # bytes that are unpacked at a time
+_ZLIB = ("gzip", "x-gzip", "deflate")
+_OTHERS = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")
+_EITHER = zlib.MAX_WBITS + 32  # the header of zlib or of gzip
+
+
+class UnpackedResponse(aiohttp.ClientResponse):
+    """An answer whose content is unpacked as it is read.
+
+    FetchError if that is not possible, OSError if the content ends too early.
+    """
+
+    async def start(self, connection: Any) -> "UnpackedResponse":
+        await super().start(connection)
+        encoding = self.headers.get("Content-Encoding", "").strip().lower()
+        if encoding in _ZLIB:
+            self.content = _Unpacked(self.content, encoding)  # type: ignore[assignment]
+        elif encoding in _OTHERS or "," in encoding:
+            text = f"the answer is compressed by {encoding}, which was not asked for"
+            raise FetchError(Status.FETCH_FAILED, text)
+        return self
+
+
+class _Unpacked:
+    """A stream whose bytes are unpacked; all else is that of the stream."""
+
+    def __init__(self, stream: aiohttp.StreamReader, encoding: str) -> None:
+        self._stream, self._encoding = stream, encoding
+        self._unpacker = zlib.decompressobj(_EITHER)
+        self._packed = b""
+        self._has_begun = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes, all that are left without a size, b"" at the end."""
+        if size >= 0:
+            return await self._some(size)
+        parts = []
+        while part := await self._some(PART):
+            parts.append(part)
+        return b"".join(parts)
+
+    async def _some(self, size: int) -> bytes:
+        part = b""
+        while size and not part:
+            self._packed = self._packed or await self._stream.read(PART)
+            if not self._packed:
+                self._check_end()
+                break
+            self._has_begun = True
+            part = self._unpack(size)
+        return part
+
+    def _unpack(self, size: int) -> bytes:
+        if self._unpacker.eof:  # another member of gzip follows
+            self._unpacker = zlib.decompressobj(_EITHER)
+        try:
+            part = self._unpacker.decompress(self._packed, size)
+        except zlib.error as error:
+            text = f"the answer is not compressed by {self._encoding} as it says"
+            raise FetchError(Status.FETCH_FAILED, text) from error
+        self._packed = self._unpacker.unused_data or self._unpacker.unconsumed_tail
+        return part
+
+    def _check_end(self) -> None:
+        if self._has_begun and not self._unpacker.eof:
+            raise OSError(f"the answer, compressed by {self._encoding}, ends too early")
