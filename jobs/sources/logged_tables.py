@@ -4,6 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.sources.listing.s3 import is_folder
 from captioner.jobs.storage.filesystems import filesystem
 from captioner.jobs.storage.uris import file_name, is_http, parent_folder
 
@@ -29,9 +30,9 @@ def refuse_logged_table(folder: str) -> None:
 def _kind(fs: Any, path: str) -> str | None:
     with suppress(OSError):  # what may not be listed
         for log, kind in _LOGS.items():
-            if fs.isdir(f"{path}/{log}"):
+            if is_folder(fs, f"{path}/{log}"):
                 return kind
-        if fs.isdir(f"{path}/metadata"):
+        if is_folder(fs, f"{path}/metadata"):
             names = fs.ls(f"{path}/metadata", detail=False)
             return "Iceberg" if any(name.endswith(_ICEBERG) for name in names) else None
     return None

@@ -436,7 +436,9 @@ def test_links_and_loops_in_a_glob_end_as_in_a_directory(tmp_path: Path) -> None
     [
         ({"IsTruncated": None, "Name": None}, "the answer is no list of objects"),
         ({"IsTruncated": True}, "does not say how its list goes on"),
-        ({"IsTruncated": True, "NextContinuationToken": "again"}, "does not say how its list goes"),
+        ({"IsTruncated": True, "NextContinuationToken": "again"}, "no new names come"),
+        ({"IsTruncated": True, "NextContinuationToken": "", "Contents": []}, "does not say how"),
+        ({"Contents": [{"Key": "b.jpg", "Size": 1}]}, "names from elsewhere"),
     ],
 )
 def test_a_list_of_s3_that_would_end_too_early_or_never_is_an_error(
@@ -444,7 +446,7 @@ def test_a_list_of_s3_that_would_end_too_early_or_never_is_an_error(
 ) -> None:
     import s3fs
 
-    bucket = s3.bucket({"a.jpg": b""})
+    bucket = s3.bucket({"a/a.jpg": b""})
     call = s3fs.S3FileSystem.call_s3
 
     def odd(fs: Any, method: str, **options: Any) -> Any:
@@ -454,4 +456,18 @@ def test_a_list_of_s3_that_would_end_too_early_or_never_is_an_error(
 
     monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", odd)
     with pytest.raises(TemporaryError, match=message):
-        uris(f"{bucket}/")
+        uris(f"{bucket}/a/")
+
+
+def test_a_date_in_a_list_of_s3_that_is_none_is_an_error(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    def odd(*_given: object, **_options: object) -> None:
+        raise ValueError("Invalid timestamp")
+
+    bucket = s3.bucket({})
+    monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", odd)
+    with pytest.raises(TemporaryError, match="Invalid timestamp"):
+        uris(f"{bucket}/a/")

@@ -14,6 +14,8 @@ from captioner.jobs.sources.listing.filters import Selection
 
 PAGE_KEYS = 1000  # the most that S3 gives
 FEW_FOLDERS = 20  # in the first page of a prefix
+MOST_STUCK = 100  # pages one after the other that bring no name behind all others
+UNSORTED = "--x-s3"  # ends the names of buckets whose lists have no order
 Entry = tuple[str, Mapping[str, Any] | None]  # name below the root, and its info; None: a folder
 Page = list[Entry]  # in the order of names, where a folder's ends with "/"
 
@@ -48,32 +50,62 @@ def _folders(page: Page, folder: str) -> int:
     return len({name.partition("/")[0] for name in names if "/" in name})
 
 
+def is_folder(fs: Any, path: str) -> bool:
+    """Return whether there is something below a path of any store, by one short request in S3."""
+    if "s3" not in fs.protocol:
+        return bool(fs.isdir(path))
+    bucket, key, _ = fs.split_path(path)
+    request = {"Bucket": bucket, "Prefix": f"{key}/", "MaxKeys": 1}
+    try:
+        return any(name.startswith(f"{key}/") for name in _names(_answer(fs, request)))
+    except FileNotFoundError:  # the bucket
+        return False
+
+
 def _pages(fs: Any, bucket: str, top: str, prefix: str, delimiter: str) -> Iterator[Page]:
     """Yield pages of the names below a prefix, or with a delimiter of what is directly in it."""
-    request = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
-    token: dict[str, str] = {}
+    request = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter, "MaxKeys": PAGE_KEYS}
+    last, stuck = "", 0
     while True:
-        answer = fs.call_s3("list_objects_v2", **request, **token, MaxKeys=PAGE_KEYS)
-        _check(answer, token, f"s3://{bucket}/{prefix}")
+        answer = _answer(fs, request)
+        if not all(name.startswith(prefix) for name in _names(answer)):
+            raise _no_list(request, "the answer has names from elsewhere")
         yield sorted(_entries(answer, len(top)), key=itemgetter(0))
         if not answer.get("IsTruncated"):
             return
-        token = {"ContinuationToken": answer["NextContinuationToken"]}
+        newest = max(_names(answer), default="")
+        stuck = 0 if newest > last or bucket.endswith(UNSORTED) else stuck + 1
+        if stuck > MOST_STUCK:
+            raise _no_list(request, "no new names come, and the list does not end")
+        last = max(last, newest)
+        request = {**request, "ContinuationToken": answer["NextContinuationToken"]}
 
 
-def _check(answer: Mapping[str, Any], token: Mapping[str, str], url: str) -> None:
-    """Raise TemporaryError for an answer that would end the list too early, or never.
+def _answer(fs: Any, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an answer to a request for a list.
 
-    botocore reads any XML or HTML as a list, which is then empty.
+    TemporaryError for one that would end the list too early, or never, or that is none: botocore
+    reads any XML or HTML as a list, which is then empty.
     """
+    try:
+        answer: Mapping[str, Any] = fs.call_s3("list_objects_v2", **request)
+    except ValueError as error:  # such as a date that is none
+        raise _no_list(request, str(error)) from error
     if "IsTruncated" not in answer and "Name" not in answer:
-        raise TemporaryError(
-            f"cannot list {url}: the answer is no list of objects; try again later"
-        )
-    if answer.get("IsTruncated"):
-        following = answer.get("NextContinuationToken")
-        if following in (None, token.get("ContinuationToken")):
-            raise TemporaryError(f"cannot list {url}: the store does not say how its list goes on")
+        raise _no_list(request, "the answer is no list of objects")
+    if answer.get("IsTruncated") and not answer.get("NextContinuationToken"):
+        raise _no_list(request, "the store does not say how its list goes on")
+    return answer
+
+
+def _names(answer: Mapping[str, Any]) -> Iterator[str]:
+    yield from (each["Key"] for each in answer.get("Contents", ()))
+    yield from (each["Prefix"] for each in answer.get("CommonPrefixes", ()))
+
+
+def _no_list(request: Mapping[str, Any], why: str) -> TemporaryError:
+    url = f"s3://{request['Bucket']}/{request['Prefix']}"
+    return TemporaryError(f"cannot list {url}: {why}; try again later")
 
 
 def _entries(answer: Mapping[str, Any], start: int) -> Iterator[Entry]:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from captioner.jobs.errors import EmptySource, UsageError
 from captioner.jobs.sources.exclusion import Exclusion, why_excluded
 from captioner.jobs.sources.listing.filters import has_magic
+from captioner.jobs.sources.listing.s3 import is_folder
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.s3_inventory.data_files import check_md5, data_rows
 from captioner.jobs.sources.source import Batches, Source
@@ -69,7 +70,7 @@ def _newest(folder: str) -> str | None:
     with listing_errors(folder):
         files, path = filesystem(folder)
         try:
-            is_inventory = files.isdir(f"{path}/hive")
+            is_inventory = is_folder(files, f"{path}/hive")
         except PermissionError:  # a file may still be readable; listing a folder explains more
             return None
         if not is_inventory:
