@@ -1,7 +1,9 @@
 """Reads of remote files that end in time, even where a package sets no limit of its own."""
 
 import asyncio
+import io
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -11,6 +13,7 @@ from fsspec.callbacks import Callback
 from fsspec.spec import AbstractBufferedFile
 
 from captioner.jobs.storage.attempts.pace import Pace
+from captioner.jobs.storage.failures import reading_errors
 from captioner.jobs.storage.http.parts import Parts
 
 T = TypeVar("T")
@@ -84,3 +87,55 @@ class PacedCopy(Callback):  # type: ignore[misc]  # fsspec has no types
         self._pace.received(inc)
         if inc:
             self._pace.check()
+
+
+class RemoteFile(io.RawIOBase):
+    """A file of fsspec as a raw file of Python; a read may return less than asked for."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return bytes(self._file.read(-1 if size is None else size))
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+class PacedStream(RemoteFile):
+    """A file that can only be read forwards, and not too slowly.
+
+    TemporaryError for a transient failure, else OSError. Time between two reads does not count.
+    """
+
+    def __init__(self, url: str, file: Any, seconds: float) -> None:
+        super().__init__(file)
+        self._url, self._pace, self._read_at = url, Pace(seconds), time.monotonic()
+
+    def seekable(self) -> bool:
+        return False
+
+    def readinto(self, buffer: Any) -> int:
+        self._pace.waited(time.monotonic() - self._read_at)
+        with reading_errors(self._url):
+            data = self.read(len(buffer))
+            self._pace.received(len(data))
+            if data:
+                self._pace.check()
+        self._read_at = time.monotonic()
+        buffer[: len(data)] = data
+        return len(data)

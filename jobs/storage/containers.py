@@ -10,10 +10,9 @@ from typing import IO, Any
 from fsspec.archive import AbstractArchiveFileSystem
 
 from captioner.jobs.storage.attempts.retry import retried, with_retries
-from captioner.jobs.storage.bounded_reads import bounded
+from captioner.jobs.storage.bounded_reads import RemoteFile, bounded
 from captioner.jobs.storage.file_types import is_gzipped_archive
 from captioner.jobs.storage.filesystems import (
-    RemoteFile,
     file_info,
     impatient_filesystem,
     open_copy,

@@ -19,11 +19,11 @@ from captioner.jobs.errors import FetchError, HostDown, JobError, TemporaryError
 from captioner.jobs.storage.attempts.faults import (
     DAMAGE,
     Fault,
-    description,
     fault_of,
     http_status,
     is_timeout,
 )
+from captioner.jobs.storage.attempts.texts import description
 from captioner.jobs.storage.http.access import access_rules
 from captioner.jobs.storage.signatures import without_signatures
 from captioner.jobs.storage.uris import ARCHIVES, is_local, scheme
@@ -35,6 +35,8 @@ SHORTEST_SECRET = 5  # characters; shorter values of options are words such as "
 # Errors of packages that we do not depend on; they are not OSErrors.
 _STATUS_BY_NAME = {
     "InvalidUrlClientError": Status.NOT_FOUND,
+    "ParamValidationError": Status.NOT_FOUND,
+    "NonHttpUrlRedirectClientError": Status.REFUSED,
     "NoCredentialsError": Status.DENIED,
     "PartialCredentialsError": Status.DENIED,
 }

@@ -21,7 +21,7 @@ from fsspec.core import url_to_fs
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.archives import archive_lock, archive_of
 from captioner.jobs.storage.attempts.hosts import forget_hosts
-from captioner.jobs.storage.bounded_reads import PacedCopy
+from captioner.jobs.storage.bounded_reads import PacedCopy, PacedStream
 from captioner.jobs.storage.failures import reading_errors
 from captioner.jobs.storage.http.access import AccessRules, set_access_rules, without_headers
 from captioner.jobs.storage.uris import (
@@ -40,7 +40,7 @@ FindFileSystem = Callable[[str], tuple[Any, str]]
 HTTP_CONNECT_SECONDS = 10
 BUFFER_BYTES = 128 * 1024
 HTTP_READ_SECONDS = 30  # without a single byte
-COPY_SECONDS = 120.0  # in which a file must progress that is copied (attempts/pace.py)
+COPY_SECONDS = 120.0  # in which a file must progress that is read or copied (attempts/pace.py)
 S3_CONNECTIONS = 64  # at once; botocore would have ten
 EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "s3"),
@@ -50,6 +50,9 @@ EXTRAS = {
 }
 
 fsspec.register_implementation("zip", ZipArchive, clobber=True)
+for _protocol in ("s3", "s3a"):  # imported when it is used
+    _store = "captioner.jobs.storage.s3_filesystem.S3Store"
+    fsspec.register_implementation(_protocol, _store, clobber=True, errtxt="install s3fs")
 
 _instances_lock = threading.Lock()  # or threads that begin together would open several
 _own_conf = copy.deepcopy(conf)  # from the environment and from fsspec's own files
@@ -185,7 +188,7 @@ def open_stream(url: str) -> io.BufferedReader:
         fs, path = filesystem(url)
         # Not every HTTP server knows range requests.
         file = fs.open(path, "rb", **({"block_size": 0} if is_http(url) else {}))
-    return io.BufferedReader(_Stream(url, file), BUFFER_BYTES)
+    return io.BufferedReader(PacedStream(url, file, COPY_SECONDS), BUFFER_BYTES)
 
 
 def open_copy(url: str) -> BinaryIO:
@@ -196,47 +199,3 @@ def open_copy(url: str) -> BinaryIO:
         fs.get_file(path, file, callback=PacedCopy(COPY_SECONDS))
     file.seek(0)
     return cast(BinaryIO, file)
-
-
-class RemoteFile(io.RawIOBase):
-    """A file of fsspec as a raw file of Python; a read may return less than asked for."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        return bytes(self._file.read(-1 if size is None else size))
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
-
-
-class _Stream(RemoteFile):
-    """A file that can only be read forwards, with the errors of `open_stream`."""
-
-    def __init__(self, url: str, file: Any) -> None:
-        super().__init__(file)
-        self._url = url
-
-    def seekable(self) -> bool:
-        return False
-
-    def readinto(self, buffer: Any) -> int:
-        with reading_errors(self._url):
-            data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)

@@ -3,6 +3,8 @@
 import gzip
 import json
 import threading
+import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import pytest
 
 from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.sources.open_source import open_source
+from captioner.jobs.storage import filesystems
 from tests.support.files import read, uris, write_memory, write_tree, write_zip
+from tests.support.odd_answers import answer, odd_server
 from tests.support.servers import POLL_SECONDS, HttpServer, S3Server
 
 pytestmark = pytest.mark.usefixtures("empty_memory")
@@ -127,3 +131,21 @@ def test_a_manifest_that_breaks_off_is_a_temporary_error(
         with pytest.raises(TemporaryError, match=rf"cannot read {url}: "):
             uris(url)
         server.shutdown()
+
+
+def test_a_manifest_that_trickles_in_is_a_temporary_error(
+    local_servers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystems, "COPY_SECONDS", 0.3)
+
+    def trickle(_path: str, head: str) -> Iterator[bytes]:
+        yield answer(bytes(100)).replace(b": 100", b": 1000000")[:-100]
+        while not head.startswith("HEAD"):
+            yield b"a"
+            time.sleep(0.02)
+
+    with (
+        odd_server(trickle) as url,
+        pytest.raises(TemporaryError, match="the answer came too slowly"),
+    ):
+        uris(f"{url}/list.txt")

@@ -1,4 +1,4 @@
-"""What went wrong with a request, whichever package sent it: how grave it is, and how to say it."""
+"""What went wrong with a request, whichever package sent it, and how grave it is."""
 
 import asyncio
 import errno
@@ -38,16 +38,20 @@ _EXPIRED = {
     "TokenRefreshRequired",
 }
 _TRANSIENT_4XX = (408, 425, 429)  # the only 4xx statuses that are worth another attempt
+REDIRECTS = (301, 302, 303, 307, 308)
 _OVERLOADED = (502, 503, 504)  # answers of a proxy, or of a server that is not at work
-_NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
-_UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
-_CUT = (
+NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+CUT = (
     *("ServerDisconnectedError", "ClientPayloadError", "ConnectionClosedError", "IncompleteRead"),
     *("ResponseStreamingError", "AioResponseStreamingError"),
 )
-_SLOW = ("ReadTimeoutError", "AioReadTimeoutError")
-_SLOW_TO_CONNECT = ("ConnectTimeoutError", "ConnectionTimeoutError")
-_NONSENSE = ("InvalidURL", "InvalidUrlClientError", "ParamValidationError", "ValueError")
+SLOW = ("ReadTimeoutError", "AioReadTimeoutError")
+SLOW_TO_CONNECT = ("ConnectTimeoutError", "ConnectionTimeoutError")
+_NONSENSE = (
+    *("InvalidURL", "InvalidUrlClientError", "ParamValidationError", "ValueError"),
+    *("InvalidUrlRedirectClientError", "NonHttpUrlRedirectClientError", "TooManyRedirects"),
+)
 DAMAGE = (
     *(EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile),
     pa.ArrowException,
@@ -75,9 +79,13 @@ def fault_of(error: BaseException) -> Fault:
         return Fault.BUSY
     if is_timeout(error) or status in _OVERLOADED or code == "RequestTimeout":
         return Fault.DOWN
-    if 400 <= status < 500 and status not in _TRANSIENT_4XX:
+    if (300 <= status < 500 or status >= 600) and status not in _TRANSIENT_4XX:
         return Fault.FINAL
-    if isinstance(error, (FetchError, *DAMAGE)) or _is_nonsense(error):
+    if (
+        isinstance(error, (FetchError, *DAMAGE))
+        or _is_nonsense(error)
+        or has_bad_certificate(error)
+    ):
         return Fault.FINAL
     return Fault.DOWN if _is_of_the_connection(error) else Fault.BROKEN
 
@@ -89,7 +97,7 @@ def _is_nonsense(error: BaseException) -> bool:
 
 def is_timeout(error: BaseException) -> bool:
     """Return whether nothing came in time."""
-    names = (*_SLOW, *_SLOW_TO_CONNECT)
+    names = (*SLOW, *SLOW_TO_CONNECT)
     return any(
         isinstance(each, TimeoutError | asyncio.TimeoutError) or type(each).__name__ in names
         for each in chain_of(error)
@@ -99,16 +107,25 @@ def is_timeout(error: BaseException) -> bool:
 def is_unknown_host(error: BaseException) -> bool:
     """Return whether the name of a host does not exist, as far as the name servers know."""
     return any(
-        isinstance(each, socket.gaierror) and each.errno in _NO_SUCH_NAME
-        for each in chain_of(error)
+        isinstance(each, socket.gaierror) and each.errno in NO_SUCH_NAME for each in chain_of(error)
     )
+
+
+def has_bad_certificate(error: BaseException) -> bool:
+    """Return whether a server has no valid certificate for its name."""
+    return any(isinstance(each, ssl.SSLCertVerificationError) for each in chain_of(error))
+
+
+def is_no_http(error: BaseException) -> bool:
+    """Return whether an answer breaks the rules of HTTP; aiohttp gives it the status 400."""
+    return any(type(each).__name__ == "HttpProcessingError" for each in chain_of(error))
 
 
 def _is_of_the_connection(error: BaseException) -> bool:
     return any(
         isinstance(each, ConnectionError | socket.gaierror | ssl.SSLError)
         or type(each).__name__ in ("EndpointConnectionError", "ProxyConnectionError")
-        or (isinstance(each, OSError) and each.errno in _UNREACHABLE)
+        or (isinstance(each, OSError) and each.errno in UNREACHABLE)
         for each in chain_of(error)
     ) and not any(type(each).__name__ == "ClientPayloadError" for each in chain_of(error))
 
@@ -129,13 +146,15 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
 
 def http_status(error: BaseException) -> int:
     """Return the HTTP status in an error of aiohttp, botocore, gcsfs or azure; 0 if it has none."""
+    if is_no_http(error):
+        return 0
     for each in chain_of(error):
-        if type(each).__name__ in _CUT:  # for a cause, aiohttp has one with a status of its own
+        if type(each).__name__ in CUT:  # for a cause, aiohttp has one with a status of its own
             return 0
-        in_answer = _answer(each).get("ResponseMetadata", {}).get("HTTPStatusCode")
+        in_answer = answer_of(each).get("ResponseMetadata", {}).get("HTTPStatusCode")
         named = (getattr(each, name, None) for name in ("status", "status_code", "code"))
         for code in map(str, chain([in_answer], named)):
-            if code.isdecimal() and 100 <= int(code) < 600:
+            if code.isdecimal() and 100 <= int(code) < 1000:
                 return int(code)
     return 0
 
@@ -143,7 +162,7 @@ def http_status(error: BaseException) -> int:
 def error_code(error: BaseException) -> str:
     """Return the code that a store gave, such as SlowDown; "" without one."""
     for each in chain_of(error):
-        code = _answer(each).get("Error", {}).get("Code") or getattr(each, "error_code", None)
+        code = answer_of(each).get("Error", {}).get("Code") or getattr(each, "error_code", None)
         if code:
             return str(code)
     return ""
@@ -153,7 +172,7 @@ def retry_after(error: BaseException) -> float | None:
     """Return the seconds that the host asks to wait, given as seconds or a date; None if it does
     not."""
     for each in chain_of(error):
-        headers = _answer(each).get("ResponseMetadata", {}).get("HTTPHeaders")
+        headers = answer_of(each).get("ResponseMetadata", {}).get("HTTPHeaders")
         headers = headers or getattr(each, "headers", None)
         headers = headers or getattr(getattr(each, "response", None), "headers", None)
         value = headers.get("Retry-After") or headers.get("retry-after") if headers else None
@@ -171,50 +190,7 @@ def _seconds(value: str) -> float | None:
         return None
 
 
-def _answer(error: BaseException) -> Mapping[str, Any]:
+def answer_of(error: BaseException) -> Mapping[str, Any]:
     """Return the parsed answer in an error of botocore."""
     answer = getattr(error, "response", None)
     return answer if isinstance(answer, Mapping) else {}
-
-
-def description(error: BaseException, seconds: float | None = None) -> str | None:
-    """Return what happened to a request, in words; None for an error that says it itself.
-
-    `seconds` is how long it took, if that is known.
-    """
-    texts = [text for each in chain_of(error) if (text := _of_connection(each, seconds))]
-    if texts:
-        return texts[-1]  # the innermost
-    status = http_status(error)
-    is_of_http = any(hasattr(each, "request_info") for each in chain_of(error))
-    if not is_of_http and status < 500:
-        return None
-    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
-    code = error_code(error)
-    named = code if code and not code.isdecimal() else phrase
-    return f"the server answered {status} {named}".rstrip()
-
-
-def _of_connection(error: BaseException, seconds: float | None) -> str | None:
-    name = type(error).__name__
-    if type(error) is TimeoutError and str(error):
-        return str(error)
-    if isinstance(error, socket.gaierror):
-        exists = error.errno not in _NO_SUCH_NAME
-        return "the name of the host could not be looked up" if exists else "no host has this name"
-    if isinstance(error, ConnectionRefusedError):
-        return "the connection was refused"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not valid: {error.verify_message}"
-    if isinstance(error, OSError) and error.errno in _UNREACHABLE:
-        return "the host cannot be reached"
-    if name in _CUT or isinstance(error, ConnectionResetError | BrokenPipeError):
-        return "the connection was closed before the answer was complete"
-    if name.startswith("InvalidU"):
-        return f"this is no valid URL: {error}"
-    within = "in time" if seconds is None else f"within {seconds:.0f} s"
-    if name in _SLOW_TO_CONNECT:
-        return f"no connection {within}"
-    if isinstance(error, TimeoutError | asyncio.TimeoutError) or name in _SLOW:
-        return f"no answer {within}"
-    return None

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from captioner.jobs.errors import FetchError, HostDown, UsageError
-from captioner.jobs.storage.attempts.faults import Fault, fault_of, is_unknown_host, retry_after
+from captioner.jobs.storage.attempts.faults import (
+    Fault,
+    fault_of,
+    has_bad_certificate,
+    is_unknown_host,
+    retry_after,
+)
 from captioner.jobs.storage.attempts.hosts import LONGEST_WAIT, Host, host_of
 from captioner.jobs.storage.attempts.pace import Pace
 from captioner.jobs.storage.failures import as_fetch_error, failure_status, fetch_error, undamaged
@@ -90,6 +96,9 @@ class Tries:
         failure = fetch_error(error)
         if is_http(self.uri) and is_unknown_host(error):
             return FetchError(Status.NOT_FOUND, str(failure))
+        if has_bad_certificate(error):
+            is_of_all = self.host.good or not is_http(self.uri)  # it was valid, or is a store's
+            return self._outage(error) if is_of_all else failure
         is_new = self.look and self.host.good and self.host.answered_at < self._began
         if failure.status is Status.DENIED and is_new and not self._is_answering():
             return self._outage(error)

@@ -16,8 +16,8 @@ from upath import UPath
 
 from captioner.jobs.storage.attempts.faults import http_status
 from captioner.jobs.storage.backends.lease import Lease, latest_holder, lease
+from captioner.jobs.storage.bounded_reads import RemoteFile
 from captioner.jobs.storage.failures import StoreError, StoreNotFound, store_errors
-from captioner.jobs.storage.filesystems import RemoteFile
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.jobs.storage.uris import info_version
 
