@@ -23,7 +23,12 @@ from captioner.jobs.storage.archives import archive_lock, archive_of
 from captioner.jobs.storage.attempts.hosts import forget_hosts
 from captioner.jobs.storage.bounded_reads import PacedCopy, PacedStream
 from captioner.jobs.storage.failures import reading_errors
-from captioner.jobs.storage.http.access import AccessRules, set_access_rules, without_headers
+from captioner.jobs.storage.http.access import (
+    AccessRules,
+    check_own,
+    set_access_rules,
+    without_headers,
+)
 from captioner.jobs.storage.uris import (
     check_regular,
     is_chain,
@@ -82,6 +87,7 @@ def filesystem(url: str, **options: Any) -> tuple[Any, str]:
     require_packages(url)
     inner, container = split_chain(url)
     if any(is_http(part) for part in url.split("::")):
+        check_own(_own_conf)
         _set_http_timeouts()
     if not container:
         fs, _ = url_to_fs(

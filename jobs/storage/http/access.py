@@ -201,6 +201,19 @@ def _headers(name: str, table: Mapping[str, Any]) -> dict[str, str]:
     return {**client.get("headers", {}), **table.get("headers", {})}
 
 
+def check_own(tables: Tables) -> None:
+    """Raise UsageError for what options from outside the job would send to every host."""
+    for protocol in _HTTP:
+        table = tables.get(protocol, {})
+        names = {*table, *table.get("client_kwargs", {})}
+        if leaking := names.intersection(("headers", *_EVERYWHERE)):
+            raise UsageError(
+                f"{min(leaking)} in fsspec's own configuration (FSSPEC_{protocol.upper()}, or a "
+                "file in ~/.config/fsspec) would be sent to every host: remove it there, and put "
+                'headers into a job file, such as [storage_options."https://example.org"]'
+            )
+
+
 def _check_hosts(protocol: str, hosts: Collection[str]) -> None:
     if not hosts:
         raise UsageError(

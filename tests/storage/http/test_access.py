@@ -13,6 +13,8 @@ from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import FetchError, UsageError
 from captioner.jobs.fetching.fetch import fetch
 from captioner.jobs.pipeline.settings import worker_settings
+from captioner.jobs.sources.open_source import open_source
+from captioner.jobs.storage import filesystems
 from captioner.jobs.storage.filesystems import configure
 from captioner.jobs.storage.http.access import (
     NO_EXCEPTIONS,
@@ -203,6 +205,26 @@ def test_headers_for_https_are_never_sent_in_the_clear(server: Server) -> None:
     assert rules.headers_of("https", "example.org", 443) == {"X-Key": "secret"}
     assert not rules.headers_of("https", "example.org", 8443)
     assert not rules.headers_of("http", "example.org", 443)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("headers", {"https": {"headers": {"X-Key": "secret"}}}),
+        ("headers", {"http": {"client_kwargs": {"headers": {"X-Key": "secret"}}}}),
+        ("cookies", {"http": {"client_kwargs": {"cookies": {"a": "secret"}}}}),
+    ],
+)
+def test_headers_that_fsspec_itself_has_are_sent_to_nobody(
+    server: Server, monkeypatch: pytest.MonkeyPatch, name: str, table: dict[str, Any]
+) -> None:
+    set_access_rules(AccessRules(allow_private=True))
+    monkeypatch.setattr(filesystems, "_own_conf", table)
+    for call in (open_source, lambda url: fetch(url, 100)):
+        with pytest.raises((FetchError, UsageError), match=f"{name} in fsspec's own") as caught:
+            call(f"{server.url}/a.jpg")
+        assert "secret" not in str(caught.value)
+    assert not server.headers
 
 
 def test_headers_for_all_need_to_know_for_whom() -> None:
