@@ -17,6 +17,7 @@ from captioner.errors import (
 from captioner.image import DecodedImage
 from captioner.jobs.errors import FetchError, HostDown
 from captioner.jobs.fetching.container_reader import ImageReader, Watch, unwatched
+from captioner.jobs.fetching.whole import why_not_whole
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.storage.signatures import without_signatures
 from captioner.schemas.caption_table import Status
@@ -77,7 +78,13 @@ class ImageLoader:
         except FetchError as error:
             return LoadedImage(record, values=failure(error.status, str(error)))
         except ImageError as error:
-            return LoadedImage(record, sha256, values=image_failure(error))
+            values = image_failure(error)
+            if values["status"] is Status.UNREADABLE and (why := self._why_not_whole(record, data)):
+                values = failure(Status.FETCH_FAILED, why)
+            return LoadedImage(record, sha256, values=values)
+
+    def _why_not_whole(self, record: ImageRecord, data: bytes) -> str | None:
+        return None if record.member else why_not_whole(record.uri, len(data))
 
 
 def image_failure(error: CaptionerError) -> Values:
