@@ -24,12 +24,12 @@ class Parts:
 
         NoParts if they do not begin the file and the server sends all of it, OSError for others.
         """
-        data = b""
+        data = bytearray()
         while start + len(data) < end:
             data += await self._some(start + len(data), end)
-        return data
+        return bytes(data)
 
-    async def _some(self, start: int, end: int) -> bytes:
+    async def _some(self, start: int, end: int) -> bytearray:
         """Return what an answer brings of a part, at least one byte."""
         file = self._file
         headers = {**file.kwargs.get("headers", {}), "Range": f"bytes={start}-{end - 1}"}
@@ -40,7 +40,7 @@ class Parts:
                 self._check(answer.headers, start)
             elif start:
                 raise NoParts("the server gives no parts of this file: save it here to use it")
-            data = b""
+            data = bytearray()
             while len(data) < end - start and (more := await answer.content.read(end - start)):
                 data += more
         if not data:
