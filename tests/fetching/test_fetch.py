@@ -370,9 +370,10 @@ class _Trickle(BaseHTTPRequestHandler):
             while not self.server.stopped.wait(0.05):  # type: ignore[attr-defined]
                 self.wfile.write(b"x")
             return
+        start = int(self.headers.get("Range", "bytes=0-").partition("=")[2].partition("-")[0])
         self.send_response(206)
-        self.send_header("Content-Length", "1000000")
-        self.send_header("Content-Range", "bytes 0-999999/1000000")
+        self.send_header("Content-Length", str(1_000_000 - start))
+        self.send_header("Content-Range", f"bytes {start}-999999/1000000")
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
         if self.command == "GET":
