@@ -13,6 +13,7 @@ from captioner.jobs.fetching.downloads import Downloads
 from captioner.jobs.storage import filesystems
 from captioner.jobs.storage.attempts import hosts, pace, retry
 from captioner.jobs.storage.filesystems import configure
+from captioner.jobs.storage.http import connections
 from captioner.schemas.caption_table import Status
 from tests.support.photographs import photograph
 from tests.support.unreliable import UnreliableServer, unreliable_server
@@ -29,6 +30,7 @@ def short(monkeypatch: pytest.MonkeyPatch, local_servers: None) -> Iterator[None
     monkeypatch.setattr(retry, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(hosts, "LONGEST_BACK_OFF", 0.1)
     monkeypatch.setattr(filesystems, "HTTP_READ_SECONDS", 0.4)
+    monkeypatch.setattr(connections, "QUIET_SECONDS", 0.0)
     configure({})
     yield
     configure({})
