@@ -66,7 +66,8 @@ def test_a_name_that_s3_cannot_have_is_named(
 ) -> None:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    configure({})
+    configure({"s3": {"endpoint_url": "http://127.0.0.1:9"}})  # which is not asked
     with pytest.raises(FetchError, match=f"no {what} of S3 can have this name") as caught:
         fetch(uri, 100)
     assert caught.value.status is Status.NOT_FOUND
+    configure({})
