@@ -118,7 +118,7 @@ class _Driver:
             if task is None:
                 return
             self.running[task.key] = task
-            self.recorder.begin(task.key)
+            self.recorder.begin(task.key, task.name)
             self.submissions.submit(caption_and_report, task, key=task.key)
 
     def _next_task(self) -> Task | None:

@@ -46,6 +46,7 @@ class Downloads:
         self._room = 0  # images that may be begun and not `used` yet
         self._begun = 0
         self._arrived: dict[int, bytes | FetchError] = {}
+        self._on_their_way: dict[int, None] = {}  # in the order of their first attempts
         self._held = HeldBytes()
         self._changed = threading.Condition()
         self._is_closed = False
@@ -86,6 +87,12 @@ class Downloads:
         if isinstance(found, FetchError):
             raise found
         return found
+
+    @property
+    def oldest(self) -> int | None:
+        """The image that is on its way for longest."""
+        with self._changed:
+            return next(iter(self._on_their_way), None)
 
     def used(self) -> None:
         """Make room for another image."""
@@ -152,6 +159,8 @@ class Downloads:
     def _attempt(self, wish: _Wish) -> None:
         """Make one attempt at an image, for which its host was claimed."""
         tries = wish.tries
+        with self._changed:
+            self._on_their_way.setdefault(wish.number)
         found: bytes | FetchError
         try:
             found = self._read(wish.number, tries)
@@ -191,6 +200,7 @@ class Downloads:
             self._changed.notify()
 
     def _deliver(self, number: int, found: bytes | FetchError) -> None:
+        self._on_their_way.pop(number, None)
         if not self._is_closed:
             self._arrived[number] = found
             self._tell(number)

@@ -2,13 +2,13 @@
 
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import islice
 from queue import Empty, SimpleQueue
 
-from captioner.jobs.fetching.downloads import THREADS, Downloads
+from captioner.jobs.fetching.downloads import THREADS
 from captioner.jobs.pipeline.image_loader import ImageLoader, LoadedImage
 
 LOOK_SECONDS = 1.0  # between two looks whether the images that are awaited can still come
@@ -16,8 +16,13 @@ MIN_READERS = 4  # threads that read what is at hand, and decode
 Loading = tuple[int, "Future[LoadedImage]"]  # with the number of the image
 
 
-def load_ahead(loader: ImageLoader, ahead: int) -> Generator[LoadedImage, None, None]:
-    """Yield the images; of each kind, at most `ahead` are loaded beyond the one that is yielded."""
+def load_ahead(
+    loader: ImageLoader, ahead: int, waits: Callable[[str], None] = lambda uri: None
+) -> Generator[LoadedImage, None, None]:
+    """Yield the images; of each kind, at most `ahead` are loaded beyond the one that is yielded.
+
+    Call `waits` now and then while none comes, with the image that is on its way for longest.
+    """
     reader, downloads = loader.reader, loader.reader.downloads
     loading: SimpleQueue[Loading] = SimpleQueue()
     with ThreadPoolExecutor(reader_count()) as pool:
@@ -31,7 +36,7 @@ def load_ahead(loader: ImageLoader, ahead: int) -> Generator[LoadedImage, None, 
         downloads.start(load, ahead, lambda: _waiting(loader))
         try:
             for _ in loader.records:
-                number, future = _next_of(loading, downloads)
+                number, future = _next_of(loading, loader, waits)
                 yield future.result()
                 if number in downloads:
                     downloads.used()
@@ -41,13 +46,18 @@ def load_ahead(loader: ImageLoader, ahead: int) -> Generator[LoadedImage, None, 
             downloads.close()  # before the pool, which takes nothing more then
 
 
-def _next_of(loading: "SimpleQueue[Loading]", downloads: Downloads) -> Loading:
+def _next_of(
+    loading: "SimpleQueue[Loading]", loader: ImageLoader, waits: Callable[[str], None]
+) -> Loading:
     """Return what is loaded next; raise the error that keeps it from coming."""
+    downloads = loader.reader.downloads
     while True:
         try:
             return loading.get(timeout=LOOK_SECONDS)
         except Empty:
             downloads.check()
+        if (number := downloads.oldest) is not None:
+            waits(loader.records[number].uri)
 
 
 def _waiting(loader: ImageLoader) -> AbstractContextManager[None]:

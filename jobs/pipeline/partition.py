@@ -56,7 +56,8 @@ class PartitionCaptioner:
 
     `former_rows` has, by URI, the rows about which this captioner gives a second opinion. After
     each batch it calls `report` with the number of images done so far in the partition. It opens
-    each image within `watch`, which gets the image's position in the partition.
+    each image within `watch`, which gets the image's position in the partition. While it `waits`
+    for an image of another host, it says for which one.
     """
 
     captioner: "Captioner"
@@ -66,6 +67,7 @@ class PartitionCaptioner:
     report: Callable[[int], None] = lambda done: None
     former_rows: Mapping[str, CaptionRow] = field(default_factory=dict)
     watch: Watch = unwatched
+    waits: Callable[[str], None] = lambda uri: None
 
     def caption(self, records: Sequence[ImageRecord], times: StageTimes) -> CaptionedImages:
         """Return the rows of the images in records."""
@@ -117,7 +119,7 @@ class PartitionCaptioner:
         with ImageReader(records, self.settings.max_bytes, self.watch) as reader:
             prepare = self.captioner.prepare
             loader = ImageLoader(records, reader, prepare, self.find_caption, times, self.watch)
-            with closing(load_ahead(loader, BATCHES_AHEAD * size)) as loading:
+            with closing(load_ahead(loader, BATCHES_AHEAD * size, self.waits)) as loading:
                 for batch in _batches(loading, size):
                     images += self._caption_batch(batch, times, result)
                     self.report(len(images))

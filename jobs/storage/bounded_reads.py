@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -81,7 +82,7 @@ class PacedCopy(Callback):  # type: ignore[misc]  # fsspec has no types
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
-        self._pace = Pace(seconds)
+        self._pace = Pace(seconds, whole=math.inf)  # of a file that the user named
 
     def relative_update(self, inc: int = 1) -> None:
         self._pace.received(inc)

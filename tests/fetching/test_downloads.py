@@ -157,6 +157,22 @@ def test_images_that_take_longer_than_all_attempts_arrive_while_bytes_come(
     assert fetched(uris) == [photograph(number) for number in range(4)]
 
 
+def test_an_image_that_drips_is_given_up_after_one_attempt_and_so_is_a_host_that_does_so(
+    unreliable: UnreliableServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "SLOWEST", 100)
+    monkeypatch.setattr(pace, "WHOLE_SECONDS", 1.0)
+    slow = f"{unreliable.url}/slow/0.jpg"
+    *good, bad = fetched([*photographs(unreliable, 20), slow])
+    assert good == [photograph(number) for number in range(20)]
+    assert isinstance(bad, FetchError) and bad.status is Status.TIMEOUT
+    assert str(bad).startswith("the answer came too slowly")
+    assert unreliable.requests["/slow/0.jpg"] == 1
+    hosts.forget_hosts()
+    (reason,) = {each[:30] for each in down(fetched([slow, f"{unreliable.url}/slow/1.jpg"]))}
+    assert reason.startswith("the answer came too slowly")
+
+
 @pytest.mark.parametrize(
     ("code", "retry_after"),
     [(500, "86400"), (500, "9" * 400), (503, "Mon, 1 Jan 99999999999 00:00:00 GMT")],

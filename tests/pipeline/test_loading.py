@@ -10,7 +10,9 @@ from captioner.jobs.pipeline import loading
 from captioner.jobs.pipeline.image_loader import ImageLoader
 from captioner.jobs.pipeline.loading import load_ahead
 from captioner.jobs.pipeline.stage_times import StageTimes
+from captioner.jobs.storage.attempts import retry
 from captioner.schemas.image_record import ImageRecord
+from tests.support.unreliable import UnreliableServer
 
 
 def test_an_image_whose_thread_died_ends_the_partition(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,10 +22,30 @@ def test_an_image_whose_thread_died_ends_the_partition(monkeypatch: pytest.Monke
     monkeypatch.setattr(loading, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(Downloads, "_attempt", attempt)
     records = [ImageRecord(f"http://127.0.0.1:9/{number}.jpg", None) for number in range(3)]
-    with ImageReader(records, 1000) as reader:
-        loader = ImageLoader(records, reader, lambda data: None, lambda _: None, StageTimes())  # type: ignore[arg-type, return-value]
-        with (
-            closing(load_ahead(loader, 2)) as images,
-            pytest.raises(RuntimeError, match="nobody expects this"),
-        ):
-            next(images)
+    with (
+        ImageReader(records, 1000) as reader,
+        closing(load_ahead(loader(records, reader), 2)) as images,
+        pytest.raises(RuntimeError, match="nobody expects this"),
+    ):
+        next(images)
+
+
+def test_the_image_that_is_awaited_for_longest_is_named(
+    unreliable: UnreliableServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "LOOK_SECONDS", 0.05)
+    uris = [f"{unreliable.url}/{kind}/{n}.jpg" for n, kind in enumerate(("ok", "mute", "mute"))]
+    records, named = [ImageRecord(uri, None) for uri in uris], list[str]()
+
+    def waits(uri: str) -> None:
+        named.append(uri)
+        unreliable.stopped.set()  # silence ends in a closed connection
+
+    monkeypatch.setattr(retry, "RETRY_DELAYS", ())
+    with ImageReader(records, 10**6) as reader:
+        images = list(load_ahead(loader(records, reader), 2, waits))
+    assert len(images) == 3 and set(named) <= set(uris[1:]) and named[0] == uris[1]
+
+
+def loader(records: list[ImageRecord], reader: ImageReader) -> ImageLoader:
+    return ImageLoader(records, reader, lambda data: None, lambda _: None, StageTimes())  # type: ignore[arg-type, return-value]

@@ -5,14 +5,15 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
-from captioner.jobs.messages import beside_a_bar, is_json, say
+from captioner.jobs.execution.record.at_work import Straggler
+from captioner.jobs.messages import beside_a_bar, is_json, printable, say
 from captioner.schemas.job_report import limiting_step
 
 WINDOW = 60.0  # seconds of which the speed is the mean
@@ -31,7 +32,7 @@ class Moment:
     `images` are those done, of a `total` that is 0 until it is known; `listed` ones were found in
     the source so far. `seconds` by stage, and the time that tasks `took`, are of committed
     partitions. Before the first worker has `begun`, all are zero; until then, and after the last
-    image, the `phase` says what the run does.
+    image, the `phase` says what the run does. `waiting` are tasks that have done nothing for long.
     """
 
     at: float
@@ -43,6 +44,7 @@ class Moment:
     total: int = 0
     listed: int = 0
     phase: str = STARTING
+    waiting: Sequence[Straggler] = ()
 
 
 class Pace:
@@ -60,6 +62,8 @@ class Pace:
             facts["phase"] = now.phase
         if now.begun:
             facts |= self._speed(now)
+        if now.waiting:
+            facts["waiting"] = [asdict(each) for each in now.waiting]
         return facts
 
     def _speed(self, now: Moment) -> Facts:
@@ -101,7 +105,17 @@ def text_of(facts: Facts) -> str:
     if "seconds_left" in facts:
         values["seconds_left"] = tqdm.format_interval(facts["seconds_left"])
     said = [text.format(values[name]) for name, text in formats.items() if name in values]
+    said += [_waiting(facts["waiting"])] if "waiting" in facts else []
     return ", ".join([f"{facts['images']:,} of {facts['total']:,} images", *said])
+
+
+def _waiting(stragglers: Sequence[Facts]) -> str:
+    """Format what the run waits for."""
+    first, *others = stragglers
+    since, part = tqdm.format_interval(first["seconds"]), f"part {first['part']}"
+    what = f"{printable(first['image'])} ({part})" if first["image"] else part
+    more = f" and {len(others)} more" if others else ""
+    return f"waiting {since} for {what}{more}"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 from captioner.budget import Spending
 from captioner.jobs.errors import ExitCode
+from captioner.jobs.execution.record.at_work import AtWork
 from captioner.jobs.execution.record.examples import Examples
 from captioner.jobs.execution.record.progress import ENDED, LISTING, STARTING, Moment
 from captioner.jobs.execution.tasks.task import PartitionResult
@@ -63,7 +64,7 @@ class Recorder:
     ended: JobReport | None = None  # its report, once it has ended
     _began: float | None = None  # when the first image was opened
     _committed: float = 0.0  # when the last partition was
-    _at_work: dict[str, int] = field(default_factory=dict)  # images done, by key of the task
+    _at_work: AtWork = field(default_factory=AtWork)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _uploaded: float = 0.0
 
@@ -96,16 +97,16 @@ class Recorder:
             return None
         return round(self._committed - self._began, 3)
 
-    def begin(self, key: str) -> None:
+    def begin(self, key: str, part: str) -> None:
         """Begin to count the images of a task at work."""
         with self._lock:
-            self._at_work[key] = 0
+            self._at_work.begin(key, part)
 
-    def report(self, key: str, done: int) -> None:
-        """Record how many images a task has done; ignore tasks of other runs, and ended ones."""
+    def report(self, key: str, done: int | None, image: str | None = None) -> None:
+        """Record how many images a task has done, or which one it waits for."""
         with self._lock:
+            self._at_work.report(key, done, image)
             if key in self._at_work:
-                self._at_work[key] = done
                 self._began = self._began or time.monotonic()
 
     def is_at_work(self, key: str) -> bool:
@@ -115,21 +116,22 @@ class Recorder:
     def end(self, key: str) -> None:
         """Forget a task that has ended."""
         with self._lock:
-            self._at_work.pop(key, None)
+            self._at_work.end(key)
 
     def moment(self) -> Moment:
         """Return the counts of now or, when all is done, of that time."""
         with self._lock:
-            images = self.images + sum(self._at_work.values())
+            images = self.images + self._at_work.images
             begun = self._began is not None or images > 0
             at = time.monotonic() if self.images < self.plan.images else self._committed
             done = Moment(at, begun, images, self.failed, dict(self.seconds), self.took)
+            done = replace(done, waiting=self._at_work.stragglers())
             return replace(done, total=self.plan.images, listed=self.listed, phase=self.phase)
 
     def add(self, result: PartitionResult, key: str) -> None:
         """Count the partition that the task with this key has committed."""
         with self._lock:
-            self._at_work.pop(key, None)
+            self._at_work.end(key)
             self._committed = time.monotonic()
             self.statuses.update(result.statuses)
             self.seconds.update(result.seconds)

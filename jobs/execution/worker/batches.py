@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 import pyarrow as pa
 from distributed import Client, Worker, get_worker
@@ -15,17 +16,22 @@ from captioner.jobs.execution.worker.watch import Limits
 from captioner.jobs.execution.worker.worker import Host, caption_partition
 from captioner.jobs.pipeline.settings import WorkerSettings
 
+T = TypeVar("T")
 TOPIC = "captioner-batches"  # one for all runs: a scheduler keeps the last events of each topic
 SECONDS = 0.5  # between the events of a task, so that many workers do not flood the scheduler
+WAITING_SECONDS = 5.0  # between those about an image that it waits for
 MEMORY_SHARE = 0.9  # of the limit of a worker, before Dask ends it for no reason that we see
-Report = Callable[[str, int], None]  # the key of a task, and how many of its images are done
+# Called with the key of a task, and how many of its images are done; or None, and for which one it
+# waits.
+Report = Callable[..., None]
 
 
 def caption_and_report(task: Task) -> PartitionResult:
     """Caption a task on a Dask worker, and report its images while it does."""
     worker = get_worker()
     report = _seldom(lambda done: worker.log_event(TOPIC, [task.key, done]))
-    result = caption_partition(task, Host(report, _limits(worker, task.settings)))
+    waits = _seldom(lambda uri: worker.log_event(TOPIC, [task.key, None, uri]), WAITING_SECONDS)
+    result = caption_partition(task, Host(report, waits, _limits(worker, task.settings)))
     return replace(result, worker=worker.address)
 
 
@@ -53,14 +59,14 @@ def receiving(client: Client, report: Report) -> Iterator[None]:
             client.unsubscribe_topic(TOPIC)
 
 
-def _seldom(send: Callable[[int], None]) -> Callable[[int], None]:
-    """Return a function that sends the first number, and others not too soon after the last."""
-    last = -SECONDS
+def _seldom(send: Callable[[T], None], seconds: float = SECONDS) -> Callable[[T], None]:
+    """Return a function that sends the first value, and others not too soon after the last."""
+    last = -seconds
 
-    def report(done: int) -> None:
+    def report(value: T) -> None:
         nonlocal last
-        if time.monotonic() - last >= SECONDS:
+        if time.monotonic() - last >= seconds:
             last = time.monotonic()
-            send(done)
+            send(value)
 
     return report

@@ -39,9 +39,13 @@ Report = Callable[[int], None]  # called with the number of images done so far
 
 @dataclass(frozen=True)
 class Host:
-    """The process that a task runs in: its limits, None for any, and to whom the task reports."""
+    """The process that a task runs in: its limits, None for any, and to whom the task reports.
+
+    It says that it `waits` for an image of another host, with its URI.
+    """
 
     report: Report = lambda done: None
+    waits: Callable[[str], None] = lambda uri: None
     limits: Limits | None = None
     watch: Watch = unwatched
 
@@ -119,7 +123,8 @@ def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host)
     captioner.budget = budget
     former = _former_rows(task, plan)
     partitions = PartitionCaptioner(
-        captioner, task.settings, task.run.run_id, known.find, host.report, former, host.watch
+        *(captioner, task.settings, task.run.run_id, known.find, host.report),
+        *(former, host.watch, host.waits),
     )
     times = StageTimes()
     try:

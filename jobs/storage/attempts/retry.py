@@ -52,6 +52,8 @@ class Tries:
     def begin(self) -> Pace:
         """Begin an attempt; return the pace at which its answer must come."""
         self._pace = Pace(max(FETCH_SECONDS - self.seconds, FETCH_SECONDS / 8))
+        if self.host.trouble:  # to see whether it is down must not take long
+            self._pace.whole = FETCH_SECONDS
         self._began = self._pace.since
         if not self.attempts:
             self._first = self._began

@@ -1,12 +1,14 @@
 """What the progress of a run says."""
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
+from captioner.jobs.execution.record.at_work import Straggler
 from captioner.jobs.execution.record.progress import LISTING, Moment, Pace, showing, text_of
 
 
@@ -57,6 +59,17 @@ def test_failures_and_the_limiting_step_of_the_last_minute_are_named() -> None:
     assert text(pace, slow, 1000) == "500 of 1,000 images"
     found = text(pace, Moment(150.0, True, 600, 2, later, 76.0), 1000)
     assert found == "600 of 1,000 images, 2.0 images/s, 03:20 left, 2 failed, limit: encode"
+
+
+def test_what_a_run_waits_for_is_named() -> None:
+    waiting = [Straggler("000003", 184, "http://slow.example/1.jpg"), Straggler("000004", 70)]
+    moment = replace(Moment(30.0, True, 4), waiting=waiting)
+    assert text(Pace(), moment, 5) == (
+        "4 of 5 images, waiting 03:04 for http://slow.example/1.jpg (part 000003) and 1 more"
+    )
+    moment = replace(moment, waiting=waiting[1:])
+    assert text(Pace(), moment, 5) == "4 of 5 images, waiting 01:10 for part 000004"
+    json.dumps(Pace().facts(replace(moment, total=5)))
 
 
 def test_what_is_done_needs_no_time() -> None:

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from captioner.jobs.execution.record import at_work
+from captioner.jobs.execution.record.at_work import Straggler
 from captioner.jobs.execution.record.recorder import Recorder
 from captioner.jobs.execution.tasks.task import PartitionResult
 from captioner.jobs.planning.plan import Plan
@@ -20,7 +23,7 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 def test_batches_count_until_their_partition_is_committed(recorder: Recorder) -> None:
     for key in ("a", "b"):
-        recorder.begin(key)
+        recorder.begin(key, key)
     assert not recorder.moment().begun
     recorder.report("a", 32)
     recorder.report("b", 10)
@@ -33,13 +36,35 @@ def test_batches_count_until_their_partition_is_committed(recorder: Recorder) ->
 
 
 def test_images_of_a_task_that_fails_count_once(recorder: Recorder) -> None:
-    recorder.begin("first try")
+    recorder.begin("first try", "000000")
     recorder.report("first try", 32)
     recorder.end("first try")
-    recorder.begin("second try")
+    recorder.begin("second try", "000000")
     recorder.report("first try", 40)  # by a worker that seemed dead
     recorder.report("second try", 8)
     assert recorder.moment().images == 8
+
+
+def test_a_task_that_waits_for_long_is_named_with_its_image(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(at_work, "time", SimpleNamespace(monotonic=lambda: now))
+    for key, part in (("a", "000000"), ("b", "000001"), ("in the queue", "000002")):
+        recorder.begin(key, part)
+    recorder.report("a", 0)
+    recorder.report("b", 8)
+    now += at_work.STRAGGLER_SECONDS - 1
+    recorder.report("b", 16)
+    recorder.report("a", None, "http://slow.example/1.jpg")
+    assert not recorder.moment().waiting
+    now += 2
+    late = Straggler("000000", 61, "http://slow.example/1.jpg")
+    assert recorder.moment().waiting == [late]
+    recorder.report("a", 40)
+    assert not recorder.moment().waiting
+    now += 61
+    assert [each.part for each in recorder.moment().waiting] == ["000001", "000000"]
 
 
 def test_reports_of_other_runs_are_ignored(recorder: Recorder) -> None:

@@ -57,7 +57,7 @@ def test_a_request_leaves_its_place_to_another_only_if_it_brings_nothing(clock: 
 
 def test_an_answer_is_too_slow_if_it_brings_too_few_bytes_in_the_time_it_has(clock: Clock) -> None:
     answer = Pace(60.0)
-    for _ in range(10):
+    for _ in range(8):
         clock.now += 59.0
         answer.received(60 * SLOWEST)
         answer.check()
@@ -69,6 +69,24 @@ def test_an_answer_is_too_slow_if_it_brings_too_few_bytes_in_the_time_it_has(clo
     answer.check()
     clock.now += 2.0
     with pytest.raises(TimeoutError, match="too slowly: 59999 bytes in 60 s"):
+        answer.check()
+
+
+def test_an_answer_that_drips_is_too_slow_as_a_whole_within_minutes(clock: Clock) -> None:
+    answer, began = Pace(120.0), clock.now
+    with pytest.raises(TimeoutError, match=r"too slowly: \d{7} bytes in 6\d\d s"):
+        for _ in range(3600):
+            clock.now += 1.0
+            answer.received(2 * SLOWEST)
+            answer.check()
+    assert answer.since == began  # so that nobody asks for it again
+
+
+def test_large_images_pass_on_a_line_that_a_hundred_readers_share(clock: Clock) -> None:
+    answer, size = Pace(120.0), 50 * 10**6
+    for _ in range(0, size, 10**5):
+        clock.now += 0.8  # 100 Mbit/s for all of them
+        answer.received(10**5)
         answer.check()
 
 
