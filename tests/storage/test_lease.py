@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, nullcontext
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from upath import UPath
@@ -113,6 +114,21 @@ def test_a_lease_that_is_renewed_while_the_next_run_looks_on_is_not_free(
             lease(ObjectStore(), lock, out, "second"),
         ):
             pass
+
+
+def test_a_lease_of_a_clock_that_was_a_day_ahead_is_watched_for_as_long_as_any_lease_holds(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(lease_module, "WATCH_SECONDS", 0.1)
+    lock, out = OutFolder(out_path(url)).lock, out_path(url)
+    with lease(ObjectStore(), lock, out, "first") as held:
+        tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+        lost = vars(Holder.of_this_process("first")) | {"machine": "another", "renewed_at": tomorrow}
+        held.path.write_text(json.dumps(lost))
+        began = time.monotonic()
+        with lease(ObjectStore(), lock, out, "second"):
+            assert time.monotonic() - began >= 0.3
 
 
 def test_a_run_renews_its_lease(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from captioner.budget import Spending
+from captioner.jobs.clock import steady_seconds
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.record.at_work import AtWork
 from captioner.jobs.execution.record.examples import Examples
@@ -67,6 +68,7 @@ class Recorder:
     _at_work: AtWork = field(default_factory=AtWork)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _uploaded: float = 0.0
+    _started: float = field(default_factory=steady_seconds)
 
     @property
     def run_id(self) -> str:
@@ -77,6 +79,11 @@ class Recorder:
         """The number of tasks by state."""
         states = {"committed": self.partitions, "failed": self.failed_tasks}
         return {**states, "at work": len(self._at_work)}
+
+    @property
+    def now(self) -> datetime:
+        """The time by the clock with which the run began, even if somebody has put it back."""
+        return self.started_at + timedelta(seconds=steady_seconds() - self._started)
 
     @property
     def images(self) -> int:
@@ -169,7 +176,7 @@ class Recorder:
 
     def keep(self, event: str, **details: object) -> None:
         """Append a line to events.jsonl."""
-        line = {"at": datetime.now(UTC).isoformat(), "event": event, **details}
+        line = {"at": self.now.isoformat(), "event": event, **details}
         with self.writer.events.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if time.monotonic() - self._uploaded > EVENTS_SECONDS:
@@ -200,7 +207,7 @@ class Recorder:
 
     def report_of(self, code: ExitCode, error: str | None = None) -> JobReport:
         """Return the report of a run that ends now."""
-        now = datetime.now(UTC)
+        now = self.now
         took = (now - self.started_at).total_seconds()
         return JobReport(
             run_id=self.run_id,

@@ -7,7 +7,8 @@ writes to a lease, so no write can undo a later one.
 
 A thread renews the lease. A lease is free if its holder has ended, if its holder was a process of
 this machine that no longer exists, or if it was not renewed for LEASE_SECONDS and then for another
-WATCH_SECONDS in which the next run watches, so that clocks need not agree.
+WATCH_SECONDS in which the next run watches, so that clocks need not agree. If it seems to hold for
+much longer than that, a clock was wrong, and the next run watches for all of that time.
 
 To renew is to write the lease, then to look for the next number; a run that finds it has lost OUT.
 To take over is to create that number, then to check that the former lease was not written
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from upath import UPath
 
+from captioner.jobs.clock import steady_seconds
 from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.storage.failures import WrongOptions
 
@@ -41,6 +43,7 @@ LEASE_SECONDS = 90.0
 RENEW_SECONDS = 15.0
 CONFIRM_SECONDS = 30.0
 WATCH_SECONDS = 30.0
+LOOK_SECONDS = 5.0  # between two looks at a lease that is watched
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,16 @@ class Holder:
         return datetime.fromisoformat(self.renewed_at) + timedelta(seconds=LEASE_SECONDS)
 
     @property
+    def seconds_left(self) -> float:
+        """For how long the lease holds, by the clocks of its holder and of this machine."""
+        return (self.expires_at - datetime.now(UTC)).total_seconds()
+
+    @property
+    def is_of_the_future(self) -> bool:
+        """Whether one of the two clocks must have been wrong."""
+        return self.seconds_left > LEASE_SECONDS + WATCH_SECONDS
+
+    @property
     def is_dead(self) -> bool:
         """Whether the holder was a process of this machine that no longer exists."""
         return self.machine is not None and self.machine == _machine() and _is_gone(self.process)
@@ -76,7 +89,7 @@ class Holder:
     @property
     def seems_alive(self) -> bool:
         """Whether the holder may be at work: as far as this clock knows, its lease holds."""
-        return not self.is_dead and datetime.now(UTC) < self.expires_at
+        return not self.is_dead and self.seconds_left > 0
 
 
 def _is_gone(process: int) -> bool:
@@ -89,11 +102,6 @@ def _is_gone(process: int) -> bool:
     return False
 
 
-def _seconds() -> float:
-    """Return the time of a clock that, if possible, also runs while the machine is suspended."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
 @dataclass
 class Lease:
     """A lease that this process holds; `folder` holds the leases of OUT."""
@@ -103,7 +111,7 @@ class Lease:
     out: UPath
     run_id: str
     number: int
-    renewed: float = field(default_factory=_seconds)
+    renewed: float = field(default_factory=steady_seconds)
 
     @property
     def path(self) -> UPath:
@@ -111,12 +119,12 @@ class Lease:
 
     def confirm(self) -> None:
         """Renew the lease if CONFIRM_SECONDS have passed; raise TemporaryError if it is lost."""
-        if _seconds() - self.renewed > CONFIRM_SECONDS:
+        if steady_seconds() - self.renewed > CONFIRM_SECONDS:
             self.renew()
 
     def renew(self) -> None:
         """Renew the lease; TemporaryError if another run took over, StoreError if that fails."""
-        now = _seconds()
+        now = steady_seconds()
         self.write()
         self.check_is_latest()
         self.renewed = now
@@ -200,16 +208,20 @@ def _free_holder(lease: Lease) -> Holder | None:
     holder = lease.holder()
     if holder is None or holder.is_free or holder.is_dead:
         return holder
-    if datetime.now(UTC) < holder.expires_at:
+    if holder.seconds_left > 0 and not holder.is_of_the_future:
         raise TemporaryError(
             f"{lease.out} is in use by {holder}; try again when that run has ended or, if it was "
             f"killed, after {holder.expires_at:%H:%M:%S} UTC"
         )
-    time.sleep(WATCH_SECONDS)
-    if lease.holder() != holder:
-        raise TemporaryError(
-            f"{lease.out} is in use by {holder}; try again when that run has ended"
-        )
+    left = WATCH_SECONDS + (LEASE_SECONDS if holder.is_of_the_future else 0.0)
+    end = steady_seconds() + left
+    while left >= 0:
+        time.sleep(min(left, LOOK_SECONDS))
+        left = end - steady_seconds()
+        if lease.holder() != holder:
+            raise TemporaryError(
+                f"{lease.out} is in use by {holder}; try again when that run has ended"
+            )
     return holder
 
 
