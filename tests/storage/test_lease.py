@@ -124,7 +124,10 @@ def test_a_lease_of_a_clock_that_was_a_day_ahead_is_watched_for_as_long_as_any_l
     lock, out = OutFolder(out_path(url)).lock, out_path(url)
     with lease(ObjectStore(), lock, out, "first") as held:
         tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-        lost = vars(Holder.of_this_process("first")) | {"machine": "another", "renewed_at": tomorrow}
+        lost = vars(Holder.of_this_process("first")) | {
+            "machine": "another",
+            "renewed_at": tomorrow,
+        }
         held.path.write_text(json.dumps(lost))
         began = time.monotonic()
         with lease(ObjectStore(), lock, out, "second"):

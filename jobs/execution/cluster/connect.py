@@ -17,6 +17,18 @@ PATIENCE = {"local": 60.0, "scheduler": 600.0}  # seconds without a worker
 
 
 @contextmanager
+def _silent_dask() -> Iterator[None]:
+    """Leave out what Dask logs: it warns of workers that take their time to end."""
+    logger = logging.getLogger("distributed")
+    former, logger.propagate = logger.propagate, False
+    try:
+        with silence_logging_cmgr(logging.CRITICAL):
+            yield
+    finally:
+        logger.propagate = former
+
+
+@contextmanager
 def connect(
     config: JobConfig, captioner: CaptionerOptions, images: int, tell: Tell
 ) -> Iterator[Workers]:
@@ -29,7 +41,7 @@ def connect(
         patience = PATIENCE["scheduler" if config.scheduler else "local"]
     must_be = wanted(captioner) if config.scheduler else None
     with (
-        silence_logging_cmgr(logging.CRITICAL),
+        _silent_dask(),
         connect_scheduler(config.scheduler)
         if config.scheduler
         else local_workers(config, images) as client,

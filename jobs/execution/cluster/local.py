@@ -14,7 +14,7 @@ from multiprocessing import resource_tracker
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed import Client, Nanny, Scheduler, SpecCluster, Status
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
@@ -30,6 +30,7 @@ HOST = "127.0.0.1"
 STOPS = (signal.SIGINT, signal.SIGTERM)
 WORKERS_MEMORY = 0.8  # of the machine's or the container's; the rest is for the driver and others
 MIN_MEMORY = 2**31  # of a worker: the model, and a few large images
+MORE_STARTS = 2  # of a worker that dies while it starts
 
 # The driver tells dead workers from slow ones (driver.py), so the scheduler must not retry a task
 # elsewhere. Workers hold no data, so there is nothing to spill, and a paused worker would only
@@ -50,6 +51,17 @@ _DASK = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
+
+
+class _PatientNanny(Nanny):
+    """A nanny that starts another process if one is killed while it starts."""
+
+    async def instantiate(self) -> Status:
+        status = await super().instantiate()
+        for _ in range(MORE_STARTS):
+            if status != Status.running:
+                status = await super().instantiate()
+        return status
 
 
 @contextmanager
@@ -75,7 +87,7 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[Spec
     reach = {"host": HOST, "protocol": "tls://", "security": Security.temporary()}
     specs = {
         number: {
-            "cls": Nanny,
+            "cls": _PatientNanny,
             "options": {
                 **reach,
                 "nthreads": 1,

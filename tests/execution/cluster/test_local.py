@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,18 +67,46 @@ def test_a_worker_that_died_is_waited_for_however_long_it_takes_and_no_file_stay
     assert not [*temporary.iterdir()]
 
 
-def test_workers_that_die_while_they_start_end_the_run_for_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+DIES = """
+import os, sys
+if "spawn_main" in str(sys.orig_argv):
+    starts = os.environ["STARTS"]
+    with open(starts, "a") as file:
+        file.write("x")
+    if os.stat(starts).st_size <= int(os.environ["DEATHS"]):
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file with a byte for each worker that has started, of which the first $DEATHS die."""
+    (tmp_path / "sitecustomize.py").write_text(DIES)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
+    with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
+        yield tmp_path / "starts"
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_started_again(
+    starts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dies = "import os, sys\nif 'spawn_main' in str(sys.orig_argv):\n    os._exit(7)\n"
-    (tmp_path / "sitecustomize.py").write_text(dies)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("DEATHS", str(cluster.MORE_STARTS))
+    with cluster.local_workers(JobConfig("photos", "out", workers=1, device="cpu"), 1) as client:
+        assert len(client.nthreads()) == 1
+    assert len(starts.read_text()) == cluster.MORE_STARTS + 1
+
+
+def test_workers_that_die_while_they_start_end_the_run_for_now(
+    starts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEATHS", "1000")
     with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
         pytest.raises(TemporaryError, match="the workers die while they start"),
         cluster.local_workers(JobConfig("photos", "out", workers=1, device="cpu"), 1),
     ):
         pass
+    assert len(starts.read_text()) == cluster.MORE_STARTS + 1
 
 
 @pytest.mark.slow
