@@ -83,14 +83,17 @@ def after_death(task: Task, death: Death) -> list[Task]:
     """Return the tasks to run after a death.
 
     An image that was late gets its row, suspects are captioned alone, the rest goes on together.
-    If nobody is to blame, or nobody was in several rounds, the task is split.
+    If nobody is to blame, or nobody was in several rounds, the task is split. A process may also be
+    killed from outside, so one death is no proof: an image is convicted by two in which it was
+    alone, or by one if the watchdog saw that it took too much memory.
     """
     is_vague = not death.suspects or task.images == 1 or task.failures >= MOST_ROUNDS
     if is_vague and not death.late:
         return after_failure(task, death.reason, died=True, status=_STATUS[death.kind])
     failures = task.failures + (not death.late)
     late = [apart(task, [row], **_as_late(death)) for row in death.late]
-    alone = [apart(task, [row], failures=1) for row in death.suspects]
+    known = int(death.kind == "memory")
+    alone = [apart(task, [row], failures=known) for row in death.suspects]
     rest = [row for row in task.rows if row not in {*death.late, *death.suspects}]
     return [*late, *alone, *([apart(task, rest, failures=failures)] if rest else [])]
 

@@ -24,12 +24,15 @@ def test_suspects_are_captioned_alone_and_the_others_together() -> None:
     assert [first.rows, second.rows, rest.images] == [(3,), (5,), 498]
     assert rows([first, second, rest]) == list(range(500))
     assert len({task.name for task in (TASK, first, second, rest)}) == 4
-    (crashed,) = after_death(first, Death("died", suspects=[3]))
+    (again,) = after_death(first, Death("died", suspects=[3]))
+    assert (again.rows, again.crash_reason) == ((3,), None)  # perhaps it was killed from outside
+    (crashed,) = after_death(again, Death("died", suspects=[3]))
     assert (crashed.rows, crashed.crash_reason, crashed.status) == (
         (3,),
         "the process that opened it died",
         Status.CRASHED,
     )
+    *_, second, _ = after_death(TASK, Death("memory", suspects=[3, 5], memory=2**30))
     (eater,) = after_death(second, Death("memory", suspects=[5], memory=2**30))
     assert (eater.status, eater.crash_reason) == (
         Status.OUT_OF_MEMORY,
