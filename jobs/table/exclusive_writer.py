@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,12 +16,12 @@ from captioner.jobs.table.writer import Writer
 
 
 @contextmanager
-def exclusive_writer(run: RunFolder) -> Iterator[Writer]:
+def exclusive_writer(run: RunFolder, passed_over: Collection[OutPath] = ()) -> Iterator[Writer]:
     """Lock OUT for a run, finish or undo what killed runs left behind, and shut out their workers.
 
     SIGTERM raises Terminated, as Ctrl-C KeyboardInterrupt. Raise TemporaryError if another run is
     at work in OUT or its store fails, UsageError if OUT cannot be written to, JobError if this
-    machine fails.
+    machine fails. Rows for files that are `passed_over` stay where killed runs left them.
     """
     out, storage = run.out, run.storage
     with (
@@ -32,7 +32,7 @@ def exclusive_writer(run: RunFolder) -> Iterator[Writer]:
         try:
             with storage.work_folder(run.scratch) as scratch:
                 writer = Writer(run, scratch, lock)
-                _take_over(writer)
+                _take_over(writer, passed_over)
                 yield writer
         except StoreError:
             raise
@@ -42,14 +42,14 @@ def exclusive_writer(run: RunFolder) -> Iterator[Writer]:
             _remove_scratch(run, run.scratch)  # only its own: another run may have begun
 
 
-def _take_over(writer: Writer) -> None:
+def _take_over(writer: Writer, passed_over: Collection[OutPath]) -> None:
     writer.parts.begin()
     for scratch in writer.storage.folders_below(writer.out.runs, "scratch"):
         _remove_scratch(writer.run, scratch)
     with usage_errors(writer.out):
         writer.run.create()
         finish_merge(writer)
-        put_replacements_in_place(writer)
+        put_replacements_in_place(writer, passed_over)
 
 
 @contextmanager

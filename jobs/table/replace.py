@@ -6,7 +6,7 @@ any time. The next run puts in place what a killed run has left; doing so twice 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -31,20 +31,23 @@ _KEYS = [IMAGE_URI, IMAGE_VERSION, "status"]
 KeptRows = Callable[[pa.Table, int], pa.Array]  # a row group and its start -> mask
 
 
-def put_replacements_in_place(writer: Writer) -> None:
+def put_replacements_in_place(writer: Writer, passed_over: Collection[OutPath] = ()) -> None:
     """Move the rows that runs wrote to replace others into the files with the outdated rows.
 
     A failure never replaces a caption of the same version of an image. Columns of a manifest that
     the source of the new row lacks keep their values. Rows for a file that someone has removed are
-    dropped: their images count as new. Raise UsageError for rows that do not fit their file.
+    dropped: their images count as new. If some are for files that are `passed_over`, they stay.
+    Raise UsageError for rows that do not fit their file.
     """
-    captions = writer.out.captions
     for folder in writer.storage.folders_below(writer.out.runs, "replacements"):
-        for name, parts in _parts_by_replaced_file(writer, folder).items():
-            if writer.storage.exists(captions / name):
-                with _fitting(folder, captions / name):
-                    _replace(captions / name, parts, writer)
-        writer.remove_tree(folder)
+        by_file = _parts_by_replaced_file(writer, folder)
+        paths = {writer.out.captions / name: parts for name, parts in by_file.items()}
+        for path, parts in paths.items():
+            if path not in passed_over and writer.storage.exists(path):
+                with _fitting(folder, path):
+                    _replace(path, parts, writer)
+        if paths.keys().isdisjoint(passed_over):
+            writer.remove_tree(folder)
 
 
 def remove_surplus(surplus: Surplus, writer: Writer) -> None:
@@ -79,8 +82,8 @@ def _prune_files(files: Sequence[OutPath], vanished: pa.Table, writer: Writer) -
 def _parts_by_replaced_file(writer: Writer, folder: OutPath) -> Mapping[str, list[OutPath]]:
     parts: dict[str, list[OutPath]] = defaultdict(list)
     for path, opened in open_ahead(writer.storage.files(folder, "*.parquet")):
-        names = pq.read_table(opened(), columns=[REPLACES])[REPLACES]
-        for name in names.unique().to_pylist():
+        read = partial(pq.read_table, opened(), columns=[REPLACES])
+        for name in readable(path, read)[REPLACES].unique().to_pylist():
             parts[name].append(path)
     return parts
 

@@ -19,6 +19,7 @@ from captioner.schemas.caption_table import CAPTIONERS
 
 _COLUMNS = ("image_uri", "image_sha256", "captioner", "embedding")
 _REMEDY = "remove it: `captioner run --embeddings` makes what is missing; --repair does so"
+_WRONG = "--repair removes them; `captioner run --embeddings` makes what is missing"
 _REST = "they do no harm; --repair removes them"
 LENGTH = 0.02  # by which the length of a vector of float16 may differ from 1
 
@@ -52,11 +53,11 @@ class Embedded:
     def _check_file(self, path: OutPath) -> None:
         wrong = orphans = 0
         for batch in embedding_batches(path):
-            wrong += _wrong_vectors(batch["embedding"])
+            wrong += pc.sum(pc.invert(are_right(batch["embedding"]))).as_py() or 0
             orphans += len(batch) - pc.sum(self.has_image(batch)).as_py()
         if wrong:
             what = f"has {wrong:,} vectors whose length is not 1"
-            self._scope.fault(Kind.EMBEDDING, path, what, _REMEDY)
+            self._scope.fault(Kind.EMBEDDING, path, what, _WRONG)
         if orphans and not self._scope.is_partial:
             what = f"has {orphans:,} embeddings of images that are not in the table any more"
             self._scope.harmless(Kind.EMBEDDING, path, what, _REST)
@@ -82,7 +83,8 @@ def embedding_batches(path: OutPath) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
-def _wrong_vectors(vectors: pa.FixedSizeListArray) -> int:
+def are_right(vectors: pa.FixedSizeListArray) -> pa.Array:
+    """Return which vectors have the length 1, as those of a captioner: bool [N]."""
     flat = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     lengths = np.linalg.norm(flat.reshape(len(vectors), -1), axis=1)
-    return int((~(np.abs(lengths - 1) < LENGTH)).sum())
+    return pa.array(np.abs(lengths - 1) < LENGTH)

@@ -1,7 +1,6 @@
 """The files of the table: each opens, has the schema of a table, and reads whole."""
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +12,19 @@ from tqdm import tqdm
 
 from captioner.calibration import Calibration
 from captioner.errors import CaptionerError
-from captioner.jobs.storage.backends.backend import Open, backend_of, is_store, open_ahead
+from captioner.jobs.storage.backends.backend import backend_of, is_store, open_ahead
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.storage.failures import StoreError, StoreNotFound
 from captioner.jobs.table.read import closing
 from captioner.jobs.table.threshold import Threshold, threshold_of
-from captioner.jobs.verify.findings import READ_ERRORS, Kind, Scope, is_damage
+from captioner.jobs.verify.findings import (
+    READ_ERRORS,
+    Kind,
+    Scope,
+    how_to_set_aside,
+    is_damage,
+)
+from captioner.jobs.verify.footer import GroupStatistics, is_own_footer, is_own_schema
 from captioner.schemas.caption_table import (
     CAPTIONERS,
     SCHEMA_VERSION,
@@ -30,6 +36,7 @@ from captioner.schemas.image_record import PLAN_COLUMNS
 BATCH_ROWS = 20_000
 LATER = {"needs_review", "former", "declined"}  # columns that older files lack, or have at the end
 _READABLE = "let this user read it, or look at its disk"
+_AGAIN = "--repair writes the file again from its rows"
 _REWRITE = "another program wrote it: restore the file, or move it elsewhere"
 _FOREIGN = "move it elsewhere: readers of the table take every file in this folder for a part of it"
 
@@ -59,8 +66,11 @@ def read_table(scope: Scope, files: list[OutPath]) -> Iterator[TableFile | Rows]
     paths = tqdm(files, "verifying", unit=" files", delay=1, disable=None)
     for number, (path, opened) in enumerate(open_ahead(paths)):
         try:
-            with closing(_opened(path, opened)) as file:
+            source = opened()
+            with closing(_opened(path, source)) as file:
                 yield from _read(scope, path, number, file)
+                if not is_own_footer(file, source):
+                    _misdescribed(scope, path, "its footer is damaged")
         except StoreNotFound:
             scope.moved = True
         except StoreError:
@@ -70,8 +80,8 @@ def read_table(scope: Scope, files: list[OutPath]) -> Iterator[TableFile | Rows]
                 _cannot_open(scope, path, error)
 
 
-def _opened(path: OutPath, opened: Open) -> pq.ParquetFile:
-    return pq.ParquetFile(opened(), pre_buffer=is_store(path), page_checksum_verification=True)
+def _opened(path: OutPath, source: pa.NativeFile) -> pq.ParquetFile:
+    return pq.ParquetFile(source, pre_buffer=is_store(path), page_checksum_verification=True)
 
 
 def _has_changed(scope: Scope, path: OutPath) -> bool:
@@ -98,6 +108,8 @@ def _read(
     names = current_names(schema)
     fields = dict(zip(names, schema, strict=True))
     problems = list(_column_problems(names, fields))
+    if not is_own_schema(opened):
+        problems.append("has two schemas, which differ")
     if problems:
         scope.unread[path] = how_to_set_aside(scope, path)
     for problem in problems:
@@ -116,13 +128,12 @@ def _read(
 
 def _batches(scope: Scope, path: OutPath, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
     """Yield all rows until one cannot be read."""
-    batches, row = file.iter_batches(BATCH_ROWS), 0
+    batches, row = _checked(scope, path, file), 0
     while True:
         try:
             if (batch := next(batches, None)) is None:
                 _check_count(file, row)
                 return
-            batch.validate(full=True)
         except StoreError:
             raise
         except READ_ERRORS as error:
@@ -135,14 +146,24 @@ def _batches(scope: Scope, path: OutPath, file: pq.ParquetFile) -> Iterator[pa.R
         row += batch.num_rows
 
 
-def how_to_set_aside(scope: Scope, path: OutPath) -> str:
-    """Say how to take a file, in which some rows may be whole, out of the table."""
-    out = scope.out
-    then = "the next run captions its images again"
-    if not out.storage.local_path(path):
-        return f"move it to {out.damaged}, and {then}"
-    folder, file = shlex.quote(str(out.damaged)), shlex.quote(str(path))
-    return f"`mkdir -p {folder} && mv -n {file} {folder}/` sets it aside, and {then}"
+def _checked(scope: Scope, path: OutPath, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """Yield all rows, and compare each row group with its statistics."""
+    for number in range(file.num_row_groups):
+        statistics = GroupStatistics(file, number)
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[number]):
+            batch.validate(full=True)
+            statistics.add(batch)
+            yield batch
+        statistics.check_rows()
+        for column in statistics.wrong():
+            _misdescribed(scope, path, f"its footer has wrong statistics of {column}")
+
+
+def _misdescribed(scope: Scope, path: OutPath, problem: str) -> None:
+    """Note that a footer is not true about rows that can be read."""
+    if path not in scope.unread and not _has_changed(scope, path):
+        scope.misdescribed.add(path)
+        scope.fault(Kind.FILE, path, f"{problem}: other programs may miss rows", _AGAIN)
 
 
 def _check_count(file: pq.ParquetFile, rows: int) -> None:
@@ -227,7 +248,7 @@ def is_unfinished(path: OutPath) -> bool:
 def is_damaged(path: OutPath) -> bool:
     """Return whether a file of the table cannot be opened because it is damaged."""
     try:
-        _opened(path, lambda: backend_of(path).open(path)).close(force=True)
+        _opened(path, backend_of(path).open(path)).close(force=True)
     except StoreError:
         raise
     except READ_ERRORS as error:

@@ -1,5 +1,6 @@
 """What is verified, and what is found: of each kind, some findings, and the number of all."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -107,7 +108,8 @@ class Scope:
     `versions` are those that the files of the table had when the verification began.
     `unread` are files of the table whose rows could not all be read, with what to do; the
     `damaged` ones among them cannot even be opened. If there are any, counts of rows mean nothing:
-    the scope `is_partial`. The same holds if files have `moved` meanwhile.
+    the scope `is_partial`. The same holds if files have `moved` meanwhile. Files that are
+    `misdescribed` have rows that can be read, and a footer that is not true about them.
     """
 
     out: OutFolder
@@ -116,6 +118,7 @@ class Scope:
     findings: Findings = field(default_factory=Findings)
     unread: dict[OutPath, str] = field(default_factory=dict)
     damaged: list[OutPath] = field(default_factory=list)
+    misdescribed: set[OutPath] = field(default_factory=set)
     moved: bool = False
 
     @property
@@ -145,6 +148,16 @@ class Scope:
             raise
         except READ_ERRORS as error:
             self.fault(kind, path, f"cannot be read ({error})", remedy)
+
+
+def how_to_set_aside(scope: Scope, path: OutPath) -> str:
+    """Say how to take a file, in which some rows may be whole, out of the table."""
+    out = scope.out
+    then = "the next run captions its images again"
+    if not out.storage.local_path(path):
+        return f"move it to {out.damaged}, and {then}"
+    folder, file = shlex.quote(str(out.damaged)), shlex.quote(str(path))
+    return f"`mkdir -p {folder} && mv -n {file} {folder}/` sets it aside, and {then}"
 
 
 @dataclass(frozen=True)

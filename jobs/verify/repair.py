@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.publish.find.database import index_path
@@ -18,7 +17,7 @@ from captioner.jobs.table.read import column_batches, opened_files
 from captioner.jobs.table.replace import remove_surplus
 from captioner.jobs.table.threshold import settle_threshold
 from captioner.jobs.table.writer import Writer
-from captioner.jobs.verify.embeddings import embedding_batches, embedding_files
+from captioner.jobs.verify.embeddings import are_right, embedding_batches, embedding_files
 from captioner.jobs.verify.files import is_damaged, is_unfinished
 from captioner.jobs.verify.findings import READ_ERRORS, Kind, Scope, is_damage
 
@@ -32,9 +31,10 @@ def repair_table(scope: Scope) -> list[str]:
     """
     done = list(_set_damaged_aside(scope))
     passed_over = [path for path in scope.unread if scope.out.storage.exists(path)]
-    with exclusive_writer(scope.out.new_run()) as writer:
+    with exclusive_writer(scope.out.new_run(), passed_over) as writer:
         if left := scope.findings.harmless_counts[Kind.LEFT]:
             done.append(f"finished or removed what killed commands had left ({left:,} things)")
+        done += _write_again(scope, writer)
         done += _attempted(_mark, writer, passed_over)
         done += _remove_unfinished(writer)
         done += _attempted(_remove_superseded, writer, passed_over)
@@ -90,6 +90,18 @@ def _move(path: OutPath, to: OutPath) -> None:
         storage.remove(path)
 
 
+def _write_again(scope: Scope, writer: Writer) -> Iterator[str]:
+    """Write files again whose footer is not true about their rows; keep the old ones."""
+    out = scope.out
+    for path in sorted(scope.misdescribed - scope.unread.keys()):
+        writer.storage.make_folder(out.damaged)
+        to = _free_name(out.damaged / path.name)
+        with writer.permission():
+            writer.storage.copy(path, to)
+        remove_surplus({path: []}, writer)
+        yield f"wrote {out.name_of(path)} again; the old file is now {out.name_of(to)}"
+
+
 def _mark(writer: Writer, unread: Collection[OutPath]) -> Iterator[str]:
     _, rows = settle_threshold(None, writer, unread)
     if rows:
@@ -119,14 +131,14 @@ def _remove_superseded(writer: Writer, unread: Collection[OutPath]) -> Iterator[
 
 
 def _clean_embeddings(writer: Writer, unread: Collection[OutPath]) -> Iterator[str]:
-    """Remove embeddings of images that are not in the table, and files that cannot be read.
+    """Remove embeddings that are wrong or of no image of the table, and files that cannot be read.
 
     With unread files, it is unknown which images are in the table: their embeddings stay.
     """
     images = None if unread else _images(writer)
     for path in embedding_files(writer.out):
         try:
-            removed = _remove_orphans(path, images, writer)
+            removed = _remove_bad(path, images, writer)
         except READ_ERRORS as error:
             if not is_damage(error):
                 yield f"left {writer.out.name_of(path)} as it is: {error}"
@@ -147,28 +159,25 @@ def _images(writer: Writer) -> ImageHashes:
     return images
 
 
-def _remove_orphans(path: OutPath, images: ImageHashes | None, writer: Writer) -> int:
-    """Rewrite a file of embeddings without those of no image; return how many these are.
+def _remove_bad(path: OutPath, images: ImageHashes | None, writer: Writer) -> int:
+    """Rewrite a file of embeddings without wrong ones and those of no image; return how many.
 
-    If the images are unknown, only read it.
+    If the images are unknown, all may have one.
     """
     rows = kept = 0
     schema = pa.schema([])
     for batch in embedding_batches(path):
         rows, schema = rows + len(batch), batch.schema
-        if images:
-            kept += pc.sum(images.contain(batch["image_sha256"])).as_py()
-    if images and kept < rows:
-        writer.write(_of_images(path, images), schema, path)
-        return rows - kept
-    return 0
+        kept += len(_good(batch, images))
+    if kept < rows:
+        good = (_good(batch, images) for batch in embedding_batches(path))
+        writer.write((pa.Table.from_batches([each]) for each in good if len(each)), schema, path)
+    return rows - kept
 
 
-def _of_images(path: OutPath, images: ImageHashes) -> Iterator[pa.Table]:
-    for batch in embedding_batches(path):
-        own = batch.filter(images.contain(batch["image_sha256"]))
-        if len(own):
-            yield pa.Table.from_batches([own])
+def _good(batch: pa.RecordBatch, images: ImageHashes | None) -> pa.RecordBatch:
+    batch = batch.filter(are_right(batch["embedding"]))
+    return batch.filter(images.contain(batch["image_sha256"])) if images else batch
 
 
 def _set_index_aside(scope: Scope) -> Iterator[str]:

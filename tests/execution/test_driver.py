@@ -98,7 +98,7 @@ def test_parts_that_were_committed_when_a_run_was_interrupted_count_once(driver:
         rows = [row(f"/{task.name}-{n}.jpg", run_id=run.run_id) for n in range(4)]
         commit(rows_to_table(rows, pa.table({}), file_metadata({}, None)), run, task.name)
     for task in (reported, committed, unfinished):
-        driver.recorder.begin(task.key)
+        driver.recorder.begin(task.key, task.name)
     driver.recorder.add(PartitionResult(reported.name, {"ok": 4}), reported.key)
     driver._count_committed()
     assert driver.recorder.statuses == {"ok": 8}

@@ -24,6 +24,7 @@ from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.verify import files
 from captioner.jobs.verify.findings import SHOWN, Kind, Verification
 from captioner.jobs.verify.verify import verify_table
+from captioner.schemas.image_record import REPLACES
 from tests.support.broken import Change, change, parts, with_values
 from tests.support.photographs import write_photographs
 from tests.support.rows import CAPTIONER, decide, row, write_old_rows, write_rows
@@ -398,6 +399,51 @@ def test_embeddings_are_read_whole_and_orphans_are_harmless(out: Path) -> None:
     assert f"removed 1 embeddings from embeddings/{first.name}" in after.repaired
     assert len(pq.read_table(first)) == 2
     assert not second.exists()
+
+
+def test_wrong_vectors_are_removed_one_by_one_even_if_a_file_of_the_table_is_unreadable(
+    out: Path,
+) -> None:
+    wrong, orphan, *_ = sorted((out / "embeddings").iterdir())
+    width = pq.read_schema(wrong).field("embedding").type.list_size
+    change(wrong, with_values("embedding", [0.5] * width))
+    change(orphan, with_values("image_sha256", SHA))
+    rows, kept = len(pq.read_table(wrong)), orphan.read_bytes()
+    break_pages(parts(out)[1])
+    after = repaired(out)
+    assert f"removed 1 embeddings from embeddings/{wrong.name}" in after.repaired
+    assert len(pq.read_table(wrong)) == rows - 1
+    assert orphan.read_bytes() == kept  # its image may be in the file that cannot be read
+
+
+def test_rows_of_a_killed_run_are_put_in_place_but_for_files_that_cannot_be_read(
+    out: Path,
+) -> None:
+    unreadable, *others = parts(out)
+    waiting = out / "runs" / "20260101T000000-000000-0000" / "replacements"
+    waiting.mkdir(parents=True)
+    for number, path in enumerate((unreadable, *others)):
+        new = with_values("caption", "A new caption.")(pq.read_table(path).slice(0, 1))
+        new = new.append_column(REPLACES, pa.array([path.name]))
+        pq.write_table(new, waiting / f"{waiting.parent.name}-{number:06d}.parquet")
+    break_pages(unreadable)
+    after = repaired(out)
+    assert any(f"left captions/{unreadable.name} as it is" in each for each in after.repaired)
+    captions = [pq.read_table(path)["caption"].to_pylist() for path in others]
+    assert all("A new caption." in each for each in captions)
+    assert waiting.exists()
+    (out / "damaged").mkdir()
+    unreadable.rename(out / "damaged" / unreadable.name)  # as the finding says
+    repaired(out)
+    assert not waiting.exists()
+
+
+def break_pages(path: Path) -> None:
+    """Flip a bit in many pages of a file, but not in its footer."""
+    data = bytearray(path.read_bytes())
+    for place in range(len(data) // 5, len(data) // 5 + 60):
+        data[place] ^= 1
+    path.write_bytes(data)
 
 
 def test_reviews_that_cannot_be_read_are_faults_and_are_never_touched(out: Path) -> None:
