@@ -1,5 +1,6 @@
 """Exit codes, and the errors that end a job: each message names the input and the remedy."""
 
+import errno
 from collections.abc import Mapping
 from enum import IntEnum
 from types import MappingProxyType
@@ -7,6 +8,19 @@ from types import MappingProxyType
 from captioner.errors import CaptionerError, CaptionerUnavailable
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
+
+_REMEDIES = {  # of faults of a machine
+    errno.EACCES: "give this user the right to do so",
+    errno.EPERM: "give this user the right to do so",
+    errno.EROFS: "mount it for writing, or give another folder",
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there, or ask for a larger quota",
+    errno.EFBIG: "allow larger files (ulimit -f)",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "let fewer programs run on this machine: too many files are open",
+    errno.EAGAIN: "allow more processes (ulimit -u)",
+    errno.ENOMEM: "allow more memory (ulimit -v), or let fewer programs run",
+}
 
 
 class ExitCode(IntEnum):
@@ -79,6 +93,12 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, report: JobReport) -> None:
         super().__init__(f"run {report.run_id} was interrupted")
         self.report = report
+
+
+def with_remedy(error: OSError) -> str:
+    """Return what an error of this machine says, and what to do about it, if that is known."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{error}: {remedy}" if remedy else str(error)
 
 
 def exit_code_of(error: BaseException) -> int:

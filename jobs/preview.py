@@ -19,6 +19,7 @@ from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.execution.tasks.task import task_counts
 from captioner.jobs.execution.worker.sample import SampleTimes
+from captioner.jobs.limits import check_limits
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.asking import Asking, asking
 from captioner.jobs.planning.compare import Counts
@@ -101,6 +102,7 @@ def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
     By default, the sample is SAMPLE, or SERVER_SAMPLE if a server is asked. Write nothing to OUT
     and take no lock. Raise the errors of `run_job`.
     """
+    check_limits()
     config = config.resolved()
     configure(config.storage_options, config.access_rules)
     remove_dead_folders()

@@ -20,10 +20,12 @@ from captioner.jobs.errors import (
     TemporaryError,
     Terminated,
     UsageError,
+    with_remedy,
 )
 from captioner.jobs.execution.record.observer import Observer, observing
 from captioner.jobs.execution.record.progress import FINISHING, PLANNING
 from captioner.jobs.execution.record.recorder import Recorder
+from captioner.jobs.limits import check_limits
 from captioner.jobs.messages import about, note, on_stderr, say, warn
 from captioner.jobs.pipeline.answers import forget_all_answers
 from captioner.jobs.pipeline.hash_index import index_table
@@ -72,6 +74,7 @@ def run_passes(config: JobConfig) -> Iterator[JobReport]:
 
     Each pass is a run. Raise the errors of `run_job`.
     """
+    check_limits()
     config = config.resolved()
     configure(config.storage_options, config.access_rules)
     remove_dead_folders()
@@ -162,7 +165,7 @@ def _run(config: JobConfig, source: Source, recorder: Recorder) -> JobReport:
 def _with_report(error: Exception, report: JobReport, writer: Writer) -> Exception:
     """Return an error of a job with the report of the run that it ended; others as they are."""
     if isinstance(error, OSError):
-        error = JobError(f"cannot go on in {writer.out.root}: {error}")
+        error = JobError(f"cannot go on in {writer.out.root}: {with_remedy(error)}")
     if isinstance(error, JobError):
         error.report = report
     return error

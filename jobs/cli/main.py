@@ -24,9 +24,10 @@ from captioner.jobs.cli.out import add_out, configure_for
 from captioner.jobs.cli.report import add_report
 from captioner.jobs.cli.review import add_review
 from captioner.jobs.cli.run import add_plan, add_run, wanted_format
+from captioner.jobs.cli.stdout import checked_stdout
 from captioner.jobs.cli.training import add_train
 from captioner.jobs.cli.verify import add_verify
-from captioner.jobs.errors import ExitCode, JobError, UsageError, exit_code_of
+from captioner.jobs.errors import ExitCode, JobError, UsageError, exit_code_of, with_remedy
 from captioner.jobs.messages import is_json, on_stderr, printable, say_error, warn
 from captioner.jobs.storage.signatures import without_signatures
 
@@ -37,11 +38,9 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     try:
-        with on_stderr(wanted_format(sys.argv[1:] if arguments is None else arguments)):
-            try:
-                return _main(arguments)
-            finally:
-                sys.stdout.flush()  # not only when Python exits, where no error can be caught
+        form = wanted_format(sys.argv[1:] if arguments is None else arguments)
+        with on_stderr(form), checked_stdout():
+            return _main(arguments)
     except BrokenPipeError:
         if not _is_unread(sys.stdout.fileno()):
             raise  # of another pipe or connection
@@ -51,12 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     try:
-        options = _options(arguments)
-        command = options.pop("command")
-        if "storage_options_in" in options:
-            out = options.get("out") or options.get("reviews")
-            configure_for(options.pop("storage_options_in"), out)
-        return int(command(options))
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # not only when Python exits, where no error can be caught
     except (JobError, CaptionerError) as error:
         code = exit_code_of(error)
         say_error(without_signatures(str(error)), code)
@@ -66,11 +63,36 @@ def _main(arguments: Sequence[str] | None) -> int:
         warn("interrupted", "interrupted", {"exit_code": code})
         return code
     except Exception as fault:
-        if isinstance(fault, BrokenPipeError) or not is_json():
+        if isinstance(fault, BrokenPipeError):
+            raise
+        if reason := _lack(fault):
+            say_error(reason, int(ExitCode.FAULT))
+            return int(ExitCode.FAULT)
+        if not is_json():
             raise
         trace = without_signatures(traceback.format_exc())
         say_error(without_signatures(repr(fault)), int(ExitCode.FAULT), {"traceback": trace})
         return int(ExitCode.FAULT)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = _options(arguments)
+    command = options.pop("command")
+    if "storage_options_in" in options:
+        out = options.get("out") or options.get("reviews")
+        configure_for(options.pop("storage_options_in"), out)
+    return int(command(options))
+
+
+def _lack(fault: Exception) -> str | None:
+    """Return what this machine lacks, and what to do, if that is the fault."""
+    if isinstance(fault, MemoryError):
+        return "there is too little memory: allow more (ulimit -v), or let fewer programs run"
+    if any(words in str(fault) for words in ("start new thread", "launch worker thread")):
+        return "no more threads can start: allow more processes (ulimit -u) and memory (ulimit -v)"
+    if isinstance(fault, OSError) and (text := with_remedy(fault)) != str(fault):
+        return text
+    return None
 
 
 def _options(arguments: Sequence[str] | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +35,11 @@ def measure(
 
     Its rows may have `replaced` others. `folder` needs room for 8 bytes for each caption.
     """
-    confidences = _Confidences()
-    with _CaptionCounter(folder) as captions:
-        for rows in rechunked(_captioned(run, replaced=replaced), BATCH_ROWS):
-            captions.add(rows["caption"])
-            confidences.add(rows["confidence"])
-        different, most, text = captions.result()
+    confidences, captions = _Confidences(), _CaptionCounter(folder)
+    for rows in rechunked(_captioned(run, replaced=replaced), BATCH_ROWS):
+        captions.add(rows["caption"])
+        confidences.add(rows["confidence"])
+    different, most, text = captions.result()
     total = captions.total
     return Quality(
         images=sum(statuses.values()),
@@ -91,15 +89,16 @@ class _Confidences:
         self.low += int((values < LOW_CONFIDENCE).sum())
 
 
-class _CaptionCounter(ExitStack):
-    """Counts different captions by their hashes, which lie on disk, in buckets."""
+class _CaptionCounter:
+    """Counts different captions by their hashes, which lie on disk, in buckets.
+
+    One file is open at a time, as few may be (`ulimit -n`).
+    """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
-        paths = [folder / f"captions-{number:02d}" for number in range(BUCKETS)]
-        self._files = [self.enter_context(path.open("w+b")) for path in paths]
-        for path in paths:  # an open file needs no name, and ends with the process
-            path.unlink()
+        self._paths = [folder / f"captions-{number:02d}" for number in range(BUCKETS)]
+        for path in self._paths:
+            path.write_bytes(b"")
         self._texts: dict[int, str] = {}  # the most frequent caption of each batch, by hash
         self.total = 0
 
@@ -114,7 +113,8 @@ class _CaptionCounter(ExitStack):
         most = counts.argmax()
         self._texts[int(values[most])] = texts[first[most]]
         for number in np.unique(hashes % BUCKETS).tolist():
-            self._files[number].write(hashes[hashes % BUCKETS == number].tobytes())
+            with self._paths[number].open("ab") as file:
+                file.write(hashes[hashes % BUCKETS == number].tobytes())
 
     def result(self) -> tuple[int, int, str | None]:
         """Return the number of different captions, and count and text of the most frequent one.
@@ -122,9 +122,9 @@ class _CaptionCounter(ExitStack):
         The text is None in the unlikely case that it is not the most frequent of any batch.
         """
         different, most = 0, Counter[int]()
-        for file in self._files:
-            file.seek(0)
-            values, counts = np.unique(np.frombuffer(file.read(), np.uint64), return_counts=True)
+        for path in self._paths:
+            values, counts = np.unique(np.fromfile(path, np.uint64), return_counts=True)
+            path.unlink()
             different += len(values)
             if len(values):
                 most[int(values[counts.argmax()])] = int(counts.max())

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from captioner.jobs.errors import JobError, Terminated, UsageError
+from captioner.jobs.errors import JobError, Terminated, UsageError, with_remedy
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.storage.failures import StoreError, job_errors
 from captioner.jobs.table.compaction.merge_journal import finish_merge
@@ -37,7 +37,7 @@ def exclusive_writer(run: RunFolder, passed_over: Collection[OutPath] = ()) -> I
         except StoreError:
             raise
         except OSError as error:
-            raise JobError(f"cannot go on in {out.root}: {error}") from error
+            raise JobError(f"cannot go on in {out.root}: {with_remedy(error)}") from error
         finally:
             _remove_scratch(run, run.scratch)  # only its own: another run may have begun
 
@@ -60,7 +60,7 @@ def usage_errors(out: OutFolder) -> Iterator[None]:
     except OSError as error:
         if not out.storage.local_path(out.root):
             raise
-        raise UsageError(f"cannot write to {out.root}: {error}") from error
+        raise UsageError(f"cannot write to {out.root}: {with_remedy(error)}") from error
 
 
 def _remove_scratch(run: RunFolder, scratch: OutPath) -> None:

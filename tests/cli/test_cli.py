@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -140,6 +141,50 @@ def test_output_that_nobody_reads_is_no_error(
     )
     assert done.stderr == ""
     assert done.returncode == 141 or arguments == "--help"  # argparse ignores what it cannot print
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has this device")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["completion bash", "status . --failed --json"])
+def test_output_that_cannot_be_written_is_one_clear_error(
+    arguments: str, unbuffered: str, tmp_path: Path
+) -> None:
+    failed = {"status": "denied", "error": "403", "caption": None}
+    write_rows(tmp_path, [row(f"/{number}.jpg", **failed) for number in range(20_000)])
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" > /dev/full', "sh", *command(*arguments.split())],
+        env=environment(PYTHONUNBUFFERED=unbuffered),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    reason = "cannot write to standard output: No space left on device; redirect it elsewhere"
+    assert (done.returncode, done.stderr) == (1, f"captioner: error: {reason}\n")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (MemoryError(), "there is too little memory: allow more (ulimit -v)"),
+        (RuntimeError("can't start new thread"), "no more threads can start: allow more processes"),
+        (OSError(errno.EMFILE, "Too many open files"), "open files: allow more open files (ulimit"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), "'x': mount it for writing"),
+    ],
+)
+def test_what_the_machine_lacks_is_one_clear_error(
+    fault: Exception,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(out: str) -> None:
+        raise fault
+
+    monkeypatch.setattr("captioner.jobs.table.status.read_status", fail)
+    assert main(["status", "out"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("captioner: error: ") and reason in line
 
 
 def test_a_broken_pipe_elsewhere_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

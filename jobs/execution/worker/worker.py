@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from captioner.budget import Budget
 from captioner.errors import BudgetSpent, CaptionerError, CaptionerUnavailable
-from captioner.jobs.errors import ExitCode
+from captioner.jobs.errors import ExitCode, with_remedy
 from captioner.jobs.execution.record.examples import COLUMNS, examples_of
 from captioner.jobs.execution.tasks.drawn import budget_of, mark
 from captioner.jobs.execution.tasks.listed import planned, row_numbers
@@ -114,6 +114,9 @@ def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host)
         captioner = state.captioner
     except CaptionerError as error:
         return _cannot_caption(task, error)
+    except (ImportError, OSError, MemoryError) as error:  # whatever image is next
+        message = f"a worker cannot load the captioner ({error!r}): it may need more memory"
+        return PartitionResult(task.name, error=message, fatal=ExitCode.FAULT)
     if task.settings.identity not in (None, captioner.identity):
         return PartitionResult(task.name, unfit=f"its captioner is now {captioner.identity}")
     start = time.perf_counter()
@@ -230,7 +233,7 @@ def _cannot_caption(task: Task, error: CaptionerError) -> PartitionResult:
 
 
 def _cannot_write(task: Task, error: OSError) -> PartitionResult:
-    message = f"cannot write to {task.run.out.root}: {without_secrets(str(error))}"
+    message = f"cannot write to {task.run.out.root}: {without_secrets(with_remedy(error))}"
     return PartitionResult(task.name, error=message, fatal=_exit_code(task, error))
 
 

@@ -15,7 +15,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.jobs.errors import TemporaryError, UsageError
+from captioner.jobs.errors import TemporaryError, UsageError, with_remedy
 from captioner.jobs.storage.uris import file_version
 
 
@@ -133,7 +133,7 @@ class LocalFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+")
         except OSError as error:
-            raise UsageError(f"cannot write to {out}: {error.strerror}") from error
+            raise UsageError(f"cannot write to {out}: {with_remedy(error)}") from error
         with file:
             _lock_or_refuse(file, out)
             file.truncate(0)

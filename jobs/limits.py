@@ -1,0 +1,17 @@
+"""Limits of the shell with which libraries fail in ways that name no reason."""
+
+import resource
+
+from captioner.jobs.errors import UsageError
+
+MIN_ADDRESSES = 4 * 2**30  # bytes of a process: libraries, and the stacks of its threads
+
+
+def check_limits() -> None:
+    """Raise UsageError if the processes of a job may not use enough addresses."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed != resource.RLIM_INFINITY and allowed < MIN_ADDRESSES:
+        raise UsageError(
+            f"`ulimit -v` allows {allowed // 1024:,} kB of addresses, and each process needs more "
+            f"than {MIN_ADDRESSES // 1024:,}: raise it; workers have limits of their own memory"
+        )
