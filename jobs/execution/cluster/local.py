@@ -15,11 +15,11 @@ from multiprocessing import resource_tracker
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, Nanny, Scheduler, SpecCluster, Status
-from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError
+from captioner.jobs.execution.cluster.certificate import own_security
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.options import HF
 from captioner.precision import gpu_count
@@ -84,7 +84,7 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[Spec
     gpus = gpu_count() if config.device != "cpu" else 0
     workers = config.workers or min(_most_workers(config, gpus), -(-images // IMAGES_PER_WORKER))
     threads = max(1, CPU_COUNT // workers)
-    reach = {"host": HOST, "protocol": "tls://", "security": Security.temporary()}
+    reach = {"host": HOST, "protocol": "tls://", "security": own_security()}
     specs = {
         number: {
             "cls": _PatientNanny,

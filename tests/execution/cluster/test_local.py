@@ -11,10 +11,12 @@ from pathlib import Path
 import dask
 import psutil
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 
 from captioner.jobs import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster import local as cluster
+from captioner.jobs.execution.cluster.certificate import own_security
 from tests.support.commands import GIVE_UP_SECONDS, start
 from tests.support.photographs import write_photographs
 
@@ -124,3 +126,9 @@ def test_a_run_that_is_stopped_while_its_workers_start_ends_with_a_word(
     assert process.returncode == code, errors
     said = [line for line in errors.splitlines() if "0 of 1 images" not in line]
     assert said == ["captioner: interrupted; the same command continues from here"]
+
+
+def test_workers_may_connect_whatever_the_clock_says() -> None:
+    certificate = load_pem_x509_certificate(str(own_security().tls_ca_file).encode())
+    years = certificate.not_valid_before_utc.year, certificate.not_valid_after_utc.year
+    assert years == (1970, 9999)
