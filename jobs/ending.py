@@ -6,6 +6,7 @@ from captioner.jobs.config.gates import DEFAULT_MIN_IMAGES, MIN_IMAGES
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import ExitCode, JobError
 from captioner.jobs.execution.record.recorder import Recorder
+from captioner.jobs.execution.record.reports import report_of
 from captioner.jobs.messages import note, warn
 from captioner.jobs.publish.report.write import write_run_report
 from captioner.jobs.quality.former import former_run, is_latest_measure
@@ -56,7 +57,7 @@ def exit_code(config: JobConfig, recorder: Recorder) -> ExitCode:
     """Return the exit code of a run that got to its end; record whether too many images failed."""
     if recorder.is_outage:
         return ExitCode.TEMPORARY
-    report = recorder.report_of(ExitCode.DONE)
+    report = report_of(recorder, ExitCode.DONE)
     images, failed = report.counted(in_table=config.count_all_failures)
     recorder.too_many_failures = not config.allows(failed, images)
     is_bad = recorder.too_many_failures or report.exceeded
@@ -65,7 +66,7 @@ def exit_code(config: JobConfig, recorder: Recorder) -> ExitCode:
 
 def report_end(recorder: Recorder, code: ExitCode, error: str | None = None) -> JobReport:
     """Write both reports; OSError or JobError if the one for programs cannot be written."""
-    report = recorder.report_of(code, error)
+    report = report_of(recorder, code, error)
     try:
         recorder.write_report(report)
     except (OSError, JobError):  # a full disk may need room
@@ -83,7 +84,7 @@ def report_anyway(recorder: Recorder, code: ExitCode, error: str) -> JobReport:
     except (OSError, JobError) as fault:
         reason = without_secrets(str(fault) or repr(fault))
         warn(f"no report.json for this run: {reason}")
-        report = recorder.ended = recorder.report_of(code, error)
+        report = recorder.ended = report_of(recorder, code, error)
         _note_end(recorder, report)
         return report
 

@@ -76,20 +76,12 @@ def read_table(scope: Scope, files: list[OutPath]) -> Iterator[TableFile | Rows]
         except StoreError:
             raise
         except READ_ERRORS as error:
-            if not _has_changed(scope, path):
+            if not scope.has_changed(path):
                 _cannot_open(scope, path, error)
 
 
 def _opened(path: OutPath, source: pa.NativeFile) -> pq.ParquetFile:
     return pq.ParquetFile(source, pre_buffer=is_store(path), page_checksum_verification=True)
-
-
-def _has_changed(scope: Scope, path: OutPath) -> bool:
-    """Note and return whether a file is not the one that it was when the verification began."""
-    versions = scope.out.storage.versions(scope.out.captions, "*.parquet")
-    changed = versions.get(path.name) != scope.versions.get(path.name)
-    scope.moved |= changed
-    return changed
 
 
 def _cannot_open(scope: Scope, path: OutPath, error: Exception) -> None:
@@ -138,7 +130,7 @@ def _batches(scope: Scope, path: OutPath, file: pq.ParquetFile) -> Iterator[pa.R
             raise
         except READ_ERRORS as error:
             scope.unread[path] = how_to_set_aside(scope, path)
-            if not _has_changed(scope, path):
+            if not scope.has_changed(path):
                 what = f"cannot be read from row {row:,} on ({error})"
                 scope.fault(Kind.FILE, path, what, scope.unread[path])
             return
@@ -161,7 +153,7 @@ def _checked(scope: Scope, path: OutPath, file: pq.ParquetFile) -> Iterator[pa.R
 
 def _misdescribed(scope: Scope, path: OutPath, problem: str) -> None:
     """Note that a footer is not true about rows that can be read."""
-    if path not in scope.unread and not _has_changed(scope, path):
+    if path not in scope.unread and not scope.has_changed(path):
         scope.misdescribed.add(path)
         scope.fault(Kind.FILE, path, f"{problem}: other programs may miss rows", _AGAIN)
 

@@ -126,6 +126,13 @@ class Scope:
         """Whether rows of the table could not be read."""
         return bool(self.unread)
 
+    def has_changed(self, path: OutPath) -> bool:
+        """Note and return whether a file is not the one that it was when this began."""
+        versions = self.out.storage.versions(self.out.captions, "*.parquet")
+        changed = versions.get(path.name) != self.versions.get(path.name)
+        self.moved |= changed
+        return changed
+
     def fault(self, kind: Kind, path: OutPath, what: str, remedy: str) -> None:
         """Add a finding that is a fault."""
         self.findings.add(kind, self.name_of(path), what, remedy)

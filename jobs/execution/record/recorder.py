@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from captioner.budget import Spending
 from captioner.jobs.clock import steady_seconds
-from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.record.at_work import AtWork
 from captioner.jobs.execution.record.examples import Examples
 from captioner.jobs.execution.record.progress import ENDED, LISTING, STARTING, Moment
@@ -156,7 +154,7 @@ class Recorder:
             images=result.images,
             statuses=dict(result.statuses),
             reused=result.reused,
-            seconds=_rounded(result.seconds),
+            seconds=rounded(result.seconds),
             took=round(result.took, 3),
         )
 
@@ -205,60 +203,13 @@ class Recorder:
         kept = self.plan.kept + (Counter() if self.pruned else self.plan.kept_vanished)
         return dict(kept + self.statuses)
 
-    def report_of(self, code: ExitCode, error: str | None = None) -> JobReport:
-        """Return the report of a run that ends now."""
-        now = self.now
-        took = (now - self.started_at).total_seconds()
-        return JobReport(
-            run_id=self.run_id,
-            source=self.source,
-            table=str(self.writer.out.captions),
-            started_at=self.started_at,
-            finished_at=now,
-            exit_code=int(code),
-            **asdict(self.plan.counts),
-            pruned=self.pruned,
-            skipped=dict(self.skipped),
-            planned=self.plan.images - self.left,
-            postponed=self.plan.postponed + self.left,
-            stopped=self.stopped,
-            outages=self.outages,
-            images=self.images,
-            statuses=dict(self.statuses),
-            reused=self.reused,
-            partitions=self.partitions,
-            workers=self.workers,
-            images_per_second=round(self.images / took, 2) if self.images else None,
-            captioning_seconds=self.captioning_seconds,
-            seconds=_rounded(self.seconds),
-            captioner=self.captioner,
-            **asdict(self.spent),
-            **self._review(),
-            remarked=self.remarked,
-            first_failures=self.examples.failures,
-            surest=self.examples.surest,
-            least_sure=self.examples.least_sure,
-            table_statuses=self.table_statuses,
-            quality=self.quality,
-            gates=list(self.gates),
-            gates_not_judged=self.gates_not_judged,
-            too_many_failures=self.too_many_failures,
-            error=error,
-        )
-
     def write_report(self, report: JobReport) -> None:
         """Write the report of a run that ends, and its last events."""
         self.ended, self.phase = report, ENDED
         self._upload_events()
         self.writer.write_text(report.to_json() + "\n", self.writer.run.report)
 
-    def _review(self) -> dict[str, Any]:
-        if self.threshold is None or self.threshold.min_confidence is None:
-            return {}
-        values = asdict(self.threshold)
-        del values["since"]
-        return {**values, "needs_review": self.needs_review}
 
-
-def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return seconds by stage in milliseconds' precision."""
     return {stage: round(value, 3) for stage, value in seconds.items()}
