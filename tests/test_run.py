@@ -168,7 +168,7 @@ def test_an_image_that_kills_its_process_costs_its_own_row_only(
     row = read_table(out).to_pylist()[2]
     assert row["status"] == "crashed" and "died" in row["error"]
     failed = [event["images"] for event in events(out) if event["event"] == "failed"]
-    assert failed == [4, 1]  # the partition, and the image alone
+    assert failed == [4, 1, 1]  # the partition, and the image alone, twice
 
 
 def test_an_image_that_breaks_the_captioner_costs_its_own_row_only(

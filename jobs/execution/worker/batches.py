@@ -29,7 +29,7 @@ Report = Callable[..., None]
 def caption_and_report(task: Task) -> PartitionResult:
     """Caption a task on a Dask worker, and report its images while it does."""
     worker = get_worker()
-    report = _seldom(lambda done: worker.log_event(TOPIC, [task.key, done]))
+    report = _seldom(lambda done: worker.log_event(TOPIC, [task.key, done]), SECONDS)
     waits = _seldom(lambda uri: worker.log_event(TOPIC, [task.key, None, uri]), WAITING_SECONDS)
     result = caption_partition(task, Host(report, waits, _limits(worker, task.settings)))
     return replace(result, worker=worker.address)
@@ -59,7 +59,7 @@ def receiving(client: Client, report: Report) -> Iterator[None]:
             client.unsubscribe_topic(TOPIC)
 
 
-def _seldom(send: Callable[[T], None], seconds: float = SECONDS) -> Callable[[T], None]:
+def _seldom(send: Callable[[T], None], seconds: float) -> Callable[[T], None]:
     """Return a function that sends the first value, and others not too soon after the last."""
     last = -seconds
 

@@ -28,7 +28,7 @@ def test_reports_arrive_while_someone_listens_even_if_the_scheduler_goes(one_wor
 
 def test_a_task_reports_its_start_and_then_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
-    report = batches._seldom(sent.append)
+    report = batches._seldom(sent.append, batches.SECONDS)
     for seconds, done in [(100.0, 0), (100.1, 8), (100.4, 16), (100.6, 24), (100.7, 32)]:
         monkeypatch.setattr(batches, "time", SimpleNamespace(monotonic=lambda now=seconds: now))
         report(done)
