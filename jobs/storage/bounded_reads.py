@@ -125,7 +125,8 @@ class PacedStream(RemoteFile):
 
     def __init__(self, url: str, file: Any, seconds: float) -> None:
         super().__init__(file)
-        self._url, self._pace, self._read_at = url, Pace(seconds), time.monotonic()
+        self._url, self._read_at = url, time.monotonic()
+        self._pace = Pace(seconds, whole=math.inf)  # of a file that the user named
 
     def seekable(self) -> bool:
         return False
