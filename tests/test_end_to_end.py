@@ -87,19 +87,29 @@ def test_one_command_captions_a_folder_and_the_next_one_has_nothing_to_do(
     first = captioner(*arguments, cwd=tmp_path)
     assert (first.returncode, without_progress(first.stderr)) == (0, "")
     lines = [line.split(maxsplit=1) for line in first.stdout.splitlines()]
-    names = ["images", "captioned", "failed", "unreadable", "speed", "table", "run", "report"]
+    names = [
+        "images",
+        "skipped",
+        "captioned",
+        "failed",
+        "unreadable",
+        "speed",
+        "table",
+        "run",
+        "report",
+    ]
     assert [name for name, _ in lines] == names
-    assert lines[0][1] == "6 (1 skipped: no image's extension)"
-    assert lines[2][1] == "1 (1 unreadable)"
-    assert lines[3][1] == f"{tmp_path / 'photos' / 'empty.jpg'}: empty file"
-    assert lines[5][1] == str(tmp_path / "out" / "captions")
-    assert lines[7][1] == f"{tmp_path}/out/runs/{lines[6][1]}/report.html"
-    assert Path(lines[7][1]).is_file()
+    assert lines[0][1] == "6"
+    assert lines[1][1] == "1 without an image's extension: .txt"
+    assert lines[3][1] == "1 (1 unreadable)"
+    assert lines[4][1] == f"{tmp_path / 'photos' / 'empty.jpg'}: empty file"
+    assert lines[6][1] == str(tmp_path / "out" / "captions")
+    assert lines[8][1] == f"{tmp_path}/out/runs/{lines[7][1]}/report.html"
+    assert Path(lines[8][1]).is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
     again = captioner(*arguments, cwd=tmp_path)
     assert again.returncode == 0
-    assert again.stdout.splitlines()[0].endswith("nothing to do (6 already in the table, "
-                                                 "1 skipped: no image's extension)")  # fmt: skip
+    assert again.stdout.splitlines()[0].endswith("nothing to do (6 already in the table)")
     status = captioner("status", "out", cwd=tmp_path)
     assert "captioned  5\nfailed     1 (1 unreadable)\n" in status.stdout
 

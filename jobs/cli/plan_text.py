@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from captioner.jobs.cli.text import aligned, in_brackets, tokens
+from captioner.jobs.cli.text import aligned, in_brackets, skipped_line, tokens
 
 if TYPE_CHECKING:
     from captioner.jobs.preview import Preview
@@ -29,11 +29,11 @@ def preview_text(preview: "Preview") -> str:
         "of these by another captioner": counts.kept_stale,
         "listed twice": counts.duplicates,
         "vanished, to be removed" if preview.prune else "vanished": counts.vanished,
-        **{f"skipped: {reason}": count for reason, count in preview.skipped.items()},
     }
     lines = {
         "to caption": f"{preview.images:,}{in_brackets(work)}",
         "others": in_brackets(others).strip(" ()") or "none",
+        **skipped_line(preview.skipped),
         "partitions": f"{preview.partitions:,}",
         **(_asking_lines(preview) if preview.asking and preview.images else {}),
         **_estimate_lines(preview),
@@ -60,8 +60,9 @@ def _estimate_lines(preview: "Preview") -> dict[str, str]:
     speed = f"{estimate.images_per_second:,.1f} images/s with {workers}"
     failed = sum(estimate.failures.values())
     speed += f", timed on {estimate.images} images{f', {failed} of which failed' * bool(failed)}"
+    start = _duration(estimate.start_seconds)
     return {
-        "time": f"{about} {_duration(estimate.seconds)} ({speed})",
+        "time": f"{about} {_duration(estimate.seconds)} ({start} to start, then {speed})",
         "limit": f"{estimate.limit} ({_per_image(estimate.stages)})",
         "size": f"about {tqdm.format_sizeof(estimate.table_bytes, 'B')}",
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from captioner.jobs.config.job import JobConfig
-from captioner.jobs.messages import printable
+from captioner.jobs.messages import printable, summed_up
 from captioner.jobs.publish.report.words import amount
 from captioner.jobs.quality.gates import gate_advice, gate_text
 from captioner.schemas.caption_table import Status
@@ -66,11 +66,11 @@ def summary(report: JobReport) -> str:
         "listed twice": report.duplicates,
         "vanished": report.vanished - report.pruned,
         "vanished and removed": report.pruned,
-        **{f"skipped: {reason}": count for reason, count in report.skipped.items()},
     }
     unfinished = f" of {report.planned:,}" if report.images < report.planned else ""
     lines = {
         "images": f"{report.images:,}{unfinished}{in_brackets(others)}",
+        **skipped_line(report.skipped),
         **_outcome(report.statuses, report.reused),
         **_first_failures(report),
         **_failed_before(report),
@@ -82,7 +82,8 @@ def summary(report: JobReport) -> str:
     }
     if not report.planned and not report.error:
         done = f"nothing to do{in_brackets(others)}"
-        lines = {"images": done, **_failed_before(report), **_remarked(report)}
+        lines = {"images": done, **skipped_line(report.skipped)}
+        lines |= {**_failed_before(report), **_remarked(report)}
         lines["table"] = report.table
     folder = report.table.removesuffix("captions")
     lines["run"] = report.run_id
@@ -216,6 +217,12 @@ def _marked(status: "TableStatus") -> dict[str, str]:
     if decided := sum(status.decisions.values()):
         lines["decided"] = f"{decided:,}{in_brackets(status.decisions)}"
     return lines
+
+
+def skipped_line(reasons: Mapping[str, int]) -> dict[str, str]:
+    """Format what a source has that is no image of it, if anything."""
+    reasons = {reason: count for reason, count in reasons.items() if count}
+    return {"skipped": summed_up(reasons)} if reasons else {}
 
 
 def in_brackets(counts: Mapping[str, int]) -> str:

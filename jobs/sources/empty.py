@@ -1,12 +1,25 @@
-"""Sources that may be empty, as a prefix of a nightly job may be."""
+"""Sources without images: an error, or allowed, as for a prefix of a nightly job."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from captioner.jobs.errors import EmptySource
+from captioner.jobs.messages import summed_up
 from captioner.jobs.sources.source import Batches, Source
+from captioner.jobs.storage.file_types import NO_EXTENSION
 from captioner.schemas.image_record import plan_schema
+
+
+def no_images(source: str, skipped: Mapping[str, int]) -> EmptySource:
+    """Return the error about a source without images: what else it has, and what to do."""
+    others = f" (skipped: {summed_up(skipped)})" if skipped else ""
+    remedies = ["another SOURCE", "--empty-ok if it may be empty"]
+    if any(reason.startswith(("not opened", NO_EXTENSION)) for reason in skipped):
+        remedies.insert(1, "--any-extension if these are images")
+    *first, last = remedies
+    message = f"no images in {source}{others}: give {', '.join(first)}, or {last}"
+    return EmptySource(message, skipped)
 
 
 def maybe_empty(opened: Callable[[], Source], *, empty_ok: bool) -> Source:

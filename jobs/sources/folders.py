@@ -9,8 +9,9 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from captioner.jobs.errors import EmptySource, UsageError
+from captioner.jobs.errors import UsageError
 from captioner.jobs.sources.archives.tar_archives import archive_source
+from captioner.jobs.sources.empty import no_images
 from captioner.jobs.sources.listing.filters import (
     AllImages,
     IsImage,
@@ -131,9 +132,7 @@ def not_empty(source: str, listing: Source) -> Source:
     """Return the same source, whose first image has been read; UsageError if there is none."""
     first = next((batch for batch in listing.batches if batch.num_rows), None)
     if first is None:
-        others = ", ".join(f"{n} {reason}" for reason, n in listing.skipped.items())
-        skipped = f" (skipped: {others})" if others else ""
-        raise EmptySource(f"no images in {source}{skipped}", listing.skipped)
+        raise no_images(source, listing.skipped)
 
     def batches() -> Batches:
         yield first

@@ -27,6 +27,12 @@ UNOPENED_SUFFIXES = (
     *(".qoi", ".sgi", ".svg", ".svgz", ".wmf", ".xcf", ".xpm"),
     *(".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"),
 )
+# What often lies beside pictures, so that a count by extension tells something.
+COMPANION_SUFFIXES = (
+    *(".aae", ".cls", ".csv", ".db", ".htm", ".html", ".ini", ".json", ".log", ".md", ".mp3"),
+    *(".npy", ".py", ".thm", ".txt", ".wav", ".xml", ".xmp", ".yaml", ".yml", ".zip"),
+)
+NO_EXTENSION = "without an image's extension"  # a reason for skipping
 _GZIPPED_ARCHIVES = (".tar.gz", ".tgz")
 ARCHIVE_SUFFIXES = (".tar", *_GZIPPED_ARCHIVES)
 _GZIPPABLE_MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
@@ -41,9 +47,11 @@ def is_image_name(name: str) -> bool:
 
 
 def why_no_image(name: str) -> str:
-    """Return the reason to count for a file that has no image's extension."""
+    """Return the reason to count for a file without an image's extension, with a known one."""
     suffix = _suffix(name)
-    return f"not opened: {suffix}" if suffix in UNOPENED_SUFFIXES else "no image's extension"
+    if suffix in UNOPENED_SUFFIXES:
+        return f"not opened: {suffix}"
+    return f"{NO_EXTENSION}: {suffix}" if suffix in COMPANION_SUFFIXES else NO_EXTENSION
 
 
 def _suffix(name: str) -> str:

@@ -120,7 +120,7 @@ def test_a_directory_of_archives_and_a_glob_of_them_are_the_same_everywhere(stor
         assert contents(records[3:4]) == PHOTOS[3:4]
     source = open_source(folder + container)
     list(source.batches)
-    assert source.skipped == {"manifests": 2, "no image's extension": 1}
+    assert source.skipped == {"manifests": 2, "without an image's extension: .txt": 1}
     (only,) = listed(f"{folder}/c/2.TAR{container}")
     assert contents([only]) == [PHOTOS[4]]
 

@@ -264,7 +264,7 @@ def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     (first, *_) = source.batches
     assert first["image_uri"].to_pylist() == [str(tmp_path / "2.gif")]
     assert names(tmp_path, tmp_path) == ["2.gif", "3.gif", "1.gif"]
-    assert source.skipped == {"no image's extension": 1}
+    assert source.skipped == {"without an image's extension: .md": 1}
 
 
 def test_columns_may_have_another_order_or_be_missing(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_manifests_in_other_folders_are_skipped_and_counted(tmp_path: Path) -> N
     write(tmp_path, {"old/a.csv": "", "list.csv": "image_uri\nb\n", ".hidden.csv": "", "_OK": ""})
     source = open_source(tmp_path)
     assert sum(batch.num_rows for batch in source.batches) == 1
-    assert source.skipped == {"manifests": 1, "hidden": 1, "no image's extension": 1}
+    assert source.skipped == {"manifests": 1, "hidden": 1, "without an image's extension": 1}
     (tmp_path / "list.csv").unlink()
     with pytest.raises(UsageError, match=r"no images in .*1 manifests"):
         open_source(tmp_path)

@@ -54,7 +54,11 @@ def test_hidden_files_and_other_files_are_skipped_and_counted(tmp_path: Path) ->
     touch(tmp_path, ["a.jpg", ".hidden.jpg", ".cache/b.jpg", "notes.txt", "README"])
     source = open_source(tmp_path)
     assert sum(batch.num_rows for batch in source.batches) == 1
-    assert source.skipped == {"hidden": 2, "no image's extension": 2}
+    assert source.skipped == {
+        "hidden": 2,
+        "without an image's extension: .txt": 1,
+        "without an image's extension": 1,
+    }
 
 
 def test_pictures_that_are_not_opened_are_counted_by_extension(tmp_path: Path) -> None:
@@ -66,7 +70,7 @@ def test_pictures_that_are_not_opened_are_counted_by_extension(tmp_path: Path) -
     assert source.skipped == {
         "not opened: .svg": 2,
         "not opened: .pdf": 1,
-        "no image's extension": 1,
+        "without an image's extension: .json": 1,
     }
 
 
@@ -109,7 +113,7 @@ def test_manifests_beside_images_are_skipped_and_counted_wherever_they_are(tmp_p
     touch(tmp_path, ["0/list.csv", "a.csv.gz", "b.parquet", "m.jpg", "z.jsonl", "z.md"])
     source = open_source(tmp_path)
     assert [b["image_uri"].to_pylist() for b in source.batches] == [[str(tmp_path / "m.jpg")]]
-    assert source.skipped == {"manifests": 4, "no image's extension": 1}
+    assert source.skipped == {"manifests": 4, "without an image's extension: .md": 1}
 
 
 @pytest.mark.parametrize("image", ["", "c/9.jpg"])
@@ -243,7 +247,7 @@ def test_a_folder_that_may_not_be_read_is_counted(tmp_path: Path) -> None:
 
 def test_a_source_without_images_is_an_error_that_says_so(tmp_path: Path) -> None:
     touch(tmp_path, ["a.md"])
-    with pytest.raises(UsageError, match=r"no images in .* 1 no image's extension"):
+    with pytest.raises(UsageError, match=r"no images in .* 1 without an image's extension"):
         open_source(tmp_path)
     with pytest.raises(UsageError, match="no images"):
         open_source(f"{tmp_path}/*.jpg")

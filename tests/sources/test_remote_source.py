@@ -72,7 +72,7 @@ def test_the_folders_of_an_http_server_are_listed_by_their_pages(http_server: Ht
     source = open_source(http_server.url)
     found = [uri for uri, _ in read(source)]
     assert found == sorted(f"{http_server.url}/{quote(name)}" for name in NAMES)
-    assert source.skipped == {"hidden": 1, "no image's extension": 1}
+    assert source.skipped == {"hidden": 1, "without an image's extension: .md": 1}
     assert uris(f"{http_server.url}/*/*.jpg") == [u for u in found if u.count("/") == 4]
 
 
@@ -134,7 +134,7 @@ def test_order_and_counts_are_those_of_a_local_directory(
     write_memory({f"/m/{name}": data for name, data in FILES.items()})
     archive = write_zip(tmp_path / "x.zip", FILES)
     local = write_tree(tmp_path / "local", FILES)
-    skipped = {"hidden": 3, "no image's extension": 1, "manifests": 1}
+    skipped = {"hidden": 3, "without an image's extension: .txt": 1, "manifests": 1}
     for root, container in (
         (str(local), ""),
         (bucket, ""),
@@ -151,7 +151,7 @@ def test_order_and_counts_are_those_of_a_local_directory(
 @pytest.mark.parametrize(
     ("pattern", "expected", "skipped"),
     [
-        ("*", ["a.jpg"], {"no image's extension": 1}),
+        ("*", ["a.jpg"], {"without an image's extension: .txt": 1}),
         ("*/*.jpg", ["a/1.jpg", "b.d/k.jpg", "b/z.jpg"], {}),
         ("a*/**/[12].*", ["a-b/1.JPG", "a/1.jpg", "a/c/2.png"], {}),
         ("**/c/*", ["a/c/2.png"], {}),
@@ -159,7 +159,7 @@ def test_order_and_counts_are_those_of_a_local_directory(
         (".*/*.jpg", [".cache/1.jpg", ".cache/2.jpg"], {}),
         ("?/[!a-y].jpg", ["a/1.jpg", "b/z.jpg"], {}),
         ("b/*", ["b/z.jpg"], {"manifests": 1}),
-        ("**", FOUND, {"no image's extension": 1, "manifests": 1}),
+        ("**", FOUND, {"without an image's extension: .txt": 1, "manifests": 1}),
     ],
 )
 def test_a_glob_finds_the_same_locally_and_remotely(
@@ -217,7 +217,7 @@ def test_a_page_is_listed_without_its_dead_links(http_server: HttpServer) -> Non
     (http_server.folder / "index.html").write_text(links)
     source = open_source(f"{http_server.url}/")
     assert [uri for uri, _ in read(source)] == [f"{http_server.url}/a.jpg"]
-    assert source.skipped == {"unreadable folders": 1, "no image's extension": 1}
+    assert source.skipped == {"unreadable folders": 1, "without an image's extension": 1}
     with pytest.raises(UsageError, match=r"cannot list http://.*/gone"):
         open_source(f"{http_server.url}/gone")
 
@@ -347,7 +347,7 @@ def test_a_column_image_version_is_the_version(tmp_path: Path) -> None:
 
 def test_a_remote_source_that_is_not_there_is_an_error(s3: S3Server, tmp_path: Path) -> None:
     bucket = s3.bucket({"a.md": b"", ".git/x.jpg": b""})
-    with pytest.raises(UsageError, match=r"no images in s3://.* 1 hidden, 1 no image's ext"):
+    with pytest.raises(UsageError, match=r"no images in s3://.* 1 hidden, 1 without an image"):
         open_source(bucket)
     for source in (f"{bucket}/none", f"{bucket}/none.jpg", f"zip://a.jpg::{tmp_path}/x.zip"):
         with pytest.raises(UsageError, match=r"does not exist|cannot list"):

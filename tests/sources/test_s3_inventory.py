@@ -93,7 +93,9 @@ def test_other_objects_are_counted_by_reason(tmp_path: Path, file_format: str) -
         "older versions": 2,
         "folder markers": 1,
         "hidden": 2,
-        "no image's extension": 3,
+        "without an image's extension": 1,
+        "without an image's extension: .txt": 1,
+        "without an image's extension: .json": 1,
     }
 
 
@@ -241,9 +243,9 @@ def test_other_json_is_not_an_inventory(tmp_path: Path, text: str) -> None:
 
 def test_an_inventory_without_images_is_an_error_that_says_so(tmp_path: Path) -> None:
     manifest = write_inventory(tmp_path, [version("a"), version("b")])
-    with pytest.raises(UsageError, match=r"no images in .*skipped: 2 no image's extension"):
+    with pytest.raises(UsageError, match=r"no images in .*skipped: 2 without an image's extension"):
         listed(manifest)
-    with pytest.raises(UsageError, match=r"no images in .*skipped: nothing"):
+    with pytest.raises(UsageError, match=r"no images in the inventory .*\.json: give another"):
         listed(change(manifest, files=[]))
 
 

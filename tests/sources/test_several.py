@@ -59,7 +59,7 @@ def test_the_counts_of_what_is_skipped_are_added(tmp_path: Path) -> None:
         write_tree(tmp_path / name, {"1.jpg": b"", "notes.md": b"", ".h": b""})
     source = open_sources([tmp_path / "a", tmp_path / "b"])
     assert len(read(source)) == 2
-    assert source.skipped == {"no image's extension": 2, "hidden": 2}
+    assert source.skipped == {"without an image's extension: .md": 2, "hidden": 2}
 
 
 def test_what_one_of_the_sources_would_list_is_in_scope(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_images_of_an_archive_are_listed_with_key_and_sidecar(
     assert [json.loads(row["json"]) for row in found] == [{"number": n} for n in range(4)]
     assert found[1]["image_uri"] == f"tar://a/001.jpg::{tmp_path / name}"
     assert found[1]["image_version"] == f"{version.st_mtime_ns}-{version.st_size}"
-    assert source.skipped == {"no image's extension": 4}
+    assert source.skipped == {"without an image's extension: .cls": 4}
 
 
 @pytest.mark.parametrize("name", ["webdataset.tar", "webdataset.tar.gz", "command.tar"])
@@ -123,7 +123,7 @@ def test_a_sidecar_may_come_before_or_after_its_image(tmp_path: Path) -> None:
     source = open_source(with_tarfile(tmp_path / "x.tar", files))
     (batch,) = source.batches
     assert batch["json"].to_pylist() == ["1", "2", None]
-    assert source.skipped == {"no image's extension": 1}
+    assert source.skipped == {"without an image's extension: .json": 1}
 
 
 def test_a_sidecar_beyond_the_limit_is_counted_and_not_read(
@@ -152,7 +152,8 @@ def test_hidden_files_links_and_other_files_are_skipped_and_counted(tmp_path: Pa
         "excluded by ._*": 1,
         "links in archives": 2,
         "devices in archives": 1,
-        "no image's extension": 2,
+        "without an image's extension: .txt": 1,
+        "without an image's extension": 1,
     }
 
 
@@ -185,7 +186,7 @@ def test_a_sparse_file_is_an_image_that_says_what_to_do(tmp_path: Path) -> None:
 def test_an_empty_archive_has_no_images(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no images in .*x\.tar"):
         open_source(with_tarfile(tmp_path / "x.tar", {}))
-    with pytest.raises(UsageError, match=r"no images in .*\(skipped: 1 no image's extension\)"):
+    with pytest.raises(UsageError, match=r"no images in .*\(skipped: 1 without .*: .txt\)"):
         open_source(with_tarfile(tmp_path / "x.tar", {"notes.txt": b""}))
 
 
@@ -215,7 +216,12 @@ def test_manifests_beside_archives_and_archives_beside_images_are_skipped(tmp_pa
         (tmp_path / name).touch()
     source = open_source(tmp_path)
     assert sum(batch.num_rows for batch in source.batches) == 4
-    assert source.skipped == {"manifests": 1, "no image's extension": 2 + 4}
+    assert source.skipped == {
+        "manifests": 1,
+        "without an image's extension: .json": 1,
+        "without an image's extension: .txt": 1,
+        "without an image's extension: .cls": 4,
+    }
     (tmp_path / "z.jpg").touch()
     source = open_source(tmp_path)
     assert [batch["image_uri"].to_pylist() for batch in source.batches] == [

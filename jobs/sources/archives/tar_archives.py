@@ -116,7 +116,7 @@ def _rows(archive: str, skips: _Skips, damaged: set[str], is_only: bool) -> Iter
         sidecars = [entry.json for entry in sample if entry.json is not None]
         images = [entry for entry in sample if entry.json is None]
         if not images:
-            skips.counts["no image's extension"] += len(sidecars)
+            skips.counts.update(why_no_image(entry.name) for entry in sample)
         for image in images:
             if image.key is None:
                 damaged.add(without_signature(archive))

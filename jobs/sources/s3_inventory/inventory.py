@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioner.jobs.errors import EmptySource, UsageError
+from captioner.jobs.errors import UsageError
+from captioner.jobs.sources.empty import no_images
 from captioner.jobs.sources.exclusion import Exclusion, why_excluded
 from captioner.jobs.sources.listing.filters import has_magic
 from captioner.jobs.sources.listing.s3 import is_folder
@@ -23,7 +24,7 @@ from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.s3_inventory.data_files import check_md5, data_rows
 from captioner.jobs.sources.source import Batches, Source
 from captioner.jobs.storage.failures import listing_errors
-from captioner.jobs.storage.file_types import IMAGE_SUFFIXES, is_named_like_a_file
+from captioner.jobs.storage.file_types import IMAGE_SUFFIXES, is_named_like_a_file, why_no_image
 from captioner.jobs.storage.filesystems import filesystem
 from captioner.jobs.storage.uris import file_name, is_local, local_path, scheme
 from captioner.schemas.image_record import plan_schema
@@ -108,7 +109,7 @@ def inventory_source(manifest: str, options: SourceOptions) -> Source:
                     is_empty = False
                     yield _records(images)
         if is_empty:
-            raise _no_images(manifest, skipped)
+            raise no_images(f"the inventory {manifest}", skipped)
 
     def scope(uri: str) -> bool:
         key = uri.removeprefix(start)
@@ -117,15 +118,6 @@ def inventory_source(manifest: str, options: SourceOptions) -> Source:
         return key != uri and is_named and not is_left_out
 
     return Source(plan_schema(), batches(), skipped, scope)
-
-
-def _no_images(manifest: str, skipped: Counter[str]) -> EmptySource:
-    others = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "nothing"
-    return EmptySource(
-        f"no images in the inventory {manifest} (skipped: {others}); with any_extension, every "
-        "object counts as an image, whatever its key ends in",
-        skipped,
-    )
 
 
 def _read_manifest(url: str) -> _Inventory:
@@ -192,15 +184,17 @@ def _images(
         "folder markers": pc.ends_with(keys, "/"),
         "hidden": pc.match_substring_regex(keys, _HIDDEN),
     }
-    if suffixes is not None:
-        ending = f"({'|'.join(map(re.escape, suffixes))})$"
-        is_named = pc.match_substring_regex(keys, ending, ignore_case=True)
-        why_not["no image's extension"] = pc.invert(is_named)
     is_image = pa.repeat(True, len(keys))
     for reason, is_reason in why_not.items():
         if count := pc.sum(pc.and_(is_image, is_reason)).as_py():
             skipped[reason] += count
             is_image = pc.and_not(is_image, is_reason)
+    if suffixes is not None:
+        ending = f"({'|'.join(map(re.escape, suffixes))})$"
+        is_named = pc.match_substring_regex(keys, ending, ignore_case=True)
+        others = keys.filter(pc.and_not(is_image, is_named))
+        skipped.update(map(why_no_image, others.to_pylist()))
+        is_image = pc.and_(is_image, is_named)
     return rows.filter(is_image)
 
 
