@@ -6,6 +6,7 @@ import pytest
 
 from captioner.jobs.config.files import load_config
 from captioner.jobs.config.job import JobConfig
+from captioner.jobs.config.values import bytes_of
 from captioner.jobs.errors import UsageError
 
 
@@ -55,7 +56,7 @@ def test_a_missing_job_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_source_and_out_are_required() -> None:
-    with pytest.raises(UsageError, match="no out given"):
+    with pytest.raises(UsageError, match=r"^--out is missing: give it, or out in a job file"):
         load_config({"source": "a"})
 
 
@@ -102,6 +103,54 @@ def test_source_and_out_are_required() -> None:
 )
 def test_a_value_that_cannot_be_is_refused_by_name(values: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"^{next(iter(values))} must be"):
+        config(**values)
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [
+        ("20MB", 20_000_000),
+        ("20 mb", 20_000_000),
+        ("1.5GB", 1_500_000_000),
+        ("512KiB", 524_288),
+        ("1Ti", 2**40),
+        ("300k", 300_000),
+        ("300B", 300),
+        ("1000", 1000),
+        (1000, 1000),
+        *((wrong, None) for wrong in ("", "MB", "20XB", "-1MB", "1e6", "20 MB of", True, 1.5e30)),
+    ],
+)
+def test_a_size_in_bytes_may_have_a_unit(size: object, count: int | None) -> None:
+    assert bytes_of(size) == count
+
+
+def test_a_size_in_a_job_file_may_have_a_unit(tmp_path: Path) -> None:
+    path = job_file(tmp_path, 'source = "a"\nout = "o"\nmax_bytes = "20MB"\n')
+    assert load_config({}, path).max_bytes == 20_000_000
+    path = job_file(tmp_path, 'source = "a"\nout = "o"\nmax_bytes = "20 megs"\n')
+    example = r"job\.toml: max_bytes must be .* such as 20MB or 512KiB, not '20 megs'"
+    with pytest.raises(UsageError, match=example):
+        load_config({}, path)
+
+
+def test_a_cluster_has_workers_of_its_own() -> None:
+    with pytest.raises(UsageError, match="workers must be omitted if scheduler is given"):
+        config(workers=2, scheduler="tcp://host:1")
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"retry_failed": ["ok", "odd"]}, "not 'ok', 'odd'"),
+        ({"force": "yes"}, "must be true or false, not 'yes'"),
+        ({"beam_size": True}, "not true"),
+    ],
+)
+def test_values_that_cannot_be_are_shown_as_people_write_them(
+    values: dict[str, Any], shown: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{shown}$"):
         config(**values)
 
 

@@ -6,11 +6,43 @@ from dataclasses import fields
 from typing import Any
 
 from captioner.jobs.config.job import JobConfig
-from captioner.jobs.config.values import DEVICES, FAILURES, STALE
+from captioner.jobs.config.values import A_SIZE, DEVICES, FAILURES, STALE, bytes_of
 from captioner.jobs.errors import UsageError
 from captioner.jobs.messages import FORMATS
+from captioner.jobs.storage.file_types import MAX_BYTES
 from captioner.options import PRECISIONS, CaptionerOptions, server_from_environment
 from captioner.search_options import SearchOptions
+
+
+def whole(text: str) -> int:
+    """Return the whole number that an argument is."""
+    if not text.removeprefix("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Return the whole number above 0 that an argument is."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """Return the number that an argument is."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+
+
+def size(text: str) -> int:
+    """Return the bytes that an argument says, with or without a unit."""
+    found = bytes_of(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"must be {A_SIZE}, not {text!r}")
+    return found
+
 
 SOURCE_HELP = (
     "directory, glob, image, manifest, tar archive, Parquet of images (or a directory of them), S3 "
@@ -25,12 +57,12 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "language": {"help": "of captions, a code of ISO 639-1", "metavar": "CODE"},
     "prompt": {"help": "the question to an hf: or openai: captioner", "metavar": "TEXT"},
     "trust_remote_code": {"help": "run code that an hf: model brings", "action": "store_true"},
-    "send_pixels": {"help": "longer side of images for a server", "metavar": "N", "type": int},
-    "beam_size": {"help": "beams of the search", "metavar": "N", "type": int},
-    "max_characters": {"help": "longest caption, with full stop", "metavar": "N", "type": int},
-    "batch_size": {"help": "images per pass through the network", "metavar": "N", "type": int},
-    "partition_size": {"help": "images in one file, at most", "metavar": "N", "type": int},
-    "workers": {"help": "processes (one per core or GPU)", "metavar": "N", "type": int},
+    "send_pixels": {"help": "longer side of images for a server", "metavar": "N", "type": whole},
+    "beam_size": {"help": "beams of the search", "metavar": "N", "type": whole},
+    "max_characters": {"help": "longest caption, with full stop", "metavar": "N", "type": whole},
+    "batch_size": {"help": "images per pass through the network", "metavar": "N", "type": whole},
+    "partition_size": {"help": "images in one file, at most", "metavar": "N", "type": whole},
+    "workers": {"help": "processes (one per core or GPU)", "metavar": "N", "type": whole},
     "device": {"help": "where the network runs", "choices": DEVICES},
     "precision": {"help": "what the network computes in", "choices": PRECISIONS},
     "scheduler": {
@@ -41,18 +73,18 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "wait_for_workers": {
         "help": "exit with 75 if no worker works for so long (600 with --scheduler, else 60)",
         "metavar": "SECONDS",
-        "type": float,
+        "type": number,
     },
     "send_secrets": {
         "help": "send storage options and keys to workers even without encryption",
         "action": "store_true",
     },
-    "min_confidence": {"help": "mark captions below it for review", "metavar": "P", "type": float},
+    "min_confidence": {"help": "mark captions below it for review", "metavar": "P", "type": number},
     "target_precision": {
         "help": "mark captions for review so that, by the model's calibration, this share of the "
         "others is acceptable",
         "metavar": "P",
-        "type": float,
+        "type": number,
     },
     "max_failures": {
         "help": "exit with 3 above this count or share of failed images, such as 10 or 5%% "
@@ -63,10 +95,14 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
         "help": "count all failed rows of the table in --max-failures, not only this run's",
         "action": "store_true",
     },
-    "max_bytes": {"help": "largest image file to read, in bytes", "metavar": "N", "type": int},
-    "max_pixels": {"help": "largest image to decode, in pixels", "metavar": "N", "type": int},
-    "image_timeout": {"help": "longest to open an image", "metavar": "SECONDS", "type": float},
-    "limit": {"help": "caption at most N images", "metavar": "N", "type": int},
+    "max_bytes": {
+        "help": "largest image file to read: bytes, or a size such as 20MB or 512KiB (256MiB)",
+        "metavar": "N",
+        "type": size,
+    },
+    "max_pixels": {"help": "largest image to decode, in pixels", "metavar": "N", "type": whole},
+    "image_timeout": {"help": "longest to open an image", "metavar": "SECONDS", "type": number},
+    "limit": {"help": "caption at most N images", "metavar": "N", "type": whole},
     "stale": {"help": "captions by another model or with other settings", "choices": STALE},
     "retry_failed": {
         "help": f"caption failed images again: those with these statuses ({', '.join(FAILURES)}), "
@@ -103,21 +139,21 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "redo_below": {
         "help": "second opinion: caption only images again whose caption is less certain",
         "metavar": "P",
-        "type": float,
+        "type": number,
     },
     "redo_share": {
         "help": "second opinion: caption only the least certain share again, such as 20%%",
         "metavar": "SHARE",
     },
     "where": {"help": "second opinion: only for rows that match", "metavar": "CONDITION"},
-    "max_requests": {"help": "requests to a server, at most", "metavar": "N", "type": int},
+    "max_requests": {"help": "requests to a server, at most", "metavar": "N", "type": whole},
     "max_cost": {
         "help": "cost of a server, at most, by the prices in the job file",
         "metavar": "N",
-        "type": float,
+        "type": number,
     },
     "empty_ok": {"help": "a source without images is no error", "action": "store_true"},
-    "keep_runs": {"help": "runs whose reports stay in OUT", "metavar": "N", "type": int},
+    "keep_runs": {"help": "runs whose reports stay in OUT", "metavar": "N", "type": whole},
     "metrics": {
         "help": "write metrics to FILE every 15 s and in the end, as text for Prometheus",
         "metavar": "FILE",
@@ -156,7 +192,7 @@ def _flags(names: Collection[str]) -> list[tuple[str, Any, dict[str, Any]]]:
     for option in fields(JobConfig):
         if option.name in FLAGS and option.name in names:
             flag = dict(FLAGS[option.name])
-            if option.default is not None and option.default is not False:
+            if option.default not in (None, False, MAX_BYTES):
                 flag["help"] += f" ({option.default})"
             found.append((f"--{option.name.replace('_', '-')}", option.default, flag))
     return found
@@ -170,10 +206,3 @@ def captioner_of(options: dict[str, Any]) -> CaptionerOptions:
         raise UsageError(str(error)) from error
     values = {name: options[name] for name in _CAPTIONER if name in options}
     return CaptionerOptions(**values, search=search, **server_from_environment())
-
-
-def positive(text: str) -> int:
-    """Return the whole number above 0 that an argument is."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
-    return int(text)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from captioner.jobs.config.gates import check_gates
 from captioner.jobs.config.values import (
+    A_SIZE,
     DEVICES,
     FAILURES,
     PRICES,
@@ -17,6 +18,7 @@ from captioner.jobs.config.values import (
     is_probability,
     is_table_of_tables,
     is_text,
+    shown,
 )
 from captioner.jobs.errors import UsageError
 from captioner.jobs.messages import FORMATS
@@ -42,7 +44,7 @@ def check_job(job: "JobConfig") -> None:
 def require(job: "JobConfig", name: str, holds: bool, expected: str) -> None:
     """Raise UsageError unless something `holds` about an option, which must be as `expected`."""
     if not holds:
-        raise UsageError(f"{name} must be {expected}, not {getattr(job, name)!r}")
+        raise UsageError(f"{name} must be {expected}, not {shown(getattr(job, name))}")
 
 
 def _check_paths(job: "JobConfig") -> None:
@@ -66,8 +68,9 @@ def _check_paths(job: "JobConfig") -> None:
 
 
 def _check_numbers(job: "JobConfig") -> None:
-    for name in ("beam_size", "partition_size", "max_bytes", "send_pixels", "keep_runs"):
+    for name in ("beam_size", "partition_size", "send_pixels", "keep_runs"):
         require(job, name, is_count(getattr(job, name)), "a whole number above 0")
+    require(job, "max_bytes", is_count(job.max_bytes), A_SIZE)
     room = is_count(job.max_characters) and job.max_characters >= MIN_CHARACTERS
     require(job, "max_characters", room, f"a whole number of at least {MIN_CHARACTERS}")
     for name in ("min_confidence", "target_precision", "redo_below"):
@@ -77,7 +80,7 @@ def _check_numbers(job: "JobConfig") -> None:
     seconds = job.image_timeout
     require(job, "image_timeout", is_number(seconds) and seconds > 0, "seconds, a number above 0")
     alone = job.min_confidence is None or job.target_precision is None
-    require(job, "min_confidence", alone, "omitted if target_precision is given")
+    _refuse_unless(alone, "min_confidence must be omitted if target_precision is given")
     for name in ("batch_size", "workers", "limit", "max_pixels", "max_requests"):
         value = getattr(job, name)
         require(job, name, value is None or is_count(value), "a number above 0")
@@ -88,13 +91,15 @@ def _check_choices(job: "JobConfig") -> None:
     require(job, "precision", job.precision in PRECISIONS, " or ".join(PRECISIONS))
     address = job.scheduler is None or (isinstance(job.scheduler, str) and job.scheduler)
     require(job, "scheduler", bool(address), "an address such as tls://host:8786, a file, or env")
+    is_here = job.workers is None or job.scheduler is None
+    _refuse_unless(is_here, "workers must be omitted if scheduler is given: it has its own")
     patience = job.wait_for_workers
     is_time = patience is None or (is_number(patience) and patience > 0)
     require(job, "wait_for_workers", is_time, "a number of seconds above 0")
     require(job, "stale", job.stale in STALE, " or ".join(STALE))
     kinds = job.retry_failed
     are_failures = kinds is None or (is_list_of_text(kinds) and set(kinds) <= set(FAILURES))
-    require(job, "retry_failed", are_failures, f"a list of: {', '.join(FAILURES)}")
+    require(job, "retry_failed", are_failures, f"some of {', '.join(FAILURES)}")
     require(job, "log_format", job.log_format in FORMATS, " or ".join(FORMATS))
     flags = ("any_extension", "embeddings", "prune", "force", "quiet", "trust_remote_code")
     more = ("allow_private", "send_secrets", "empty_ok", "json", "count_all_failures")
@@ -116,7 +121,7 @@ def _check_inputs(job: "JobConfig") -> None:
     require(job, "prompt", job.prompt is None or is_text(job.prompt), "text")
     unencodable = [n for n in ("checkpoint", "prompt") if not _is_encodable(str(getattr(job, n)))]
     _refuse_unless(not unencodable, f"{' '.join(unencodable)} has characters that UTF-8 lacks")
-    require(job, "prune", not (job.prune and job.only), "omitted if only is given")
+    _refuse_unless(not (job.prune and job.only), "prune must be omitted if only is given")
 
 
 def _check_second_opinion(job: "JobConfig") -> None:
@@ -124,7 +129,7 @@ def _check_second_opinion(job: "JobConfig") -> None:
     is_share = job.redo_share is None or (share is not None and share <= 1)
     require(job, "redo_share", is_share, "a share such as 20% or 0.2")
     alone = job.redo_below is None or job.redo_share is None
-    _refuse_unless(alone, "give redo_below or redo_share, not both")
+    _refuse_unless(alone, "redo_below must be omitted if redo_share is given")
     require(job, "where", job.where is None or is_text(job.where), "text")
     if not job.is_second_opinion:
         wanted = "where needs redo_below or redo_share; redo_below = 1 takes all rows that match"

@@ -6,6 +6,7 @@ from typing import Any
 
 from captioner.jobs.config.checks import check_storage_options
 from captioner.jobs.config.job import JobConfig, keys
+from captioner.jobs.config.values import bytes_of
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.storage.http.access import AccessRules
@@ -16,9 +17,11 @@ def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobCo
     """Return the job that a file and flags describe; flags win. UsageError names key and file."""
     values = read_toml(job_file, keys()) if job_file else {}
     values |= flags
-    for required in ("source", "out"):
+    for required, argument in (("source", "SOURCE"), ("out", "--out")):
         if required not in values:
-            raise UsageError(f"no {required} given, neither as an argument nor in a job file")
+            raise UsageError(f"{argument} is missing: give it, or {required} in a job file")
+    if size := bytes_of(values.get("max_bytes")):
+        values["max_bytes"] = size
     try:
         return JobConfig(**values)
     except UsageError as error:

@@ -20,6 +20,8 @@ RETRIABLE = tuple(kind for kind in FAILURES if kind not in _LASTING)
 PRICES = ("input", "output", "request")  # of a million tokens, and of one request
 _HOST = re.compile(r"[^\s/?#@\[\]:]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
 _BUCKET = re.compile(r"(?!https?:|file:)[a-z][a-z0-9+.-]*://[^\s/?#]+/?")
+A_SIZE = "a number of bytes above 0, or a size such as 20MB or 512KiB"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?)b?|b?)", re.IGNORECASE)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%|(\d*\.\d+)")
 
 
@@ -83,3 +85,25 @@ def share_of(value: object) -> Fraction | None:
     if not share or isinstance(value, bool):
         return None
     return Fraction(share[1]) / 100 if share[1] else Fraction(share[2])
+
+
+def bytes_of(value: object) -> int | None:
+    """Return the bytes that a value such as "20MB", "512 KiB" or 1000 means; None if it means none.
+
+    kB, MB, GB and TB are powers of 1,000, KiB, MiB, GiB and TiB of 1,024.
+    """
+    size = _SIZE.fullmatch(str(value))
+    if not size or isinstance(value, bool):
+        return None
+    number, prefix, is_binary = size.groups()
+    power = "kmgt".index(prefix.lower()) + 1 if prefix else 0
+    return int(Fraction(number) * (1024 if is_binary else 1000) ** power)
+
+
+def shown(value: object) -> str:
+    """Return a value that cannot be, as a message shows it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value)) or "an empty list"
+    return repr(str(value) if isinstance(value, Path) else value)
