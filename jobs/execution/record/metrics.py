@@ -1,12 +1,14 @@
 """The metrics of a job in a file, as text for Prometheus: node_exporter's textfile collector."""
 
+import errno
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from captioner.jobs.errors import ExitCode
+from captioner.jobs.errors import ExitCode, UsageError
 from captioner.jobs.execution.record.recorder import Recorder
 from captioner.jobs.messages import warn
 
@@ -38,11 +40,26 @@ class Metrics:
 
     def __init__(self, path: Path, out: str) -> None:
         self.path, self.out = path, out
+        self._unfinished = path.with_name(f"{path.name}.unfinished")
+        self._check()
         self.recorders: list[Recorder] = []
         before = {name: self._former(name) for name in (LAST_SUCCESS, "exit_code")}
         known = {name: value for name, value in before.items() if value is not None}
         self._ended = {LAST_SUCCESS: 0.0, **known}
         self._has_failed = False
+
+    def _check(self) -> None:
+        """Raise UsageError if the file cannot be written."""
+        try:
+            if self.path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            self._unfinished.touch()
+            self._unfinished.unlink()
+        except OSError as error:
+            raise UsageError(
+                f"cannot write metrics to {self.path}: {error.strerror}; give --metrics a file in "
+                "a folder that exists and can be written to"
+            ) from error
 
     def end(self, code: int) -> None:
         """Record the end of the job."""
@@ -53,15 +70,15 @@ class Metrics:
 
     def write(self) -> None:
         """Write the file; say it once if that fails, because the run is more important."""
-        unfinished = self.path.with_name(f"{self.path.name}.unfinished")
         try:
-            unfinished.write_text(self._text(), encoding="utf-8")
-            unfinished.replace(self.path)
+            self._unfinished.write_text(self._text(), encoding="utf-8")
+            self._unfinished.replace(self.path)
         except OSError as error:
             with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
+                self._unfinished.unlink(missing_ok=True)
             if not self._has_failed:
-                warn(f"the run goes on without metrics: cannot write {self.path} ({error})")
+                reason = error.strerror or error
+                warn(f"the run goes on without metrics: cannot write {self.path}: {reason}")
             self._has_failed = True
 
     def _text(self) -> str:

@@ -8,6 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.errors import TemporaryError, UsageError
+from captioner.jobs.execution.record.metrics import Metrics
+from captioner.jobs.messages import on_stderr
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.exclusive_writer import exclusive_writer
 from captioner.jobs.table.layout import OutFolder
@@ -57,10 +59,25 @@ def test_a_file_about_another_table_is_replaced(job: JobConfig, tmp_path: Path) 
     assert list(values(job, "last_success_timestamp_seconds")) == [str(other.out)]
 
 
-def test_metrics_that_cannot_be_written_are_a_warning(
-    job: JobConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_metrics_that_cannot_be_written_are_an_error_before_anything_else(
+    job: JobConfig, tmp_path: Path
 ) -> None:
-    metrics = tmp_path / "nowhere" / "captioner.prom"
-    assert run_job(replace(job, metrics=metrics)).exit_code == 0
+    for metrics in (tmp_path / "nowhere" / "captioner.prom", tmp_path):
+        with pytest.raises(UsageError, match=rf"cannot write metrics to {metrics}: \w.*--metrics"):
+            run_job(replace(job, metrics=metrics))
+    assert not Path(job.out).exists()
+
+
+def test_metrics_that_cannot_be_written_any_more_are_one_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    metrics = Metrics(folder / "captioner.prom", "out")
+    folder.rmdir()
+    with on_stderr():
+        metrics.write()
+        metrics.end(0)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"captioner: the run goes on without metrics: cannot write {metrics} (")
+    reason = f"cannot write {folder}/captioner.prom: No such file or directory"
+    assert line == f"captioner: the run goes on without metrics: {reason}"
