@@ -301,7 +301,7 @@ def test_without_the_second_captioner_the_first_pass_stays(
         ({"redo_below": 1.5}, "redo_below must be a number from 0 to 1"),
         ({"redo_share": "120%"}, "redo_share must be a share"),
         ({"redo_share": "some"}, "redo_share must be a share"),
-        ({"redo_below": 0.5, "redo_share": "20%"}, "give redo_below or redo_share, not both"),
+        ({"redo_below": 0.5, "redo_share": "20%"}, "redo_below must be omitted if redo_share"),
         ({"where": "confidence < 1"}, "where needs redo_below or redo_share"),
         ({"redo_below": 0.5, "force": True}, "force does not go with redo_below"),
         ({"redo_below": 0.5, "prune": True}, "prune does not go with redo_below"),

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,16 +20,18 @@ from captioner.jobs.cli.caption import add_caption
 from captioner.jobs.cli.completion import add_completion
 from captioner.jobs.cli.evaluate import add_evaluate
 from captioner.jobs.cli.export import add_export
+from captioner.jobs.cli.failing import failing, lack_of, reason_of, wanted
 from captioner.jobs.cli.find import add_duplicates, add_index, add_search
+from captioner.jobs.cli.job_options import size
 from captioner.jobs.cli.out import add_out, configure_for
 from captioner.jobs.cli.report import add_report
 from captioner.jobs.cli.review import add_review
-from captioner.jobs.cli.run import add_plan, add_run, wanted_format
+from captioner.jobs.cli.run import add_plan, add_run
 from captioner.jobs.cli.stdout import checked_stdout
 from captioner.jobs.cli.training import add_train
 from captioner.jobs.cli.verify import add_verify
-from captioner.jobs.errors import ExitCode, JobError, UsageError, exit_code_of, with_remedy
-from captioner.jobs.messages import is_json, on_stderr, printable, say_error, warn
+from captioner.jobs.errors import ExitCode, JobError, UsageError, exit_code_of
+from captioner.jobs.messages import is_json, on_stderr, printable, say, say_error, warn
 from captioner.jobs.storage.signatures import without_signatures
 
 if TYPE_CHECKING:
@@ -37,10 +40,11 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    words = sys.argv[1:] if arguments is None else [*arguments]
+    log_format, as_json = wanted(words)
     try:
-        form = wanted_format(sys.argv[1:] if arguments is None else arguments)
-        with on_stderr(form), checked_stdout():
-            return _main(arguments)
+        with on_stderr(log_format), checked_stdout():
+            return _main(words, as_json)
     except BrokenPipeError:
         if not _is_unread(sys.stdout.fileno()):
             raise  # of another pipe or connection
@@ -48,15 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.BROKEN_PIPE
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(words: Sequence[str], as_json: bool) -> int:
     try:
         try:
-            return _run(arguments)
+            with failing(words, as_json):
+                return _command(words)
         finally:
             sys.stdout.flush()  # not only when Python exits, where no error can be caught
     except (JobError, CaptionerError) as error:
         code = exit_code_of(error)
-        say_error(without_signatures(str(error)), code)
+        say_error(reason_of(error, words), code)
         return code
     except KeyboardInterrupt as stop:
         code = exit_code_of(stop)
@@ -65,18 +70,16 @@ def _main(arguments: Sequence[str] | None) -> int:
     except Exception as fault:
         if isinstance(fault, BrokenPipeError):
             raise
-        if reason := _lack(fault):
-            say_error(reason, int(ExitCode.FAULT))
-            return int(ExitCode.FAULT)
-        if not is_json():
+        if not is_json() and not lack_of(fault):
             raise
         trace = without_signatures(traceback.format_exc())
-        say_error(without_signatures(repr(fault)), int(ExitCode.FAULT), {"traceback": trace})
+        facts = {} if lack_of(fault) else {"traceback": trace}
+        say_error(reason_of(fault, words), int(ExitCode.FAULT), facts)
         return int(ExitCode.FAULT)
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    options = _options(arguments)
+def _command(words: Sequence[str]) -> int:
+    options = _options(words)
     command = options.pop("command")
     if "storage_options_in" in options:
         out = options.get("out") or options.get("reviews")
@@ -84,31 +87,28 @@ def _run(arguments: Sequence[str] | None) -> int:
     return int(command(options))
 
 
-def _lack(fault: Exception) -> str | None:
-    """Return what this machine lacks, and what to do, if that is the fault."""
-    if isinstance(fault, MemoryError):
-        return "there is too little memory: allow more (ulimit -v), or let fewer programs run"
-    if any(words in str(fault) for words in ("start new thread", "launch worker thread")):
-        return "no more threads can start: allow more processes (ulimit -u) and memory (ulimit -v)"
-    if isinstance(fault, OSError) and (text := with_remedy(fault)) != str(fault):
-        return text
-    return None
-
-
-def _options(arguments: Sequence[str] | None) -> dict[str, Any]:
+def _options(words: Sequence[str]) -> dict[str, Any]:
     """Parse the command line, in which options may stand between SOURCEs, and QUERY and OUT.
 
     argparse takes all positional arguments at the first of them; what comes later is in `rest`.
     """
     parser = _parser()
-    known, rest = parser.parse_known_args(arguments)
+    known, rest = parser.parse_known_args(words)
     options = vars(known)
-    take_rest = options.pop("take_rest", None)
-    if rest and (take_rest is None or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    take_rest, own = options.pop("take_rest", None), options.pop("parser")
+    if unknown := next((word for word in rest if word.startswith("-")), None):
+        own.error(f"there is no option {unknown}{_nearest(unknown, own)}")
+    if rest and take_rest is None:
+        own.error(f"unexpected: {' '.join(rest)}")
     if rest:
         take_rest(options, rest)
     return options
+
+
+def _nearest(unknown: str, parser: argparse.ArgumentParser) -> str:
+    known = [option for action in parser._actions for option in action.option_strings]
+    found = get_close_matches(unknown.partition("=")[0], known, n=1)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def _is_unread(file: int) -> bool:
@@ -119,18 +119,17 @@ def _is_unread(file: int) -> bool:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that leaves its errors to `main` if programs read them.
+    """A parser that leaves its errors to `main`.
 
     Options are given in full: what is short for one today may be short for another tomorrow.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
+        self.set_defaults(parser=self)
 
     def error(self, message: str) -> NoReturn:
-        if is_json():
-            raise UsageError(message)
-        super().error(message)
+        raise UsageError(f"{message.removeprefix('argument ')}; see `{self.prog} --help`")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -184,9 +183,13 @@ def _status(options: dict[str, object]) -> int:
 def _failures(out: str, *, as_json: bool) -> int:
     from captioner.jobs.table.failures import read_failures
 
+    is_any = False
     for failure in read_failures(out):
+        is_any = True
         line = (failure.status, failure.image_uri, " ".join((failure.error or "").split()))
         print(json.dumps(asdict(failure)) if as_json else printable("\t".join(line)))
+    if not is_any:
+        say("every image has a caption")
     return ExitCode.DONE
 
 
@@ -203,8 +206,8 @@ def _add_compact(commands: "Commands") -> None:
     parser.add_argument(
         "--target-bytes",
         metavar="N",
-        type=int,
-        help="size of a merged file (128 MB); files of at least half of it stay as they are",
+        type=size,
+        help="size of a merged file (128MB); files of at least half of it stay as they are",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
     parser.set_defaults(command=_compact)

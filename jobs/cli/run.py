@@ -1,11 +1,9 @@
 """The commands `captioner run` and `captioner plan`, which take the same jobs."""
 
 import argparse
-import json
 import sys
-import tomllib
 from collections.abc import Sequence
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +11,8 @@ from captioner.jobs.cli.job_options import OUT_HELP, SOURCE_HELP, add_job_option
 from captioner.jobs.config.files import load_config
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.config.values import FAILURES
-from captioner.jobs.errors import ExitCode, Interrupted, JobError, UsageError, exit_code_of
-from captioner.jobs.messages import FORMATS, TEXT, about, warn
+from captioner.jobs.errors import ExitCode, Interrupted, JobError, UsageError
+from captioner.jobs.messages import about, warn
 from captioner.jobs.storage.signatures import without_signatures
 
 if TYPE_CHECKING:
@@ -78,17 +76,14 @@ def _config(options: dict[str, object]) -> JobConfig:
 
 
 def _run(options: dict[str, object]) -> int:
-    is_wanted, reports = bool(options.get("json")), list["JobReport"]()
+    config, reports = _config(options), list["JobReport"]()
     try:
-        config = _config(options)
-        is_wanted = config.json
         code = _caption(config, reports)
-    except BaseException as error:
-        if is_wanted:
-            print(_failed_json(reports, error), flush=True)
+    except JobError as error:
+        error.report = _failed(reports, error)
         raise
     if config.json:
-        print(_one_line(reports), flush=True)
+        print(_all_passes(reports).to_json(indent=None), flush=True)
     return code
 
 
@@ -114,20 +109,19 @@ def _print_title(config: JobConfig, number: int) -> None:
         print(("first pass", "\nsecond pass")[number])
 
 
-def _one_line(reports: "Sequence[JobReport]") -> str:
-    """Return the reports of all passes as one line of JSON, as `run_job` returns them."""
+def _all_passes(reports: "Sequence[JobReport]") -> "JobReport":
     report, *others = reports
-    return report.followed_by(*others).to_json(indent=None)
+    return report.followed_by(*others)
 
 
-def _failed_json(reports: "Sequence[JobReport]", error: BaseException) -> str:
-    """Return the reports of a job that fails; if no run had begun, how it fails."""
-    last = error.report if isinstance(error, JobError) else None
-    if last or reports:
-        return _one_line([*reports, last] if last else reports)
-    code = exit_code_of(error)
-    reason = without_signatures(str(error)) or "interrupted"
-    return json.dumps({"run_id": None, "exit_code": code, "error": reason})
+def _failed(reports: "Sequence[JobReport]", error: JobError) -> "JobReport | None":
+    """Return the report of a job that fails; None if no run had begun."""
+    begun = [*reports, *([error.report] if error.report else [])]
+    if not begun:
+        return None
+    report = _all_passes(begun)
+    reason = report.error or without_signatures(str(error))
+    return replace(report, exit_code=int(error.exit_code), error=reason)
 
 
 def _tell(report: "JobReport", config: JobConfig) -> int:
@@ -142,28 +136,6 @@ def _tell(report: "JobReport", config: JobConfig) -> int:
         for event, text in complaints(report, config):
             warn(text, event)
     return report.exit_code
-
-
-def wanted_format(arguments: Sequence[str]) -> str:
-    """Return how a command line wants its messages, which may be that it is wrong.
-
-    The format may also stand in the job file, for all messages but those about that file.
-    """
-    if not arguments or arguments[0] not in ("run", "plan"):
-        return TEXT
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--log-format")
-    parser.add_argument("--config", type=Path)
-    with suppress(argparse.ArgumentError, OSError, ValueError):
-        found, _ = parser.parse_known_args(arguments[1:])
-        in_file = found.config and found.config.is_file() and found.log_format is None
-        wanted = _in_job_file(found.config) if in_file else found.log_format
-        return wanted if wanted in FORMATS else TEXT
-    return TEXT
-
-
-def _in_job_file(path: Path) -> object:
-    return tomllib.loads(path.read_text(encoding="utf-8")).get("log_format")
 
 
 def _plan(options: dict[str, object]) -> int:

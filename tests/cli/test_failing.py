@@ -1,0 +1,91 @@
+"""How commands fail: what programs read on stdout, and options named as they were given."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from captioner.jobs.cli.main import main
+
+WITH_JSON = [
+    ["run", "nowhere", "--out", "out"],
+    ["plan", "nowhere", "--out", "out"],
+    ["verify", "nowhere"],
+    ["status", "nowhere"],
+    ["status", "nowhere", "--failed"],
+    ["caption", "nowhere.jpg", "--checkpoint", "none"],
+    ["index", "nowhere"],
+    ["search", "dog", "nowhere"],
+    ["duplicates", "nowhere"],
+    ["evaluate", "--images", "nowhere"],
+    ["verify", "nowhere", "--beam-size", "many"],
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", WITH_JSON, ids=" ".join)
+def test_a_command_with_json_that_fails_says_so_on_the_last_line_of_stdout(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    plain = capsys.readouterr()
+    assert plain.out == ""
+    assert main([*arguments, "--json"]) == 2
+    printed = capsys.readouterr()
+    failed = json.loads(printed.out.splitlines()[-1])
+    assert failed.keys() == {"exit_code", "error"}
+    assert failed["exit_code"] == 2
+    assert printed.err == plain.err == f"captioner: error: {failed['error']}\n"
+
+
+def test_a_job_file_may_ask_for_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "job.toml").write_text('source = "nowhere"\nout = "out"\njson = true\n')
+    assert main(["run", "--config", "job.toml"]) == 2
+    assert "does not exist" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_fault_of_the_program_is_json_as_well(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_config: object) -> None:
+        raise ZeroDivisionError("by 0")
+
+    monkeypatch.setattr("captioner.jobs.run.run_passes", fail)
+    with pytest.raises(ZeroDivisionError):  # Python ends with its traceback, and with 1
+        main(["run", "photos", "--out", "out", "--json"])
+    failed = json.loads(capsys.readouterr().out)
+    assert failed == {"exit_code": 1, "error": "ZeroDivisionError('by 0')"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "begins"),
+    [
+        (["--retry-failed", "ok"], "--retry-failed must be some of "),
+        (["--max-bytes", "0"], "--max-bytes: must be a number of bytes above 0, or a size such as"),
+        (["--max-bytes=many"], "--max-bytes: must be a number of bytes above 0, or a size such as"),
+        (["--min-confidence=2"], "--min-confidence must be a number from 0 to 1, not 2.0"),
+        (["--beam-size", "x"], "--beam-size: must be a whole number, not 'x'; see `captioner run"),
+        (["--image-timeout", "x"], "--image-timeout: must be a number, not 'x'"),
+        (["--prune", "--only", "x"], "--prune must be omitted if --only is given"),
+        (
+            ["--redo-below", "0.1", "--redo-share", "1%"],
+            "--redo-below must be omitted if --redo-share is",
+        ),
+        (["--where", "confidence > 1"], "--where needs redo_below or redo_share"),
+        (["--target-precision", "0.5"], "job.toml: min_confidence must be omitted if --target-pre"),
+        (["--beamsize", "2"], "there is no option --beamsize (did you mean --beam-size?); see `"),
+        (["--zzz"], "there is no option --zzz; see `captioner run --help`"),
+    ],
+)
+def test_options_are_named_as_they_were_given(
+    arguments: list[str], begins: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_file = "min_confidence = 0.2\n" if "job.toml" in begins else ""
+    (folder / "job.toml").write_text(f'out = "out"\n{in_file}')
+    assert main(["run", "photos", "--config", "job.toml", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"captioner: error: {begins}")
