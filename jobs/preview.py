@@ -1,30 +1,29 @@
 """preview_job: what a run would do, how long it would take, and how large its rows would be."""
 
 import errno
-import functools
 import json
 import tempfile
-from collections import Counter
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from captioner.jobs.calibrations import with_calibration
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
-from captioner.jobs.execution.tasks.task import task_counts
+from captioner.jobs.estimate import Estimate, extrapolated, sample_of, timed, without_captions
+from captioner.jobs.execution.record.progress import LISTING, PLANNING, TIMING, Moment, showing
 from captioner.jobs.execution.worker.sample import SampleTimes
 from captioner.jobs.limits import check_limits
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
 from captioner.jobs.planning.asking import Asking, asking
 from captioner.jobs.planning.compare import Counts
-from captioner.jobs.planning.listing import list_images
-from captioner.jobs.planning.partitions import Size, read_partition
+from captioner.jobs.planning.listing import counted, list_images
+from captioner.jobs.planning.partitions import Size
 from captioner.jobs.planning.plan import (
     Plan,
     make_plan,
@@ -39,31 +38,9 @@ from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.storage.filesystems import configure
 from captioner.jobs.storage.temporary import TemporaryFolder, remove_dead_folders
 from captioner.jobs.table.layout import OutFolder
-from captioner.schemas.caption_table import Status
-from captioner.schemas.job_report import limiting_step
 
 SAMPLE = 64  # images to time
 SERVER_SAMPLE = 4  # of a server, which may want money for each
-MIN_SHARE = 16  # of these images, for each worker
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The cost of a run, extrapolated from some of its images on the workers of the job.
-
-    `stages` has seconds per image on one worker, for fetching and decoding summed over its threads.
-    `limit` is the stage that the others wait for. `seconds` is the length of the run, without its
-    start. `failures` count the images of the sample without a caption, by status.
-    """
-
-    images: int
-    images_per_second: float
-    workers: int
-    stages: Mapping[str, float]
-    limit: str | None
-    seconds: float
-    table_bytes: int
-    failures: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,19 +83,42 @@ def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
     config = config.resolved()
     configure(config.storage_options, config.access_rules)
     remove_dead_folders()
-    source, second = list_images(config), config.second_job()
-    if second is None:
-        return _preview(config, source, sample)
-    with TemporaryFolder() as folder:
-        first, again = keep(source, Path(folder, "listing.arrow"))
-        preview = _preview(config, first, sample)
-        try:
-            return replace(preview, second=_preview(second, again, sample))
-        except (UsageError, TemporaryError) as error:
-            return replace(preview, second_problem=str(error))
+    progress = _Progress()
+    with showing(progress.moment, quiet=config.quiet):
+        if sample != 0 and config.scheduler:
+            _check_scheduler(config)
+        source, second = list_images(config), config.second_job()
+        source = counted(source, progress, then=PLANNING)
+        if second is None:
+            return _preview(config, source, sample, progress)
+        with TemporaryFolder() as folder:
+            first, again = keep(source, Path(folder, "listing.arrow"))
+            preview = _preview(config, first, sample, progress)
+            try:
+                return replace(preview, second=_preview(second, again, sample, progress))
+            except (UsageError, TemporaryError) as error:
+                return replace(preview, second_problem=str(error))
 
 
-def _preview(config: JobConfig, source: Source, sample: int | None) -> Preview:
+def _check_scheduler(config: JobConfig) -> None:
+    # Imported here, because a job on this machine may need no Dask.
+    from captioner.jobs.execution.cluster.scheduler import check_scheduler
+
+    check_scheduler(config, worker_settings(config))
+
+
+@dataclass
+class _Progress:
+    """How far a preview is."""
+
+    listed: int = 0
+    phase: str = LISTING
+
+    def moment(self) -> Moment:
+        return Moment(time.monotonic(), listed=self.listed, phase=self.phase)
+
+
+def _preview(config: JobConfig, source: Source, sample: int | None, progress: _Progress) -> Preview:
     if sample is None:
         sample = SERVER_SAMPLE if config.captioner.asks_server else SAMPLE
     config = with_calibration(config)
@@ -129,8 +129,9 @@ def _preview(config: JobConfig, source: Source, sample: int | None) -> Preview:
         plan = make_plan(
             source, out, folder, size, redo_of(config, out, folder), second_opinion_of(config)
         )
-        images = _sample(plan, folder, sample) if sample and plan.images else None
+        images = sample_of(plan, folder, sample) if sample and plan.images else None
     prunes = config.prune and may_prune(config, source, plan.counts)
+    progress.phase = TIMING
     return Preview(
         source=config.named_source,
         table=str(out.captions),
@@ -160,32 +161,15 @@ def _estimate_or_problem(config: JobConfig, plan: Plan, images: pa.Table | None)
     if images is None:
         return _asking(config, plan, [])
     try:
-        times, workers = _times(config, plan, images)
+        times = timed(config, plan, images)
     except JobError as error:
         if error.exit_code != ExitCode.FAULT:
             raise
         return {"problem": str(error), **_asking(config, plan, [])}
-    if problem := _without_captions(times):
-        return {"problem": problem, **_asking(config, plan, times)}
-    return {"estimate": _extrapolated(plan, times, workers), **_asking(config, plan, times)}
-
-
-def _without_captions(times: Sequence[SampleTimes]) -> str | None:
-    """Return why times say nothing about a run: none of the images got a caption."""
-    failures = _failures(times)
-    if sum(failures.values()) < sum(time.images for time in times):
-        return None
-    counts = ", ".join(f"{n} {status}" for status, n in failures.items())
-    first = next((time.error for time in times if time.error), "")
-    return f"none of the sample images got a caption ({counts}); {first}"
-
-
-def _failures(times: Sequence[SampleTimes]) -> Counter[str]:
-    statuses = Counter[str]()
-    for time in times:
-        statuses.update(time.statuses)
-    del statuses[Status.OK]
-    return statuses
+    asked = _asking(config, plan, times.samples)
+    if problem := without_captions(times.samples):
+        return {"problem": problem, **asked}
+    return {"estimate": extrapolated(plan, times), **asked}
 
 
 def _asking(config: JobConfig, plan: Plan, times: Sequence[SampleTimes]) -> dict[str, Any]:
@@ -193,51 +177,3 @@ def _asking(config: JobConfig, plan: Plan, times: Sequence[SampleTimes]) -> dict
         return {}
     sampled, spent = sum(time.images for time in times), [time.spent for time in times]
     return {"asking": asking(config, plan.images, sampled, spent)}
-
-
-def _sample(plan: Plan, folder: Path, images: int) -> pa.Table:
-    """Read images at even distances from the whole plan."""
-    ends = np.cumsum(plan.partition_sizes)
-    chosen = np.unique(np.linspace(0, plan.images - 1, images).astype(int))
-    partitions = np.searchsorted(ends, chosen, side="right")
-    parts = []
-    for number in np.unique(partitions).tolist():
-        start = ends[number] - plan.partition_sizes[number]
-        positions = chosen[partitions == number] - start
-        parts.append(read_partition(folder, number).take(pa.array(positions)))
-    return pa.concat_tables(parts)
-
-
-def _times(config: JobConfig, plan: Plan, sample: pa.Table) -> tuple[Sequence[SampleTimes], int]:
-    """Return the times of a sample on workers of the job, and how many the job has."""
-    # Imported here, because a job without work needs no Dask.
-    from captioner.jobs.execution.cluster.samples import time_samples
-
-    shares = functools.partial(_shares, sample)
-    return time_samples(config, worker_settings(config), plan.images, shares)
-
-
-def _shares(sample: pa.Table, workers: int) -> list[pa.Table]:
-    count = min(workers, max(1, sample.num_rows // MIN_SHARE))
-    return [sample.take(pa.array(range(first, sample.num_rows, count))) for first in range(count)]
-
-
-def _extrapolated(plan: Plan, times: Sequence[SampleTimes], workers: int) -> Estimate:
-    images = sum(time.images for time in times)
-    stages = Counter[str]()
-    for time in times:
-        stages.update(time.stages)
-    rate = sum(time.images / time.seconds for time in times) * workers / len(times)
-    bytes_per_image = sum(time.row_bytes for time in times) / images
-    bytes_per_part = sum(time.file_bytes for time in times) / len(times)
-    parts = sum(task_counts(plan.partition_sizes, workers))
-    return Estimate(
-        images=images,
-        images_per_second=round(rate, 2),
-        workers=workers,
-        stages={stage: round(seconds / images, 5) for stage, seconds in stages.items()},
-        limit=limiting_step(stages, sum(time.seconds for time in times)),
-        seconds=round(plan.images / rate, 1),
-        failures=dict(_failures(times)),
-        table_bytes=round(plan.images * bytes_per_image + parts * bytes_per_part),
-    )

@@ -1,7 +1,6 @@
 """run_job: a job from lock to report."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from captioner.jobs.calibrations import with_calibration
@@ -30,7 +29,7 @@ from captioner.jobs.messages import about, note, on_stderr, say, warn
 from captioner.jobs.pipeline.answers import forget_all_answers
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
-from captioner.jobs.planning.listing import list_images
+from captioner.jobs.planning.listing import counted, list_images
 from captioner.jobs.planning.partitions import Size, share_plan
 from captioner.jobs.planning.plan import (
     absence_of,
@@ -41,7 +40,7 @@ from captioner.jobs.planning.plan import (
     vanished_file,
 )
 from captioner.jobs.sources.kept import keep
-from captioner.jobs.sources.source import Batches, Source
+from captioner.jobs.sources.source import Source
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.storage.failures import job_errors, without_secrets
 from captioner.jobs.storage.filesystems import configure
@@ -81,6 +80,8 @@ def run_passes(config: JobConfig) -> Iterator[JobReport]:
     with on_stderr(config.log_format), observing(config) as observer, TemporaryFolder() as folder:
         second = config.second_job()
         with observer.watching():
+            if config.scheduler:
+                _check_scheduler(config)
             source = list_images(config)
             if second:
                 source, again = keep(source, Path(folder, "listing.arrow"))
@@ -91,6 +92,13 @@ def run_passes(config: JobConfig) -> Iterator[JobReport]:
             with observer.watching():
                 report = _second_pass(second, again, observer)
             yield report
+
+
+def _check_scheduler(config: JobConfig) -> None:
+    # Imported here, because a job on this machine may need no Dask.
+    from captioner.jobs.execution.cluster.scheduler import check_scheduler
+
+    check_scheduler(config, worker_settings(config))
 
 
 def _warn_if_absent(second: JobConfig) -> None:
@@ -117,20 +125,13 @@ def _run_pass(config: JobConfig, source: Source, observer: Observer) -> JobRepor
         _describe(config, writer)
         recorder = Recorder(writer, config.named_source, source.skipped, threshold)
         observer.begin(recorder)
-        note(f"run {run.run_id} of {recorder.source} into {config.out}", "started")
-        return _run(config, _counted(source, recorder), recorder)
+        note(f"run {run.run_id} of {_sources(config)} into {config.out}", "started")
+        return _run(config, counted(source, recorder, then=PLANNING), recorder)
 
 
-def _counted(source: Source, recorder: Recorder) -> Source:
-    """Return the same source, whose images are counted while they are read."""
-
-    def batches() -> Batches:
-        for batch in source.batches:
-            recorder.listed += batch.num_rows
-            yield batch
-        recorder.phase = PLANNING
-
-    return replace(source, batches=batches())
+def _sources(config: JobConfig) -> str:
+    named = config.named_source
+    return named if isinstance(named, str) else ", ".join(named)
 
 
 def _describe(config: JobConfig, writer: Writer) -> None:

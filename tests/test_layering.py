@@ -54,7 +54,8 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     "__init__": {"config", "run"},
     "__main__": {"cli"},
 }
-ALLOWED["preview"] = ALLOWED["run"]
+ALLOWED["estimate"] = {"config", "planning", "pipeline", "execution"}
+ALLOWED["preview"] = ALLOWED["run"] | {"estimate"}
 for rooms in ALLOWED.values():
     rooms |= {"messages", "clock"}
 ALLOWED["caption"] = {"storage", "sources", "pipeline", "execution"}

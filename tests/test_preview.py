@@ -10,7 +10,8 @@ import pytest
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.plan_text import preview_text
 from captioner.jobs.errors import JobError, TemporaryError, UsageError
-from captioner.jobs.preview import Estimate, preview_job
+from captioner.jobs.estimate import Estimate
+from captioner.jobs.preview import preview_job
 from tests.support.commands import captioner
 from tests.support.photographs import photograph, write_photographs
 
@@ -55,7 +56,9 @@ def test_an_estimate_names_all_steps_and_the_slowest(job: JobConfig) -> None:
     assert found.images == 20
     assert found.stages.keys() == {"fetch", "decode", "encode", "search"}
     assert found.limit in found.stages
-    assert found.seconds == pytest.approx(40 / found.images_per_second, rel=0.05, abs=0.1)
+    captioning = found.seconds - found.start_seconds
+    assert captioning == pytest.approx(40 / found.images_per_second, rel=0.05, abs=0.1)
+    assert found.start_seconds > 0
     assert found.workers == 2
 
 
@@ -73,7 +76,7 @@ def test_a_sample_of_more_images_than_there_are_takes_all(job: JobConfig) -> Non
 
 def test_without_work_there_is_no_estimate(job: JobConfig) -> None:
     run_job(job)
-    preview = preview_job(replace(job, scheduler="tcp://127.0.0.1:1"))  # not asked
+    preview = preview_job(job)
     assert preview.estimate is None
     assert "40 already in the table" in preview_text(preview)
 
@@ -140,6 +143,21 @@ def test_rows_that_a_run_would_remove_are_told(job: JobConfig) -> None:
     assert "1 vanished, to be removed" in preview_text(preview_job(replace(job, prune=True)))
 
 
+def test_the_images_found_are_counted_while_they_are_listed(
+    job: JobConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("FIRST_LINE_SECONDS", "LINE_SECONDS", "BAR_SECONDS"):
+        monkeypatch.setattr(f"captioner.jobs.execution.record.progress.{name}", 0.001)
+    write_photographs(Path(job.source), 1)
+    with caplog.at_level("INFO", "captioner"):
+        preview_job(replace(job, quiet=False), sample=0)
+    assert "listing, 0 images found so far" in caplog.messages
+    assert caplog.messages[-1].endswith(", 40 images found")
+    caplog.clear()
+    preview_job(replace(job, quiet=True), sample=0)
+    assert not caplog.messages
+
+
 def test_the_command_prints_lines_or_json(job: JobConfig, tmp_path: Path) -> None:
     command = ["plan", job.source, "--out", tmp_path / "out", "--checkpoint", job.checkpoint]
     text = captioner(*command, "--sample", 0)
@@ -149,4 +167,4 @@ def test_the_command_prints_lines_or_json(job: JobConfig, tmp_path: Path) -> Non
     assert (found["counts"]["new"], found["estimate"]["images"]) == (40, 4)
     wrong = captioner(*command, "--sample", -1)
     assert wrong.returncode == 2
-    assert "sample must be 0 or a whole number above it, not -1" in wrong.stderr
+    assert "--sample must be 0 or a whole number above it, not -1" in wrong.stderr

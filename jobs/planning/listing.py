@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -12,6 +13,13 @@ from captioner.jobs.sources.empty import maybe_empty
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.several import open_sources
 from captioner.jobs.sources.source import Batches, Source
+
+
+class Counting(Protocol):
+    """What counts the images `listed` so far, and knows the `phase` of a job."""
+
+    listed: int
+    phase: str
 
 
 def list_images(config: JobConfig) -> Source:
@@ -43,5 +51,17 @@ def with_progress(source: Source, quiet: bool) -> Source:
             for batch in source.batches:
                 bar.update(batch.num_rows)
                 yield batch
+
+    return replace(source, batches=batches())
+
+
+def counted(source: Source, by: Counting, *, then: str) -> Source:
+    """Return the same source, whose images are counted while they are read; `then` follows."""
+
+    def batches() -> Batches:
+        for batch in source.batches:
+            by.listed += batch.num_rows
+            yield batch
+        by.phase = then
 
     return replace(source, batches=batches())

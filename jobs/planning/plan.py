@@ -184,11 +184,11 @@ def may_prune(config: JobConfig, source: Source, counts: Counts) -> bool:
             warn(f"{rows} no image in SOURCE; not pruned, because SOURCE is empty")
         return False
     if not counts.listed:
-        raise UsageError("cannot prune: the source lists no image at all; run without prune")
+        raise UsageError("cannot prune: the source lists no image at all; run without --prune")
     if unread := source.skipped[UNREADABLE_FOLDERS]:
         raise UsageError(
             f"cannot prune: {unread} folders could not be read, so their images only seem to be "
-            "gone; make them readable, or run without prune"
+            "gone; make them readable, or run without --prune"
         )
     return True
 

@@ -1,7 +1,9 @@
 """The times of some images on the workers of a job, for `captioner plan`."""
 
 import secrets
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -21,11 +23,20 @@ Samples = Callable[[int], list[pa.Table]]  # the images that each of n workers t
 DIED = "one of the sample images killed its process, or took too much time or memory"
 
 
+@dataclass(frozen=True)
+class Timed:
+    """The times of samples, on how many workers, and how long these took to start, with a model."""
+
+    samples: list[SampleTimes]
+    workers: int
+    start_seconds: float
+
+
 def time_samples(
     config: JobConfig, settings: WorkerSettings, images: int, samples: Samples
-) -> tuple[list[SampleTimes], int]:
-    """Time `samples(workers)`, one per worker; return times, workers. JobError if a worker dies."""
-    settings = sendable(config, settings)
+) -> Timed:
+    """Return the times of `samples(workers)`, one per worker. JobError if a worker dies."""
+    settings, began = sendable(config, settings), time.monotonic()
     with connect(config, settings.captioner, images, partial(tell, None)) as workers:
         count = len(workers.threads)
         tables = samples(count)
@@ -35,7 +46,9 @@ def time_samples(
             check_sendable(config, table)
             key = f"sample-{name}-{number}"
             submissions.submit(time_and_watch, settings, table, allowance, key=key)
-        return [_next_times(submissions, workers) for _ in tables], count
+        times = [_next_times(submissions, workers) for _ in tables]
+        start = time.monotonic() - began - max(each.seconds for each in times)
+        return Timed(times, count, round(max(start, 0.0), 1))
 
 
 def _next_times(submissions: Submissions, workers: Workers) -> SampleTimes:

@@ -1,6 +1,7 @@
 """The scheduler of a running Dask cluster, and what may be sent to its workers."""
 
 import json
+import logging
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -11,6 +12,7 @@ from distributed import Client
 from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.comm.registry import get_backend
 from distributed.security import Security
+from distributed.utils import silence_logging_cmgr
 
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import JobError, TemporaryError, UsageError
@@ -22,6 +24,14 @@ from captioner.schemas.image_record import ImageRecord, records_of
 CONNECT_SECONDS = 10
 VARIABLE = "DASK_SCHEDULER_ADDRESS"
 ENCRYPTED = ("tls://", "wss://", "inproc://")  # the last one is this process
+
+
+def check_scheduler(config: JobConfig, settings: WorkerSettings) -> None:
+    """Raise what a job would raise because of its scheduler, before it lists its images."""
+    assert config.scheduler
+    sendable(config, settings)
+    with silence_logging_cmgr(logging.CRITICAL):
+        connect_scheduler(config.scheduler).close()
 
 
 def connect_scheduler(scheduler: str) -> Client:
@@ -61,7 +71,7 @@ def scheduler_address(scheduler: str) -> str:
     """Return the address that `--scheduler` means; see `connect_scheduler`."""
     if scheduler == "env":
         if not os.environ.get(VARIABLE):
-            raise UsageError(f"scheduler is env, but the variable {VARIABLE} is not set")
+            raise UsageError(f"--scheduler env: the variable {VARIABLE} is not set")
         return os.environ[VARIABLE]
     if "://" in scheduler:
         return scheduler
@@ -75,8 +85,13 @@ def scheduler_address(scheduler: str) -> str:
         )
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["address"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UsageError(f"{scheduler} is not a file of a Dask scheduler ({error})") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {scheduler}: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise UsageError(
+            f"{scheduler} is not a file of a Dask scheduler: give the one that "
+            "`dask scheduler --scheduler-file` writes, or an address"
+        ) from error
 
 
 def is_encrypted(address: str) -> bool:
@@ -98,7 +113,7 @@ def sendable(config: JobConfig, settings: WorkerSettings) -> WorkerSettings:
         raise UsageError(
             f"storage_options and passwords are secret, and {address} is not encrypted: use a "
             "scheduler with TLS, put them into the environment of the command and of its workers, "
-            "or send them all the same with send_secrets"
+            "or send them all the same with --send-secrets"
         )
     return replace(settings, captioner=replace(settings.captioner, api_key=None))
 
@@ -114,7 +129,7 @@ def check_sendable(config: JobConfig, images: pa.Table) -> None:
     if not is_encrypted(address) and any(map(_is_signed, records_of(images))):
         raise JobError(
             f"the sample has signed URLs, and {address} is not encrypted: use a scheduler with "
-            "TLS, or send them all the same with send_secrets"
+            "TLS, or send them all the same with --send-secrets"
         )
 
 

@@ -22,6 +22,7 @@ Facts = Mapping[str, Any]
 Show = Callable[[Facts], None]
 BAR = "{percentage:3.0f}%|{bar:20}| {desc}"
 LISTING, PLANNING, STARTING, FINISHING = "listing", "planning", "starting", "finishing"
+TIMING = "timing some images"  # in `captioner plan`
 ENDED = "ended"
 
 
@@ -93,7 +94,8 @@ class Pace:
 def text_of(facts: Facts) -> str:
     """Format the progress of a run."""
     if "total" not in facts:
-        return f"{facts['phase']}, {facts['listed']:,} images found so far"
+        so_far = " so far" if facts["phase"] == LISTING else ""
+        return f"{facts['phase']}, {facts['listed']:,} images found{so_far}"
     formats = {
         "phase": "{}",
         "images_per_second": "{:,.1f} images/s",

@@ -1,12 +1,14 @@
 """Where the scheduler of a cluster is, and what may be sent to its workers."""
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from captioner.jobs import JobConfig
+from captioner.jobs import JobConfig, run_job
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.execution.cluster.scheduler import (
     check_sendable,
@@ -15,6 +17,7 @@ from captioner.jobs.execution.cluster.scheduler import (
     sendable,
 )
 from captioner.jobs.pipeline.settings import worker_settings
+from captioner.jobs.preview import preview_job
 
 SECRET = {"s3": {"secret": "hush"}}
 
@@ -55,6 +58,38 @@ def test_a_scheduler_that_is_nowhere_is_an_error_that_says_what_to_do(
 def test_an_address_that_nobody_could_reach_is_not_tried(scheduler: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         connect_scheduler(scheduler)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "error", "message"),
+    [
+        ("env", UsageError, "--scheduler env: the variable DASK_SCHEDULER_ADDRESS is not set"),
+        ("broken.json", UsageError, "broken.json is not a file of a Dask scheduler"),
+        ("nowhere.json", TemporaryError, "no file nowhere.json"),
+        ("tcp://127.0.0.1:1", TemporaryError, "no Dask scheduler answers at tcp://127.0.0.1:1"),
+    ],
+)
+@pytest.mark.parametrize("work", [run_job, preview_job])
+def test_a_scheduler_is_looked_for_before_the_images(
+    work: Callable[[JobConfig], object],
+    scheduler: str,
+    error: type[JobError],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_config: JobConfig) -> None:
+        raise AssertionError("listed")
+
+    monkeypatch.setattr("captioner.jobs.execution.cluster.scheduler.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("captioner.jobs.run.list_images", fail)
+    monkeypatch.setattr("captioner.jobs.preview.list_images", fail)
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("broken.json").write_text("{}")
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        work(JobConfig("photos", tmp_path / "out", scheduler=scheduler, quiet=True))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("scheduler", ["tcp://127.0.0.1:1", "tls://host:1", "inproc://a", None])
