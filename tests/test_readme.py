@@ -1,10 +1,12 @@
 """The READMEs: their code runs, their commands and links exist, and no option is missing."""
 
 import argparse
+import ast
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import duckdb
@@ -13,8 +15,12 @@ import pytest
 from captioner.jobs.cli.main import _parser
 from captioner.jobs.config.files import load_config
 from captioner.jobs.config.job import JobConfig
+from captioner.jobs.estimate import Estimate
+from captioner.jobs.planning.asking import Asking
+from captioner.jobs.preview import Preview
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.layout import OutFolder
+from captioner.jobs.verify.findings import Finding, Sampled, Verification
 from tests.support.commands import captioner
 from tests.support.photographs import photograph, write_photographs
 from tests.support.rows import decide
@@ -25,6 +31,7 @@ FILES = [
     *sorted(path for name in ("captioner", "jobs", "schemas", "tests")
             for path in (ROOT / name).rglob("README.md")),
 ]  # fmt: skip
+EVENT_AT = {"say": 1, "warn": 1, "note": 1, "_tell": 0, "event": 0}  # its argument, by function
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
 
 
@@ -146,6 +153,43 @@ def test_the_readme_of_a_package_lists_its_modules(package: str) -> None:
     files = (ROOT / "jobs" / package).glob("[a-z]*")
     modules = {path.stem for path in files if path.suffix == ".py" or path.is_dir()}
     assert modules <= set(re.findall(r"`(\w+)`", TEXTS[f"jobs/{package}/README.md"]))
+
+
+def first_column(name: str, heading: str) -> set[str]:
+    """What the table below a heading of a README has in backticks in its first column."""
+    section = re.split(r"^#", TEXTS[name].partition(f"# {heading}\n")[2], flags=re.MULTILINE)[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
+    return {word for row in rows for word in re.findall(r"`(\w+)`", row)}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("jobs/verify/README.md", Verification), ("jobs/README.md", Preview)]
+)
+def test_the_fields_of_json_are_documented(name: str, kind: type[Verification | Preview]) -> None:
+    assert first_column(name, "JSON") == {each.name for each in fields(kind)}
+    for part in {Verification: (Finding, Sampled), Preview: (Estimate, Asking)}[kind]:
+        assert {each.name for each in fields(part)} <= set(re.findall(r"`(\w+)`", TEXTS[name]))
+
+
+def test_every_event_is_documented() -> None:
+    assert first_column("jobs/README.md", "Events") == {*events()}
+
+
+def events() -> Iterator[str]:
+    """Yield the events of all messages of `captioner run` and `captioner plan`."""
+    yield from ("library", "error", "warning")  # messages.py; errors, and what has no other name
+    for path in (ROOT / "jobs").rglob("*.py"):
+        if path.parent.name == "cli" and path.stem not in ("main", "run", "text"):
+            continue  # of commands without events
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                function = ast.unparse(node.func).rpartition(".")[2]
+                named = node.args[EVENT_AT.get(function, len(node.args)) :][:1]
+            elif isinstance(node, ast.Yield) and path.stem == "text":
+                named = getattr(node.value, "elts", [])[:1]
+            else:
+                continue
+            yield from (e.value for e in named if isinstance(e, ast.Constant))
 
 
 def test_every_target_of_make_exists() -> None:

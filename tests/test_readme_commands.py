@@ -4,12 +4,17 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from distributed.security import Security
 
 from captioner import Captioner
 from tests.support.chat import Chat
@@ -18,9 +23,10 @@ from tests.support.hf_models import speaking_blip
 from tests.support.photographs import photograph, write_photographs
 from tests.support.rows import write_judgements
 from tests.support.servers import S3Server
-from tests.test_readme import blocks
+from tests.test_readme import TEXTS, blocks
 
 OURS = re.compile(r"^(pip|make|\.venv/bin/\S+) .*\n", re.MULTILINE)  # what CI does anyway
+ROLES = ("scheduler", "worker", "client")
 OLLAMA = "http://localhost:11434/v1"
 COMMAND = f"""#!{sys.executable}
 import os, re, signal, subprocess, sys, urllib.request
@@ -28,7 +34,7 @@ command = [sys.executable, "-m", "captioner.jobs", *sys.argv[1:]]
 if sys.argv[1] == "train":  # a minute of training instead of hours, without a download
     command += ["--encoder", "mobilenet_v3_small", "--encoder-weights", "mobilenet.pth"]
     command += ["--decoder-epochs", "1", "--finetune-epochs", "1", "--batch-size", "3"]
-if sys.argv[1] in ("run", "plan"):  # each worker takes seconds to start
+if sys.argv[1] in ("run", "plan") and "--scheduler" not in sys.argv:  # each takes seconds to start
     command += ["--workers", "1"]
 if sys.argv[1] == "review" and len(sys.argv) == 3:  # until someone ends it
     review = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -101,16 +107,92 @@ def test_the_commands_run(
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     if "s3://bucket" in commands:
         s3_server.bucket({"photos/1.jpg": photograph(1)}, name="bucket")
+    run(commands, tmp_path, AWS_ENDPOINT_URL=s3_server.endpoint, BROWSER="true")
+
+
+@pytest.mark.slow
+def test_the_commands_about_a_cluster_run_on_one(
+    files: Path, tmp_path: Path, s3_server: S3Server
+) -> None:
+    in_readme = re.findall(r"```bash\n(.*?)```", TEXTS["jobs/execution/README.md"], re.DOTALL)
+    port = free_port()
+    commands, servers = (
+        block.replace("/data", str(tmp_path))
+        .replace("tls://scheduler:8786", f"tls://127.0.0.1:{port}")
+        .replace("8786", str(port))
+        for block in in_readme
+    )
+    for name in ("photos", "bin"):
+        shutil.copytree(files / name, tmp_path / name)
+    s3_server.bucket({"photos/1.jpg": photograph(1)}, name="bucket")
+    variables = {
+        **certificates(tmp_path),
+        "AWS_ENDPOINT_URL": s3_server.endpoint,
+        "DASK_SCHEDULER_ADDRESS": f"tls://127.0.0.1:{port}",
+        "OMP_NUM_THREADS": "1",
+    }
+    with started(servers, tmp_path, **variables):
+        done = run(commands, tmp_path, **variables)
+    assert re.findall(r"^captioned +(\d+)|nothing to do", done.stdout, re.MULTILINE) == [
+        *("1", "5"),
+        "",
+    ]
+    assert "is not encrypted" not in done.stderr
+
+
+def run(commands: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run commands of a README in a folder that has their files."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
-        cwd=tmp_path,
-        env={
-            **environment(AWS_ENDPOINT_URL=s3_server.endpoint, BROWSER="true"),
-            "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
-        },
+        cwd=folder,
+        env=with_commands(folder, **variables),
         capture_output=True,
         text=True,
         timeout=GIVE_UP_SECONDS,
         check=False,
     )
     assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@contextmanager
+def started(commands: str, folder: Path, **variables: str) -> Iterator[None]:
+    """Run each line of commands until the context ends."""
+    script = "".join(f"{line} &\n" for line in commands.splitlines()) + "wait"
+    with (folder / "servers.log").open("w") as log:
+        servers = subprocess.Popen(
+            ["bash", "-c", script],
+            cwd=folder,
+            env=with_commands(folder, **variables),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        os.killpg(servers.pid, signal.SIGTERM)
+        servers.wait()
+
+
+def with_commands(folder: Path, **variables: str) -> dict[str, str]:
+    """The environment of a shell that finds `captioner` and `dask`."""
+    path = f"{folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**environment(**variables), "PATH": path}
+
+
+def certificates(folder: Path) -> dict[str, str]:
+    """Dask's configuration for TLS, as variables, with files in a folder."""
+    temporary = Security.temporary()
+    variables = {}
+    for name in ("ca_file", *(f"{role}_{part}" for role in ROLES for part in ("key", "cert"))):
+        path = folder / f"{name}.pem"
+        path.write_text(getattr(temporary, f"tls_{name}"))
+        key = name.replace("_", "__") if name != "ca_file" else name
+        variables[f"DASK_DISTRIBUTED__COMM__TLS__{key.upper()}"] = str(path)
+    return variables
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
