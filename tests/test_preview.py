@@ -143,16 +143,14 @@ def test_rows_that_a_run_would_remove_are_told(job: JobConfig) -> None:
     assert "1 vanished, to be removed" in preview_text(preview_job(replace(job, prune=True)))
 
 
-def test_the_images_found_are_counted_while_they_are_listed(
+def test_a_plan_says_how_many_images_it_has_found(
     job: JobConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("FIRST_LINE_SECONDS", "LINE_SECONDS", "BAR_SECONDS"):
-        monkeypatch.setattr(f"captioner.jobs.execution.record.progress.{name}", 0.001)
-    write_photographs(Path(job.source), 1)
+    for name in ("FIRST_LINE_SECONDS", "LINE_SECONDS"):
+        monkeypatch.setattr(f"captioner.jobs.execution.record.progress.{name}", 0)
     with caplog.at_level("INFO", "captioner"):
         preview_job(replace(job, quiet=False), sample=0)
-    assert "listing, 0 images found so far" in caplog.messages
-    assert caplog.messages[-1].endswith(", 40 images found")
+    assert caplog.messages[-1].endswith(", 40 images found")  # there may be others before
     caplog.clear()
     preview_job(replace(job, quiet=True), sample=0)
     assert not caplog.messages
@@ -160,7 +158,7 @@ def test_the_images_found_are_counted_while_they_are_listed(
 
 def test_the_command_prints_lines_or_json(job: JobConfig, tmp_path: Path) -> None:
     command = ["plan", job.source, "--out", tmp_path / "out", "--checkpoint", job.checkpoint]
-    text = captioner(*command, "--sample", 0)
+    text = captioner(*command, "--sample", 0, "--quiet")
     assert (text.returncode, text.stderr) == (0, "")
     assert text.stdout.startswith("to caption 40 (40 new)")
     found = json.loads(captioner(*command, "--sample", 4, "--workers", 1, "--json").stdout)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from captioner.jobs.cli.job_options import whole
 from captioner.jobs.cli.out import add_out
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.messages import printable
@@ -34,7 +35,7 @@ def add_export(commands: "Commands") -> None:
     add("--base-url", metavar="URL", help="URL of --root on the web")
     add("--columns", metavar="A,B", help="columns to write, separated by commas")
     add("--where", metavar="CONDITION", help='only rows that match, as in "confidence > 0.8"')
-    add("--max-characters", metavar="N", type=int, help="longest text; longer are to review (125)")
+    add("--max-characters", metavar="N", type=whole, help="longest text; more is to review (125)")
     add("--index", metavar="NAME", help="index of OpenSearch (captions)")
     add("--dry-run", action="store_true", help="say what would change; write nothing")
     parser.set_defaults(command=_export)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captioner.jobs.cli.job_options import number, whole
 from captioner.jobs.cli.out import add_out, show_in_browser
 from captioner.jobs.cli.text import aligned
 from captioner.jobs.errors import ExitCode, UsageError
@@ -98,7 +99,7 @@ def add_search(commands: "Commands") -> None:
         help="with --like: the model of the run, bundled or a directory (flickr8k)",
     )
     add("--where", metavar="CONDITION", help="only images for which it holds: confidence > 0.7")
-    add("--limit", metavar="N", type=int, default=20, help="images to show, at most (20)")
+    add("--limit", metavar="N", type=whole, default=20, help="images to show, at most (20)")
     add("--json", action="store_true", help="print a JSON array")
     add("--open", action="store_true", help="show a page with thumbnails in the browser")
     add("--page", metavar="FILE", type=Path, help="write that page to a file")
@@ -193,7 +194,7 @@ def add_duplicates(commands: "Commands") -> None:
     )
     add_out(parser)
     add = parser.add_argument
-    add("--threshold", metavar="P", type=float, default=0.9, help="lowest similarity (0.9)")
+    add("--threshold", metavar="P", type=number, default=0.9, help="lowest similarity (0.9)")
     add("--json", action="store_true", help="print a JSON array")
     add("--index", metavar="FILE", type=Path, help=INDEX_HELP)
     add("--quiet", action="store_true", help="no progress")

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
 
 
+_REQUIRED = "the following arguments are required: "  # as argparse says
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     words = sys.argv[1:] if arguments is None else [*arguments]
@@ -129,7 +132,8 @@ class _Parser(argparse.ArgumentParser):
         self.set_defaults(parser=self)
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message.removeprefix('argument ')}; see `{self.prog} --help`")
+        what = message.removeprefix("argument ").replace(_REQUIRED, "missing: ")
+        raise UsageError(f"{what}; see `{self.prog} --help`")
 
 
 def _parser() -> argparse.ArgumentParser:

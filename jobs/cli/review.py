@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from captioner.jobs.cli.job_options import number, whole
 from captioner.jobs.cli.out import add_out, show_in_browser
 from captioner.jobs.errors import ExitCode, UsageError
 from captioner.jobs.messages import printable, say
@@ -42,7 +43,7 @@ def add_review(commands: "Commands") -> None:
 def _add_page(group: "Group") -> None:
     add = group.add_argument
     add("--host", default=LOCAL[0], help="address to serve at (127.0.0.1)")
-    add("--port", type=int, default=0, metavar="N", help="port (any that is free)")
+    add("--port", type=whole, default=0, metavar="N", help="port (any that is free)")
     add("--no-browser", action="store_true", help="print the address, do not open it")
 
 
@@ -54,13 +55,13 @@ def _add_others(group: "Group") -> None:
     add(
         "--min-confidence",
         metavar="P",
-        type=float,
+        type=number,
         help="mark all captions below it for review, and no others",
     )
     add(
         "--target-precision",
         metavar="P",
-        type=float,
+        type=number,
         help="the same, with a threshold from the calibration that the table records",
     )
     add("--clear", action="store_true", help="mark no caption for review")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.jobs.cli.job_options import OUT_HELP, SOURCE_HELP, add_job_options
+from captioner.jobs.cli.job_options import OUT_HELP, SOURCE_HELP, add_job_options, whole
 from captioner.jobs.config.files import load_config
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.config.values import FAILURES
@@ -46,7 +46,8 @@ def add_plan(commands: "Commands") -> None:
     _add_job_options(parser)
     add = parser.add_argument
     sample = "images to time; 0 for none (64, or 4 with a server, which is asked about them)"
-    add("--sample", metavar="N", type=int, default=None, help=sample)
+    add("--sample", metavar="N", type=whole, default=None, help=sample)
+    add("--quiet", action="store_true", help="no progress")
     parser.set_defaults(command=_plan, take_rest=_take_sources)
 
 

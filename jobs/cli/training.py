@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captioner.jobs.cli.job_options import whole
 from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.toml_file import read_toml
@@ -40,12 +41,12 @@ def add_train(commands: "Commands") -> None:
     add("--teachers", metavar="MODEL", nargs="+", help="models to learn from, too")
     add("--encoder", metavar="NAME", help="torchvision CNN (efficientnet_lite0)")
     add("--encoder-weights", metavar="WEIGHTS", help="DEFAULT (torchvision's), or a file")
-    add("--decoder-epochs", metavar="N", type=int, help="epochs of the decoder alone (8)")
-    add("--finetune-epochs", metavar="N", type=int, help="epochs of encoder and decoder (8)")
-    add("--self-critical-epochs", metavar="N", type=int, help="epochs with rewards (0)")
-    add("--batch-size", metavar="N", type=int, help="images in a step, with all captions (32)")
+    add("--decoder-epochs", metavar="N", type=whole, help="epochs of the decoder alone (8)")
+    add("--finetune-epochs", metavar="N", type=whole, help="epochs of encoder and decoder (8)")
+    add("--self-critical-epochs", metavar="N", type=whole, help="epochs with rewards (0)")
+    add("--batch-size", metavar="N", type=whole, help="images in a step, with all captions (32)")
     add("--device", choices=DEVICES, help="where to train (auto)")
-    add("--seed", metavar="N", type=int, help="seed of everything random (1)")
+    add("--seed", metavar="N", type=whole, help="seed of everything random (1)")
     parser.set_defaults(command=_train)
 
 

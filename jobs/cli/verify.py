@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from captioner.jobs.cli.job_options import add_captioner, captioner_of
+from captioner.jobs.cli.job_options import add_captioner, captioner_of, whole
 from captioner.jobs.cli.out import add_out
 from captioner.jobs.cli.text import aligned
 from captioner.jobs.errors import ExitCode, UsageError
@@ -30,7 +30,7 @@ def add_verify(commands: "Commands") -> None:
     add = parser.add_argument
     sample = "fetch and caption this share (0.1%%) or number (100) of the images again, and compare"
     add("--sample", metavar="N", help=sample)
-    add("--seed", metavar="N", type=int, default=0, help="another seed, another sample (0)")
+    add("--seed", metavar="N", type=whole, default=0, help="another seed, another sample (0)")
     add_captioner(parser, without=["precision"])  # that of the rows
     add("--repair", action="store_true", help="repair what can be repaired safely, then verify")
     add("--json", action="store_true", help="print a JSON object")
@@ -91,7 +91,7 @@ def _listed(findings: "Sequence[Finding]", counts: Mapping[str, int]) -> Iterato
 def _summary(found: "Verification") -> Mapping[str, str]:
     wrong = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
     lines = {
-        "verified": f"{found.rows:,} rows in {found.files:,} files",
+        "verified": f"{found.rows:,} rows in {found.files:,} file{'s' * (found.files != 1)}",
         "wrong": wrong or "nothing",
         "table": found.table,
     }

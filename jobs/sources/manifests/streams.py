@@ -115,5 +115,6 @@ def read_or_refuse(path: str, read: Callable[[], T]) -> T:
     except (OSError, EOFError, FetchError, pa.ArrowException, UnicodeError, zlib.error) as error:
         if isinstance(error, FetchError):
             check_final(path, error)
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        text = getattr(error, "strerror", None) or str(error)
+        reason = text.partition("\n")[0] or type(error).__name__
         raise UsageError(f"cannot read {path}: {reason}") from error
