@@ -80,6 +80,8 @@ def test_source_and_out_are_required() -> None:
         {"checkpoint": ""},
         {"quiet": "no"},
         {"max_bytes": -1},
+        {"max_bytes": 20.5},
+        {"max_bytes": "0MB"},
         {"max_pixels": 0},
         {"image_timeout": 0},
         {"image_timeout": "60"},
@@ -127,7 +129,7 @@ def test_a_size_in_bytes_may_have_a_unit(size: object, count: int | None) -> Non
 
 def test_a_size_in_a_job_file_may_have_a_unit(tmp_path: Path) -> None:
     path = job_file(tmp_path, 'source = "a"\nout = "o"\nmax_bytes = "20MB"\n')
-    assert load_config({}, path).max_bytes == 20_000_000
+    assert load_config({}, path).max_bytes == config(max_bytes="20MB").max_bytes == 20_000_000
     path = job_file(tmp_path, 'source = "a"\nout = "o"\nmax_bytes = "20 megs"\n')
     example = r"job\.toml: max_bytes must be .* such as 20MB or 512KiB, not '20 megs'"
     with pytest.raises(UsageError, match=example):

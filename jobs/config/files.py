@@ -6,7 +6,6 @@ from typing import Any
 
 from captioner.jobs.config.checks import check_storage_options
 from captioner.jobs.config.job import JobConfig, keys
-from captioner.jobs.config.values import bytes_of
 from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.storage.http.access import AccessRules
@@ -20,8 +19,6 @@ def load_config(flags: Mapping[str, Any], job_file: Path | None = None) -> JobCo
     for required, argument in (("source", "SOURCE"), ("out", "--out")):
         if required not in values:
             raise UsageError(f"{argument} is missing: give it, or {required} in a job file")
-    if size := bytes_of(values.get("max_bytes")):
-        values["max_bytes"] = size
     try:
         return JobConfig(**values)
     except UsageError as error:

@@ -14,7 +14,7 @@ from captioner.jobs.config.absolute import (
 from captioner.jobs.config.checks import check_job, require
 from captioner.jobs.config.gates import size_only
 from captioner.jobs.config.second import PLAIN, SECOND
-from captioner.jobs.config.values import RETRIABLE, share_of
+from captioner.jobs.config.values import RETRIABLE, bytes_of, share_of
 from captioner.jobs.errors import UsageError
 from captioner.jobs.messages import TEXT
 from captioner.jobs.storage.file_types import MAX_BYTES
@@ -64,7 +64,7 @@ class JobConfig:
     send_secrets: bool = False
     max_failures: str | int | float | None = None
     count_all_failures: bool = False
-    max_bytes: int = MAX_BYTES
+    max_bytes: int | str = MAX_BYTES
     max_pixels: int | None = None
     image_timeout: float = IMAGE_SECONDS
     limit: int | None = None
@@ -98,6 +98,8 @@ class JobConfig:
     calibration: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.max_bytes, str) and (size := bytes_of(self.max_bytes)):
+            object.__setattr__(self, "max_bytes", size)  # in a frozen dataclass
         check_job(self)
         self.failure_limit(0)
         self.second_job()

@@ -66,7 +66,7 @@ def worker_settings(config: JobConfig, threshold: Threshold | None = None) -> Wo
     """Return the settings that the workers of a job need; the access rules are this process's."""
     return WorkerSettings(
         captioner=config.captioner,
-        max_bytes=config.max_bytes,
+        max_bytes=int(config.max_bytes),
         image_timeout=config.image_timeout,
         batch_size=config.batch_size,
         threshold=threshold,
