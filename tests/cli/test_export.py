@@ -77,3 +77,12 @@ def test_a_reader_may_stop_early(tmp_path: Path) -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == ExitCode.BROKEN_PIPE
+
+
+def test_no_folder_is_left_where_there_is_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = str(tmp_path / "texts.csv")
+    assert main(["export", str(tmp_path / "nowhere"), "--format", "csv", "--to", to]) == 2
+    assert "nowhere holds no caption table" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []

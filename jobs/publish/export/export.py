@@ -27,8 +27,10 @@ def export(job: ExportJob) -> Iterator[Outcome]:
     TemporaryError if another export of this format is at work on the table.
     """
     name = None if job.to_stdout else job.format
-    with job_errors(job.out.root), opened_record(job.out, name, dry_run=job.dry_run) as record:
-        yield from _EXPORTS[job.format](job, record)
+    with job_errors(job.out.root):
+        job.out.require_table()  # before a record is made beside it
+        with opened_record(job.out, name, dry_run=job.dry_run) as record:
+            yield from _EXPORTS[job.format](job, record)
 
 
 def _one_file(lines: Callable[[ExportJob], Lines]) -> Export:
