@@ -11,7 +11,7 @@ from typing import IO, Any
 from fsspec.asyn import get_loop, sync
 
 from captioner.jobs.errors import FetchError
-from captioner.jobs.storage.archives import archive_lock
+from captioner.jobs.storage.archives.opened import archive_lock
 from captioner.jobs.storage.attempts.faults import http_status, is_timeout
 from captioner.jobs.storage.attempts.hosts import host_name
 from captioner.jobs.storage.attempts.pace import Pace

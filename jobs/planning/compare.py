@@ -116,7 +116,7 @@ def compare(
 def _compare(
     listed: pd.DataFrame, rows: pd.DataFrame, redo: Redo, scope: Callable[[str], bool]
 ) -> Compared:
-    duplicate = listed.duplicated(IMAGE_URI)
+    duplicate = _repeated(listed[IMAGE_URI])
     rows, surplus = by_time(rows)
     latest = rows[~surplus].rename_axis("row").reset_index()
     pairs = listed[~duplicate].merge(latest, "left", on=IMAGE_URI, suffixes=("", "_then"))
@@ -150,6 +150,19 @@ def _compare(
         _statuses(pairs.loc[~work_again, STATUS]) + _statuses(unlisted.loc[~in_scope, STATUS]),
         _statuses(vanished[STATUS]),
     )
+
+
+def _repeated(uris: "pd.Series[str]") -> "pd.Series[bool]":
+    """Return which images are listed another time: the first time counts.
+
+    Of members of an archive with the same name, the last counts, which is the one that opens.
+    """
+    repeated = uris.duplicated()
+    members = uris[repeated]
+    members = members[members.str.startswith(("tar://", "zip://"))]
+    if members.empty:
+        return repeated
+    return repeated.where(~uris.isin(members), uris.duplicated("last"))
 
 
 def _statuses(numbers: "pd.Series[int]") -> Counter[str]:

@@ -19,7 +19,8 @@ from fsspec.config import conf
 from fsspec.core import url_to_fs
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.storage.archives import archive_lock, archive_of
+from captioner.jobs.storage.archives.opened import archive_lock, archive_of
+from captioner.jobs.storage.archives.zip_archive import ZipArchive
 from captioner.jobs.storage.attempts.hosts import forget_hosts
 from captioner.jobs.storage.bounded_reads import PacedCopy, PacedStream
 from captioner.jobs.storage.failures import reading_errors
@@ -38,7 +39,6 @@ from captioner.jobs.storage.uris import (
     scheme,
     split_chain,
 )
-from captioner.jobs.storage.zip_archive import ZipArchive
 
 StorageOptions = Mapping[str, Mapping[str, Any]]  # by protocol
 FindFileSystem = Callable[[str], tuple[Any, str]]

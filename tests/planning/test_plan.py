@@ -109,6 +109,15 @@ def test_an_image_listed_twice_is_captioned_once(run: RunFolder) -> None:
     assert (counts.listed, counts.already_there, counts.duplicates) == (2, 1, 3)
 
 
+def test_of_members_of_an_archive_with_one_name_the_last_is_captioned(run: RunFolder) -> None:
+    uris = ["a", "tar://1.jpg::x.tar", "tar://1.jpg::x.tar", "zip://1::x.zip", "a"]
+    listing = source(uris, ["first", "second", "third", "fourth", "fifth"])
+    plan = plan_of(run, listing)
+    rows = read_partition(run.scratch, 0)
+    assert rows["image_version"].to_pylist() == ["first", "third", "fourth"]
+    assert (plan.counts.listed, plan.counts.duplicates) == (3, 2)
+
+
 def test_a_source_without_news_makes_an_empty_plan(run: RunFolder) -> None:
     commit(run, ["a"])
     plan = plan_of(run, source(["a"]))

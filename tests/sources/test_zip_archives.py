@@ -9,7 +9,7 @@ import pytest
 from captioner.jobs.errors import FetchError, UsageError
 from captioner.jobs.fetching.fetch import fetch
 from captioner.jobs.sources.open_source import open_source
-from captioner.jobs.storage import zip_archive
+from captioner.jobs.storage.archives import zip_archive
 from captioner.jobs.storage.filesystems import configure, filesystem
 from tests.support.files import read, uris, write_memory, write_zip
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LINKS = "links in archives"
+DEVICES = "devices in archives"
 ENCRYPTED = "encrypted members of archives"
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 
@@ -20,10 +21,17 @@ def unsafe_name(name: str) -> str | None:
     return "absolute names in archives" if _ABSOLUTE.match(path) else None
 
 
+def unheld_name(name: str) -> str | None:
+    """Return why a member with a name is skipped, as no URL in a chain can name it; or None."""
+    return "names that no URL can hold" if "::" in name or "://" in name else None
+
+
 def unsafe_file(info: Mapping[str, Any]) -> str | None:
     """Return why a file of an archive that fsspec opens would be skipped, by its info; or None."""
     if reason := unsafe_name(info.get("orig_filename") or info["name"]):
         return reason
-    if info.get("linkname") or stat.S_ISLNK((info.get("external_attr") or 0) >> 16):
+    if info.get("kind") == "link" or stat.S_ISLNK((info.get("external_attr") or 0) >> 16):
         return LINKS
+    if info.get("kind") == "device":
+        return DEVICES
     return ENCRYPTED if (info.get("flag_bits") or 0) & 1 else None

@@ -2,8 +2,8 @@
 
 Samples are webdataset's: consecutive members whose names share a key. The URI of a member is what
 fsspec opens, `tar://<name>::<archive>` (with `tar={"compression": "gzip"}` if it is a .tgz); a name
-that is not valid UTF-8 is percent-encoded. Where several members share a name, the first is the
-image, and the plan counts the others as duplicates.
+that is not valid UTF-8 is percent-encoded. Where several members share a name, the last is the
+image, as when tar unpacks them, and the plan counts the others as listed twice.
 """
 
 import gzip
@@ -14,17 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
 from operator import attrgetter
-from typing import IO, Any
-from urllib.parse import quote
+from typing import Any
 
 import pyarrow as pa
 
 from captioner.jobs.errors import FetchError, UsageError
-from captioner.jobs.sources.archives.members import LINKS, unsafe_name
-from captioner.jobs.sources.archives.tar_headers import headers, open_tar
+from captioner.jobs.sources.archives.members import DEVICES, LINKS, unheld_name, unsafe_name
 from captioner.jobs.sources.exclusion import NOTHING, Exclusion, why_excluded
 from captioner.jobs.sources.source import Batches, Scope, Source
-from captioner.jobs.storage.containers import BUFFER, container_version, open_archive
+from captioner.jobs.storage.archives.tar_archive import SPARSE, member_name
+from captioner.jobs.storage.archives.tar_headers import check_end, headers, open_tar
+from captioner.jobs.storage.containers import container_version, open_archive
 from captioner.jobs.storage.failures import check_final, fetch_error
 from captioner.jobs.storage.file_types import container_of, is_image_name, why_no_image
 from captioner.jobs.storage.signatures import without_signature
@@ -120,23 +120,15 @@ def _rows(archive: str, skips: _Skips, damaged: set[str], is_only: bool) -> Iter
         for image in images:
             if image.key is None:
                 damaged.add(without_signature(archive))
-            yield _row(archive, version, image, sidecars[0] if sidecars else None)
+            yield _row(archive, version, image, sidecars[-1] if sidecars else None)
 
 
 def _row(archive: str, version: str | None, image: _Entry, json: str | None) -> Row:
     key = without_signature(archive)
-    uri = key if image.key is None else f"tar://{_text(image.name)}::{key}"
+    uri = key if image.key is None else f"tar://{member_name(image.name)}::{key}"
     place = {"container": archive, "offset": image.offset, "size": image.size}
     member = place | {"error": image.error}
-    return uri, version, member, image.key and _text(image.key), json
-
-
-def _text(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return quote(name, errors="surrogateescape")
-    return name
+    return uri, version, member, image.key and member_name(image.key), json
 
 
 def _entries(archive: str, skips: _Skips) -> Iterator[_Entry]:
@@ -151,7 +143,7 @@ def _entries(archive: str, skips: _Skips) -> Iterator[_Entry]:
                 if entry := _entry(tar, header, skips):
                     yield entry
                 end = header.offset_data + header.size
-            _check_rest(file)
+            check_end(file)
     except Exception as error:  # each store, zlib and tarfile have errors of their own
         if isinstance(error, FetchError):
             check_final(archive, error)
@@ -167,13 +159,6 @@ def _is_damage(error: Exception) -> bool:
     return not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile)
 
 
-def _check_rest(file: IO[bytes]) -> None:
-    """Read on after the end of an archive, where gzip checks all that it has unpacked."""
-    while block := file.read(BUFFER):
-        if block.strip(b"\0"):
-            raise ValueError("another archive follows: join them by tar --concatenate, not by cat")
-
-
 def _entry(tar: tarfile.TarFile, header: tarfile.TarInfo, skips: _Skips) -> _Entry | None:
     """Return a member that is an image or a sidecar; count others and return None."""
     if header.isdir():
@@ -187,7 +172,7 @@ def _entry(tar: tarfile.TarFile, header: tarfile.TarInfo, skips: _Skips) -> _Ent
         file = tar.extractfile(header)
         assert file, "a regular file"
         return _Entry(match[1], header.name, json=file.read().decode(errors="replace"))
-    error = "stored as a sparse file: pack it without --sparse" if header.issparse() else None
+    error = SPARSE if header.issparse() else None
     return _Entry(match[1], header.name, header.offset_data, header.size, error=error)
 
 
@@ -202,10 +187,11 @@ def _why_skipped(
     if header.issym() or header.islnk():
         return LINKS
     if header.ischr() or header.isblk() or header.isfifo():
-        return "devices in archives"
-    if reason := unsafe_name(header.name):
+        return DEVICES
+    name = member_name(header.name)
+    if reason := unsafe_name(header.name) or unheld_name(name):
         return reason
-    if pattern := _excluding(header.name, exclusion):
+    if pattern := _excluding(name, exclusion):
         return why_excluded(pattern)
     if any(part.startswith(".") and part not in (".", "..") for part in header.name.split("/")):
         return "hidden"

@@ -13,17 +13,18 @@ from typing import Any
 
 from fsspec.archive import AbstractArchiveFileSystem
 
-from captioner.jobs.sources.archives.members import unsafe_file
+from captioner.jobs.sources.archives.members import unheld_name, unsafe_file
+from captioner.jobs.sources.listing.archives import archive_pages
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS, Selection
 from captioner.jobs.sources.listing.s3 import Entry, Page, s3_pages
-from captioner.jobs.sources.listing.zip_files import zip_pages
 from captioner.jobs.sources.source import Records
-from captioner.jobs.storage.archives import archive_lock
+from captioner.jobs.storage.archives.opened import archive_lock
+from captioner.jobs.storage.archives.tar_archive import TarArchive
+from captioner.jobs.storage.archives.zip_archive import ZipArchive
 from captioner.jobs.storage.failures import failure_status, listing_errors
 from captioner.jobs.storage.filesystems import filesystem
 from captioner.jobs.storage.look_ahead import take_ahead
 from captioner.jobs.storage.uris import below, info_version, is_chain
-from captioner.jobs.storage.zip_archive import ZipArchive
 from captioner.schemas.caption_table import Status
 
 LISTERS = 8  # more would only wait for this process, which has to parse what they get
@@ -42,8 +43,8 @@ def remote_records(url: str, selection: Selection) -> Records:
         listers = LISTERS if fs.async_impl else 1
         for name, info in _files(_pages_of(fs, root, selection), selection, listers):
             uri = below(url, name)
-            if "::" in name and is_chain(uri):
-                selection.skipped["names that no URL can hold"] += 1
+            if (reason := unheld_name(name)) and is_chain(uri):
+                selection.skipped[reason] += 1
             elif selection.accepts(name):
                 yield uri, info_version(info)
 
@@ -51,8 +52,8 @@ def remote_records(url: str, selection: Selection) -> Records:
 def _pages_of(fs: Any, root: str, selection: Selection) -> Pages:
     if "s3" in fs.protocol:
         return s3_pages(fs, root, selection)
-    if isinstance(fs, ZipArchive):
-        return lambda _folder: zip_pages(fs, root, selection)
+    if isinstance(fs, ZipArchive | TarArchive):
+        return lambda _folder: archive_pages(fs, root, selection)
     if isinstance(fs, AbstractArchiveFileSystem):
         return lambda _folder: iter([_archive_page(fs, root, selection)])
     return lambda folder: iter([_folder_page(fs, root, folder, selection)])

@@ -7,6 +7,7 @@ from typing import IO, cast
 
 MAX_HEADER = 1024 * 1024  # bytes: of a member's headers, with all that comes before them
 MAX_KEYS = 1000  # that an archive sets for all its members
+_ENDED = (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
 _LENGTH = re.compile(rb"(\d{1,20}) ")  # of a record
 _LONG_NUMBER = re.compile(rb"\d{101}")
 
@@ -31,6 +32,18 @@ def headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         bounded.left = MAX_HEADER
         yield header
         bounded.left = MAX_HEADER
+
+
+def check_end(file: IO[bytes]) -> None:
+    """Read on after the last header, where gzip checks all that it has unpacked.
+
+    ReadError if another archive follows.
+    """
+    while block := file.read(MAX_HEADER):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError(
+                "another archive follows: join them by tar --concatenate, not by cat"
+            )
 
 
 class _Bounded:
@@ -65,8 +78,12 @@ class _Header(tarfile.TarInfo):
             return super().fromtarfile(tarfile_)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the zeros at the end
             raise
+        except _ENDED as error:
+            raise tarfile.ReadError("it ends early") from error
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from error
+            raise tarfile.ReadError(f"a header is damaged: {error}") from error
+        except RecursionError as error:
+            raise tarfile.ReadError("a member has too many headers") from error
 
     def _proc_pax(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
         cast(_Bounded, tarfile_.fileobj).holds_records = True

@@ -1,6 +1,8 @@
 """Zip archives as a file system, whose index is in memory only once, and may not be too long."""
 
 import struct
+from collections.abc import Iterator
+from operator import attrgetter
 from typing import IO, Any
 from zipfile import ZipInfo
 
@@ -31,11 +33,22 @@ class ZipArchive(ZipFileSystem):  # type: ignore[misc]  # fsspec has no types
             _check_index(str(getattr(fo, "path", "the archive")), fo)
         super().__init__(fo)
 
+    def entries(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the names and infos of all files below a folder, "" for all, in their order.
+
+        Of those with the same name, the last one is opened.
+        """
+        start = f"{folder}/" if folder else ""
+        found = [each for each in self.zip.infolist() if each.filename.startswith(start)]
+        for member in sorted(found, key=attrgetter("filename")):
+            if not member.is_dir():
+                yield member.filename, _info(member)
+
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return what the index says of a member, or of a folder of members."""
         name = self._strip_protocol(path)
         try:
-            return member_info(self.zip.getinfo(name))
+            return _info(self.zip.getinfo(name))
         except KeyError as error:
             start = f"{name}/" if name else ""
             if any(member.startswith(start) for member in self.zip.NameToInfo):
@@ -43,7 +56,7 @@ class ZipArchive(ZipFileSystem):  # type: ignore[misc]  # fsspec has no types
             raise FileNotFoundError(name) from error
 
 
-def member_info(member: ZipInfo) -> dict[str, Any]:
+def _info(member: ZipInfo) -> dict[str, Any]:
     """Return what fsspec's own listing says of a member, as far as it is used."""
     names = ("orig_filename", "external_attr", "flag_bits", "CRC")
     info = {name: getattr(member, name) for name in names}

@@ -9,10 +9,12 @@ from typing import Any, cast
 
 import fsspec
 from fsspec.archive import AbstractArchiveFileSystem
+from fsspec.utils import infer_compression
 
+from captioner.jobs.storage.archives.tar_archive import TarArchive
 from captioner.jobs.storage.bounded_reads import bounded
 from captioner.jobs.storage.file_types import is_gzipped_archive
-from captioner.jobs.storage.uris import is_local
+from captioner.jobs.storage.uris import file_name, is_local
 
 BLOCK = 1024 * 1024  # bytes of a remote archive that are read at a time
 Find = Callable[[str], tuple[Any, str]]
@@ -59,9 +61,11 @@ class _Archive:
         fs.lock = outer.lock if isinstance(outer, AbstractArchiveFileSystem) else threading.RLock()
         return fs
 
-    def _filesystem(self, file: Any, **options: str) -> Any:
-        if self._protocol == "tar" and is_gzipped_archive(self._place):
-            options["compression"] = "gzip"
+    def _filesystem(self, file: Any, **options: str | None) -> Any:
+        if self._protocol == "tar":
+            gzipped = "gzip" if is_gzipped_archive(self._place) else None
+            options["compression"] = gzipped or infer_compression(file_name(self._place))
+            return TarArchive(file, **options)
         return fsspec.filesystem(self._protocol, fo=file, **options)
 
 

@@ -1,0 +1,1 @@
+"""Archives as file systems, in bounded memory."""
