@@ -1,7 +1,6 @@
 """The state that a worker process keeps from one task of a run to the next."""
 
 import threading
-import warnings
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -63,12 +62,13 @@ def state_of(run_id: str, settings: WorkerSettings) -> RunState:
 def load_captioner(options: CaptionerOptions) -> "Captioner":
     """Load the captioner of a job; this may import torch.
 
-    From here on, Pillow's warnings are left out: they name no image.
+    From here on, what codecs write to stderr is left out: it names no image.
     """
     from captioner.allocator import keep_freed_memory
+    from captioner.image.silence import silence_codecs
     from captioner.loading import open_captioner
 
-    warnings.filterwarnings("ignore", module="PIL")
+    silence_codecs()
     keep_freed_memory()
     if options.asks_server and options.api_key is None:  # it is not sent in the clear
         options = replace(options, api_key=server_from_environment()["api_key"])
