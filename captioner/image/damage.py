@@ -32,6 +32,13 @@ DAMAGED = (
     struct.error,
     zlib.error,
 )
+# What says nothing to people who have only the file.
+_UNCLEAR = re.compile(
+    r"^-?\d+$|^b['\"]|identif|unpack|literal for|object|type\b|out of range|decoder error"
+    r"|generic error|next frame|cannot load this|input/output error",
+    re.IGNORECASE,
+)
+_SHORT_CHUNK = re.compile("Truncated [a-z]")  # of a PNG, beside the picture
 _ENDED_EARLY = (EOFError, IndexError, struct.error)
 _NOT_SUPPORTED = re.compile(
     r"unsupported|not supported|not implemented|unknown (pixel mode|data organization|compression)"
@@ -60,13 +67,15 @@ def image_error(error: BaseException) -> ImageError:
     if "out of memory" in text.lower():
         return OutOfMemory(f"not enough memory to decode it: {text}")
     if is_truncated(error):
-        return UnreadableImage(f"truncated: {text}")
+        return UnreadableImage("truncated: the data end before the picture is complete")
     if _NOT_SUPPORTED.search(text):
         return UnsupportedImage(f"not supported: {text}")
-    return UnreadableImage(f"damaged: {text}")
+    return UnreadableImage(
+        f"damaged: {'the data cannot be decoded' if _UNCLEAR.search(text) else text}"
+    )
 
 
 def is_truncated(error: BaseException) -> bool:
     """Return whether a codec says that a file ends early."""
     ended = isinstance(error, _ENDED_EARLY) or isinstance(error.__cause__, _ENDED_EARLY)
-    return ended or "truncated" in str(error).lower()
+    return ended or ("truncated" in str(error).lower() and not _SHORT_CHUNK.search(str(error)))

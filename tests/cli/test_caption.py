@@ -51,7 +51,7 @@ def test_a_bad_image_is_named_and_the_others_are_captioned(tmp_path: Path, run: 
     assert code == 3
     assert [line.split("\t")[2] for line in lines] == [str(images[1]), str(images[3])]
     assert errors == [
-        f"captioner: {images[0]}: unreadable: not an image in a known format",
+        f"captioner: {images[0]}: unreadable: not an image, but text",
         f"captioner: {images[2]}: not_found: No such file or directory",
     ]
 

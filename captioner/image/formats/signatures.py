@@ -67,6 +67,14 @@ _OTHERS = (
     (b"PAR1", "Parquet"),
 )
 _RIFFS = {b"AVI ": "AVI video", b"WAVE": "WAVE"}
+_TEXTS = (  # that are saved in the place of an image, in lower case
+    (b"<!doctype html", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<?xml", "XML"),
+    (b"{", "JSON"),
+    (b"version https://git-lfs", "a pointer of Git LFS"),
+)
+_IN_NO_TEXT = re.compile("[\0-\x08\x0e-\x1f\ufffd]")
 _SVG = re.compile(rb"<svg[\s>]")
 _XML = re.compile(rb"^(\xef\xbb\xbf)?\s*<(\?xml|!DOCTYPE svg|!--|svg[\s>])")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes
@@ -91,7 +99,7 @@ def kind_of(data: bytes) -> str:
         return TGA
     if other := _other(data):
         raise UnsupportedImage(f"not supported: {other}")
-    raise UnreadableImage("not an image in a known format")
+    raise UnreadableImage(f"not an image{_what_else(data)}")
 
 
 def _by_inner_mark(data: bytes) -> str | None:
@@ -131,9 +139,21 @@ def _other(data: bytes) -> str | None:
         return _RIFFS.get(data[8:12])
     if data[128:132] == b"DICM":
         return "DICOM"
+    if data[257:262] == b"ustar":
+        return "TAR"
     if _XML.match(data[:256]) and _SVG.search(data[:65536]):
         return "SVG"
     return next((name for magic, name in _OTHERS if data.startswith(magic)), None)
+
+
+def _what_else(data: bytes) -> str:
+    """Return what a file that is no image is, as far as its beginning tells."""
+    if not data.strip(b"\0"):
+        return ", but zeros only"
+    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if _IN_NO_TEXT.search(start.decode(errors="replace")[:-1]):  # a last letter may be cut
+        return " in a known format"
+    return f", but {next((name for begin, name in _TEXTS if start.startswith(begin)), 'text')}"
 
 
 def _is_targa(data: bytes) -> bool:
