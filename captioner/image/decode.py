@@ -154,7 +154,7 @@ def _of_file(
     if kind in signatures.OPEN_WHOLE:
         size = size_in_header(kind, data)
         limits.check(kind, size)
-        with DECODING.taken(bytes_before_opening(kind, size)):
+        with DECODING.taken(bytes_before_opening(kind, size, data)):
             opened = open_picture(kind, data)
             _check_size(opened.picture, size)
             return _decoded(opened, size, target, orientation)

@@ -10,6 +10,8 @@ from PIL import Image, TiffImagePlugin
 from captioner.allocator import return_freed_memory
 from captioner.errors import ImageTooLarge
 from captioner.image.depth import is_deep
+from captioner.image.formats.av1 import coded_pixels
+from captioner.image.formats.gif import frame_places
 from captioner.image.formats.jpeg import coefficient_bytes
 
 MAX_PIXELS = 178_956_970  # of a picture that is decoded whole: 0.7 GB as RGB
@@ -42,7 +44,7 @@ class ImageLimits:
         width, height = size
         if limit is not None and width * height > limit:
             raise ImageTooLarge(
-                f"{width} x {height} pixels, more than the limit of {limit} in total"
+                f"{width} x {height} pixels, more than the limit of {limit:,} in total"
             )
 
 
@@ -80,9 +82,15 @@ class ByteBudget:
 DECODING = ByteBudget(BUDGET)
 
 
-def bytes_before_opening(kind: str, size: tuple[int, int]) -> int:
+def bytes_before_opening(kind: str, size: tuple[int, int], data: bytes) -> int:
     """Return the bytes that it takes to open and decode a picture of a kind that opens whole."""
-    return _BESIDE + size[0] * size[1] * (4 + _DECODER[kind])
+    each = _gif_bytes(data) if kind == "GIF" else 4 + _DECODER[kind]
+    return _BESIDE + size[0] * size[1] * each
+
+
+def _gif_bytes(data: bytes) -> int:
+    """Return the bytes for each pixel of a GIF; its first frame also has what it leaves behind."""
+    return 2 + (_ANIMATION if len(frame_places(data)) > 1 else 0)
 
 
 def bytes_to_decode(kind: str, picture: Image.Image, size: tuple[int, int], data: bytes) -> int:
@@ -90,9 +98,9 @@ def bytes_to_decode(kind: str, picture: Image.Image, size: tuple[int, int], data
 
     `size` is that of the original.
     """
-    pixels = picture.width * picture.height
+    pixels = max(picture.width * picture.height, coded_pixels(data) if kind == "AVIF" else 0)
     each = _bytes_of_mode(picture.mode) + _DECODER.get(kind, 0)
-    if getattr(picture, "is_animated", False) and kind in ("GIF", "PNG"):
+    if getattr(picture, "is_animated", False) and kind == "PNG":
         each += _ANIMATION
     return (
         _BESIDE + pixels * each + _strip_bytes(picture) + _coefficients(kind, picture, size, data)

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from captioner.errors import ImageTooLarge, UnreadableImage
-from captioner.image import ImageLimits, decode_image
+from captioner.image import ImageLimits, decode, decode_image
+from captioner.image.formats.av1 import coded_pixels
 from captioner.image.memory import BUDGET, ByteBudget
 from tests.support.hostile_files.parts import ico, png, tiff, vp8l
 
@@ -148,6 +149,62 @@ def test_a_progressive_jpeg_counts_its_coefficients() -> None:
     large = data[:place] + b"\xfa\x00\xfa\x00" + data[place + 4 :]  # 64,000 pixels a side
     with pytest.raises(ImageTooLarge, match=f"more than the limit of {BUDGET // MIB} MiB"):
         decode_image(large, 16)
+
+
+def with_other_size(avif: bytes) -> bytes:
+    """Return an AVIF or HEIF whose boxes say that the picture has 16 x 16 pixels."""
+    place = avif.index(b"ispe") + 8
+    return avif[:place] + struct.pack(">II", 16, 16) + avif[place + 8 :]
+
+
+def gif_of_43_bytes(side: int) -> bytes:
+    """Return a GIF without pixels whose only frame is followed by its background."""
+    size = struct.pack("<HH", side, side)
+    screen = b"GIF89a" + size + b"\x80\0\0" + bytes(6)
+    return screen + b"!\xf9\4\x08\0\0\0\0," + bytes(4) + size + b"\0\x02\x02\x4c\x01\0;"
+
+
+def test_the_memory_of_a_gif_is_taken_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "DECODING", ByteBudget(64 * MIB))
+    monkeypatch.setattr(decode, "open_picture", lambda *_: pytest.fail("it was opened"))
+    small, large = gif_of_43_bytes(6_000), gif_of_43_bytes(13_000)
+    outside = small.replace(b"," + bytes(4), b",\x80\0\0\0")
+    for data in (small, outside):
+        with pytest.raises(ImageTooLarge, match="MiB of memory"):
+            decode_image(data, 16)
+    with pytest.raises(ImageTooLarge, match="13000 x 13000"):
+        decode_image(large, 16, ImageLimits(max_pixels=13_000**2 - 1))
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_the_pixels_that_an_avif_codes_count_whatever_its_boxes_say(
+    monkeypatch: pytest.MonkeyPatch, frames: int
+) -> None:
+    monkeypatch.setattr(decode, "DECODING", ByteBudget(24 * MIB))
+    file = io.BytesIO()
+    picture = Image.new("RGB", (1_200, 1_000), "red")
+    others = [Image.new("RGB", picture.size) for _ in range(1, frames)]
+    picture.save(file, "AVIF", speed=10, save_all=frames > 1, append_images=others)
+    assert coded_pixels(file.getvalue()) == 1_200_000
+    with pytest.raises(ImageTooLarge, match="26 MiB of memory"):
+        decode_image(file.getvalue(), 16)
+    with pytest.raises(ImageTooLarge, match="26 MiB of memory"):
+        decode_image(with_other_size(file.getvalue()), 16)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0\0\0\x08meta" * 3_000, b"\0\0\0\x14meta\0\0\0\0\0\0\0\x08iloc"]
+)
+def test_damaged_boxes_code_no_pixels(data: bytes) -> None:
+    assert coded_pixels(data) == 0
+
+
+def test_a_heif_whose_boxes_say_another_size_is_not_decoded() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (128, 64))).save(file)
+    with pytest.raises(UnreadableImage):
+        decode_image(with_other_size(file.getvalue()), 16)
 
 
 def test_threads_share_a_budget() -> None:

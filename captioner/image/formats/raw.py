@@ -85,7 +85,7 @@ def develop(data: bytes, side: int, limits: ImageLimits) -> tuple[Image.Image, S
             sizes = file.sizes
             size = (sizes.width, sizes.height) if sizes.flip < 4 else (sizes.height, sizes.width)
             limits.check(RAW, size)
-            with DECODING.taken(bytes_before_opening(RAW, size)):
+            with DECODING.taken(bytes_before_opening(RAW, size, data)):
                 pixels = file.postprocess(use_camera_wb=True, half_size=min(size) >= 4 * side)
                 return Image.fromarray(pixels), size
     except (rawpy.LibRawFileUnsupportedError, rawpy.NotSupportedError) as error:

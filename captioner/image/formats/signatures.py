@@ -10,7 +10,7 @@ from captioner.errors import UnreadableImage, UnsupportedImage
 JPEG, PNG, WEBP, GIF, TIFF, BMP = "JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"
 AVIF, HEIF, JPEG2000, PPM, PSD, ICO, TGA = "AVIF", "HEIF", "JPEG2000", "PPM", "PSD", "ICO", "TGA"
 JXL, RAW = "JXL", "RAW"
-OPEN_WHOLE = (WEBP, JXL, ICO)  # take the memory of the picture when they are opened
+OPEN_WHOLE = (WEBP, JXL, ICO, GIF)  # take the memory of the picture when they are opened
 
 Image.init()  # here, because the lazy registration of plugins is not thread-safe
 

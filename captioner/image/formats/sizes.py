@@ -6,6 +6,8 @@ from itertools import islice
 
 from captioner.errors import UnreadableImage
 from captioner.image.formats import signatures
+from captioner.image.formats.boxes import boxes
+from captioner.image.formats.gif import gif_size
 
 Size = tuple[int, int]
 _OS2_HEADER = 12  # bytes of the header of a bitmap with sides of 16 bits
@@ -20,9 +22,8 @@ def size_in_header(kind: str, data: bytes) -> Size:
 
     UnreadableImage if the header has none.
     """
-    readers = {signatures.WEBP: _webp, signatures.JXL: _jxl, signatures.ICO: _ico}
     try:
-        return readers[kind](data)
+        return _READERS[kind](data)
     except (struct.error, IndexError, ValueError) as error:
         raise UnreadableImage("truncated: the header has no size") from error
 
@@ -71,27 +72,11 @@ def _jxl(data: bytes) -> Size:
 
 def _codestream(data: bytes) -> Iterator[bytes]:
     """Yield the beginnings of the parts of a codestream in a container, none of them empty."""
-    for kind, first, end in islice(_boxes(data), _BOXES):
+    for kind, first, end in islice(boxes(data), _BOXES):
         if kind in _JXL_PARTS:
             first += _JXL_PARTS[kind]
             if part := data[first : min(end, first + _JXL_HEADER)]:
                 yield part
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kinds of the outermost boxes, and where their contents begin and end."""
-    place = 0
-    while place + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, place)
-        first = place + 8
-        if size == 1:  # it follows, in 64 bits
-            (size,) = struct.unpack_from(">Q", data, first)
-            first += 8
-        end = place + size if size else len(data)
-        if end < first:
-            raise ValueError("a box is shorter than its header")
-        yield kind, first, end
-        place = end
 
 
 class _Bits:
@@ -119,3 +104,11 @@ class _Bits:
         value = self._bits & ((1 << count) - 1)
         self._bits >>= count
         return value
+
+
+_READERS = {
+    signatures.WEBP: _webp,
+    signatures.JXL: _jxl,
+    signatures.ICO: _ico,
+    signatures.GIF: gif_size,
+}
