@@ -67,6 +67,24 @@ def test_the_index_of_a_zip_archive_is_in_memory_only_once(tmp_path: Path) -> No
     assert fs.dir_cache is None  # the copy that fsspec makes
 
 
+@pytest.mark.parametrize(("says_utf8", "found"), [(False, "\xe9\xa0\xc7\u0398.jpg"), (True, None)])
+def test_names_that_are_not_utf8_are_those_of_msdos_or_damage(
+    tmp_path: Path, says_utf8: bool, found: str | None
+) -> None:
+    configure({})
+    archive = write_zip(tmp_path / "x.zip", {"XXXX.jpg": b"x"})
+    data = bytearray(archive.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+        data[data.index(signature) + flags] |= 8 * says_utf8
+    archive.write_bytes(bytes(data).replace(b"XXXX", b"\x82\xff\x80\xe9"))
+    if found:
+        assert uris(f"zip://**::{archive}") == [f"zip://{found}::{archive}"]
+        assert fetch(f"zip://{found}::{archive}", 100) == b"x"
+    else:
+        with pytest.raises(UsageError, match="name of a member is not UTF-8"):
+            open_source(f"zip://**::{archive}")
+
+
 def with_zip64_records(data: bytes) -> bytes:
     """Return an archive whose records at the end have 64 bits."""
     end = data.rfind(b"PK\5\6")

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import IO, Any
-from zipfile import ZipInfo
+from zipfile import BadZipFile, ZipInfo
 
 import fsspec
 from fsspec.implementations.zip import ZipFileSystem
@@ -31,7 +31,12 @@ class ZipArchive(ZipFileSystem):  # type: ignore[misc]  # fsspec has no types
                 _check_index(fo.path, file)
         else:
             _check_index(str(getattr(fo, "path", "the archive")), fo)
-        super().__init__(fo)
+        try:
+            super().__init__(fo)
+        except UnicodeDecodeError as error:
+            raise BadZipFile(
+                "the name of a member is not UTF-8, as the archive says it is: pack it again"
+            ) from error
 
     def entries(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the names and infos of all files below a folder, "" for all, in their order.
