@@ -27,9 +27,15 @@ PACKAGES = (
         "py3langid",
     ),
     *("pillow-heif", "pillow-jxl-plugin", "rawpy"),
-    *("pyarrow", "fsspec", "s3fs", "gcsfs", "adlfs", "aiohttp", "httpx", "dask", "distributed"),
+    *("pyarrow", "fsspec", "s3fs", "aiobotocore", "gcsfs", "adlfs", "aiohttp", "httpx"),
+    *("dask", "distributed"),
 )
-STORES = ("s3fs", "gcsfs", "adlfs")  # a worker may have more of them: they change no row
+STORES = (
+    "s3fs",
+    "aiobotocore",
+    "gcsfs",
+    "adlfs",
+)  # a worker may have more of them: they change no row
 PROBE = Path(probe.__file__).read_text(encoding="utf-8")
 RUN_PROBE = "(exec(source, found), found['describe'](packages))[1]"  # on any Python, by `eval`
 URGENT = 1000  # before the tasks that wait
