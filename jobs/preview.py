@@ -130,7 +130,7 @@ def _preview(config: JobConfig, source: Source, sample: int | None, progress: _P
             source, out, folder, size, redo_of(config, out, folder), second_opinion_of(config)
         )
         images = sample_of(plan, folder, sample) if sample and plan.images else None
-    prunes = config.prune and may_prune(config, source, plan.counts)
+    prunes = config.prune and may_prune(source, plan.counts)
     progress.phase = TIMING
     return Preview(
         source=config.named_source,

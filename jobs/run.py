@@ -179,7 +179,7 @@ def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None
     size = Size(config.partition_size, config.limit)
     choice = second_opinion_of(config)
     recorder.plan = make_plan(source, writer.out, writer.scratch, size, redo, choice)
-    prunes = config.prune and may_prune(config, source, recorder.plan.counts)
+    prunes = config.prune and may_prune(source, recorder.plan.counts)
     recorder.planned()
     remove_surplus(recorder.plan.surplus, writer)
     asks_server, captioner = config.captioner.asks_server, redo.captioner or ""

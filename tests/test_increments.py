@@ -240,10 +240,11 @@ def test_nothing_is_pruned_by_an_empty_listing(job: JobConfig, tmp_path: Path) -
     run_job(job)
     (tmp_path / "empty.csv").write_text("image_uri\n")
     empty = replace(job, source=tmp_path / "empty.csv")
-    report = run_job(empty)
-    assert (report.exit_code, report.planned, report.vanished) == (0, 0, 8)
-    with pytest.raises(UsageError, match="lists no image at all"):
-        run_job(replace(empty, prune=True))
+    for prune in (False, True):
+        with pytest.raises(UsageError, match=r"no images in .*empty\.csv"):
+            run_job(replace(empty, prune=prune))
+        report = run_job(replace(empty, prune=prune, empty_ok=True))
+        assert (report.exit_code, report.planned, report.vanished) == (0, 0, 8)
     assert len(rows(job)) == 8
 
 

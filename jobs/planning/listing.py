@@ -1,7 +1,9 @@
 """The images of a job, as its options choose them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from tqdm import tqdm
@@ -9,7 +11,7 @@ from tqdm import tqdm
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.messages import TEXT
 from captioner.jobs.sources.chosen import chosen_images
-from captioner.jobs.sources.empty import maybe_empty
+from captioner.jobs.sources.empty import maybe_empty, never_empty
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.several import open_sources
 from captioner.jobs.sources.source import Batches, Source
@@ -38,7 +40,13 @@ def list_images(config: JobConfig) -> Source:
     if (only := config.only) is not None:
         chosen = partial(chosen_images, source, str(only))
         source = maybe_empty(chosen, empty_ok=config.empty_ok)
+    if not config.empty_ok:
+        source = never_empty(source, _name(config.sources))
     return with_progress(source, config.quiet or config.log_format != TEXT)
+
+
+def _name(sources: Sequence[str | Path]) -> str:
+    return str(sources[0]) if len(sources) == 1 else f"any of {len(sources)} SOURCEs"
 
 
 def with_progress(source: Source, quiet: bool) -> Source:

@@ -173,18 +173,16 @@ def _record(
     add_surplus(plan.surplus, plan.files, compared.surplus)
 
 
-def may_prune(config: JobConfig, source: Source, counts: Counts) -> bool:
-    """Return whether a listing says which rows to remove: not an empty one that the job allows.
+def may_prune(source: Source, counts: Counts) -> bool:
+    """Return whether a listing says which rows to remove, as an empty one does not.
 
-    Raise UsageError if the listing is empty or incomplete otherwise.
+    Raise UsageError if it is incomplete.
     """
-    if not counts.listed and config.empty_ok:
+    if not counts.listed:  # as the job allows
         if counts.vanished:
             rows = f"{counts.vanished:,} rows have" if counts.vanished > 1 else "1 row has"
             warn(f"{rows} no image in SOURCE; not pruned, because SOURCE is empty")
         return False
-    if not counts.listed:
-        raise UsageError("cannot prune: the source lists no image at all; run without --prune")
     if unread := source.skipped[UNREADABLE_FOLDERS]:
         raise UsageError(
             f"cannot prune: {unread} folders could not be read, so their images only seem to be "

@@ -22,6 +22,20 @@ def no_images(source: str, skipped: Mapping[str, int]) -> EmptySource:
     return EmptySource(message, skipped)
 
 
+def never_empty(source: Source, name: str) -> Source:
+    """Return the same source, whose batches end with EmptySource if there were no images."""
+
+    def batches() -> Batches:
+        is_empty = True
+        for batch in source.batches:
+            is_empty = is_empty and not batch.num_rows
+            yield batch
+        if is_empty:
+            raise no_images(name, source.skipped)
+
+    return replace(source, batches=batches())
+
+
 def maybe_empty(opened: Callable[[], Source], *, empty_ok: bool) -> Source:
     """Return a source that is opened; if `empty_ok`, one without images is no error."""
     if not empty_ok:

@@ -1,5 +1,6 @@
 """Sources without images, in jobs that allow them."""
 
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,20 @@ def test_an_empty_folder_is_no_error(job: JobConfig) -> None:
     report = run_job(job)
     assert (report.exit_code, report.listed, report.images) == (0, 0, 0)
     assert sum(report.skipped.values()) == 1
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.csv", "list.jsonl", "photos.tar"])
+def test_a_list_or_archive_without_images_is_an_error(
+    job: JobConfig, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_text("image_uri\n" if name.endswith("csv") else "")
+    if name.endswith("tar"):
+        with tarfile.open(path, "w") as archive:
+            archive.add(tmp_path / "photos" / "notes.md", "notes.md")
+    with pytest.raises(UsageError, match=f"no images in .*{name}.*--empty-ok"):
+        run_job(replace(job, source=path, empty_ok=False))
+    assert run_job(replace(job, source=path)).listed == 0
 
 
 def test_an_empty_list_is_no_error(job: JobConfig, tmp_path: Path) -> None:

@@ -370,7 +370,7 @@ def test_text_in_a_directory_is_a_manifest_only_if_it_looks_like_one(
         ("list.jsonl", '["a.jpg"]\n', "line 1 is not a JSON object"),
         ("list.jsonl", '{"image_uri": 1}\n', "must hold text, not int64"),
         ("list.jsonl", '{"image_uri": "a.jpg", "id": 1, "id": 2}\n', "line 1 has several .* 'id'"),
-        ("list.jsonl", "", "has no column image_uri"),
+        ("list.jsonl", "{}\n", "has no column image_uri"),
         ("list.parquet", "text", "cannot read"),
     ],
 )

@@ -26,6 +26,7 @@ class JsonlFormat:
 
     def schema(self, path: str) -> pa.Schema:
         types: dict[str, pa.DataType] = {}
+        number = 0
         for number, line in text_lines(path):
             for name, value in _row(path, number, line).items():
                 types[name] = self.common_type(types.get(name, pa.null()), _type(value))
@@ -34,6 +35,8 @@ class JsonlFormat:
                     f"{path}: up to line {number}, objects have {len(types)} different names, and "
                     f"the limit is {MAX_COLUMNS}"
                 )
+        if not number:  # an export of nothing
+            return pa.schema([(self._uri_column, pa.string())])
         return pa.schema(list(types.items()))
 
     def common_type(self, one: pa.DataType, other: pa.DataType) -> pa.DataType:
