@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 from tests.support.hostile_inputs import HOSTILE, write_hostile
 from tests.support.measured import Measured, measure
 
