@@ -14,8 +14,12 @@ from captioner.jobs.errors import JobError, exit_code_of, with_remedy
 from captioner.jobs.messages import FORMATS, TEXT
 from captioner.jobs.storage.signatures import without_signatures
 
-# The name of an option, as it is in a job file
-_NAME = re.compile(r"^[a-z]+\b|\b[a-z]+(?:_[a-z]+)+\b|(?<=\bif )[a-z]+(?= is given)")
+# The name of an option, as it is in a job file; not a part of a path, a URL or a quotation
+_NAME = re.compile(
+    r"^[a-z]+(?= must | needs | is | does )"
+    r"|(?<![\w/.:\-'\"])[a-z]+(?:_[a-z]+)+(?![\w/.:\-'\"])"
+    r"|(?<=\bif )[a-z]+(?= is given)"
+)
 
 
 def wanted(arguments: Sequence[str]) -> tuple[str, bool]:

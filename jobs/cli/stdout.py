@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
 from captioner.jobs.errors import JobError
@@ -14,6 +15,10 @@ T = TypeVar("T")
 @contextmanager
 def checked_stdout() -> Iterator[None]:
     """Raise JobError when what is printed cannot be written, while the context lasts."""
+    if sys.stdout is None:  # closed by the shell
+        with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):
+            yield
+        return
     with redirect_stdout(cast(TextIO, _Checked(sys.stdout))):
         yield
 

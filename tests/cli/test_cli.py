@@ -262,3 +262,7 @@ def test_streams_that_are_closed_are_no_reason_to_fail(tmp_path: Path) -> None:
     line = command("plan", photos, "--out", tmp_path / "out", "--sample", "0")
     closed = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *line], env=environment())
     assert closed.returncode == 0
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *line], env=environment(), stderr=subprocess.PIPE
+    )
+    assert b"Traceback" not in closed.stderr and closed.returncode == 0

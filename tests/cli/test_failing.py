@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from captioner.jobs.cli.failing import as_given
 from captioner.jobs.cli.main import main
 
 WITH_JSON = [
@@ -89,3 +90,16 @@ def test_options_are_named_as_they_were_given(
     (folder / "job.toml").write_text(f'out = "out"\n{in_file}')
     assert main(["run", "photos", "--config", "job.toml", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"captioner: error: {begins}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/photos/max_bytes/none does not exist",
+        "no images in s3://b/max_bytes/: give another SOURCE",
+        "out of memory",
+        "the file 'max_bytes' is no image",
+    ],
+)
+def test_words_of_paths_and_sentences_are_no_options(text: str) -> None:
+    assert as_given(text, ["run", "--max-bytes", "1", "--out", "out"]) == text
