@@ -42,8 +42,8 @@ def remove_dead_folders() -> None:
 
 def _remove_if_dead(folder: Path) -> None:
     entry = folder.lstat()
-    age = time.time() - entry.st_mtime  # below 0 after the clock was put back
-    if entry.st_uid != os.getuid() or 0 <= age < SETTLED_SECONDS:
+    age = abs(time.time() - entry.st_mtime)  # the clock may have been put back
+    if entry.st_uid != os.getuid() or age < SETTLED_SECONDS:
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:

@@ -1,7 +1,7 @@
 """How the images that a manifest names may be fetched: a manifest is input, and not trusted.
 
 One from elsewhere must not name files of this machine, and none a protocol that the job does not
-use. Which hosts HTTP may reach is checked when an image is fetched (storage/access.py).
+use. Which hosts HTTP may reach is checked when an image is fetched (storage/http/access.py).
 """
 
 from collections.abc import Sequence
