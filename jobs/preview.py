@@ -18,8 +18,7 @@ from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.estimate import Estimate, extrapolated, sample_of, timed, without_captions
 from captioner.jobs.execution.record.progress import LISTING, PLANNING, TIMING, Moment, showing
 from captioner.jobs.execution.worker.sample import SampleTimes
-from captioner.jobs.limits import check_limits
-from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
+from captioner.jobs.pipeline.settings import choose_threshold
 from captioner.jobs.planning.asking import Asking, asking
 from captioner.jobs.planning.compare import Counts
 from captioner.jobs.planning.listing import counted, list_images
@@ -79,14 +78,15 @@ def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
     By default, the sample is SAMPLE, or SERVER_SAMPLE if a server is asked. Write nothing to OUT
     and take no lock. Raise the errors of `run_job`.
     """
-    check_limits()
     config = config.resolved()
     configure(config.storage_options, config.access_rules)
     remove_dead_folders()
     progress = _Progress()
     with showing(progress.moment, quiet=config.quiet):
         if sample != 0 and config.scheduler:
-            _check_scheduler(config)
+            from captioner.jobs.execution.cluster.scheduler import check_scheduler  # with Dask
+
+            check_scheduler(config)
         source, second = list_images(config), config.second_job()
         source = counted(source, progress, then=PLANNING)
         if second is None:
@@ -98,13 +98,6 @@ def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
                 return replace(preview, second=_preview(second, again, sample, progress))
             except (UsageError, TemporaryError) as error:
                 return replace(preview, second_problem=str(error))
-
-
-def _check_scheduler(config: JobConfig) -> None:
-    # Imported here, because a job on this machine may need no Dask.
-    from captioner.jobs.execution.cluster.scheduler import check_scheduler
-
-    check_scheduler(config, worker_settings(config))
 
 
 @dataclass

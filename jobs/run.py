@@ -24,7 +24,6 @@ from captioner.jobs.errors import (
 from captioner.jobs.execution.record.observer import Observer, observing
 from captioner.jobs.execution.record.progress import FINISHING, PLANNING
 from captioner.jobs.execution.record.recorder import Recorder
-from captioner.jobs.limits import check_limits
 from captioner.jobs.messages import about, note, on_stderr, say, warn
 from captioner.jobs.pipeline.answers import forget_all_answers
 from captioner.jobs.pipeline.hash_index import index_table
@@ -73,7 +72,6 @@ def run_passes(config: JobConfig) -> Iterator[JobReport]:
 
     Each pass is a run. Raise the errors of `run_job`.
     """
-    check_limits()
     config = config.resolved()
     configure(config.storage_options, config.access_rules)
     remove_dead_folders()
@@ -81,7 +79,9 @@ def run_passes(config: JobConfig) -> Iterator[JobReport]:
         second = config.second_job()
         with observer.watching():
             if config.scheduler:
-                _check_scheduler(config)
+                from captioner.jobs.execution.cluster.scheduler import check_scheduler  # with Dask
+
+                check_scheduler(config)
             source = list_images(config)
             if second:
                 source, again = keep(source, Path(folder, "listing.arrow"))
@@ -92,13 +92,6 @@ def run_passes(config: JobConfig) -> Iterator[JobReport]:
             with observer.watching():
                 report = _second_pass(second, again, observer)
             yield report
-
-
-def _check_scheduler(config: JobConfig) -> None:
-    # Imported here, because a job on this machine may need no Dask.
-    from captioner.jobs.execution.cluster.scheduler import check_scheduler
-
-    check_scheduler(config, worker_settings(config))
 
 
 def _warn_if_absent(second: JobConfig) -> None:

@@ -1,31 +1,16 @@
 """The workers of a job: those of this machine by default, or those of a running scheduler."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from distributed.utils import silence_logging_cmgr
 
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.execution.cluster.fitness import wanted
 from captioner.jobs.execution.cluster.local import local_workers
-from captioner.jobs.execution.cluster.scheduler import connect_scheduler, tell_about
+from captioner.jobs.execution.cluster.scheduler import connect_scheduler, silent_dask, tell_about
 from captioner.jobs.execution.cluster.workers import Tell, Workers
 from captioner.options import CaptionerOptions
 
 PATIENCE = {"local": 60.0, "scheduler": 600.0}  # seconds without a worker
-
-
-@contextmanager
-def _silent_dask() -> Iterator[None]:
-    """Leave out what Dask logs: it warns of workers that take their time to end."""
-    logger = logging.getLogger("distributed")
-    former, logger.propagate = logger.propagate, False
-    try:
-        with silence_logging_cmgr(logging.CRITICAL):
-            yield
-    finally:
-        logger.propagate = former
 
 
 @contextmanager
@@ -41,7 +26,7 @@ def connect(
         patience = PATIENCE["scheduler" if config.scheduler else "local"]
     must_be = wanted(captioner) if config.scheduler else None
     with (
-        _silent_dask(),
+        silent_dask(),
         connect_scheduler(config.scheduler)
         if config.scheduler
         else local_workers(config, images) as client,

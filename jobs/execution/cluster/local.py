@@ -20,6 +20,7 @@ from distributed.system import MEMORY_LIMIT
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster.certificate import own_security
+from captioner.jobs.execution.cluster.limits import check_limits
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.options import HF
 from captioner.precision import gpu_count
@@ -68,8 +69,11 @@ class _PatientNanny(Nanny):
 def local_workers(config: JobConfig, images: int) -> Iterator[Client]:
     """Yield a client of a cluster that ends with the context and leaves no files.
 
-    Few `images` need few workers. Raise TemporaryError if they cannot start.
+    Few `images` need few workers. Raise TemporaryError if they cannot start, UsageError if a limit
+    of the shell is too low for a model.
     """
+    if not config.captioner.asks_server:
+        check_limits()
     with (
         TemporaryFolder() as folder,
         dask.config.set(_DASK | {"temporary-directory": folder}),

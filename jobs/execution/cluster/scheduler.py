@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from distributed.utils import silence_logging_cmgr
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import JobError, TemporaryError, UsageError
 from captioner.jobs.messages import say, warn
-from captioner.jobs.pipeline.settings import WorkerSettings
+from captioner.jobs.pipeline.settings import WorkerSettings, worker_settings
 from captioner.jobs.storage.signatures import without_signature
 from captioner.schemas.image_record import ImageRecord, records_of
 
@@ -26,12 +27,24 @@ VARIABLE = "DASK_SCHEDULER_ADDRESS"
 ENCRYPTED = ("tls://", "wss://", "inproc://")  # the last one is this process
 
 
-def check_scheduler(config: JobConfig, settings: WorkerSettings) -> None:
+def check_scheduler(config: JobConfig) -> None:
     """Raise what a job would raise because of its scheduler, before it lists its images."""
     assert config.scheduler
-    sendable(config, settings)
-    with silence_logging_cmgr(logging.CRITICAL):
+    sendable(config, worker_settings(config))
+    with silent_dask():
         connect_scheduler(config.scheduler).close()
+
+
+@contextmanager
+def silent_dask() -> Iterator[None]:
+    """Leave out what Dask logs: it warns of workers that take their time to end."""
+    logger = logging.getLogger("distributed")
+    former, logger.propagate = logger.propagate, False
+    try:
+        with silence_logging_cmgr(logging.CRITICAL):
+            yield
+    finally:
+        logger.propagate = former
 
 
 def connect_scheduler(scheduler: str) -> Client:

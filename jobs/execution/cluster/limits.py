@@ -8,10 +8,10 @@ MIN_ADDRESSES = 4 * 2**30  # bytes of a process: libraries, and the stacks of it
 
 
 def check_limits() -> None:
-    """Raise UsageError if the processes of a job may not use enough addresses."""
+    """Raise UsageError if a process may not use the addresses that a worker with a model needs."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     if allowed != resource.RLIM_INFINITY and allowed < MIN_ADDRESSES:
         raise UsageError(
-            f"`ulimit -v` allows {allowed // 1024:,} kB of addresses, and each process needs more "
+            f"`ulimit -v` allows {allowed // 1024:,} kB of addresses, and each worker needs more "
             f"than {MIN_ADDRESSES // 1024:,}: raise it; workers have limits of their own memory"
         )
