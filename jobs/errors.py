@@ -13,7 +13,7 @@ _REMEDIES = {  # of faults of a machine
     errno.EACCES: "give this user the right to do so",
     errno.EPERM: "give this user the right to do so",
     errno.EROFS: "mount it for writing, or give another folder",
-    errno.ENOSPC: "make room there",
+    errno.ENOSPC: "make room there, or in TMPDIR for temporary files",
     errno.EDQUOT: "make room there, or ask for a larger quota",
     errno.EFBIG: "allow larger files (ulimit -f)",
     errno.EMFILE: "allow more open files (ulimit -n)",

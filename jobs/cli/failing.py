@@ -79,7 +79,7 @@ def reason_of(error: BaseException, arguments: Sequence[str]) -> str:
 
 def lack_of(fault: BaseException) -> str | None:
     """Return what this machine lacks, and what to do, if that is the fault."""
-    if isinstance(fault, MemoryError):
+    if isinstance(fault, MemoryError) or "failed to map segment" in str(fault):
         return "there is too little memory: allow more (ulimit -v), or let fewer programs run"
     if any(words in str(fault) for words in ("start new thread", "launch worker thread")):
         return "no more threads can start: allow more processes (ulimit -u) and memory (ulimit -v)"

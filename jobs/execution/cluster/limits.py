@@ -4,7 +4,7 @@ import resource
 
 from captioner.jobs.errors import UsageError
 
-MIN_ADDRESSES = 4 * 2**30  # bytes of a process: libraries, and the stacks of its threads
+MIN_ADDRESSES = 6 * 2**30  # bytes of a process: libraries, and the stacks of its threads
 
 
 def check_limits() -> None:

@@ -133,7 +133,7 @@ def _naming_the_cause() -> Iterator[None]:
             cause = cause.__cause__
         why = str(cause) or type(cause).__name__
         raise TemporaryError(
-            f"the workers die while they start ({why}); what they say is above this line"
+            f"the workers die while they start ({why}); if they said why, it is above this line"
         ) from error
 
 

@@ -1,7 +1,6 @@
 """The metrics of a job in a file, as text for Prometheus: node_exporter's textfile collector."""
 
 import errno
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -31,6 +30,7 @@ HELP = {  # all are gauges, which begin again with each run
     "exit_code": "Exit code of the last run that has ended.",
     LAST_SUCCESS: "When a run last ended with exit code 0; 0 before the first time.",
 }
+_BEGIN = b"# HELP captioner_"  # of a file
 Labels = Mapping[str, str]
 Sample = tuple[str, Labels, float]  # name, labels, value
 
@@ -39,8 +39,8 @@ class Metrics:
     """The metrics of a job's runs in one file, which is replaced whole each time."""
 
     def __init__(self, path: Path, out: str) -> None:
-        self.path, self.out = path, out
-        self._unfinished = path.with_name(f"{path.name}.unfinished")
+        self.path, self.out = path.resolve(), out
+        self._unfinished = self.path.with_name(f"{self.path.name}.unfinished")
         self._check()
         self.recorders: list[Recorder] = []
         before = {name: self._former(name) for name in (LAST_SUCCESS, "exit_code")}
@@ -51,15 +51,22 @@ class Metrics:
     def _check(self) -> None:
         """Raise UsageError if the file cannot be written."""
         try:
-            if self.path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if self._is_other():
+                raise FileExistsError(errno.EEXIST, "something else is there")
             self._unfinished.touch()
             self._unfinished.unlink()
         except OSError as error:
             raise UsageError(
-                f"cannot write metrics to {self.path}: {error.strerror}; give --metrics a file in "
-                "a folder that exists and can be written to"
+                f"cannot write metrics to {self.path}: {error.strerror}; give --metrics a new file "
+                "in a folder that exists and can be written to"
             ) from error
+
+    def _is_other(self) -> bool:
+        """Return whether there is anything but a file of metrics, such as a device."""
+        if not self.path.is_file():
+            return self.path.exists()
+        with self.path.open("rb") as file:
+            return file.read(len(_BEGIN)) not in (b"", _BEGIN)
 
     def end(self, code: int) -> None:
         """Record the end of the job."""

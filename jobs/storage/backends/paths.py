@@ -15,11 +15,20 @@ from captioner.jobs.storage.uris import is_http, is_local, local_path, scheme_wi
 OutPath: TypeAlias = Path | UPath
 
 
+def _local(out: str) -> Path:
+    path = Path(local_path(out)).absolute()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{path} is not UTF-8: give a folder whose name is") from error
+    return path
+
+
 def out_path(out: str | Path) -> OutPath:
     """Return the path of OUT; raise UsageError for a URL that no package here can write to."""
     url = str(out)
     if is_local(url):
-        return Path(local_path(url)).absolute()
+        return _local(url)
     if "::" in url:
         raise UsageError(
             f"{url} lies in an archive: give a folder, or a URL like s3://bucket/prefix"

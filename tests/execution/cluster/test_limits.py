@@ -19,6 +19,6 @@ def test_too_few_addresses_are_an_error_that_names_the_limit(
     photos = write_photographs(tmp_path / "photos", 1)
     job = JobConfig(photos, tmp_path / "out", checkpoint=tiny_checkpoint, quiet=True)
     for use in (run_job, preview_job):
-        with pytest.raises(UsageError, match=r"`ulimit -v` allows 4,194,303 kB .*: raise it"):
+        with pytest.raises(UsageError, match=r"`ulimit -v` allows 6,291,455 kB .*: raise it"):
             use(job)  # type: ignore[operator]
     assert preview_job(job, sample=0).images == 1

@@ -1,5 +1,6 @@
 """The file of metrics, as Prometheus reads it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,10 +63,13 @@ def test_a_file_about_another_table_is_replaced(job: JobConfig, tmp_path: Path) 
 def test_metrics_that_cannot_be_written_are_an_error_before_anything_else(
     job: JobConfig, tmp_path: Path
 ) -> None:
-    for metrics in (tmp_path / "nowhere" / "captioner.prom", tmp_path):
+    (tmp_path / "notes.txt").write_text("Mine.")
+    os.mkfifo(tmp_path / "fifo")
+    names = ("nowhere/captioner.prom", ".", "notes.txt", "fifo")
+    for metrics in (*(tmp_path / name for name in names), Path("/dev/full")):
         with pytest.raises(UsageError, match=rf"cannot write metrics to {metrics}: \w.*--metrics"):
             run_job(replace(job, metrics=metrics))
-    assert not Path(job.out).exists()
+    assert not Path(job.out).exists() and (tmp_path / "notes.txt").read_text() == "Mine."
 
 
 def test_metrics_that_cannot_be_written_any_more_are_one_warning(
