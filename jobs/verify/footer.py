@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 Values: TypeAlias = pa.Array | pa.ChunkedArray
 MAGIC, TAIL_BYTES = b"PAR1", 8  # before the footer in a file of metadata; after it in any file
 ARROW = "parquet-cpp-arrow"  # the author of all our files, of any version
+_BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
 _COMPARED = (
     *(pa.types.is_signed_integer, pa.types.is_float32, pa.types.is_float64, pa.types.is_boolean),
     *(pa.types.is_string, pa.types.is_large_string),
@@ -56,7 +57,8 @@ class GroupStatistics:
         self._group, self._schema = file.metadata.row_group(number), file.schema
         self._are_exact = str(file.metadata.created_by).startswith(ARROW)  # others may shorten
         self._rows = 0
-        self._columns = [_Column() for _ in range(self._group.num_columns)]
+        columns = map(self._schema.column, range(self._group.num_columns))
+        self._columns = [_Column(column.max_repetition_level > 0) for column in columns]
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Add the next rows of the group."""
@@ -83,40 +85,45 @@ class GroupStatistics:
 class _Column:
     """How many values of a column are not null, and their range, if they are compared."""
 
-    def __init__(self) -> None:
-        self._values, self._is_counted, self._is_compared = 0, True, True
+    def __init__(self, is_in_lists: bool) -> None:
+        self._values, self._is_compared = 0, True
+        self._is_counted = not is_in_lists  # Arrow 18 to 24 count the nulls of lists wrongly
         self._range: tuple[Any, Any] | None = None
 
     def add(self, leaf: Values | None) -> None:
         """Add values; None if they are of an unusual kind."""
         if leaf is None:
-            self._is_counted = False
+            self._is_counted = self._is_compared = False
             return
         self._values += len(leaf) - leaf.null_count
         self._is_compared = any(is_compared(leaf.type) for is_compared in _COMPARED)
-        if self._is_compared and (low := pc.min_max(leaf)["min"]).is_valid:
-            ends = (low.as_py(), pc.min_max(leaf)["max"].as_py())
-            known = [*ends, *(self._range or ())]
+        if self._is_compared and (ends := pc.min_max(_stored(leaf)))["min"].is_valid:
+            known = [*ends.as_py().values(), *(self._range or ())]
             self._range = min(known), max(known)
 
     def fits(self, chunk: pq.ColumnChunkMetaData, exactly: bool) -> bool:
         """Return whether statistics are true."""
         found = chunk.statistics
-        if found is None or not self._is_counted:
+        if found is None:
             return True
-        if found.has_null_count and chunk.num_values - found.null_count != self._values:
+        is_counted = self._is_counted and found.has_null_count
+        if is_counted and chunk.num_values - found.null_count != self._values:
             return False
         if not (found.has_min_max and self._is_compared):
             return True
-        try:
-            return self._has_range(found.min, found.max, exactly)
-        except ValueError:  # no UTF-8
-            return False
+        return self._has_range(found.min_raw, found.max_raw, exactly)
 
     def _has_range(self, low: Any, high: Any, exactly: bool) -> bool:
         if self._range is None or exactly:
             return self._range == (low, high)
         return bool(low <= self._range[0] and self._range[1] <= high)
+
+
+def _stored(leaf: Values) -> Values:
+    """Return values as Parquet stores them, since Python cannot hold every time or text."""
+    if pa.types.is_timestamp(leaf.type):
+        return leaf.cast(pa.int64())
+    return leaf.cast(_BYTES.get(leaf.type, leaf.type))
 
 
 def _leaves(column: Values) -> Iterator[Values | None]:

@@ -2,6 +2,7 @@
 
 import decimal
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,19 @@ def test_a_file_whose_two_schemas_differ_is_left_to_people(path: Path, tmp_path:
     assert path.read_bytes() == data
 
 
+def test_nulls_in_lists_may_be_counted_as_arrow_18_to_24_count_them(tmp_path: Path) -> None:
+    values = {"run_id": "r", "image_sha256": "0123456789abcdef" * 4}
+    alternatives = [{"caption": "A dog.", "log_prob": -5.0}]
+    write_rows(tmp_path, [row("/a", **values, alternatives=alternatives), row("/b", **values)])
+    (path,) = parts(tmp_path)
+    log_prob, data = struct.pack("<f", -5.0), path.read_bytes()
+    one, none = log_prob + b"\x16\x02", log_prob + b"\x16\x00"  # Thrift for how many are null
+    start, found, end = data.rpartition(one)
+    assert found and len(start) > footer_of(data)
+    path.write_bytes(start + none + end)
+    assert verify_table(tmp_path).is_right
+
+
 def healthy_columns() -> dict[str, pa.Array]:
     """Columns of a manifest, of kinds that a table may have besides its own."""
     day, texts = 86_400, ["b", None, "ä" * 5000, ""]
@@ -106,6 +120,10 @@ def healthy_columns() -> dict[str, pa.Array]:
         "maps": ([[("a", 1)], None, [], [("b", None)]], pa.map_(pa.string(), pa.int32())),
         "decimals": ([decimal.Decimal("1.50"), None, None, None], pa.decimal128(9, 2)),
         "times": ([1, None, 3, day * 10**9], pa.timestamp("ns", "Europe/Berlin")),
+        "never": (
+            [253_402_300_799 * 10**6, None, -(10**17), 1],
+            pa.timestamp("us", "Europe/Berlin"),
+        ),
         "days": ([1, 2, None, 3], pa.date32()),
         "spans": ([1, 2, None, 3], pa.duration("us")),
         "nothing": ([None] * 4, pa.null()),
