@@ -109,7 +109,7 @@ class ExportJob:
         needed = list(dict.fromkeys((*POLICY_COLUMNS, *columns)))
         for table in read_rows(self.out, self.schema, needed, self._where):
             for start in range(0, table.num_rows, _SLICE):
-                for row in table.slice(start, _SLICE).to_pylist():
+                for row in _python_rows(table.slice(start, _SLICE)):
                     yield row, policy.judge(row)
 
     def uris(self) -> Iterator[Sequence[str]]:
@@ -120,6 +120,33 @@ class ExportJob:
     @cached_property
     def _where(self) -> Where | None:
         return None if self.where is None else parse_where(self.where, self.schema)
+
+
+def _python_rows(table: pa.Table) -> Iterator[Row]:
+    for values in zip(*map(_python_values, table.columns), strict=True):
+        yield dict(zip(table.column_names, values, strict=True))
+
+
+def _python_values(column: pa.ChunkedArray) -> Sequence[Any]:
+    try:
+        values: Sequence[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        values = [_python_value(value) for value in column]
+    return values
+
+
+def _python_value(value: pa.Scalar) -> Any:
+    """Return a value, or the text of one that Python cannot hold, such as a time after 9999."""
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        if pa.types.is_list(value.type):
+            return [_python_value(each) for each in value]
+        if pa.types.is_struct(value.type):
+            return {name: _python_value(field) for name, field in value.items()}
+        if pa.types.is_timestamp(value.type):  # this machine may not know its zone
+            value = value.cast(pa.timestamp(value.type.unit, "UTC"))
+        return value.cast(pa.string()).as_py()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pycocotools.coco import COCO
 
@@ -34,6 +35,39 @@ def test_csv_has_the_chosen_columns(tmp_path: Path) -> None:
     assert list(found["text"]) == ['A "dog", a cat — ok', "A picture of b."]
     assert json.loads(found["alternatives"][0]) == [{"caption": "x", "log_prob": -1.0}]
     assert found["annotated_at"][0] == "2026-01-01T00:00:00+00:00"
+
+
+def test_values_that_python_cannot_hold_are_exported_as_text(tmp_path: Path) -> None:
+    never, day = 253_402_300_799, 86_400
+    berlin = pa.timestamp("us", "Europe/Berlin")
+    labels = {
+        "until": pa.array([never * 10**6, day * 10**6, None], berlin),
+        "lists": pa.array([[{"at": never * 10**6}], [{"at": 0}], None],
+                          pa.list_(pa.struct({"at": berlin}))),
+        "days": pa.array([2**23, 1, None], pa.date32()),
+        "spans": pa.array([2**62, 1, None], pa.duration("s")),
+        "zone": pa.array([day, None, None], pa.timestamp("s", "Mars/Olympus")),
+    }  # fmt: skip
+    out = write_rows(tmp_path / "out", [row(f"/p/{n}.jpg") for n in range(3)], labels=labels)
+    exported(out, "jsonl", to=tmp_path / "a.jsonl", columns=[*labels])
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert [*map(json.loads, lines)] == [
+        {
+            "until": "9999-12-31 23:59:59.000000Z",
+            "lists": [{"at": "9999-12-31 23:59:59.000000Z"}],
+            "days": "24937-03-25",
+            "spans": str(2**62),
+            "zone": "1970-01-02 00:00:00.000Z",
+        },
+        {
+            "until": "1970-01-02T01:00:00+01:00",
+            "lists": [{"at": "1970-01-01T01:00:00+01:00"}],
+            "days": "1970-01-02",
+            "spans": "0:00:01",
+            "zone": None,
+        },
+        dict.fromkeys(labels),
+    ]
 
 
 def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
