@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captioner.budget import Budget
-from captioner.errors import BudgetSpent, CaptionerError, CaptionerUnavailable
-from captioner.jobs.errors import ExitCode, with_remedy
+from captioner.errors import BudgetSpent, CaptionerError
 from captioner.jobs.execution.record.examples import COLUMNS, examples_of
 from captioner.jobs.execution.tasks.drawn import budget_of, mark
 from captioner.jobs.execution.tasks.listed import planned, row_numbers
 from captioner.jobs.execution.tasks.task import DIED, Outage, PartitionResult, Task
+from captioner.jobs.execution.worker.cannot import cannot_caption, cannot_load, cannot_write
 from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, RunState, state_of
 from captioner.jobs.execution.worker.sight import missing_images
 from captioner.jobs.execution.worker.watch import Limits, watching
@@ -27,7 +27,7 @@ from captioner.jobs.pipeline.hash_index import first_digits
 from captioner.jobs.pipeline.partition import CaptionedImages, PartitionCaptioner
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.storage.attempts.hosts import suspect
-from captioner.jobs.storage.failures import StoreError, without_secrets
+from captioner.jobs.storage.failures import without_secrets
 from captioner.jobs.table.commits.commit import commit
 from captioner.jobs.table.embeddings import commit_embeddings
 from captioner.schemas.caption_table import CaptionRow, Status, rows_to_table
@@ -65,7 +65,7 @@ def caption_partition(task: Task, host: Host = Host()) -> PartitionResult:
         except FileExistsError:  # the scheduler resubmits a task whose process died
             return PartitionResult(task.name, error=DIED, died=True)
         except OSError as error:
-            return _cannot_write(task, error)
+            return cannot_write(task, error)
         budget = budget_of(task)
         with watching(task, host.limits) as watch:
             result = _result_or_error(task, state, budget, replace(host, watch=watch))
@@ -112,11 +112,8 @@ def _left(task: Task, plan: pa.Table, done: Iterable[str]) -> list[int]:
 def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host) -> PartitionResult:
     try:
         captioner = state.captioner
-    except CaptionerError as error:
-        return _cannot_caption(task, error)
-    except (ImportError, OSError, MemoryError) as error:  # whatever image is next
-        message = f"a worker cannot load the captioner ({error!r}): it may need more memory"
-        return PartitionResult(task.name, error=message, fatal=ExitCode.FAULT)
+    except (CaptionerError, ImportError, OSError, MemoryError, RuntimeError) as error:
+        return cannot_load(task, error)
     if task.settings.identity not in (None, captioner.identity):
         return PartitionResult(task.name, unfit=f"its captioner is now {captioner.identity}")
     start = time.perf_counter()
@@ -138,9 +135,9 @@ def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host)
         with times.measure("commit"):
             _commit(task, table, images, partitions)
     except CaptionerError as error:
-        return _cannot_caption(task, error)
+        return cannot_caption(task, error)
     except OSError as error:
-        return _cannot_write(task, error)
+        return cannot_write(task, error)
     known.add(task.part, first_digits([*images.new]))
     return replace(
         _result(task, images, times),
@@ -224,22 +221,3 @@ def _outages(images: CaptionedImages) -> Mapping[str, Outage]:
     reasons = {error.host: str(error) for _, error in images.down}
     counts = Counter(error.host for _, error in images.down)
     return {host: Outage(reasons[host], count) for host, count in counts.items()}
-
-
-def _cannot_caption(task: Task, error: CaptionerError) -> PartitionResult:
-    is_temporary = isinstance(error, CaptionerUnavailable)
-    code = ExitCode.TEMPORARY if is_temporary else ExitCode.USAGE
-    return PartitionResult(task.name, error=str(error), fatal=code)
-
-
-def _cannot_write(task: Task, error: OSError) -> PartitionResult:
-    message = f"cannot write to {task.run.out.root}: {without_secrets(with_remedy(error))}"
-    return PartitionResult(task.name, error=message, fatal=_exit_code(task, error))
-
-
-def _exit_code(task: Task, error: OSError) -> ExitCode:
-    """Return TEMPORARY if a store may accept later what it refuses now."""
-    if task.run.storage.local_path(task.part):
-        return ExitCode.FAULT
-    is_final = isinstance(error, StoreError) and error.is_final
-    return ExitCode.USAGE if is_final else ExitCode.TEMPORARY
