@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.s3_inventory import data_files as inventory_files
 from captioner.jobs.sources.source import Source
+from captioner.jobs.storage.file_types import COMPANION_SUFFIXES, UNOPENED_SUFFIXES, why_no_image
 from captioner.schemas.caption_table import Status
 from tests.support.inventories import (
     COLUMNS,
@@ -97,6 +99,15 @@ def test_other_objects_are_counted_by_reason(tmp_path: Path, file_format: str) -
         "without an image's extension: .txt": 1,
         "without an image's extension: .json": 1,
     }
+
+
+def test_extensions_are_counted_as_in_a_folder(tmp_path: Path) -> None:
+    suffixes = [*UNOPENED_SUFFIXES, *COMPANION_SUFFIXES, ".XML", "", ".", ".é", ".1a", ".xml\n"]
+    others = [f"a.png/{number}.b{suffix}" for number, suffix in enumerate(suffixes)]
+    others += ["xml", "a.xml/b", "a/b..xml", "é.xml", "a.image-of-a-dog"]
+    source = open_source(write_inventory(tmp_path, map(version, ["a.jpg", *others])))
+    assert len(records(source)) == 1
+    assert source.skipped == Counter(map(why_no_image, others))
 
 
 def test_only_what_an_inventory_would_list_is_in_its_scope(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from captioner.schemas.image_record import plan_schema
 MAX_MANIFEST = 64 * 1024 * 1024  # bytes
 MAX_MD5 = 1024  # bytes of the file with its MD5
 _HIDDEN = r"(^|/)\."  # of a key
+_SUFFIX = r"[^/](?P<suffix>\.[A-Za-z]\w{1,5})$"  # of a key; those that are counted are not longer
 _DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\dZ")
 
 
@@ -192,10 +193,16 @@ def _images(
     if suffixes is not None:
         ending = f"({'|'.join(map(re.escape, suffixes))})$"
         is_named = pc.match_substring_regex(keys, ending, ignore_case=True)
-        others = keys.filter(pc.and_not(is_image, is_named))
-        skipped.update(map(why_no_image, others.to_pylist()))
+        _count_others(keys.filter(pc.and_not(is_image, is_named)), skipped)
         is_image = pc.and_(is_image, is_named)
     return rows.filter(is_image)
+
+
+def _count_others(keys: pa.Array, skipped: Counter[str]) -> None:
+    """Count keys without an image's extension; there may be many, but with few extensions."""
+    suffixes = pc.struct_field(pc.extract_regex(keys, _SUFFIX), "suffix")
+    for found in pc.utf8_lower(suffixes).value_counts().to_pylist():
+        skipped[why_no_image(f"key{found['values'] or ''}")] += found["counts"]
 
 
 def _not_excluded(
