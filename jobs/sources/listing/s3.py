@@ -14,8 +14,8 @@ from captioner.jobs.sources.listing.filters import Selection
 
 PAGE_KEYS = 1000  # the most that S3 gives
 FEW_FOLDERS = 20  # in the first page of a prefix
-MOST_STUCK = 100  # pages one after the other that bring no name behind all others
-UNSORTED = "--x-s3"  # ends the names of buckets whose lists have no order
+MOST_AGAIN = 10  # times that a page may come again
+MOST_EMPTY = 100_000  # pages in a row, as of deleted names: S3 looks at 1000 or more for each
 Entry = tuple[str, Mapping[str, Any] | None]  # name below the root, and its info; None: a folder
 Page = list[Entry]  # in the order of names, where a folder's ends with "/"
 
@@ -65,20 +65,37 @@ def is_folder(fs: Any, path: str) -> bool:
 def _pages(fs: Any, bucket: str, top: str, prefix: str, delimiter: str) -> Iterator[Page]:
     """Yield pages of the names below a prefix, or with a delimiter of what is directly in it."""
     request = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter, "MaxKeys": PAGE_KEYS}
-    last, stuck = "", 0
+    seen = _SeenPages()
     while True:
         answer = _answer(fs, request)
-        if not all(name.startswith(prefix) for name in _names(answer)):
+        names = [*_names(answer)]
+        if not all(name.startswith(prefix) for name in names):
             raise _no_list(request, "the answer has names from elsewhere")
         yield sorted(_entries(answer, len(top)), key=itemgetter(0))
         if not answer.get("IsTruncated"):
             return
-        newest = max(_names(answer), default="")
-        stuck = 0 if newest > last or bucket.endswith(UNSORTED) else stuck + 1
-        if stuck > MOST_STUCK:
+        token = answer["NextContinuationToken"]
+        if seen.are_endless(names, token):
             raise _no_list(request, "no new names come, and the list does not end")
-        last = max(last, newest)
-        request = {**request, "ContinuationToken": answer["NextContinuationToken"]}
+        request = {**request, "ContinuationToken": token}
+
+
+class _SeenPages:
+    """The pages of a list so far, which may have no order: one of them is kept to compare."""
+
+    def __init__(self) -> None:
+        self._count = self._empty = self._again = 0
+        self._kept: list[str] = []
+
+    def are_endless(self, names: list[str], token: str) -> bool:
+        """Add a page; return whether the list goes in a circle, or has only empty pages."""
+        page = names or [token]
+        self._again += page == self._kept
+        self._empty = 0 if names else self._empty + 1
+        self._count += 1
+        if self._count.bit_count() == 1:  # 1, 2, 4 ...: finds circles of any length (Brent)
+            self._kept = page
+        return self._again > MOST_AGAIN or self._empty > MOST_EMPTY
 
 
 def _answer(fs: Any, request: Mapping[str, Any]) -> Mapping[str, Any]:
