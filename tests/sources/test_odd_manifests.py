@@ -12,6 +12,7 @@ import pytest
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.sources.manifests.manifest import NO_URI
+from captioner.jobs.sources.manifests.streams import text_lines
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.sources.s3_inventory.data_files import data_rows
@@ -64,6 +65,16 @@ def test_blanks_around_a_name_and_capitals_in_a_scheme_do_not_count(tmp_path: Pa
         *(str(tmp_path / "a b.jpg"), "https://Host/A.jpg"),
         *("s3://b/C.jpg", "zip://a.jpg::s3://b/x.zip"),
     ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("blank", ["", " \t"])
+def test_lines_are_counted_right_behind_very_many_blank_ones(
+    tmp_path: Path, blank: str, end: str
+) -> None:
+    path, count = tmp_path / "a.txt", 150_001  # several blocks, which may end within a line
+    path.write_bytes((f"a.jpg{end}" + (blank + end) * count + f"b.jpg{end}{blank}c.jpg").encode())
+    assert [number for number, _ in text_lines(str(path))] == [1, count + 2, count + 3]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8", "utf-32-le"])

@@ -50,7 +50,7 @@ def open_file(path: str) -> io.BufferedReader:
 def text_lines(path: str) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, without their ends, with their numbers from 1."""
     with open_file(path) as file:
-        for number, line in enumerate(_lines(path, file), start=1):
+        for number, line in _lines(path, file):
             text = _decoded(path, number, line)
             if text.strip():
                 yield number, text
@@ -70,13 +70,18 @@ def in_batches(lines: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str
         yield batch
 
 
-def _lines(path: str, file: io.BufferedReader) -> Iterator[bytes]:
-    """Yield lines without their ends, which may be those of Unix, Windows, or old Macs."""
+def _lines(path: str, file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
+    """Yield lines with their numbers, and without their ends: of Unix, Windows, or old Macs.
+
+    Blank ones may be left out.
+    """
     number, rest = 1, b""
     while block := file.read1(_BLOCK):
-        lines = (rest + block).splitlines(keepends=True)
+        text = rest + block
+        lines = text.splitlines(keepends=True)
         rest = b"" if lines[-1].endswith(b"\n") else lines.pop()  # an LF may follow its CR
-        yield from (line.rstrip(b"\r\n") for line in lines)
+        if not text.isspace():  # a small .gz may have a billion blank lines
+            yield from enumerate((line.rstrip(b"\r\n") for line in lines), start=number)
         number += len(lines)
         if len(rest) > MAX_LINE:
             raise UsageError(
@@ -84,7 +89,7 @@ def _lines(path: str, file: io.BufferedReader) -> Iterator[bytes]:
                 "shorten its longest values"
             )
     if rest:
-        yield rest.rstrip(b"\r")
+        yield number, rest.rstrip(b"\r")
 
 
 def _decoded(path: str, number: int, line: bytes) -> str:
