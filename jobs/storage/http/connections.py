@@ -28,7 +28,7 @@ class QuietConnector(aiohttp.TCPConnector):
     async def _get(self, key: Any, traces: Any) -> Any:
         """Return a connection that can be used again, or None."""
         for protocol, since in self._conns.get(key, ()):
-            if protocol.should_close:  # it holds bytes
+            if _holds_bytes(protocol):
                 self._remember(key, False)
                 protocol.close()
             elif time.monotonic() - since >= QUIET_SECONDS and protocol.is_connected():
@@ -43,3 +43,9 @@ class QuietConnector(aiohttp.TCPConnector):
         if len(self._is_quiet) >= MOST_HOSTS:
             self._is_quiet.clear()
         self._is_quiet[key] = is_quiet
+
+
+def _holds_bytes(protocol: Any) -> bool:
+    """Return whether something came while nothing was asked; the end of a connection is nothing."""
+    is_odd = protocol.should_close and protocol.is_connected()
+    return bool(protocol._buffer or protocol._tail or is_odd)

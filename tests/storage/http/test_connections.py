@@ -1,10 +1,12 @@
 """Connections that are used again, and servers that send what nobody asked for."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
+from fsspec.asyn import get_loop, sync
 
 from captioner.jobs.fetching.fetch import fetch
 from captioner.jobs.storage.http import connections
@@ -16,16 +18,26 @@ def soon(monkeypatch: pytest.MonkeyPatch, local_servers: None) -> None:
     monkeypatch.setattr(connections, "QUIET_SECONDS", 0.05)
 
 
-def test_a_second_answer_to_one_request_is_never_that_of_another_image() -> None:
+def test_a_second_answer_to_one_request_is_never_that_of_another_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "QUIET_SECONDS", 60.0)
+    late, sent = threading.Event(), threading.Event()
+
     def twice(path: str, _head: str) -> Iterator[bytes]:
         yield answer(path.encode())
-        time.sleep(0.02)  # by then, the first one has been taken, and another image is asked for
+        late.wait(60)
         yield answer(b"the wrong one")
+        sent.set()
 
     with odd_server(twice) as url:
-        for number in range(40):
+        for number in range(30):
             assert fetch(f"{url}/{number}.jpg", 100) == f"/{number}.jpg".encode()
-            time.sleep(number % 3 * 0.01)
+            if number == 5:
+                late.set()
+                assert sent.wait(60)
+                sync(get_loop(), asyncio.sleep, 0.01)  # the second answer is read meanwhile
+                monkeypatch.setattr(connections, "QUIET_SECONDS", 0.0)
 
 
 def test_connections_to_a_host_that_keeps_to_the_rules_are_used_again() -> None:
@@ -41,3 +53,26 @@ def test_connections_to_a_host_that_keeps_to_the_rules_are_used_again() -> None:
         for number in range(20):
             fetch(f"{url}/{number}.jpg", 100)
         assert len(threads) == 1
+
+
+def test_a_host_is_trusted_after_it_has_closed_connections_that_were_not_used() -> None:
+    threads, over = [], threading.Event()
+
+    def closing(path: str, _head: str) -> Iterator[bytes]:
+        if threading.current_thread() not in threads:
+            threads.append(threading.current_thread())
+        yield answer(path.encode())
+        if path == "/last.jpg":
+            over.wait(60)
+            yield b""
+
+    with odd_server(closing) as url:
+        fetch(f"{url}/0.jpg", 100)
+        time.sleep(0.1)
+        fetch(f"{url}/last.jpg", 100)
+        over.set()
+        threads[0].join(60)
+        sync(get_loop(), asyncio.sleep, 0.01)
+        for number in range(20):
+            fetch(f"{url}/{number}.jpg", 100)
+        assert len(threads) == 2
