@@ -25,6 +25,7 @@ from captioner.jobs.storage.attempts.faults import (
 )
 from captioner.jobs.storage.attempts.texts import description
 from captioner.jobs.storage.http.access import access_rules
+from captioner.jobs.storage.http.parts import FileChanged
 from captioner.jobs.storage.signatures import without_signatures
 from captioner.jobs.storage.uris import ARCHIVES, is_local, scheme
 from captioner.schemas.caption_table import Status
@@ -237,7 +238,7 @@ def undamaged(read: Callable[[], T]) -> T:
 
 def check_final(container: str, error: Exception) -> None:
     """Raise TemporaryError if the error may be a transient failure of a remote store."""
-    if isinstance(error, HostDown):
+    if isinstance(error, HostDown | FileChanged):
         raise TemporaryError(f"cannot read {container}: {error}") from error
     fault = error.__cause__ if isinstance(error, FetchError) else error
     is_damage = isinstance(error, FetchError) and error.status is Status.UNREADABLE

@@ -5,11 +5,21 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from captioner.jobs.errors import FetchError
+from captioner.schemas.caption_table import Status
+
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)", re.IGNORECASE)
 
 
 class NoParts(OSError):
     """A server that only gives whole files."""
+
+
+class FileChanged(FetchError):
+    """A file that is not what it was when it was opened: no other attempt would do better."""
+
+    def __init__(self) -> None:
+        super().__init__(Status.FETCH_FAILED, "the file has changed while it was read")
 
 
 class Parts:
@@ -18,11 +28,13 @@ class Parts:
     def __init__(self, file: Any) -> None:
         self._file = file
         self._tag: str | None = None
+        self._time: str | None = None  # when it was modified, as the server writes it
 
     async def fetch(self, start: int, end: int) -> bytes:
         """Return the bytes from `start` to before `end`, by as many requests as that takes.
 
-        NoParts if they do not begin the file and the server sends all of it, OSError for others.
+        NoParts if they do not begin the file and the server sends all of it, FileChanged for those
+        of another version, OSError for others.
         """
         data = bytearray()
         while start + len(data) < end:
@@ -48,13 +60,18 @@ class Parts:
         return data[: end - start]
 
     def _check(self, headers: Mapping[str, str], start: int) -> None:
-        """Raise OSError for another part, or that of another file, than was asked for."""
+        """Raise OSError for another part than was asked for, FileChanged for another version."""
         sent = headers.get("Content-Range", "")
         found = _CONTENT_RANGE.match(sent)
         if not found or int(found[1]) != start:
             said = f"sent {sent}" if sent else "does not say which it sent"
             raise OSError(f"asked for bytes from {start} on, the server {said}")
-        tag = headers.get("ETag", self._tag)
+        if found[2] not in ("*", str(self._file.size)) or self._is_other(headers):
+            raise FileChanged
+
+    def _is_other(self, headers: Mapping[str, str]) -> bool:
+        """Return whether both tag and time have changed: servers of one file may tag it apart."""
+        tag, time = headers.get("ETag", self._tag), headers.get("Last-Modified")
         self._tag = self._tag or tag
-        if tag != self._tag or found[2] not in ("*", str(self._file.size)):
-            raise OSError("the file has changed while it was read")
+        self._time = self._time or time
+        return tag != self._tag and (time is None or time != self._time)

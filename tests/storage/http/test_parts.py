@@ -1,11 +1,14 @@
 """Parts of a file by HTTP: whatever a server sends, no bytes are taken for others."""
 
 import re
+import tarfile
 from collections.abc import Callable, Iterator
+from io import BytesIO
 
 import pytest
 
-from captioner.jobs.errors import FetchError
+from captioner.jobs.errors import FetchError, TemporaryError
+from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.storage.attempts import retry
 from captioner.jobs.storage.containers import open_container
 from tests.support.odd_answers import answer, odd_server
@@ -14,9 +17,9 @@ FILE = bytes(n % 251 for n in range(100_000))
 Part = Callable[[int, int], bytes]  # from the first and last byte that are asked for
 
 
-def sent(start: int, body: bytes, size: int = len(FILE), tag: str = '"1"') -> bytes:
+def sent(start: int, body: bytes, size: int = len(FILE), **headers: str) -> bytes:
     said = f"bytes {start}-{start + len(body) - 1}/{size}"
-    return answer(body, "206 Partial Content", Content_Range=said, ETag=tag)
+    return answer(body, "206 Partial Content", Content_Range=said, **{"ETag": '"1"', **headers})
 
 
 def short(start: int, end: int) -> bytes:
@@ -36,7 +39,18 @@ def unsaid(_start: int, end: int) -> bytes:
 
 
 def changed(start: int, end: int) -> bytes:
-    return sent(start, FILE[start : end + 1], tag=f'"{start // 50_000}"')
+    return sent(start, FILE[start : end + 1], ETag=f'"{start // 50_000}"')
+
+
+def tagged_apart(start: int, end: int) -> bytes:
+    time = "Thu, 01 Oct 2026 10:00:00 GMT"
+    return sent(start, FILE[start : end + 1], ETag=f'"{start // 50_000}"', Last_Modified=time)
+
+
+def modified(start: int, end: int) -> bytes:
+    hour = start // 50_000
+    time = f"Thu, 01 Oct 2026 1{hour}:00:00 GMT"
+    return sent(start, FILE[start : end + 1], ETag=f'"{hour}"', Last_Modified=time)
 
 
 def longer(start: int, end: int) -> bytes:
@@ -80,8 +94,8 @@ def read(local_servers: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         yield read
 
 
-@pytest.mark.parametrize("part", [short, long, whole])
-def test_a_file_is_read_whole_from_a_server_that_sends_less_or_more(
+@pytest.mark.parametrize("part", [short, long, whole, tagged_apart])
+def test_a_file_is_read_whole_whatever_parts_and_tags_a_server_sends(
     read: Callable[[Part], bytes], part: Part
 ) -> None:
     assert read(part) == FILE
@@ -93,6 +107,7 @@ def test_a_file_is_read_whole_from_a_server_that_sends_less_or_more(
         (other, "the server sent bytes 0-"),
         (unsaid, "does not say which it sent"),
         (changed, "has changed while it was read"),
+        (modified, "has changed while it was read"),
         (longer, "has changed while it was read"),
         (missing, "answered 416"),
         (nothing, "sent none"),
@@ -104,3 +119,41 @@ def test_other_bytes_than_were_asked_for_are_a_failure(
     with pytest.raises(FetchError, match=why) as caught:
         read(part)
     assert caught.value.status == "fetch_failed"
+
+
+@pytest.mark.parametrize("part", [changed, longer])
+def test_a_file_that_has_changed_is_not_asked_for_again(
+    read: Callable[[Part], bytes], part: Part
+) -> None:
+    asked: list[int] = []
+
+    def counted(start: int, end: int) -> bytes:
+        asked.append(start)
+        return part(start, end)
+
+    with pytest.raises(FetchError):
+        read(counted)
+    assert asked.count(max(asked)) == 1
+
+
+def test_an_archive_that_changes_while_it_is_listed_ends_the_run_for_now(
+    local_servers: None,
+) -> None:
+    size = 10_000_000  # more than is read ahead
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in ("1.jpg", "2.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, BytesIO(bytes(size)))
+    data = archive.getvalue()
+
+    def answers(_path: str, head: str) -> Iterator[bytes]:
+        asked = re.search(r"Range: bytes=(\d+)-(\d+)", head)
+        start, end = (int(asked[1]), int(asked[2])) if asked else (0, len(data))
+        tag = f'"{start // size}"'
+        body = sent(start, data[start : end + 1], len(data), ETag=tag) if asked else answer(data)
+        yield body.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if head.startswith("HEAD") else body
+
+    with odd_server(answers) as url, pytest.raises(TemporaryError, match="has changed while"):
+        list(open_source(f"{url}/x.tar").batches)
