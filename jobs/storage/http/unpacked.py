@@ -4,6 +4,7 @@ aiohttp unpacks them, too, but does not notice that one in gzip ends too early.
 """
 
 import zlib
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,8 @@ PART = 64 * 1024  # bytes that are unpacked at a time
 _ZLIB = ("gzip", "x-gzip", "deflate")
 _OTHERS = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")
 _EITHER = zlib.MAX_WBITS + 32  # the header of zlib or of gzip
+_HEADERS = (0x8, 0xF)  # the low half of the first byte of either, with which raw data never begins
+_PACKED_FILES = (".gz", ".tgz")  # which some servers declare to be compressed, as they are
 
 
 class UnpackedResponse(aiohttp.ClientResponse):
@@ -26,12 +29,17 @@ class UnpackedResponse(aiohttp.ClientResponse):
     async def start(self, connection: Any) -> "UnpackedResponse":
         await super().start(connection)
         encoding = self.headers.get("Content-Encoding", "").strip().lower()
-        if encoding in _ZLIB:
+        if encoding in _ZLIB and not self._is_of_a_packed_file():
             self.content = _Unpacked(self.content, encoding)  # type: ignore[assignment]
         elif encoding in _OTHERS or "," in encoding:
             text = f"the answer is compressed by {encoding}, which was not asked for"
             raise FetchError(Status.FETCH_FAILED, text)
         return self
+
+    def _is_of_a_packed_file(self) -> bool:
+        """Return whether the file itself is compressed, or this may be its middle."""
+        is_part = self.status == HTTPStatus.PARTIAL_CONTENT
+        return is_part or self.url.path.lower().endswith(_PACKED_FILES)
 
 
 class _Unpacked:
@@ -39,9 +47,8 @@ class _Unpacked:
 
     def __init__(self, stream: aiohttp.StreamReader, encoding: str) -> None:
         self._stream, self._encoding = stream, encoding
-        self._unpacker = zlib.decompressobj(_EITHER)
+        self._unpacker: Any = None
         self._packed = b""
-        self._has_begun = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -62,15 +69,15 @@ class _Unpacked:
             if not self._packed:
                 self._check_end()
                 break
-            self._has_begun = True
             part = self._unpack(size)
         return part
 
     def _unpack(self, size: int) -> bytes:
-        if self._unpacker.eof:  # another member of gzip follows
-            self._unpacker = zlib.decompressobj(_EITHER)
+        if self._unpacker is None or self._unpacker.eof:  # another member of gzip follows
+            is_raw = self._encoding == "deflate" and self._packed[0] & 0xF not in _HEADERS
+            self._unpacker = zlib.decompressobj(-zlib.MAX_WBITS if is_raw else _EITHER)
         try:
-            part = self._unpacker.decompress(self._packed, size)
+            part: bytes = self._unpacker.decompress(self._packed, size)
         except zlib.error as error:
             text = f"the answer is not compressed by {self._encoding} as it says"
             raise FetchError(Status.FETCH_FAILED, text) from error
@@ -78,5 +85,5 @@ class _Unpacked:
         return part
 
     def _check_end(self) -> None:
-        if self._has_begun and not self._unpacker.eof:
+        if self._unpacker and not self._unpacker.eof:
             raise OSError(f"the answer, compressed by {self._encoding}, ends too early")

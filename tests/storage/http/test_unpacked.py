@@ -1,8 +1,10 @@
 """Answers that are compressed, though nobody asked for it."""
 
 import gzip
+import tarfile
 import zlib
 from collections.abc import Iterator
+from io import BytesIO
 
 import pytest
 
@@ -14,9 +16,23 @@ from tests.support.odd_answers import answer, odd_server
 
 BODY = bytes(range(256)) * 1000
 PACKED = gzip.compress(BODY)
+RAW = zlib.compress(BODY, wbits=-zlib.MAX_WBITS)
+
+
+def fixed(body: bytes) -> bytes:
+    """Return raw data of deflate whose blocks have no table of codes."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS, strategy=zlib.Z_FIXED)
+    return packer.compress(body) + packer.flush()
+
+
 ANSWERS = {
     "gzip": ("gzip", PACKED),
     "zlib": ("deflate", zlib.compress(BODY)),
+    "raw": ("deflate", RAW),
+    "stored": ("deflate", zlib.compress(BODY, 0, wbits=-zlib.MAX_WBITS)),
+    "fixed": ("deflate", fixed(BODY)),
+    "deflated-gzip": ("deflate", PACKED),
+    "raw-cut": ("deflate", RAW[:-20]),
     "twice": ("gzip", PACKED + PACKED),
     "empty": ("gzip", b""),
     "cut": ("gzip", PACKED[:-20]),
@@ -32,9 +48,10 @@ ANSWERS = {
 def url(local_servers: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0,))
 
-    def packed(path: str, _head: str) -> Iterator[bytes]:
+    def packed(path: str, head: str) -> Iterator[bytes]:
         encoding, body = ANSWERS[path.strip("/").partition(".")[0]]
-        yield answer(body, Content_Encoding=encoding)
+        sent = answer(body, Content_Encoding=encoding)
+        yield sent.removesuffix(body) if head.startswith("HEAD") else sent
 
     with odd_server(packed) as url:
         yield url
@@ -42,7 +59,10 @@ def url(local_servers: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("name", "body"),
-    [("gzip", BODY), ("zlib", BODY), ("twice", 2 * BODY), ("empty", b""), ("name", BODY)],
+    [
+        *[(name, BODY) for name in ("gzip", "zlib", "raw", "stored", "fixed", "deflated-gzip")],
+        *[("twice", 2 * BODY), ("empty", b""), ("name", BODY)],
+    ],
 )
 def test_a_compressed_answer_is_unpacked(url: str, name: str, body: bytes) -> None:
     assert fetch(f"{url}/{name}.jpg", 10**6) == body
@@ -55,6 +75,7 @@ def test_a_compressed_answer_is_unpacked(url: str, name: str, body: bytes) -> No
     ("name", "why"),
     [
         ("cut", "ends too early"),
+        ("raw-cut", "ends too early"),
         ("cut-checksum", "ends too early"),
         ("none", "not compressed by gzip as it says"),
         ("br", "compressed by br, which was not asked for"),
@@ -72,3 +93,25 @@ def test_a_compressed_manifest_that_is_cut_ends_the_run(url: str) -> None:
     ANSWERS["list"] = ("gzip", gzip.compress(rows.encode())[:-20])
     with pytest.raises(TemporaryError, match="ends too early"):
         list(open_source(f"{url}/list.csv").batches)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
+def test_a_file_that_is_compressed_itself_is_read_though_its_server_declares_that(
+    url: str, encoding: str
+) -> None:
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("1.jpg"))
+    ANSWERS["list"] = (encoding, gzip.compress(b"image_uri\nhttps://example.org/1.jpg\n"))
+    ANSWERS["archive"] = (encoding, archive.getvalue())
+    rows = {
+        name: [
+            row["image_uri"]
+            for batch in open_source(f"{url}/{name}").batches
+            for row in batch.to_pylist()
+        ]
+        for name in ("list.csv.gz", "archive.tar.gz", "archive.tgz")
+    }
+    assert rows["list.csv.gz"] == ["https://example.org/1.jpg"]
+    assert rows["archive.tar.gz"] == [f"tar://1.jpg::{url}/archive.tar.gz"]
+    assert rows["archive.tgz"] == [f"tar://1.jpg::{url}/archive.tgz"]
