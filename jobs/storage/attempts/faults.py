@@ -52,6 +52,8 @@ _NONSENSE = (
     *("InvalidURL", "InvalidUrlClientError", "ParamValidationError", "ValueError"),
     *("InvalidUrlRedirectClientError", "NonHttpUrlRedirectClientError", "TooManyRedirects"),
 )
+# Codes of OpenSSL: not valid yet, expired, and two for an issuer that is not known here.
+_OF_CLOCK_OR_AUTHORITIES = (9, 10, 19, 20)
 DAMAGE = (
     *(EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile),
     pa.ArrowException,
@@ -114,6 +116,12 @@ def is_unknown_host(error: BaseException) -> bool:
 def has_bad_certificate(error: BaseException) -> bool:
     """Return whether a server has no valid certificate for its name."""
     return any(isinstance(each, ssl.SSLCertVerificationError) for each in chain_of(error))
+
+
+def may_be_of_this_machine(error: BaseException) -> bool:
+    """Return whether a certificate may be valid, and the clock or the authorities here are not."""
+    codes = (getattr(each, "verify_code", None) for each in chain_of(error))
+    return any(code in _OF_CLOCK_OR_AUTHORITIES for code in codes)
 
 
 def is_no_http(error: BaseException) -> bool:

@@ -208,6 +208,15 @@ def _named(name: str) -> Host:
         return host
 
 
+def has_any_given(protocol: str) -> bool:
+    """Return whether a host of this protocol has given an image."""
+    with _hosts_lock:
+        return any(
+            host.good is not None and name.startswith(f"{protocol}://")
+            for name, host in _hosts.items()
+        )
+
+
 def host_name(uri: str) -> str | None:
     """Return the scheme with the host and port of HTTP, or the bucket of a store."""
     while is_chain(uri):

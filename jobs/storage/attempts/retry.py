@@ -12,9 +12,10 @@ from captioner.jobs.storage.attempts.faults import (
     fault_of,
     has_bad_certificate,
     is_unknown_host,
+    may_be_of_this_machine,
     retry_after,
 )
-from captioner.jobs.storage.attempts.hosts import LONGEST_WAIT, Host, host_of
+from captioner.jobs.storage.attempts.hosts import LONGEST_WAIT, Host, has_any_given, host_of
 from captioner.jobs.storage.attempts.pace import Pace
 from captioner.jobs.storage.failures import as_fetch_error, failure_status, fetch_error, undamaged
 from captioner.jobs.storage.uris import is_http
@@ -91,6 +92,8 @@ class Tries:
     def _is_final(self, error: Exception, fault: Fault) -> bool:
         if is_http(self.uri) and is_unknown_host(error):
             return self.host.good is None  # else the name servers are at fault
+        if is_http(self.uri) and may_be_of_this_machine(error) and not has_any_given("https"):
+            return False
         return fault is Fault.FINAL or failure_status(error) in _FINAL
 
     def _final(self, error: Exception) -> FetchError:
