@@ -50,6 +50,7 @@ class Host:
     trouble: str | None = None  # why it is taken for down
     failing: set[str] = field(default_factory=set)  # URIs that failed since it answered
     looked_at: float = -math.inf  # when it was last seen to give `good` again
+    gives_lists: bool = True  # of what it has, as far as is known
     looking: threading.Lock = field(default_factory=threading.Lock)  # held while `good` is read
     _flying: dict[int, _Flight] = field(default_factory=dict)  # by thread
     _calm: float = float(MOST_IN_FLIGHT)  # the limit up to which each success adds one

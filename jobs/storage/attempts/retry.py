@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -162,22 +163,25 @@ def retried(read: Callable[[Pace], T], uri: str, patience: float | None = None) 
     host = host_of(uri)
     tries = Tries(uri, host or Host(uri), patience)
     while True:
-        _claim(tries.host)
-        try:
-            result = read(tries.begin())
-            tries.succeeded()
-            return result
-        except Exception as error:  # noqa: BLE001 (judged by its kind)
-            delay = tries.failed(error)
-        finally:
-            tries.host.release()
+        with claimed(tries.host):
+            try:
+                result = read(tries.begin())
+                tries.succeeded()
+                return result
+            except Exception as error:  # noqa: BLE001 (judged by its kind)
+                delay = tries.failed(error)
         time.sleep(delay)
 
 
-def _claim(host: Host) -> None:
-    """Wait until a host may be asked."""
+@contextmanager
+def claimed(host: Host) -> Iterator[None]:
+    """Wait until a host may be asked; HostDown if it is down."""
     while wait := host.claim():
         time.sleep(min(wait, CLAIM_SECONDS))
+    try:
+        yield
+    finally:
+        host.release()
 
 
 def with_retries(container: str, read: Callable[[], T]) -> T:
