@@ -27,11 +27,12 @@ class Run:
     def __init__(self, folder: Path, checkpoint: Path) -> None:
         self.out = folder / "out"
         self.arguments = ["run", folder / "photos", "--out", self.out, "--checkpoint", checkpoint]
-        self.arguments += ["--partition-size", 4, "--batch-size", 4, "--workers", 2]
+        self.arguments += ["--partition-size", 4, "--batch-size", 4]
+        self.workers: list[object] = ["--workers", 2]
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> subprocess.Popen[str]:
-        self.process = start(*self.arguments)
+        self.process = start(*self.arguments, *self.workers)
         return self.process
 
     def parts(self) -> int:
@@ -51,7 +52,7 @@ class Run:
 
     def finish(self) -> None:
         """Run to the end; each image must then have exactly one row."""
-        result = captioner(*self.arguments)
+        result = captioner(*self.arguments, *self.workers)
         assert result.returncode == 0, result.stderr
         assert image_names(self.out) == NAMES
         assert statuses(self.out) == {"ok": COUNT}
@@ -119,7 +120,7 @@ def test_a_run_without_work_imports_neither_torch_nor_dask(tmp_path: Path) -> No
     manifest.write_text("image_uri\n")
     code = (
         "import sys; from captioner.jobs import JobConfig, run_job;"
-        f"job = JobConfig({str(manifest)!r}, {str(tmp_path / 'out')!r}, min_confidence=0.5);"
+        f"job = JobConfig({str(manifest)!r}, {str(tmp_path / 'out')!r}, empty_ok=True);"
         "assert run_job(job).images == 0;"
         "sys.exit(bool({'torch', 'dask', 'distributed'} & set(sys.modules)))"
     )
@@ -165,7 +166,7 @@ def test_however_a_run_ends_the_next_one_resumes_without_losing_or_repeating_an_
 
 
 def test_workers_that_outlive_a_killed_run_add_no_duplicate_rows(run: Run, scheduler: str) -> None:
-    run.arguments += ["--scheduler", scheduler, "--partition-size", COUNT // 2]
+    run.workers = ["--scheduler", scheduler, "--partition-size", COUNT // 2]
     run.start()
     run.wait_until(lambda: len(list(run.out.glob("runs/*/scratch/*.started"))) == 2)
     assert run.process is not None

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from distributed import LocalCluster
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.errors import Interrupted, JobError, Terminated
@@ -109,11 +110,11 @@ def test_a_stopped_run_has_a_page_with_numbers(
 
 def test_a_failed_run_has_a_page_with_its_error(tmp_path: Path, job: JobConfig) -> None:
     write_photographs(tmp_path / "photos", 3)
-    job = replace(job, scheduler="tcp://127.0.0.1:1")
-    with pytest.raises(JobError):
-        run_job(job)
+    no_workers = LocalCluster(n_workers=0, processes=False, dashboard_address=":0")
+    with no_workers as cluster, pytest.raises(JobError):
+        run_job(replace(job, scheduler=cluster.scheduler_address, wait_for_workers=0.1))
     text = page_of(job).text
-    assert "Stopped: try again later." in text and "no Dask scheduler answers" in text
+    assert "Stopped: try again later." in text and "no worker is connected" in text
 
 
 def test_a_source_that_hangs_costs_the_pictures_alone(

@@ -24,7 +24,7 @@ from tests.support.servers import CREDENTIALS, S3Server, moto_server
 DISK = "24m"
 LATENCY = 0.05  # seconds
 # In one precision, so that all captioners are the same, on small files, each soon committed.
-OPTIONS = ("--partition-size", 4, "--precision", "float32", "--workers", 2)
+OPTIONS = ("--partition-size", 4, "--precision", "float32")
 SECOND = """
 [second]
 checkpoint = "{checkpoint}"
@@ -116,6 +116,7 @@ class Setting:
         self.folder.mkdir(parents=True, exist_ok=True)
         pictures = [[number] for number in range(self.shared.images)]
         options = ("--checkpoint", self.shared.checkpoint, *OPTIONS, *options)
+        options += () if "--scheduler" in options else ("--workers", 2)
         files = fsspec.filesystem("file")
         return Scene(self.name, self.folder, self.dice, source, str(out), options, files, pictures)
 
