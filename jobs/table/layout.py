@@ -22,11 +22,14 @@ OUT/runs/.swap.json              exists while files are merged (compaction/merge
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from captioner.jobs.errors import UsageError
+from captioner.jobs.errors import UsageError, with_remedy
 from captioner.jobs.storage.backends.backend import Backend, backend_of
 from captioner.jobs.storage.backends.paths import OutPath
+from captioner.jobs.storage.failures import job_errors
+
+_TIME = "%Y%m%dT%H%M%S-%f"
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,18 @@ class OutFolder:
         return self.storage.sizes(self.captions, "*.parquet")
 
     def new_run(self) -> "RunFolder":
-        """Return the folder of a run that starts now; ids sort by time."""
-        return RunFolder(self, f"{datetime.now(UTC):%Y%m%dT%H%M%S-%f}-{secrets.token_hex(2)}")
+        """Return the folder of a run that starts now.
+
+        Its id sorts after those of earlier runs, even if their clock was ahead of this one. Raise
+        UsageError if the folder of runs cannot be read, TemporaryError if the store fails.
+        """
+        try:
+            with job_errors(self.root):
+                names = [path.name for path in self.storage.files(self.runs, "[0-9]*")]
+        except OSError as error:
+            raise UsageError(f"cannot read {self.runs}: {with_remedy(error)}") from error
+        time = max([datetime.now(UTC), *map(_after, names)])
+        return RunFolder(self, f"{time:{_TIME}}-{secrets.token_hex(2)}")
 
 
 @dataclass(frozen=True)
@@ -174,3 +187,12 @@ class RunFolder:
         """Make the folders that a run writes to."""
         for folder in (self.scratch, self.out.captions):
             self.storage.make_folder(folder)
+
+
+def _after(run_id: str) -> datetime:
+    """Return the moment after a run's start, or the first one if the id is none of a run."""
+    try:
+        start = datetime.strptime(run_id.rpartition("-")[0], _TIME).replace(tzinfo=UTC)
+        return start + timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        return datetime.min.replace(tzinfo=UTC)

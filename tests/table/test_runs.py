@@ -32,6 +32,16 @@ def test_the_latest_runs_stay(tmp_path: Path) -> None:
     assert names(tmp_path / "out") == runs[-2:]
 
 
+def test_the_ids_of_runs_sort_by_time_though_a_clock_was_ahead(tmp_path: Path) -> None:
+    ahead = ("25260101T000000-999999-0000", "99991231T235959-999999-0000", "3000-notes")
+    for number, name in enumerate(ahead):
+        (tmp_path / str(number) / "runs" / name).mkdir(parents=True)
+    ids = [OutFolder(tmp_path / str(number)).new_run().run_id for number in range(3)]
+    assert ids[0].startswith("25260101T000001-000000-")
+    now = f"{datetime.now(UTC):%Y%m%d}T"
+    assert ids[1].startswith(now) and ids[2].startswith(now)
+
+
 def test_what_is_no_finished_run_stays(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     old = [f"2025010{n}T000000-000000-0000" for n in range(1, 5)]
