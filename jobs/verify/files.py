@@ -148,7 +148,7 @@ def _checked(scope: Scope, path: OutPath, file: pq.ParquetFile) -> Iterator[pa.R
             yield batch
         statistics.check_rows()
         for column in statistics.wrong():
-            _misdescribed(scope, path, f"its footer has wrong statistics of {column}")
+            _misdescribed(scope, path, f"its footer is wrong about {column}")
 
 
 def _misdescribed(scope: Scope, path: OutPath, problem: str) -> None:

@@ -73,12 +73,13 @@ class GroupStatistics:
             raise ValueError(f"its footer counts {self._group.num_rows:,} rows in a group")
 
     def wrong(self) -> Iterator[str]:
-        """Yield the columns with wrong statistics."""
+        """Yield the columns with wrong statistics, or an encoding that does not exist."""
         for number, column in enumerate(self._columns):
             chunk = self._group.column(number)
             # Otherwise, Arrow would end the process when it is asked for statistics.
             is_typed = chunk.physical_type == self._schema.column(number).physical_type
-            if not (is_typed and column.fits(chunk, self._are_exact)):
+            is_known = "UNKNOWN" not in chunk.encodings  # which Arrow passes over
+            if not (is_typed and is_known and column.fits(chunk, self._are_exact)):
                 yield str(chunk.path_in_schema)
 
 

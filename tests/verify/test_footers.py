@@ -4,6 +4,7 @@ import decimal
 import io
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +61,35 @@ def is_passed_over(file: pq.ParquetFile, data: bytes) -> bool:
     return is_own_schema(file) and not is_own_footer(file, pa.BufferReader(data))
 
 
-@pytest.mark.parametrize("kind", ["statistics", "bits that Arrow passes over"])
+def has_unknown_encoding(file: pq.ParquetFile, data: bytes) -> bool:
+    first = file.metadata.row_group(0).column(0)
+    is_own = is_own_schema(file) and is_own_footer(file, pa.BufferReader(data))
+    return is_own and "UNKNOWN" in first.encodings
+
+
+FAULTS = {
+    "statistics": (with_wrong_statistics, "its footer is wrong about image_uri"),
+    "encodings": (
+        partial(with_flipped_bits, is_fit=has_unknown_encoding),
+        "its footer is wrong about image_uri",
+    ),
+    "bits that Arrow passes over": (
+        partial(with_flipped_bits, is_fit=is_passed_over),
+        "its footer is damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
 def test_a_footer_that_is_wrong_about_rows_is_found_and_written_again(
     path: Path, tmp_path: Path, kind: str
 ) -> None:
     data, rows = path.read_bytes(), pq.read_table(path)
-    is_statistics = kind == "statistics"
-    wrong = (
-        with_wrong_statistics(data) if is_statistics else with_flipped_bits(data, is_passed_over)
-    )
-    path.write_bytes(wrong)
+    damage, what = FAULTS[kind]
+    path.write_bytes(wrong := damage(data))
     hits = pq.read_table(path, filters=[("image_uri", "=", URIS[0])])
-    assert len(hits) == (0 if is_statistics else 1)
+    assert len(hits) == (0 if kind == "statistics" else 1)
     (fault,) = verify_table(tmp_path).faults
-    what = "wrong statistics of image_uri" if is_statistics else "its footer is damaged"
     assert fault.kind is Kind.FILE and what in fault.what and "--repair writes" in fault.remedy
     after = verify_table(tmp_path, repair=True)
     assert after.is_right and f"wrote captions/{path.name} again" in after.repaired[0]
