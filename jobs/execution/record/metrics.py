@@ -53,6 +53,8 @@ class Metrics:
         try:
             if self._is_other():
                 raise FileExistsError(errno.EEXIST, "something else is there")
+            if Path(self.out, "captions").resolve() in self.path.parents:
+                raise PermissionError(errno.EPERM, "only files of the table may be there")
             self._unfinished.touch()
             self._unfinished.unlink()
         except OSError as error:

@@ -69,7 +69,12 @@ def test_metrics_that_cannot_be_written_are_an_error_before_anything_else(
     for metrics in (*(tmp_path / name for name in names), Path("/dev/full")):
         with pytest.raises(UsageError, match=rf"cannot write metrics to {metrics}: \w.*--metrics"):
             run_job(replace(job, metrics=metrics))
-    assert not Path(job.out).exists() and (tmp_path / "notes.txt").read_text() == "Mine."
+    assert not Path(job.out).exists()
+    captions = Path(job.out, "captions")
+    captions.mkdir(parents=True)
+    with pytest.raises(UsageError, match="only files of the table"):
+        run_job(replace(job, metrics=captions / "captioner.prom"))
+    assert not [*captions.iterdir()] and (tmp_path / "notes.txt").read_text() == "Mine."
 
 
 def test_metrics_that_cannot_be_written_any_more_are_one_warning(
