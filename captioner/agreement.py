@@ -7,7 +7,7 @@ import re
 from itertools import takewhile
 from operator import eq
 
-from captioner.vocabulary import tokenize
+from captioner.lstm.vocabulary import tokenize
 from captioner.words import FUNCTION_WORDS
 
 LEAST_STEM = 3  # letters at their beginning that two forms of a word have in common

@@ -10,7 +10,7 @@ import numpy as np
 from captioner.agreement import agreement
 from captioner.calibration import OWN_SIGNALS, Calibration, Floats
 from captioner.caption import Caption
-from captioner.vocabulary import tokenize
+from captioner.lstm.vocabulary import tokenize
 
 _LEAST = 1e-6  # of a probability, and of its complement, so that the odds are finite
 

@@ -51,7 +51,7 @@ def _open(options: CaptionerOptions) -> "Captioner":
         from captioner.openai.captioner import OpenaiCaptioner
 
         return _calibrated(OpenaiCaptioner.open(options), options)
-    from captioner.lstm_captioner import LstmCaptioner
+    from captioner.lstm.captioner import LstmCaptioner
 
     return LstmCaptioner.open(options)
 

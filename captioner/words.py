@@ -1,6 +1,6 @@
 """English words with a role: those that say nothing by themselves, and those for pictures."""
 
-from captioner.vocabulary import tokenize
+from captioner.lstm.vocabulary import tokenize
 
 # Without those that can end a sentence ("outside", "away", "it").
 FUNCTION_WORDS = frozenset(

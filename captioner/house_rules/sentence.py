@@ -4,7 +4,7 @@ import re
 
 from captioner.house_rules.opening import without_opening
 from captioner.house_rules.verdict import QUESTION_MARKS
-from captioner.vocabulary import tokenize
+from captioner.lstm.vocabulary import tokenize
 from captioner.words import FUNCTION_WORDS
 
 _LOOSE_SPACE = re.compile(r" (?=[.,](?: |$)|'s\b|\))|(?<=\() ")

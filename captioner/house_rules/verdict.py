@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from captioner.house_rules.language import is_in
-from captioner.vocabulary import tokenize
+from captioner.lstm.vocabulary import tokenize
 from captioner.words import FUNCTION_WORDS
 
 _ENDINGS = (

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captioner.errors import MissingExtraError
-from captioner.vocabulary import tokenize
+from captioner.lstm.vocabulary import tokenize
 from captioner.words import FUNCTION_WORDS
 
 try:

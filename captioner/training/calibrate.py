@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captioner.calibration import SIGNALS, Calibration, Floats, OperatingPoint
-from captioner.lstm_captioner import LstmCaptioner
+from captioner.lstm.captioner import LstmCaptioner
 from captioner.training.acceptability import DEFINITION, is_acceptable
 from captioner.training.evaluate import search_pixels
 from captioner.training.reliability import Booleans, reliability

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captioner.errors import DatasetError
-from captioner.vocabulary import tokenize
+from captioner.lstm.vocabulary import tokenize
 
 
 @dataclass(frozen=True)

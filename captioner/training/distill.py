@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.device import mixed_precision
 from captioner.errors import CaptionerError
+from captioner.lstm.checkpoint import Checkpoint, load_checkpoint
+from captioner.lstm.vocabulary import PAD, Vocabulary
 from captioner.training.dataset import Split
 from captioner.training.tensors import (
     References,
@@ -27,7 +28,6 @@ from captioner.training.tensors import (
     images_key,
     save_array,
 )
-from captioner.vocabulary import PAD, Vocabulary
 
 KEPT_WORDS = 16  # of each distribution; they hold almost all of its mass
 BATCH = 32

@@ -9,17 +9,17 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from captioner.beam_search import beam_search
 from captioner.calibration import Floats
 from captioner.captioner import Captioner
-from captioner.constraints import WordRules
-from captioner.lstm_captioner import LstmCaptioner, SearchResult
-from captioner.model import CaptionModel, WordPredictor
+from captioner.lstm.beam_search import beam_search
+from captioner.lstm.captioner import LstmCaptioner, SearchResult
+from captioner.lstm.constraints import WordRules
+from captioner.lstm.model import CaptionModel, WordPredictor
+from captioner.lstm.vocabulary import Vocabulary
 from captioner.search_options import SearchOptions
 from captioner.training.metrics import Diversity, Scores, diversity, score
 from captioner.training.reliability import Reliability, reliability
 from captioner.training.spoken import Spoken
-from captioner.vocabulary import Vocabulary
 
 SEARCH_BATCH = 50
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import AdamW
 
-from captioner.model import CaptionModel
-from captioner.presence import LOG_FLOOR, WordPresence
+from captioner.lstm.model import CaptionModel
+from captioner.lstm.presence import LOG_FLOOR, WordPresence
 from captioner.training.tensors import References, mean_features
 
 EPOCHS = 12

@@ -6,10 +6,10 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from captioner.decoder import Decoder
+from captioner.lstm.decoder import Decoder
+from captioner.lstm.vocabulary import PAD
 from captioner.training.distill import SoftTargets
 from captioner.training.tensors import References
-from captioner.vocabulary import PAD
 
 
 class Loss(Protocol):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captioner.errors import CaptionerError, MissingExtraError
-from captioner.vocabulary import tokenize
+from captioner.lstm.vocabulary import tokenize
 
 # The input of pycocoevalcap: the tokenised sentences of each image, by its index.
 Sentences = dict[int, list[str]]

@@ -8,7 +8,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 from torch.optim.swa_utils import AveragedModel
 
-from captioner.model import CaptionModel
+from captioner.lstm.model import CaptionModel
 
 
 class Optimization:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captioner.decoder import Decoder
-from captioner.model import LogitBias
+from captioner.lstm.decoder import Decoder
+from captioner.lstm.model import LogitBias
+from captioner.lstm.vocabulary import BOS, EOS, PAD, UNKNOWN
 from captioner.training.cider import CiderD
 from captioner.training.losses import Loss
-from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from captioner.device import mixed_precision
-from captioner.encoder import Encoder
+from captioner.lstm.encoder import Encoder
+from captioner.lstm.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
 from captioner.training.dataset import Split, decode_split
-from captioner.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
 
 ENCODE_BATCH = 32
 

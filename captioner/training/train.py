@@ -21,14 +21,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from captioner.allocator import keep_freed_memory
 from captioner.calibration import save_calibration
-from captioner.checkpoint import load_checkpoint, save_checkpoint
-from captioner.constraints import WordRules
 from captioner.device import choose_device
-from captioner.efficientnet_lite import MEAN, STD, EfficientNetLite, import_published_weights
-from captioner.encoder import IMAGENET_MEAN, IMAGENET_STD
 from captioner.errors import CaptionerError
-from captioner.lstm_captioner import LstmCaptioner
-from captioner.model import CaptionModel, LogitBias, ModelConfig
+from captioner.lstm.captioner import LstmCaptioner
+from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
+from captioner.lstm.constraints import WordRules
+from captioner.lstm.efficientnet_lite import MEAN, STD, EfficientNetLite, import_published_weights
+from captioner.lstm.encoder import IMAGENET_MEAN, IMAGENET_STD
+from captioner.lstm.model import CaptionModel, LogitBias, ModelConfig
+from captioner.lstm.vocabulary import EOS, SPECIAL_WORDS, Vocabulary
 from captioner.options import CaptionerOptions
 from captioner.search_options import SearchOptions
 from captioner.training.acceptability import require_stemmer
@@ -43,7 +44,6 @@ from captioner.training.metrics import require_metrics
 from captioner.training.self_critical import SelfCritical
 from captioner.training.tensors import References, cached_pixels
 from captioner.training.trainer import Stage, Trainer, TrainingData
-from captioner.vocabulary import EOS, SPECIAL_WORDS, Vocabulary
 
 
 def train(config: TrainConfig) -> Path:

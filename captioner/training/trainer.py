@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.device import choose_device, mixed_precision, prepare_training
 from captioner.errors import CaptionerError
-from captioner.model import CaptionModel
+from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
+from captioner.lstm.model import CaptionModel
+from captioner.lstm.vocabulary import Vocabulary
 from captioner.training.config import TrainConfig
 from captioner.training.distill import SoftTargets
 from captioner.training.evaluate import caption_features
@@ -24,7 +25,6 @@ from captioner.training.losses import Loss
 from captioner.training.metrics import cider
 from captioner.training.optimization import Optimization, moving_average
 from captioner.training.tensors import References, augment, cached_features, encode, random_batches
-from captioner.vocabulary import Vocabulary
 
 STATE = "training_state.pt"
 LOG = "training_log.jsonl"

@@ -16,7 +16,7 @@ from captioner.jobs.cli.text import summary
 from captioner.jobs.pipeline import hash_index
 from captioner.jobs.pipeline.hash_index import index_table
 from captioner.jobs.table.layout import OutFolder, RunFolder
-from captioner.lstm_captioner import LstmCaptioner
+from captioner.lstm.captioner import LstmCaptioner
 from captioner.schemas.caption_table import CONTENT_COLUMNS
 from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import read_table, statuses

@@ -17,9 +17,9 @@ def make_tiny_checkpoint(directory: Path) -> Path:
     """Write a model directory with random weights, small and fast; its captions differ."""
     import torch  # here, because most tests do not need it
 
-    from captioner.checkpoint import save_checkpoint
-    from captioner.model import CaptionModel, ModelConfig
-    from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+    from captioner.lstm.checkpoint import save_checkpoint
+    from captioner.lstm.model import CaptionModel, ModelConfig
+    from captioner.lstm.vocabulary import SPECIAL_WORDS, Vocabulary
 
     torch.manual_seed(0)
     config = ModelConfig(encoder="mobilenet_v3_small", image_size=64, hidden=32, heads=4)

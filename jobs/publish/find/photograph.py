@@ -34,7 +34,7 @@ def embed_photograph(
     captioners = _by_model(directory, embedding_captioners(out), out)
     allow([photograph])
     data = _fetch(image_uri(photograph))
-    from captioner.lstm_captioner import LstmCaptioner  # torch, which takes seconds to import
+    from captioner.lstm.captioner import LstmCaptioner  # torch, which takes seconds to import
 
     captioner = LstmCaptioner.open(CaptionerOptions(str(directory)))
     try:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from captioner.checkpoint import load_checkpoint
-from captioner.presence import WordPresence
+from captioner.lstm.checkpoint import load_checkpoint
+from captioner.lstm.presence import WordPresence
 from captioner.training.fit_presence import fit_presence, fit_to_images, word_shares
 from captioner.training.tensors import References
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from captioner.calibration import SIGNALS, Calibration, read_calibration
-from captioner.checkpoint import load_checkpoint
 from captioner.errors import CaptionerError
+from captioner.lstm.checkpoint import load_checkpoint
 from captioner.training.recalibrate import MIN_JUDGEMENTS, recalibrate, save_recalibrated
 from captioner.training.reliability import reliability
 

@@ -3,13 +3,13 @@
 import torch
 from torch.nn import functional
 
-from captioner.decoder import Decoder
-from captioner.model import LogitBias, WordPredictor
+from captioner.lstm.decoder import Decoder
+from captioner.lstm.model import LogitBias, WordPredictor
+from captioner.lstm.vocabulary import BOS, EOS, PAD, UNKNOWN
 from captioner.training.cider import CiderD
 from captioner.training.losses import CrossEntropy
 from captioner.training.self_critical import SelfCritical, _bias_at, leave_one_out_advantage, sample
 from captioner.training.tensors import References
-from captioner.vocabulary import BOS, EOS, PAD, UNKNOWN
 
 WORDS = 10
 GRID = torch.zeros(2, 4, 8)

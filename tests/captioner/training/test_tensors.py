@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from captioner.encoder import Encoder
+from captioner.lstm.encoder import Encoder
+from captioner.lstm.vocabulary import BOS, EOS, PAD, Vocabulary
 from captioner.training.dataset import load_split
 from captioner.training.tensors import References, augment, cached_features, cached_pixels
-from captioner.vocabulary import BOS, EOS, PAD, Vocabulary
 from tests.support.photographs import photograph
 
 

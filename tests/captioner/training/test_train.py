@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from captioner import Captioner
-from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CaptionerError
+from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.training.config import TrainConfig
 from captioner.training.train import train
 

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 
-from captioner.vocabulary import tokenize
+from captioner.lstm.vocabulary import tokenize
 from tests.support.opinions.asked import REFERENCES, Opinions
 from tests.support.opinions.curves import Floats, area
 

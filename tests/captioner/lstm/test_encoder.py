@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from captioner.efficientnet_lite import EfficientNetLite, import_published_weights
-from captioner.encoder import Encoder, build_trunk, trunk_of
 from captioner.errors import CaptionerError
+from captioner.lstm.efficientnet_lite import EfficientNetLite, import_published_weights
+from captioner.lstm.encoder import Encoder, build_trunk, trunk_of
 
 FAMILIES = [
     "alexnet",

@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from captioner.constraints import NEG_INF, WordRules, constrain
+from captioner.lstm.constraints import NEG_INF, WordRules, constrain
+from captioner.lstm.vocabulary import BOS, EOS, PAD
 from captioner.search_options import SearchOptions
-from captioner.vocabulary import BOS, EOS, PAD
 
 S = TypeVar("S")
 GPU_CHECK_INTERVAL = 4  # steps between two checks for done images: each waits for the GPU

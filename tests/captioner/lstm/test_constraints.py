@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.beam_search import beam_search
-from captioner.constraints import WordRules
+from captioner.lstm.beam_search import beam_search
+from captioner.lstm.constraints import WordRules
+from captioner.lstm.vocabulary import EOS, SPECIAL_WORDS, Vocabulary, sentence, tokenize
 from captioner.search_options import SearchOptions
-from captioner.vocabulary import EOS, SPECIAL_WORDS, Vocabulary, sentence, tokenize
 from captioner.words import DEPICTIONS, FUNCTION_WORDS
 
 TEXT = tokenize("a the of on with man picture image dog 's extraordinarily grass")

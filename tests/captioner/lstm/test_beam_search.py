@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.beam_search import Hypotheses, beam_search
-from captioner.constraints import NEG_INF
+from captioner.lstm.beam_search import Hypotheses, beam_search
+from captioner.lstm.constraints import NEG_INF
+from captioner.lstm.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNKNOWN
 from captioner.search_options import SearchOptions
-from captioner.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNKNOWN
 
 WORDS = tuple(range(len(SPECIAL_WORDS), len(SPECIAL_WORDS) + 4))
 VOCABULARY = len(SPECIAL_WORDS) + len(WORDS)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.beam_search import Hypotheses
 from captioner.calibration import SIGNALS
-from captioner.signals import compute_signals
-from captioner.vocabulary import EOS, PAD
+from captioner.lstm.beam_search import Hypotheses
+from captioner.lstm.signals import compute_signals
+from captioner.lstm.vocabulary import EOS, PAD
 
 
 def test_signals_are_those_of_the_best_hypothesis() -> None:

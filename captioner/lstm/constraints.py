@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captioner.lstm.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNKNOWN, Vocabulary
 from captioner.search_options import SearchOptions
-from captioner.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNKNOWN, Vocabulary
 from captioner.words import DEPICTIONS, FUNCTION_WORDS
 
 NEG_INF = float("-inf")

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from captioner.calibration import SIGNALS, Calibration, save_calibration
-from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CheckpointError
+from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.model_directory import find_checkpoint
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.decoder import Decoder
-from captioner.vocabulary import BOS, PAD
+from captioner.lstm.decoder import Decoder
+from captioner.lstm.vocabulary import BOS, PAD
 
 CHANNELS, WORDS = 12, 20
 

@@ -2,7 +2,15 @@
 
 import pytest
 
-from captioner.vocabulary import EOS, PAD, SPECIAL_WORDS, UNKNOWN, Vocabulary, sentence, tokenize
+from captioner.lstm.vocabulary import (
+    EOS,
+    PAD,
+    SPECIAL_WORDS,
+    UNKNOWN,
+    Vocabulary,
+    sentence,
+    tokenize,
+)
 
 
 @pytest.mark.parametrize(

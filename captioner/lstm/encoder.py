@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from captioner.efficientnet_lite import EfficientNetLite
 from captioner.errors import CaptionerError
+from captioner.lstm.efficientnet_lite import EfficientNetLite
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

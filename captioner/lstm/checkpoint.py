@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save
 
 from captioner.calibration import SIGNALS, Calibration, read_calibration
 from captioner.errors import CheckpointError
-from captioner.model import CaptionModel, ModelConfig
+from captioner.lstm.model import CaptionModel, ModelConfig
+from captioner.lstm.vocabulary import Vocabulary
 from captioner.model_directory import (
     CALIBRATION,
     CONFIG,
@@ -26,7 +27,6 @@ from captioner.model_directory import (
     fingerprint,
     read_text,
 )
-from captioner.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -10,23 +10,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captioner.beam_search import Hypotheses, beam_search
 from captioner.calibration import SIGNALS, Floats
 from captioner.caption import Alternative, Caption, Embeddings
 from captioner.captioner import Captioner, Measure
-from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.constraints import NEG_INF, WordRules
 from captioner.device import choose_device
 from captioner.house_rules import HouseRules
 from captioner.identity import computing, identity
 from captioner.image import DecodedImage, decode_image
-from captioner.model import WordPredictor
+from captioner.lstm.beam_search import Hypotheses, beam_search
+from captioner.lstm.checkpoint import Checkpoint, load_checkpoint
+from captioner.lstm.constraints import NEG_INF, WordRules
+from captioner.lstm.model import WordPredictor
+from captioner.lstm.signals import compute_signals
+from captioner.lstm.vocabulary import EOS, sentence
 from captioner.model_directory import model_identity
 from captioner.options import CaptionerOptions
 from captioner.precision import fast_precision, precision_of
 from captioner.search_options import SearchOptions
-from captioner.signals import compute_signals
-from captioner.vocabulary import EOS, sentence
 
 BATCH_SIZE = 32
 CPU_TILE = 16  # images through the CNN at once: activations of more would not fit into the cache

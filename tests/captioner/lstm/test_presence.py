@@ -4,10 +4,10 @@ import math
 
 import torch
 
-from captioner.decoder import Decoder
-from captioner.model import LogitBias, WordPredictor
-from captioner.presence import WordPresence
-from captioner.vocabulary import BOS
+from captioner.lstm.decoder import Decoder
+from captioner.lstm.model import LogitBias, WordPredictor
+from captioner.lstm.presence import WordPresence
+from captioner.lstm.vocabulary import BOS
 
 WORDS = 8
 CONTENT = torch.tensor([False] * 4 + [False, True, True, True])

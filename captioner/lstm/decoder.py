@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captioner.vocabulary import PAD
+from captioner.lstm.vocabulary import PAD
 
 
 class Memory(NamedTuple):

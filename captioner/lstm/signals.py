@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from captioner.beam_search import Hypotheses
 from captioner.calibration import Floats
-from captioner.vocabulary import PAD
+from captioner.lstm.beam_search import Hypotheses
+from captioner.lstm.vocabulary import PAD
 
 
 def compute_signals(hypotheses: Hypotheses, log_presence: Tensor, weights: Tensor) -> Floats:

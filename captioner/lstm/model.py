@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captioner.decoder import Decoder, Memory, State
-from captioner.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
-from captioner.presence import WordPresence
+from captioner.lstm.decoder import Decoder, Memory, State
+from captioner.lstm.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
+from captioner.lstm.presence import WordPresence
 from captioner.search_options import SearchOptions
 
 

@@ -1,0 +1,1 @@
+"""The captioner of this package: a CNN, an attention LSTM and beam search."""
