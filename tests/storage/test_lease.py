@@ -14,8 +14,10 @@ from upath import UPath
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.errors import TemporaryError, UsageError
+from captioner.jobs.storage.backends import holder as holder_module
 from captioner.jobs.storage.backends import lease as lease_module
-from captioner.jobs.storage.backends.lease import Holder, Lease, lease
+from captioner.jobs.storage.backends.holder import Holder
+from captioner.jobs.storage.backends.lease import Lease, lease
 from captioner.jobs.storage.backends.object_store import ObjectStore
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.commits.commit import commit, parts_of
@@ -119,8 +121,8 @@ def test_a_lease_that_is_renewed_while_the_next_run_looks_on_is_not_free(
 def test_a_lease_of_a_clock_that_was_a_day_ahead_is_watched_for_as_long_as_any_lease_holds(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 0.2)
-    monkeypatch.setattr(lease_module, "WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(holder_module, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(holder_module, "WATCH_SECONDS", 0.1)
     lock, out = OutFolder(out_path(url)).lock, out_path(url)
     with lease(ObjectStore(), lock, out, "first") as held:
         tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()

@@ -13,6 +13,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from captioner.jobs import JobConfig
+from captioner.jobs.storage.backends import holder as holder_module
 from captioner.jobs.storage.backends import lease as lease_module
 from captioner.jobs.storage.backends.backend import Lock
 from captioner.jobs.storage.backends.paths import OutPath, out_path
@@ -76,8 +77,8 @@ def empty_memory() -> Iterator[None]:
 @pytest.fixture
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make leases expire at once, and others take them over without waiting."""
-    monkeypatch.setattr(lease_module, "LEASE_SECONDS", -1.0)
-    monkeypatch.setattr(lease_module, "WATCH_SECONDS", 0.0)
+    monkeypatch.setattr(holder_module, "LEASE_SECONDS", -1.0)
+    monkeypatch.setattr(holder_module, "WATCH_SECONDS", 0.0)
     monkeypatch.setattr(lease_module, "CONFIRM_SECONDS", -1.0)
 
 
