@@ -12,6 +12,7 @@ ALLOWED = {  # a room of jobs -> the rooms below it
     "messages": set[str](),
     "clock": set[str](),
     "errors": set[str](),
+    "sigterm": {"errors"},
     "storage": {"errors"},
     "toml_file": {"errors"},
     "config": {"errors", "toml_file", "storage"},
@@ -55,7 +56,7 @@ ALLOWED = {  # a room of jobs -> the rooms below it
 ALLOWED["estimate"] = {"config", "planning", "pipeline", "execution"}
 ALLOWED["preview"] = ALLOWED["run"] | {"estimate"}
 for rooms in ALLOWED.values():
-    rooms |= {"messages", "clock"}
+    rooms |= {"messages", "clock", "sigterm"}
 ALLOWED["caption"] = {"storage", "sources", "pipeline", "execution"}
 USES_THE_MODEL = {
     "errors",

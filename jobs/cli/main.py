@@ -32,6 +32,7 @@ from captioner.jobs.cli.training import add_train
 from captioner.jobs.cli.verify import add_verify
 from captioner.jobs.errors import ExitCode, JobError, UsageError, exit_code_of
 from captioner.jobs.messages import is_json, on_stderr, printable, say, say_error, warn
+from captioner.jobs.sigterm import sigterm_interrupts
 from captioner.jobs.storage.signatures import without_signatures
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else [*arguments]
     log_format, as_json = wanted(words)
     try:
-        with on_stderr(log_format), checked_stdout():
+        with sigterm_interrupts(), on_stderr(log_format), checked_stdout():
             return _main(words, as_json)
     except BrokenPipeError:
         if not _is_unread(sys.stdout.fileno()):
@@ -73,12 +74,18 @@ def _main(words: Sequence[str], as_json: bool) -> int:
     except Exception as fault:
         if isinstance(fault, BrokenPipeError):
             raise
-        if not is_json() and not lack_of(fault):
-            raise
-        trace = without_signatures(traceback.format_exc())
+        _say_fault(fault, words)
+        return int(ExitCode.FAULT)
+
+
+def _say_fault(fault: Exception, words: Sequence[str]) -> None:
+    """Say what this machine lacks or, if that is not known, show the traceback."""
+    trace = without_signatures(traceback.format_exc())
+    if is_json() or lack_of(fault):
         facts = {} if lack_of(fault) else {"traceback": trace}
         say_error(reason_of(fault, words), int(ExitCode.FAULT), facts)
-        return int(ExitCode.FAULT)
+    else:
+        print(trace, end="", file=sys.stderr)
 
 
 def _command(words: Sequence[str]) -> int:

@@ -1,12 +1,10 @@
 """The beginning and the end of every command that changes a table."""
 
-import signal
-import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
-from captioner.jobs.errors import JobError, Terminated, UsageError, with_remedy
+from captioner.jobs.errors import JobError, UsageError, with_remedy
+from captioner.jobs.sigterm import sigterm_interrupts
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.storage.failures import StoreError, job_errors
 from captioner.jobs.table.compaction.merge_journal import finish_merge
@@ -25,7 +23,7 @@ def exclusive_writer(run: RunFolder, passed_over: Collection[OutPath] = ()) -> I
     """
     out, storage = run.out, run.storage
     with (
-        _sigterm_interrupts(),
+        sigterm_interrupts(),
         job_errors(out.root),
         storage.lock(out.lock, out.root, run.run_id) as lock,
     ):
@@ -67,20 +65,3 @@ def _remove_scratch(run: RunFolder, scratch: OutPath) -> None:
     """Remove the scratch of a run, and its folder if nothing else is in it, as after compacting."""
     run.storage.remove_tree(scratch, ignore_errors=True)
     run.storage.remove_empty_folder(scratch.parent)
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does; only the main thread can set a handler."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise Terminated

@@ -1,6 +1,8 @@
 """How commands fail: what programs read on stdout, and options named as they were given."""
 
 import json
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -54,13 +56,26 @@ def test_a_fault_of_the_program_is_json_as_well(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_config: object) -> None:
-        raise ZeroDivisionError("by 0")
+        raise ZeroDivisionError("at https://h/a.jpg?X-Amz-Signature=secret")
 
     monkeypatch.setattr("captioner.jobs.run.run_passes", fail)
-    with pytest.raises(ZeroDivisionError):  # Python ends with its traceback, and with 1
-        main(["run", "photos", "--out", "out", "--json"])
-    failed = json.loads(capsys.readouterr().out)
-    assert failed == {"exit_code": 1, "error": "ZeroDivisionError('by 0')"}
+    assert main(["run", "photos", "--out", "out", "--json"]) == 1
+    output, errors = capsys.readouterr()
+    reason = "ZeroDivisionError('at https://h/a.jpg')"
+    assert json.loads(output) == {"exit_code": 1, "error": reason}
+    assert errors.startswith("Traceback") and "test_failing.py" in errors
+    assert errors.endswith("ZeroDivisionError: at https://h/a.jpg\n")
+
+
+def test_sigterm_ends_a_command_in_order_before_it_has_begun_a_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert threading.current_thread() is threading.main_thread()
+    monkeypatch.setattr(
+        "captioner.jobs.run.run_passes", lambda _config: signal.raise_signal(signal.SIGTERM)
+    )
+    assert main(["run", "photos", "--out", "out", "--json"]) == 143
+    assert json.loads(capsys.readouterr().out) == {"exit_code": 143, "error": "interrupted"}
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_run_notices(
 def test_a_run_that_was_taken_over_leaves_the_next_one_its_scratch(
     url: str, short_lease: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("captioner.jobs.table.exclusive_writer._sigterm_interrupts", nullcontext)
+    monkeypatch.setattr("captioner.jobs.table.exclusive_writer.sigterm_interrupts", nullcontext)
     former, run = new_run(url), new_run(url)
     with ExitStack() as next_one:
         with exclusive_writer(former):
