@@ -11,7 +11,8 @@ import pyarrow as pa
 from captioner.jobs.errors import EmptySource
 from captioner.jobs.sources.manifests.streams import read_or_refuse, text_lines
 from captioner.jobs.sources.source import Batches, Source
-from captioner.jobs.storage.uris import STANDARD_INPUT, image_uri, parent_folder
+from captioner.jobs.storage.signatures import without_signature
+from captioner.jobs.storage.uris import STANDARD_INPUT, image_uri, listed_uri, parent_folder
 from captioner.schemas.image_record import IMAGE_URI
 
 NOT_IN_SOURCE = "named by --only, but not in SOURCE"  # a reason for skipping
@@ -50,4 +51,4 @@ def _uris(listed_in: str) -> Iterator[str]:
     else:
         lines = read_or_refuse(listed_in, lambda: [line for _, line in text_lines(listed_in)])
         folder = parent_folder(image_uri(listed_in))
-    return (image_uri(line, folder) for line in lines if line.strip())
+    return (without_signature(listed_uri(line, folder)) for line in lines if line.strip())

@@ -47,3 +47,10 @@ def test_a_list_without_an_image_of_the_source_is_refused(tmp_path: Path, photos
         chosen_images(open_source(photos), str(tmp_path / "list"))
     with pytest.raises(UsageError, match=r"cannot read .*none: .*No such file"):
         chosen_images(open_source(photos), str(tmp_path / "none"))
+
+
+def test_the_list_may_be_the_one_that_is_the_source(tmp_path: Path) -> None:
+    lines = "https://h/a.jpg?X-Amz-Signature=abc\n https://h/b.jpg \n"
+    (tmp_path / "list.txt").write_text(lines)
+    source = chosen_images(open_source(tmp_path / "list.txt"), str(tmp_path / "list.txt"))
+    assert [uri for uri, _ in read(source)] == ["https://h/a.jpg", "https://h/b.jpg"]
