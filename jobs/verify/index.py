@@ -11,7 +11,7 @@ from captioner.jobs.publish.sqlite_errors import sqlite_errors
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.verify.findings import Kind, Scope
 
-_REMEDY = "remove it, and `captioner index` builds it again; --repair removes it"
+_REMEDY = "remove it, and `captioner index` builds it again; --repair renames it"
 _STALE = "the next `captioner search` or `captioner index` brings it up to date"
 _EXPORT = "restore it from a copy; without it, the next export knows of none before"
 

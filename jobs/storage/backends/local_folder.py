@@ -87,8 +87,7 @@ class LocalFolder:
         unfinished = scratch / f"{path.name}.unfinished"
         with unfinished.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            _sync_file(file)
         self.put(unfinished, path)
 
     def get(self, path: Path, file: Path) -> None:
@@ -96,7 +95,9 @@ class LocalFolder:
 
     def copy(self, path: Path, to: Path) -> None:
         unfinished = to.with_name(f".{to.name}.unfinished")
-        shutil.copyfile(path, unfinished)
+        with path.open("rb") as source, unfinished.open("wb") as file:
+            shutil.copyfileobj(source, file)
+            _sync_file(file)
         self.put(unfinished, to)
 
     def remove(self, path: Path) -> None:
@@ -150,6 +151,12 @@ class LocalFolder:
             if (text := file.read()) and _is_locked(file) == alive:
                 return text
         return None
+
+
+def _sync_file(file: IO[bytes]) -> None:
+    """Write what was written to a file through to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
