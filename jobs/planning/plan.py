@@ -95,9 +95,7 @@ def make_plan(
     with pa.ipc.new_file(str(vanished_file(folder)), _VANISHED) as vanished:
         for compared in compare(images, rows, redo, source.scope):
             _record(compared, plan, actions, doubtful)
-            vanished.write_table(
-                pa.Table.from_pandas(compared.vanished, _VANISHED, preserve_index=False)
-            )
+            vanished.write_table(_vanished(compared))
     if doubtful and second_opinion:
         _plan_opinions(doubtful.choose(second_opinion, actions), plan.counts)
     sizes = write_partitions(plan_file(folder), listing, actions, files, size)
@@ -106,6 +104,10 @@ def make_plan(
     for temporary in (listing, images.path, rows.path, folder / "actions"):
         temporary.unlink()
     return plan
+
+
+def _vanished(compared: Compared) -> pa.Table:
+    return pa.Table.from_pandas(compared.vanished, _VANISHED, preserve_index=False)
 
 
 def _plan_opinions(doubted: int, counts: Counts) -> None:

@@ -42,12 +42,15 @@ def report_of(recorder: Recorder, code: ExitCode, error: str | None = None) -> J
         surest=recorder.examples.surest,
         least_sure=recorder.examples.least_sure,
         table_statuses=recorder.table_statuses,
-        quality=recorder.quality,
-        gates=list(recorder.gates),
-        gates_not_judged=recorder.gates_not_judged,
+        **_gates(recorder),
         too_many_failures=recorder.too_many_failures,
         error=error,
     )
+
+
+def _gates(recorder: Recorder) -> dict[str, Any]:
+    judged = {"gates": list(recorder.gates), "gates_not_judged": recorder.gates_not_judged}
+    return {"quality": recorder.quality, **judged}
 
 
 def _review(recorder: Recorder) -> dict[str, Any]:
