@@ -84,6 +84,24 @@ def test_a_name_that_is_not_utf8_is_opened_by_its_percent_encoded_name(
     assert fetch_image(f"tar://bad%FF.jpg::{path}", 100) == b"not UTF-8"
 
 
+@pytest.mark.parametrize("glob", ["", "tar://**::"])
+def test_names_that_look_like_percent_encoded_ones_have_uris_of_their_own(
+    tmp_path: Path, glob: str
+) -> None:
+    configure({})
+    literal = [f"{name}.jpg" for name in ("bad%FF", "bad%25FF", "bad%2525FF", "bad%C3%A9")]
+    members = [(name, name.encode()) for name in literal]
+    for archive in ([NOT_UTF8, *members], [*members[::-1], NOT_UTF8]):
+        path = write_tar(tmp_path / f"{archive[0][1][3:5].hex()}.tar", archive)
+        records = records_of(pa.Table.from_batches(open_source(f"{glob}{path}").batches))
+        with ImageReader(records, 100) as reader:
+            found = {record.uri: reader.read(n) for n, record in enumerate(records)}
+        assert {*found.values()} == {data for _, data in archive}
+        assert found == {uri: fetch_image(uri, 100) for uri in found}
+    alone = write_tar(tmp_path / "alone.tar", members[:1])
+    assert fetch_image(f"tar://bad%FF.jpg::{alone}", 100) == b"bad%FF.jpg"  # as a list has it
+
+
 def test_links_devices_and_sparse_files_are_not_opened_by_their_uri(tmp_path: Path) -> None:
     configure({})
     source = write_hostile(tmp_path, "links-and-devices.tar")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import fsspec
 from fsspec.archive import AbstractArchiveFileSystem
@@ -106,7 +106,7 @@ class TarArchive(AbstractArchiveFileSystem):  # type: ignore[misc]  # fsspec has
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return what is known of a member, or of a folder of members."""
         name = self._strip_protocol(path)
-        if member := self._members.get(name):
+        if member := self._find(name):
             return _info(name, member)
         start = f"{name}/" if name else ""
         if any(member.startswith(start) for member in self._members):
@@ -114,7 +114,7 @@ class TarArchive(AbstractArchiveFileSystem):  # type: ignore[misc]  # fsspec has
         raise self._missing(name)
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
-        member = self._members.get(path)
+        member = self._find(path)
         if member is None:
             raise self._missing(path)
         if member.kind != "file":
@@ -122,6 +122,10 @@ class TarArchive(AbstractArchiveFileSystem):  # type: ignore[misc]  # fsspec has
         header = tarfile.TarInfo(path)
         header.offset_data, header.size = member.offset, member.size
         return self._tar.extractfile(header)
+
+    def _find(self, name: str) -> Member | None:
+        """Return a member by its name in URIs, or else by its own name."""
+        return self._members.get(name) or self._members.get(member_name(name))
 
     def _missing(self, name: str) -> Exception:
         if self._damage:
@@ -132,14 +136,31 @@ class TarArchive(AbstractArchiveFileSystem):  # type: ignore[misc]  # fsspec has
 def member_name(name: str) -> str:
     """Return the name of a member as URIs have it: `tar://<name>::<archive>`.
 
-    A name that is not UTF-8, which no table can hold, is percent-encoded.
+    A name that is not UTF-8, which no table can hold, is percent-encoded, and so is one that looks
+    as if it were: the URI of the one would be that of the other.
     """
     name = re.sub("/+", "/", name)
+    return _encoded(name) if _is_binary(name) or _looks_encoded(name) else name
+
+
+def _encoded(name: str) -> str:
+    return quote(name, errors="surrogateescape")
+
+
+def _is_binary(name: str) -> bool:
     try:
         name.encode()
     except UnicodeEncodeError:
-        return quote(name, errors="surrogateescape")
-    return name
+        return True
+    return False
+
+
+def _looks_encoded(name: str) -> bool:
+    """Return whether `_encoded`, once or more often, makes a name of one that is not UTF-8."""
+    again = min(map(len, re.findall("%((?:25)*)", name)), default=0)
+    once = name.replace("%" + "25" * (again // 2), "%")
+    plain = unquote(once, errors="surrogateescape")
+    return _is_binary(plain) and _encoded(plain) == once
 
 
 def _kind(header: tarfile.TarInfo) -> str:
