@@ -29,6 +29,7 @@ from captioner.jobs.storage.file_types import (
     is_archive,
     is_manifest,
     is_named_like_a_file,
+    is_packed_otherwise,
 )
 from captioner.jobs.storage.filesystems import file_info
 from captioner.jobs.storage.signatures import without_signature
@@ -147,5 +148,7 @@ def _file(uri: str, version: str | None, options: SourceOptions) -> Source:
             [[key], [version], pa.array([access], ACCESS_TYPE)], schema=plan_schema(None, ACCESS)
         )
         return Source(record.schema, iter([record]), scope=scope)
+    if is_packed_otherwise(name):
+        raise UsageError(f"{uri} is compressed, but not by gzip: unpack it, or use gzip")
     known = ", ".join((*MANIFEST_SUFFIXES, *ARCHIVE_SUFFIXES))
     raise UsageError(f"{uri} is neither an image nor a manifest nor an archive ({known})")

@@ -80,7 +80,8 @@ def reason(error: Exception, seconds: float | None = None) -> str:
     if isinstance(error, OSError):
         text = error.strerror or str(error) or os.strerror(error.errno or errno.EIO)
     else:
-        text = str(error) if isinstance(error, FetchError) else f"{type(error).__name__}: {error}"
+        is_plain = isinstance(error, (FetchError, *DAMAGE)) and str(error)
+        text = str(error) if is_plain else f"{type(error).__name__}: {error}"
     return without_secrets(text)
 
 

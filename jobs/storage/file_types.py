@@ -30,11 +30,12 @@ UNOPENED_SUFFIXES = (
 # What often lies beside pictures, so that a count by extension tells something.
 COMPANION_SUFFIXES = (
     *(".aae", ".cls", ".csv", ".db", ".htm", ".html", ".ini", ".json", ".log", ".md", ".mp3"),
-    *(".npy", ".py", ".thm", ".txt", ".wav", ".xml", ".xmp", ".yaml", ".yml", ".zip"),
+    *(".npy", ".py", ".thm", ".txt", ".wav", ".xml", ".xmp", ".yaml", ".yml", ".zip", ".zst"),
 )
 NO_EXTENSION = "without an image's extension"  # a reason for skipping
 _GZIPPED_ARCHIVES = (".tar.gz", ".tgz")
 ARCHIVE_SUFFIXES = (".tar", *_GZIPPED_ARCHIVES)
+_PACKED = (".bz2", ".lz4", ".xz", ".zst", ".tbz", ".tbz2", ".txz", ".tzst")  # and not read
 _GZIPPABLE_MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
 _GZIPPED_MANIFESTS = tuple(f"{suffix}.gz" for suffix in _GZIPPABLE_MANIFESTS)
 MANIFEST_SUFFIXES = (*_GZIPPABLE_MANIFESTS, *_GZIPPED_MANIFESTS, ".parquet")
@@ -67,6 +68,11 @@ def is_archive(name: str) -> bool:
 def is_gzipped_archive(name: str) -> bool:
     """Return whether a file name or URL has the extension of a compressed tar archive."""
     return file_name(name).lower().endswith(_GZIPPED_ARCHIVES)
+
+
+def is_packed_otherwise(name: str) -> bool:
+    """Return whether a file name has the extension of a compressed file, but not by gzip."""
+    return name.lower().endswith(_PACKED)
 
 
 def is_parquet(name: str) -> bool:

@@ -18,10 +18,12 @@ import webdataset
 from fsspec.implementations.memory import MemoryFileSystem
 
 from captioner.jobs.errors import FetchError, TemporaryError, UsageError
+from captioner.jobs.fetching.by_uri import fetch_image
 from captioner.jobs.fetching.container_reader import ImageReader
 from captioner.jobs.sources.archives import tar_archives as archives_module
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.storage import containers
+from captioner.jobs.storage.filesystems import configure
 from captioner.schemas.image_record import records_of
 from tests.support.photographs import photograph
 
@@ -250,6 +252,11 @@ def between_members(path: Path) -> None:
     cut(path, headers(path)[3].offset)
 
 
+def between_the_headers_of_a_member(path: Path) -> None:
+    with_tarfile(path, dict.fromkeys(("0.jpg", "1.jpg", "2.jpg", "é.jpg"), PHOTOS[0]))
+    cut(path, headers(path)[3].offset_data - tarfile.BLOCKSIZE)
+
+
 def within_a_header(path: Path) -> None:
     cut(path, headers(path)[3].offset + 100)
 
@@ -262,7 +269,11 @@ def with_an_overwritten_header(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [within_a_member, between_members, within_a_header, with_an_overwritten_header]
+    "damage",
+    [
+        *(within_a_member, within_a_header, between_the_headers_of_a_member),
+        with_an_overwritten_header,
+    ],
 )
 def test_a_damaged_archive_gives_the_images_before_the_damage_and_an_error_row(
     tmp_path: Path, damage: Callable[[Path], None]
@@ -277,6 +288,48 @@ def test_a_damaged_archive_gives_the_images_before_the_damage_and_an_error_row(
     assert found[3]["image_uri"] == str(path) and found[3]["key"] is None
     assert "the archive cannot be read beyond byte" in found[3]["image_member"]["error"]
     assert len(found[4:]) == 4
+
+
+def test_an_archive_without_an_end_marker_gives_its_images_and_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = with_tarfile(tmp_path / "1.tar", {f"{n}.jpg": PHOTOS[n] for n in range(4)})
+    between_members(path)
+    (tmp_path / "2.tar").write_bytes(path.read_bytes())
+    packed = tmp_path / "3.tar.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    for source in (path, packed, f"tar://**::{path}", f"tar://**::{packed}"):
+        caplog.clear()
+        assert names(source) == ["0.jpg", "1.jpg", "2.jpg"]
+        (warning,) = caplog.messages
+        assert " has no end marker" in warning
+    caplog.clear()
+    every = open_source(tmp_path)
+    assert sum(batch.num_rows for batch in every.batches) == 9
+    assert caplog.messages[0].startswith(f"{path} and 2 other archives have no end marker")
+    assert not every.scope(f"tar://3.jpg::{path}")  # it has not vanished, but ...
+    assert every.scope(str(path))  # ... a row about damage has
+    with pytest.raises(FetchError, match=r"the archive has no file 3\.jpg") as caught:
+        fetch_image(f"tar://3.jpg::{path}", 100)
+    assert caught.value.status == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "name"),
+    [("", "gzip", "gzip"), (".zst", "zstd", "zstd"), (".x", "bz2", "bz")],
+)
+def test_an_archive_that_is_compressed_in_another_way_says_what_to_do(
+    tmp_path: Path, suffix: str, codec: str, name: str
+) -> None:
+    configure({})
+    plain = with_tarfile(tmp_path / "plain", {"1.jpg": PHOTOS[0]})
+    path = tmp_path / f"x.tar{suffix}"
+    with pa.CompressedOutputStream(str(path), codec) as packed:
+        packed.write(plain.read_bytes())
+    with pytest.raises(FetchError, match=f"it is compressed by {name}.*: unpack it, or make"):
+        fetch_image(f"tar://1.jpg::{path}", 10**6)
+    with pytest.raises(UsageError, match="unpack it, or" if suffix != ".x" else "neither"):
+        open_source(path)
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.99])

@@ -2,8 +2,10 @@
 
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from captioner.jobs.messages import warn
 
 LINKS = "links in archives"
 DEVICES = "devices in archives"
@@ -35,3 +37,13 @@ def unsafe_file(info: Mapping[str, Any]) -> str | None:
     if info.get("kind") == "device":
         return DEVICES
     return ENCRYPTED if (info.get("flag_bits") or 0) & 1 else None
+
+
+def warn_of_cut(archives: Sequence[str]) -> None:
+    """Warn of tar archives without an end marker, if there are any."""
+    if archives:
+        rest = f" and {len(archives) - 1:,} other archives have" if archives[1:] else " has"
+        warn(
+            f"{archives[0]}{rest} no end marker, as if cut short: the images that are there are "
+            "captioned; copy again if some are missing"
+        )

@@ -19,11 +19,17 @@ from typing import Any
 import pyarrow as pa
 
 from captioner.jobs.errors import FetchError, UsageError
-from captioner.jobs.sources.archives.members import DEVICES, LINKS, unheld_name, unsafe_name
+from captioner.jobs.sources.archives.members import (
+    DEVICES,
+    LINKS,
+    unheld_name,
+    unsafe_name,
+    warn_of_cut,
+)
 from captioner.jobs.sources.exclusion import NOTHING, Exclusion, why_excluded
 from captioner.jobs.sources.source import Batches, Scope, Source
 from captioner.jobs.storage.archives.tar_archive import SPARSE, member_name
-from captioner.jobs.storage.archives.tar_headers import check_end, headers, open_tar
+from captioner.jobs.storage.archives.tar_headers import NoEndMarker, check_end, headers, open_tar
 from captioner.jobs.storage.containers import container_version, open_archive
 from captioner.jobs.storage.failures import check_final, fetch_error
 from captioner.jobs.storage.file_types import container_of, is_image_name, why_no_image
@@ -56,10 +62,11 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Skips:
-    """What to skip in archives, and the counts of what was skipped, by reason."""
+    """What to skip in archives, the counts of what was skipped, and archives that may be cut."""
 
     exclusion: Exclusion
     counts: Counter[str] = field(default_factory=Counter)
+    cut: dict[str, None] = field(default_factory=dict)  # in order
 
 
 def archive_source(
@@ -68,23 +75,24 @@ def archive_source(
     """Return the images in archives, given by absolute paths or URLs.
 
     `covers(archive)` returns whether the source includes an archive. Members whose names the
-    `exclusion` matches are skipped. An archive that cannot be read to
-    its end gives the images before the damage, and a record of its own whose error says where that
-    is; one that cannot be opened gives a record for a worker to try. UsageError if nothing can be
-    read from the only archive, TemporaryError for faults of a remote store that may pass.
+    `exclusion` matches are skipped. An archive that cannot be read to its end gives the images
+    before the damage, and a record of its own whose error says where that is; one that cannot be
+    opened gives a record for a worker to try. One without an end marker gives all its images, and a
+    warning. UsageError if nothing can be read from the only archive, TemporaryError for faults of a
+    remote store that may pass.
     """
     skips = _Skips(exclusion)
     damaged: set[str] = set()  # their members beyond the damage are not listed, but not gone
-    is_only = len(archives) == 1
-    rows = chain.from_iterable(_rows(each, skips, damaged, is_only) for each in archives)
+    rows = _every_row(archives, skips, damaged)
     first = list(islice(rows, 1))
-    if is_only and first and first[0][0] == without_signature(archives[0]):
+    if len(archives) == 1 and first and first[0][0] == without_signature(archives[0]):
         raise UsageError(f"{archives[0]}: {first[0][2]['error']}")
 
     def scope(uri: str) -> bool:
         archive = container_of(uri)
         name = uri.removeprefix("tar://").partition("::")[0]
-        return archive not in damaged and covers(archive) and not _excluding(name, exclusion)
+        may_lack = archive in damaged or (archive in skips.cut and uri != archive)
+        return not may_lack and covers(archive) and not _excluding(name, exclusion)
 
     return Source(ARCHIVE_SCHEMA, _batches(chain(first, rows)), skips.counts, scope)
 
@@ -96,8 +104,15 @@ def _batches(rows: Iterator[Row]) -> Batches:
         yield pa.record_batch(arrays, schema=ARCHIVE_SCHEMA)
 
 
+def _every_row(archives: Sequence[str], skips: _Skips, damaged: set[str]) -> Iterator[Row]:
+    """Yield the rows of archives; add those to `damaged` that cannot be read to their end."""
+    for archive in archives:
+        yield from _rows(archive, skips, damaged, is_only=len(archives) == 1)
+    warn_of_cut([*skips.cut])
+
+
 def _rows(archive: str, skips: _Skips, damaged: set[str], is_only: bool) -> Iterator[Row]:
-    """Yield the rows of an archive; add it to `damaged` if it cannot be read to its end."""
+    """Yield the rows of an archive."""
     version = None
     try:
         version = container_version(archive)
@@ -144,6 +159,8 @@ def _entries(archive: str, skips: _Skips) -> Iterator[_Entry]:
                     yield entry
                 end = header.offset_data + header.size
             check_end(file)
+    except NoEndMarker:
+        skips.cut[without_signature(archive)] = None
     except Exception as error:  # each store, zlib and tarfile have errors of their own
         if isinstance(error, FetchError):
             check_final(archive, error)

@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from captioner.jobs.sources.archives.members import unsafe_file
+from captioner.jobs.sources.archives.members import unsafe_file, warn_of_cut
 from captioner.jobs.sources.listing.filters import Selection
 from captioner.jobs.sources.listing.s3 import PAGE_KEYS, Entry, Page
 from captioner.jobs.storage.archives.tar_archive import TarArchive
 from captioner.jobs.storage.archives.zip_archive import ZipArchive
+from captioner.jobs.storage.signatures import without_signature
 
 
 def archive_pages(fs: ZipArchive | TarArchive, root: str, selection: Selection) -> Iterator[Page]:
     """Yield the files below a folder, "" for all, in the order of names; count unsafe ones."""
+    if isinstance(fs, TarArchive) and fs.cut:
+        warn_of_cut([without_signature(fs.archive)])
     entries = _entries(fs, root, selection)
     while page := [*islice(entries, PAGE_KEYS)]:
         yield page

@@ -16,7 +16,8 @@ from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.compression import compr
 
 from captioner.jobs.errors import UsageError
-from captioner.jobs.storage.archives.tar_headers import check_end, headers, open_tar
+from captioner.jobs.storage.archives.tar_headers import NoEndMarker, check_end, headers, open_tar
+from captioner.jobs.storage.archives.zip_archive import no_member
 from captioner.jobs.storage.attempts.faults import DAMAGE
 
 MAX_INDEX = 512 * 1024 * 1024  # bytes of memory, about
@@ -36,8 +37,9 @@ class Member(NamedTuple):
 class TarArchive(AbstractArchiveFileSystem):  # type: ignore[misc]  # fsspec has no types
     """The members of a tar archive; of those with the same name, the last one is opened.
 
-    An archive that is damaged somewhere has the members before that. UsageError if the index would
-    take too much memory, ReadError if there is no member before the damage.
+    An archive that is damaged somewhere has the members before that. One without an end marker is
+    `cut`, perhaps. UsageError if the index would take too much memory, ReadError if there is no
+    member before the damage.
     """
 
     root_marker = ""
@@ -48,13 +50,14 @@ class TarArchive(AbstractArchiveFileSystem):  # type: ignore[misc]  # fsspec has
         self, fo: Any, target_protocol: str | None = None, compression: str | None = None
     ) -> None:
         super().__init__()
-        self._archive = fo if isinstance(fo, str) else str(getattr(fo, "path", "the archive"))
+        self.archive = fo if isinstance(fo, str) else str(getattr(fo, "path", "the archive"))
         if isinstance(fo, str):
             fo = fsspec.open(fo, "rb", protocol=target_protocol).open()
         self.fo = compr[compression](fo) if compression else fo
         self._members: dict[str, Member] = {}
         self._earlier: list[tuple[str, Member]] = []  # with the name of a later one
         self._damage = ""
+        self.cut = False
         self._tar = self._read_index()
 
     def _read_index(self) -> tarfile.TarFile:
@@ -62,6 +65,8 @@ class TarArchive(AbstractArchiveFileSystem):  # type: ignore[misc]  # fsspec has
             tar = open_tar(self.fo)
             self._add_members(tar)
             check_end(self.fo)
+        except NoEndMarker:
+            self.cut = True
         except DAMAGE as error:
             self._damage = str(error) or type(error).__name__
             if not self._members:
@@ -76,7 +81,7 @@ class TarArchive(AbstractArchiveFileSystem):  # type: ignore[misc]  # fsspec has
             left -= _MEMBER_BYTES + len(name)
             if left < 0:
                 raise UsageError(
-                    f"the index of {self._archive} would take more than {MAX_INDEX >> 20} MiB of "
+                    f"the index of {self.archive} would take more than {MAX_INDEX >> 20} MiB of "
                     "memory: divide the archive"
                 )
             if name in self._members:
@@ -130,7 +135,7 @@ class TarArchive(AbstractArchiveFileSystem):  # type: ignore[misc]  # fsspec has
     def _missing(self, name: str) -> Exception:
         if self._damage:
             return tarfile.ReadError(f"the archive cannot be read to its end: {self._damage}")
-        return FileNotFoundError(name)
+        return no_member(name)
 
 
 def member_name(name: str) -> str:

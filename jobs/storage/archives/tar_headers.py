@@ -8,18 +8,43 @@ from typing import IO, cast
 MAX_HEADER = 1024 * 1024  # bytes: of a member's headers, with all that comes before them
 MAX_KEYS = 1000  # that an archive sets for all its members
 _ENDED = (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
+_PACKERS = {  # by the bytes with which their files begin
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+}
 _LENGTH = re.compile(rb"(\d{1,20}) ")  # of a record
 _LONG_NUMBER = re.compile(rb"\d{101}")
 
 
+class NoEndMarker(tarfile.ReadError):
+    """An archive that ends after a member, without the zeros that some tools never write.
+
+    A copy that was cut there has none, either.
+    """
+
+
 def open_tar(file: IO[bytes]) -> tarfile.TarFile:
-    """Open an archive to read its `headers`."""
+    """Open an archive to read its `headers`; ReadError for damage."""
     bounded = cast(IO[bytes], _Bounded(file))
-    return tarfile.TarFile(fileobj=bounded, tarinfo=_Header, encoding="utf-8")
+    try:
+        return tarfile.TarFile(fileobj=bounded, tarinfo=_Header, encoding="utf-8")
+    except tarfile.ReadError:
+        file.seek(0)
+        start = file.read(8)
+        if packer := next((_PACKERS[each] for each in _PACKERS if start.startswith(each)), None):
+            text = f"it is compressed by {packer}: unpack it, or make it a .tar.gz"
+            raise tarfile.ReadError(text) from None
+        raise
 
 
 def headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the headers of an archive without keeping them; ReadError for damage."""
+    """Yield the headers of an archive without keeping them; ReadError for damage.
+
+    NoEndMarker if it ends after a member.
+    """
     bounded = cast(_Bounded, tar.fileobj)
     end = -1
     while header := tar.next():
@@ -79,7 +104,9 @@ class _Header(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the zeros at the end
             raise
         except _ENDED as error:
-            raise tarfile.ReadError("it ends early") from error
+            file = cast(IO[bytes], tarfile_.fileobj)
+            kind = NoEndMarker if file.tell() == tarfile_.offset > 0 else tarfile.ReadError
+            raise kind("it ends early") from error
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"a header is damaged: {error}") from error
         except RecursionError as error:

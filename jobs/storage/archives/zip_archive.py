@@ -1,5 +1,6 @@
 """Zip archives as a file system, whose index is in memory only once, and may not be too long."""
 
+import errno
 import struct
 from collections.abc import Iterator
 from operator import attrgetter
@@ -33,6 +34,9 @@ class ZipArchive(ZipFileSystem):  # type: ignore[misc]  # fsspec has no types
             _check_index(str(getattr(fo, "path", "the archive")), fo)
         try:
             super().__init__(fo)
+        except BadZipFile as error:
+            error.args = (f"{error}: it may be cut, so copy it again",)
+            raise
         except UnicodeDecodeError as error:
             raise BadZipFile(
                 "the name of a member is not UTF-8, as the archive says it is: pack it again"
@@ -49,6 +53,11 @@ class ZipArchive(ZipFileSystem):  # type: ignore[misc]  # fsspec has no types
             if not member.is_dir():
                 yield member.filename, _info(member)
 
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        if not self.isfile(path):
+            raise no_member(path)
+        return super()._open(path, mode, **options)
+
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return what the index says of a member, or of a folder of members."""
         name = self._strip_protocol(path)
@@ -58,7 +67,13 @@ class ZipArchive(ZipFileSystem):  # type: ignore[misc]  # fsspec has no types
             start = f"{name}/" if name else ""
             if any(member.startswith(start) for member in self.zip.NameToInfo):
                 return {"name": name, "size": 0, "type": "directory"}
-            raise FileNotFoundError(name) from error
+            raise no_member(name) from error
+
+
+def no_member(name: str) -> FileNotFoundError:
+    """Return the error for a member that an archive does not have."""
+    what = f"the archive has no file {name}" if name else "the URI names no member of the archive"
+    return FileNotFoundError(errno.ENOENT, what)
 
 
 def _info(member: ZipInfo) -> dict[str, Any]:
