@@ -258,7 +258,9 @@ def test_a_source_without_password_is_not_taken_for_one(source: str) -> None:
     assert load_config({"source": source, "out": "x"}).source == source
 
 
-@pytest.mark.parametrize("host", ["https://h/", "h:99999", "h:x", "me@h", "", "file://x", "[::1"])
+@pytest.mark.parametrize(
+    "host", ["https://h/", "h:99999", "h:x", "me@h", "", "'h'", "file://x", "[::1"]
+)
 def test_a_host_that_cannot_be_is_refused(host: str) -> None:
     with pytest.raises(UsageError, match=r"^allow_host must be a list of hosts"):
         JobConfig("photos", "out", allow_host=[host])

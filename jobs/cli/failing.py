@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.errors import CaptionerError
+from captioner.jobs.cli.job_options import FLAGS
 from captioner.jobs.errors import JobError, exit_code_of, with_remedy
 from captioner.jobs.messages import FORMATS, TEXT
 from captioner.jobs.storage.signatures import without_signatures
@@ -91,9 +92,12 @@ def lack_of(fault: BaseException) -> str | None:
 def as_given(text: str, arguments: Sequence[str]) -> str:
     """Return a message with hyphens in the names of options that are on the command line.
 
-    Those of a job file stay as they are.
+    Those of a job file stay as they are. Without one, options of a run that are missing are meant
+    for the command line, too.
     """
     options = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    if arguments[:1] in (["run"], ["plan"]) and "--config" not in options:
+        options |= {f"--{name.replace('_', '-')}" for name in FLAGS}
 
     def option(found: re.Match[str]) -> str:
         flag = f"--{found[0].replace('_', '-')}"

@@ -132,7 +132,10 @@ def _check_second_opinion(job: "JobConfig") -> None:
     _refuse_unless(alone, "redo_below must be omitted if redo_share is given")
     require(job, "where", job.where is None or is_text(job.where), "text")
     if not job.is_second_opinion:
-        wanted = "where needs redo_below or redo_share; redo_below = 1 takes all rows that match"
+        wanted = (
+            "where needs redo_below or redo_share; with a redo_below of 1, it takes all rows that "
+            "match"
+        )
         _refuse_unless(job.where is None, wanted)
         return
     for name in ("force", "prune", "embeddings", "retry_failed"):

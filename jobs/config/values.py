@@ -18,7 +18,7 @@ _LASTING = {  # after another try, too
 }
 RETRIABLE = tuple(kind for kind in FAILURES if kind not in _LASTING)
 PRICES = ("input", "output", "request")  # of a million tokens, and of one request
-_HOST = re.compile(r"[^\s/?#@\[\]:]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
+_HOST = re.compile(r"[\w.-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
 _BUCKET = re.compile(r"(?!https?:|file:)[a-z][a-z0-9+.-]*://[^\s/?#]+/?")
 A_SIZE = "a number of bytes above 0, or a size such as 20MB or 512KiB"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?)b?|b?)", re.IGNORECASE)

@@ -31,6 +31,7 @@ from captioner.jobs.storage.http.access import (
     without_headers,
 )
 from captioner.jobs.storage.uris import (
+    ARCHIVES,
     check_regular,
     is_chain,
     is_http,
@@ -86,6 +87,8 @@ def filesystem(url: str, **options: Any) -> tuple[Any, str]:
     """
     require_packages(url)
     inner, container = split_chain(url)
+    if scheme(inner) in ARCHIVES and container in ("", "::"):
+        raise UsageError(f"{url} names no archive: write {scheme(inner)}://MEMBER::ARCHIVE")
     if any(is_http(part) for part in url.split("::")):
         check_own(_own_conf)
         _set_http_timeouts()

@@ -138,7 +138,8 @@ def image_uri(name: str, folder: str = "") -> str:
     if not is_local(name):
         inner, container = split_chain(name)
         inner = _SCHEME.sub(lambda match: match[0].lower(), inner, count=1)
-        return f"{inner}::{image_uri(container[2:], folder)}" if container else inner
+        archive = container.removeprefix("::") and image_uri(container[2:], folder)
+        return f"{inner}::{archive}" if container else inner
     if scheme(name) is None and not is_local(folder):
         return _joined(folder, name)
     path = os.path.abspath(os.path.join(folder, local_path(name)))  # noqa: PTH100, PTH118

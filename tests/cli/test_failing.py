@@ -107,6 +107,13 @@ def test_options_are_named_as_they_were_given(
     assert capsys.readouterr().err.startswith(f"captioner: error: {begins}")
 
 
+def test_options_that_are_missing_are_those_of_the_command_line_without_a_job_file() -> None:
+    text = "where needs redo_below or redo_share"
+    arguments = ["run", "--where", "x > 1"]
+    assert as_given(text, arguments) == "--where needs --redo-below or --redo-share"
+    assert as_given("the column image_uri", arguments) == "the column image_uri"
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -16,6 +16,7 @@ from captioner.jobs.fetching.container_reader import ImageReader
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.storage.archives import tar_archive
 from captioner.jobs.storage.filesystems import configure
+from captioner.jobs.storage.uris import image_uri
 from captioner.schemas.image_record import records_of
 from tests.support.hostile_inputs import write_hostile
 
@@ -100,6 +101,36 @@ def test_names_that_look_like_percent_encoded_ones_have_uris_of_their_own(
         assert found == {uri: fetch_image(uri, 100) for uri in found}
     alone = write_tar(tmp_path / "alone.tar", members[:1])
     assert fetch_image(f"tar://bad%FF.jpg::{alone}", 100) == b"bad%FF.jpg"  # as a list has it
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        *(
+            (f"{kind}://a.jpg{end}", "names no archive")
+            for kind in ("tar", "zip")
+            for end in ("", "::")
+        ),
+        ("tar://", "names no archive"),
+        ("tar://::{}.tar", "the URI names no member"),
+        ("zip://::{}.zip", "the URI names no member"),
+        ("tar://b.jpg::{}.tar", r"the archive has no file b\.jpg"),
+        ("zip://b.jpg::{}.zip", r"the archive has no file b\.jpg"),
+    ],
+)
+def test_a_uri_that_names_no_member_or_no_archive_says_so(
+    tmp_path: Path, uri: str, why: str
+) -> None:
+    configure({})
+    write_tar(tmp_path / "x.tar", [("a.jpg", b"x")])
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
+        file.writestr("a.jpg", b"x")
+    named = image_uri(uri.format(tmp_path / "x"), str(tmp_path))
+    with pytest.raises(FetchError, match=why):
+        fetch_image(named, 100)
+    if "archive" in why and "{" not in uri:
+        with pytest.raises(UsageError, match=why):
+            open_source(uri)
 
 
 def test_links_devices_and_sparse_files_are_not_opened_by_their_uri(tmp_path: Path) -> None:

@@ -121,8 +121,7 @@ def _names(answer: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _no_list(request: Mapping[str, Any], why: str) -> TemporaryError:
-    url = f"s3://{request['Bucket']}/{request['Prefix']}"
-    return TemporaryError(f"cannot list {url}: {why}; try again later")
+    return TemporaryError(f"cannot list s3://{request['Bucket']}: {why}; try again later")
 
 
 def _entries(answer: Mapping[str, Any], start: int) -> Iterator[Entry]:

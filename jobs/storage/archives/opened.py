@@ -14,6 +14,7 @@ from fsspec.utils import infer_compression
 from captioner.jobs.storage.archives.tar_archive import TarArchive
 from captioner.jobs.storage.bounded_reads import bounded
 from captioner.jobs.storage.file_types import is_gzipped_archive
+from captioner.jobs.storage.http.parts import NoParts
 from captioner.jobs.storage.uris import file_name, is_local
 
 BLOCK = 1024 * 1024  # bytes of a remote archive that are read at a time
@@ -52,7 +53,10 @@ class _Archive:
         outer, path = find(self._place)
         with archive_lock(outer):
             try:
-                fs = self._filesystem(bounded(outer.open(path, "rb", block_size=BLOCK)))
+                file = bounded(outer.open(path, "rb", block_size=BLOCK))
+                if getattr(file, "size", 0) is None:  # a stream of HTTP, as of a compressed answer
+                    raise NoParts
+                fs = self._filesystem(file)
             except zipfile.BadZipFile as error:
                 hidden = error.__context__
                 if isinstance(hidden, OSError):  # of the store: for zipfile, it is damage

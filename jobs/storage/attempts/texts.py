@@ -39,6 +39,8 @@ def _of_answer(error: BaseException) -> str | None:
     code = error_code(error)
     named = code if code and not code.isdecimal() else phrase
     what = ", a redirect that is not followed" if status in REDIRECTS else ""
+    if code == "500":  # by botocore, also for a list that is cut
+        what = ", or its answer was cut"
     return f"the server answered {status} {named}".rstrip() + what
 
 

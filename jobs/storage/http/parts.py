@@ -11,8 +11,12 @@ from captioner.schemas.caption_table import Status
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)", re.IGNORECASE)
 
 
-class NoParts(OSError):
-    """A server that only gives whole files."""
+class NoParts(FetchError):
+    """A server that only gives whole files: no other attempt would do better."""
+
+    def __init__(self) -> None:
+        text = "the server gives no parts of this file: save it here to use it"
+        super().__init__(Status.FETCH_FAILED, text)
 
 
 class FileChanged(FetchError):
@@ -51,7 +55,7 @@ class Parts:
             if answer.status == HTTPStatus.PARTIAL_CONTENT:
                 self._check(answer.headers, start)
             elif start:
-                raise NoParts("the server gives no parts of this file: save it here to use it")
+                raise NoParts
             data = bytearray()
             while len(data) < end - start and (more := await answer.content.read(end - start)):
                 data += more

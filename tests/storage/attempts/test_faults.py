@@ -78,6 +78,8 @@ def test_an_answer_of_a_store_is_judged_by_its_code(status: int, code: str, faul
     assert fault_of(error) is fault
     if status >= 500:
         assert reason(error) == f"the server answered {status} {code}"
+    cut = reason(_OfStore(500, "500"))  # what botocore makes of a list that ends too early
+    assert cut == "the server answered 500 Internal Server Error, or its answer was cut"
 
 
 def test_how_long_to_wait_is_a_number_or_a_date() -> None:

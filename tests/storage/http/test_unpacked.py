@@ -95,6 +95,12 @@ def test_a_compressed_manifest_that_is_cut_ends_the_run(url: str) -> None:
         list(open_source(f"{url}/list.csv").batches)
 
 
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_that_comes_only_whole_is_not_opened_for_a_member(url: str, kind: str) -> None:
+    with pytest.raises(FetchError, match="gives no parts of this file: save it here to use it"):
+        fetch(f"{kind}://1.jpg::{url}/gzip.{kind}", 10**6)
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
 def test_a_file_that_is_compressed_itself_is_read_though_its_server_declares_that(
     url: str, encoding: str
