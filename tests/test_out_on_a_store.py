@@ -209,11 +209,11 @@ def test_a_plan_describes_a_run_and_writes_nothing(job: JobConfig, url: str) -> 
     assert (preview.images, preview.counts.already_there) == (0, 8)
 
 
-@pytest.mark.parametrize("chunk", [3, 1000])
+@pytest.mark.parametrize("block", [3, 1000])
 def test_images_reuse_the_captions_of_identical_images_in_the_table(
-    job: JobConfig, url: str, monkeypatch: pytest.MonkeyPatch, chunk: int
+    job: JobConfig, url: str, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr("captioner.jobs.pipeline.hash_index.CHUNK", chunk)
+    monkeypatch.setattr("captioner.jobs.pipeline.hash_index.BLOCK", block)
     run_job(job)
     before = rows(url)
     for path in sorted(Path(job.source).iterdir()):

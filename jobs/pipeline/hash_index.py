@@ -1,11 +1,11 @@
 """An index for one run: from an image's SHA-256 to a file of the table that has its caption.
 
 It holds the first 8 bytes of each hash, the prefix, and takes 12 bytes per caption. The driver
-writes it to the scratch folder of the run: first the table's hashes as sorted chunks, then a log of
-the hashes of each committed part, which becomes a chunk once it is long enough. Workers map the
-chunks into memory and follow the log, so they list no folder and their memory is bounded.
+writes it to the scratch folder of the run: first the table's hashes as sorted blocks, then a log of
+the hashes of each committed part, which becomes a block once it is long enough. Workers map the
+blocks into memory and follow the log, so they list no folder and their memory is bounded.
 
-On a store there is no log: a worker copies the table's chunks and adds what it commits itself.
+On a store there is no log: a worker copies the table's blocks and adds what it commits itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.read import column_batches, opened_files
 from captioner.schemas.caption_table import Status
 
-CHUNK = 4_000_000  # hashes, sorted in memory at once; each chunk adds 2 us to a search
+BLOCK = 4_000_000  # hashes, sorted in memory at once; each block adds 2 us to a search
 RECENT = 100_000  # hashes in a worker's dictionary, which takes about 10 MB
 HASH_DIGITS, PREFIX_DIGITS = 64, 16  # hexadecimal
 _COLUMNS = ("image_sha256", "status", "captioner")
@@ -52,14 +52,14 @@ class HashLog:
     def __init__(self, run: RunFolder) -> None:
         self._run = run
         folder = run.storage.local_path(run.known)
-        self._chunks = _ChunkWriter(run, folder) if folder else None
+        self._blocks = _BlockWriter(run, folder) if folder else None
 
     def add(self, part: OutPath, digits: str) -> None:
         """Add the captions of a part, by their `first_digits`."""
-        if digits and self._chunks:
-            with _log(self._chunks.folder, self._chunks.written).open("a", encoding="utf-8") as log:
+        if digits and self._blocks:
+            with _log(self._blocks.folder, self._blocks.written).open("a", encoding="utf-8") as log:
                 log.write(f"{self._run.out.name_of(part)} {digits}\n")
-            self._chunks.add(part, prefixes_of(digits))
+            self._blocks.add(part, prefixes_of(digits))
 
 
 class HashIndex:
@@ -67,7 +67,7 @@ class HashIndex:
 
     def __init__(self, run: RunFolder) -> None:
         self._run, self._folder = run, _IndexFolder(run)
-        self._chunks: list[tuple[SortedHashes, npt.NDArray[np.str_]]] = []
+        self._blocks: list[tuple[SortedHashes, npt.NDArray[np.str_]]] = []
         self._begin_log()
 
     def _begin_log(self) -> None:
@@ -80,10 +80,10 @@ class HashIndex:
         """Read what was committed since the last call, and leave what fails to the next one."""
         with suppress(OSError, ValueError):
             folder = self._folder.path()
-            while _file(folder, len(self._chunks), "prefixes").exists():
-                self._chunks.append(_read_chunk(folder, len(self._chunks)))
+            while _file(folder, len(self._blocks), "prefixes").exists():
+                self._blocks.append(_read_block(folder, len(self._blocks)))
                 self._begin_log()
-            with _log(folder, len(self._chunks)).open("rb") as log:
+            with _log(folder, len(self._blocks)).open("rb") as log:
                 log.seek(self._position)
                 lines = log.read()
             whole = lines[: lines.rfind(b"\n") + 1]
@@ -99,8 +99,8 @@ class HashIndex:
     def files_of(self, sha256: str) -> Iterator[OutPath]:
         """Yield the files that may have a caption of an image with this hash."""
         prefix = prefix_of(sha256)
-        for chunk, names in self._chunks:
-            if (number := chunk.file_of(prefix)) is not None:
+        for block, names in self._blocks:
+            if (number := block.file_of(prefix)) is not None:
                 yield self._run.out.root / str(names[number])
         for number in (self._recent.get(int(prefix)), self._logged.file_of(prefix)):
             if number is not None:
@@ -154,15 +154,15 @@ def index_table(
     """
     known = folder / run.known.name
     known.mkdir(exist_ok=True)
-    chunks = _ChunkWriter(run, known)
+    blocks = _BlockWriter(run, known)
     for path, file in opened_files(run.out.table_files()):
         for batch in column_batches(path, file, _COLUMNS):
             hashes = batch.column(0).filter(_is_known(batch, captioner))
             if embedded:
                 hashes = hashes.filter(embedded.contain(hashes))
             if len(hashes):
-                chunks.add(path, prefixes_of(joined_digits(hashes)))
-    chunks.write()
+                blocks.add(path, prefixes_of(joined_digits(hashes)))
+    blocks.write()
     for file in known.iterdir():
         run.storage.put(file, run.known / file.name)
 
@@ -189,8 +189,8 @@ def prefixes_of(digits: str) -> Prefixes:
     return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
-class _ChunkWriter:
-    """A writer of chunks of the index, after those that are in the folder."""
+class _BlockWriter:
+    """A writer of blocks of the index, after those that are in the folder."""
 
     def __init__(self, run: RunFolder, folder: Path) -> None:
         self._run, self.folder = run, folder
@@ -206,7 +206,7 @@ class _ChunkWriter:
         self._names.append(self._run.out.name_of(path))
         self._prefixes.append(prefixes)
         self._rows += len(prefixes)
-        if self._rows >= CHUNK:
+        if self._rows >= BLOCK:
             self.write()
 
     def write(self) -> None:
@@ -215,12 +215,12 @@ class _ChunkWriter:
             return
         counts = [len(prefixes) for prefixes in self._prefixes]
         numbers = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        chunk = _sorted(np.concatenate(self._prefixes), numbers)
+        block = _sorted(np.concatenate(self._prefixes), numbers)
         path = _file(self.folder, self.written, "prefixes")
         unfinished = path.with_name("unfinished.npy")
         np.save(_file(self.folder, self.written, "names"), np.array(self._names))
-        np.save(_file(self.folder, self.written, "files"), chunk.files)
-        np.save(unfinished, chunk.prefixes)
+        np.save(_file(self.folder, self.written, "files"), block.files)
+        np.save(unfinished, block.prefixes)
         unfinished.rename(path)
         self.written += 1
         self._begin()
@@ -238,16 +238,16 @@ def _sorted(prefixes: Prefixes, files: npt.NDArray[np.int32]) -> SortedHashes:
     return SortedHashes(prefixes[order], files[order])
 
 
-def _file(known: Path, chunk: int, what: str) -> Path:
-    return known / f"{chunk:06d}.{what}.npy"
+def _file(known: Path, block: int, what: str) -> Path:
+    return known / f"{block:06d}.{what}.npy"
 
 
-def _log(known: Path, chunk: int) -> Path:
-    """Return the log that will become that chunk."""
-    return known / f"{chunk:06d}.log"
+def _log(known: Path, block: int) -> Path:
+    """Return the log that will become that block."""
+    return known / f"{block:06d}.log"
 
 
-def _read_chunk(known: Path, chunk: int) -> tuple[SortedHashes, npt.NDArray[np.str_]]:
-    parts = (_file(known, chunk, what) for what in ("prefixes", "files", "names"))
+def _read_block(known: Path, block: int) -> tuple[SortedHashes, npt.NDArray[np.str_]]:
+    parts = (_file(known, block, what) for what in ("prefixes", "files", "names"))
     prefixes, files, names = (np.asarray(np.load(path, mmap_mode="r")) for path in parts)
     return SortedHashes(prefixes, files), names

@@ -64,18 +64,18 @@ def test_the_first_bytes_of_hashes_are_numbers() -> None:
         assert joined_digits(array.slice(7, 9)) == first_digits(hashes[7:16])
 
 
-@pytest.mark.parametrize("chunk", [100, 1000, 10_000])
+@pytest.mark.parametrize("block", [100, 1000, 10_000])
 def test_every_caption_of_the_table_is_found_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr(hash_index, "CHUNK", chunk)
+    monkeypatch.setattr(hash_index, "BLOCK", block)
     run = run_of(tmp_path)
     write_part(run, "a", range(2000))
     write_part(run, "b", range(2000, 2500))
     write_part(run, "c", range(3000, 3010), captioner="another")
     write_part(run, "d", range(4000, 4010), status=Status.CRASHED)
     index_table(run, "me", run.scratch)
-    assert (len(list(run.known.glob("*.prefixes.npy"))) > 1) == (chunk < 2500)
+    assert (len(list(run.known.glob("*.prefixes.npy"))) > 1) == (block < 2500)
     known = KnownCaptions(run, "me")
     known.refresh()
     sample = range(0, 2500, 7)
@@ -83,11 +83,11 @@ def test_every_caption_of_the_table_is_found_and_no_other(
     assert found(known, range(2500, 4500)) == [None] * 2000
 
 
-@pytest.mark.parametrize(("chunk", "recent"), [(45, 1000), (1000, 25), (95, 15), (1000, 1000)])
+@pytest.mark.parametrize(("block", "recent"), [(45, 1000), (1000, 25), (95, 15), (1000, 1000)])
 def test_parts_that_are_committed_while_the_index_is_open_are_found_by_the_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, recent: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, recent: int
 ) -> None:
-    monkeypatch.setattr(hash_index, "CHUNK", chunk)
+    monkeypatch.setattr(hash_index, "BLOCK", block)
     monkeypatch.setattr(hash_index, "RECENT", recent)
     run = run_of(tmp_path)
     index_table(run, "me", run.scratch)

@@ -265,10 +265,10 @@ def test_hashes_that_begin_alike_give_no_wrong_caption(
     assert all(content(after[f"renamed-{name}"]) == content(row) for name, row in before.items())
 
 
-def test_an_index_of_several_chunks_finds_all(
+def test_an_index_of_several_blocks_finds_all(
     tmp_path: Path, job: JobConfig, one_worker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hash_index, "CHUNK", 4)
+    monkeypatch.setattr(hash_index, "BLOCK", 4)
     photos = write_photographs(tmp_path / "photos", 14)
     job = replace(job, scheduler=one_worker, partition_size=3)
     assert run_job(job).reused == 0
