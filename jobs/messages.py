@@ -62,6 +62,11 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def how_many(count: int, noun: str) -> str:
+    """Format a number of things, as in "1 image" and "1,204 images"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def summed_up(reasons: Mapping[str, int]) -> str:
     """Format counts by reason, the largest first, with the kinds of a reason together.
 
@@ -80,7 +85,8 @@ def _with_kinds(name: str, kinds: Counter[str]) -> str:
     named = Counter({kind[1]: n for each, n in kinds.items() if (kind := _KIND.search(each))})
     largest = named.most_common(KINDS)
     others = kinds.total() - sum(count for _, count in largest)
-    parts = [f"{kind} {count:,}" for kind, count in largest] + [f"{others:,} others"] * bool(others)
+    parts = [f"{kind} {count:,}" for kind, count in largest]
+    parts += [how_many(others, "other")] * bool(others)
     return f"{kinds.total():,} {name} ({', '.join(parts)})"
 
 

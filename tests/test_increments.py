@@ -231,7 +231,7 @@ def test_nothing_is_pruned_after_an_incomplete_listing(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    with pytest.raises(UsageError, match="cannot prune: 1 folders could not be read"):
+    with pytest.raises(UsageError, match="cannot prune: 1 folder could not be read"):
         run_job(replace(job, prune=True))
     assert read_table(Path(job.out)).num_rows == 10
 

@@ -8,7 +8,17 @@ import warnings
 
 import pytest
 
-from captioner.jobs.messages import LOGGER, about, note, on_stderr, say, say_error, summed_up, warn
+from captioner.jobs.messages import (
+    LOGGER,
+    about,
+    how_many,
+    note,
+    on_stderr,
+    say,
+    say_error,
+    summed_up,
+    warn,
+)
 from tests.support.commands import captioner, environment
 
 OTHERS = r"""
@@ -99,12 +109,19 @@ def test_a_program_with_a_handler_of_its_own_gets_the_messages(
     assert kept == ["hello"] and capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 images"), (1, "1 image"), (1204, "1,204 images")]
+)
+def test_one_thing_is_singular(count: int, text: str) -> None:
+    assert how_many(count, "image") == text
+
+
 def test_counts_by_reason_are_summed_up_by_kind() -> None:
     others = {f"not opened: .{letter}": 1 for letter in "abcd"}
     reasons = {"hidden": 3, "not opened: .psd": 1200, **others, "excluded by raw": 7}
     kinds = "1,204 not opened (.psd 1,200, .a 1, .b 1, 2 others)"
     assert summed_up(reasons) == f"{kinds}, 7 excluded by raw, 3 hidden"
-    assert summed_up({"x: .a": 2, "x": 5}) == "7 x (.a 2, 5 others)"
+    assert summed_up({"x: .a": 2, "x": 1}) == "3 x (.a 2, 1 other)"
     assert summed_up({}) == ""
 
 

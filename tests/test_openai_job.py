@@ -415,7 +415,7 @@ def test_a_plan_estimates_requests_tokens_cost_and_time_from_four_images(
     assert preview.estimate.images == 4
     text = preview_text(preview)
     assert "about 40 (16,000 tokens sent, 480 received; cost 2.08)" in text
-    assert "4 requests were sent (1,600 tokens sent, 48 received; cost 0.21)" in text
+    assert "4 requests sent (1,600 tokens sent, 48 received; cost 0.21)" in text
     assert '"requests": 40' in preview.to_json()
     assert not (tmp_path / "out").exists()
 

@@ -143,7 +143,7 @@ def test_the_command_says_which_host_does_not_answer(
     assert main(["run", str(job.source), *map(str, options)]) == 75
     said = capsys.readouterr().err
     assert f"{server.url} does not answer: the connection was refused (3 images)" in said
-    assert "3 images are left" in said
+    assert "left for a later run: 3 images" in said
 
 
 def test_a_plan_whose_sample_cannot_be_fetched_ends_and_can_be_tried_again(

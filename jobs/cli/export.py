@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from captioner.jobs.cli.job_options import whole
 from captioner.jobs.cli.out import add_out
 from captioner.jobs.errors import ExitCode
-from captioner.jobs.messages import printable
+from captioner.jobs.messages import how_many, printable
 from captioner.jobs.publish.export.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _lines(outcome: "Outcome") -> Iterator[str]:
     parts = [outcome.image_uri, outcome.place]
     where = " in ".join(part for part in parts if part) or "standard output"
     reason = f": {verdict.reason}" if verdict.reason else ""
-    images = f" ({outcome.images:,} images)" if outcome.image_uri is None else ""
+    images = f" ({how_many(outcome.images, 'image')})" if outcome.image_uri is None else ""
     yield f"{verdict.action:<9} {where}{images}{reason}"
     if verdict.former is not None:
         yield f"  - {verdict.former}" if verdict.action == "write" else f"  = {verdict.former}"

@@ -10,7 +10,7 @@ from captioner.jobs.cli.job_options import number, whole
 from captioner.jobs.cli.out import add_out, show_in_browser
 from captioner.jobs.cli.text import aligned
 from captioner.jobs.errors import ExitCode, UsageError
-from captioner.jobs.messages import printable, say
+from captioner.jobs.messages import how_many, printable, say
 from captioner.jobs.storage.failures import job_errors
 from captioner.jobs.storage.uris import file_name
 
@@ -53,7 +53,7 @@ def _index(options: dict[str, Any]) -> int:
 def _update_text(update: "IndexUpdate") -> str:
     lines = {
         "images": f"{update.images:,}",
-        "read": f"{update.rows_read:,} rows in {update.files_read:,} files",
+        "read": f"{how_many(update.rows_read, 'row')} in {how_many(update.files_read, 'file')}",
         "size": f"{update.bytes / 1e6:,.1f} MB",
         "index": update.index,
     }

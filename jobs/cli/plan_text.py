@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from captioner.jobs.cli.text import aligned, in_brackets, skipped_line, tokens
+from captioner.jobs.messages import how_many
 
 if TYPE_CHECKING:
     from captioner.jobs.preview import Preview
@@ -56,10 +57,10 @@ def _estimate_lines(preview: "Preview") -> dict[str, str]:
     if estimate is None:
         return {}
     about = "at most" if preview.asking else "about"  # more requests may be in flight in a run
-    workers = f"{estimate.workers:,} worker{'s' * (estimate.workers > 1)}"
-    speed = f"{estimate.images_per_second:,.1f} images/s with {workers}"
-    failed = sum(estimate.failures.values())
-    speed += f", timed on {estimate.images} images{f', {failed} of which failed' * bool(failed)}"
+    workers, images = how_many(estimate.workers, "worker"), how_many(estimate.images, "image")
+    speed = f"{estimate.images_per_second:,.1f} images/s with {workers}, timed on {images}"
+    if failed := sum(estimate.failures.values()):
+        speed += f", {failed} of which failed"
     start = _duration(estimate.start_seconds)
     return {
         "time": f"{about} {_duration(estimate.seconds)} ({start} to start, then {speed})",
@@ -72,12 +73,13 @@ def _asking_lines(preview: "Preview") -> dict[str, str]:
     """Format what a server would be asked, and what the sample has asked already."""
     asking = preview.asking
     assert asking
-    within = f" within the limits, for {asking.images:,} images" * (asking.images < preview.images)
+    images = how_many(asking.images, "image")
+    within = f" within the limits, for {images}" * (asking.images < preview.images)
     asked = tokens(asking.input_tokens, asking.output_tokens, asking.cost)
     lines = {"requests": f"about {asking.requests:,}{asked}{within}"}
     if (sample := asking.sample).requests:
         sent = tokens(sample.input_tokens, sample.output_tokens, sample.cost)
-        lines["sample"] = f"{sample.requests:,} requests were sent{sent}"
+        lines["sample"] = f"{how_many(sample.requests, 'request')} sent{sent}"
     return lines
 
 

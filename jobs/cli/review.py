@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from captioner.jobs.cli.job_options import number, whole
 from captioner.jobs.cli.out import add_out, show_in_browser
 from captioner.jobs.errors import ExitCode, UsageError
-from captioner.jobs.messages import printable, say
+from captioner.jobs.messages import how_many, printable, say
 
 if TYPE_CHECKING:
     from argparse import _ActionsContainer as Group
@@ -115,7 +115,8 @@ def _mark(options: dict[str, Any]) -> int:
     done = mark_table(options["out"], **{name: options[name] for name in THRESHOLDS})
     if done.threshold.target_precision is not None:
         say(str(done.threshold))
-    print(f"marked     {done.rows:,} rows again\n{status_text(read_status(options['out']))}")
+    print(f"marked     {how_many(done.rows, 'row')} again")
+    print(status_text(read_status(options["out"])))
     return ExitCode.DONE
 
 
@@ -139,7 +140,7 @@ def _serve(scope: "Scope", reviewer: str, options: dict[str, Any]) -> NoReturn:
             threading.Thread(target=show_in_browser, args=(url,), daemon=True).start()
 
     saved = review_in_browser(scope, reviewer, host, options["port"], opened)
-    print(f"\n{_decisions(saved)} saved in {scope.out.reviews}", flush=True)
+    print(f"\n{how_many(saved, 'decision')} saved in {scope.out.reviews}", flush=True)
     # Threads may still read from a silent store. Python would stop them inside C++ code, which
     # aborts the process.
     os._exit(ExitCode.DONE)
@@ -149,7 +150,7 @@ def _write(scope: "Scope", path: Path) -> int:
     from captioner.jobs.publish.review.sheet.write import write_sheet
 
     rows = write_sheet(scope, path)
-    print(f"{rows:,} rows to review in {path}" if rows else "nothing to review")
+    print(f"{how_many(rows, 'row')} to review in {path}" if rows else "nothing to review")
     return ExitCode.DONE
 
 
@@ -160,10 +161,10 @@ def _import(scope: "Scope", path: Path, reviewer: str) -> int:
     for line, reason in done.refused[:LINES]:
         say(printable(f"{path}, line {line}: {reason}"))
     if len(done.refused) > LINES:
-        say(f"and {len(done.refused) - LINES:,} more rows")
+        say(f"and {how_many(len(done.refused) - LINES, 'more row')}")
     print(
-        f"{_decisions(done.saved)} saved, {done.unchanged:,} rows without a new one, "
-        f"{len(done.refused):,} refused"
+        f"{how_many(done.saved, 'decision')} saved, "
+        f"{how_many(done.unchanged, 'row')} without a new one, {len(done.refused):,} refused"
     )
     return ExitCode.TOO_MANY_FAILURES if done.refused else ExitCode.DONE
 
@@ -172,10 +173,6 @@ def _undo(scope: "Scope", reviewer: str) -> int:
     from captioner.jobs.publish.review.sheet.importing import undo_import
 
     taken_back = undo_import(scope.out, reviewer)
-    done = f"{_decisions(taken_back)} of the latest import taken back"
+    done = f"{how_many(taken_back, 'decision')} of the latest import taken back"
     print(done if taken_back else "there is no import to take back")
     return ExitCode.DONE
-
-
-def _decisions(count: int) -> str:
-    return f"{count:,} {'decision' if count == 1 else 'decisions'}"

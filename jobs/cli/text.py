@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from captioner.jobs.config.job import JobConfig
-from captioner.jobs.messages import printable, summed_up
+from captioner.jobs.messages import how_many, printable, summed_up
 from captioner.jobs.publish.report.words import amount
 from captioner.jobs.quality.gates import gate_advice, gate_text
 from captioner.schemas.caption_table import Status
@@ -45,7 +45,7 @@ def compaction_text(done: "Compaction") -> str:
         "files": f"{done.files:,} (before: {done.files_before:,})",
         "bytes": f"{size} (before: {before})",
         "rows": f"{done.rows:,}",
-        "superseded": f"{done.superseded:,} rows removed",
+        "superseded": f"{how_many(done.superseded, 'row')} removed",
         "table": done.table,
     }
     return aligned(lines)
@@ -132,7 +132,8 @@ def complaints(report: JobReport, config: JobConfig) -> Iterator[tuple[str, str]
         verb = "was" if len(names) == 1 else "were"
         yield "gates_not_judged", f"{', '.join(names)} {verb} not judged: {reason}"
     if report.stopped:
-        yield "stopped", f"{report.stopped}; {report.postponed:,} images are left"
+        left = how_many(report.postponed, "image")
+        yield "stopped", f"{report.stopped}; left for a later run: {left}"
 
 
 def _by_reason(gates: Mapping[str, str]) -> dict[str, list[str]]:
@@ -146,7 +147,8 @@ def _too_many_failures(report: JobReport, config: JobConfig) -> str:
     images, failed = report.counted(in_table=config.count_all_failures)
     where = " in the table" if config.count_all_failures else ""
     if config.max_failures is None:
-        return f"all {images:,} images{where} failed"
+        which = f"all {images:,} images" if images > 1 else "the only image"
+        return f"{which}{where} failed"
     counts = f"{failed:,} of {images:,} images{where} failed"
     return f"{counts}, more than --max-failures {config.max_failures}"
 
@@ -197,7 +199,8 @@ def _review(report: JobReport) -> dict[str, str]:
 
 
 def _remarked(report: JobReport) -> dict[str, str]:
-    return {"marked": f"{report.remarked:,} rows, by a new threshold"} if report.remarked else {}
+    rows = how_many(report.remarked, "row")
+    return {"marked": f"{rows}, by a new threshold"} if report.remarked else {}
 
 
 def _spent(report: JobReport) -> dict[str, str]:

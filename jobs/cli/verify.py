@@ -9,7 +9,7 @@ from captioner.jobs.cli.job_options import add_captioner, captioner_of, whole
 from captioner.jobs.cli.out import add_out
 from captioner.jobs.cli.text import aligned
 from captioner.jobs.errors import ExitCode, UsageError
-from captioner.jobs.messages import printable
+from captioner.jobs.messages import how_many, printable
 
 if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
@@ -91,7 +91,7 @@ def _listed(findings: "Sequence[Finding]", counts: Mapping[str, int]) -> Iterato
 def _summary(found: "Verification") -> Mapping[str, str]:
     wrong = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
     lines = {
-        "verified": f"{found.rows:,} rows in {found.files:,} file{'s' * (found.files != 1)}",
+        "verified": f"{how_many(found.rows, 'row')} in {how_many(found.files, 'file')}",
         "wrong": wrong or "nothing",
         "table": found.table,
     }
@@ -113,6 +113,6 @@ def _sample_text(sample: "Sampled") -> str:
     parts = [f"{count:,} {what}" for what, count in counts.items() if count]
     reasons = [f"{name}: {reason}" for name, reason in sample.captioners.items()]
     return printable(
-        f"{sample.images:,} images: {', '.join(parts)}"
+        f"{how_many(sample.images, 'image')}: {', '.join(parts)}"
         + "".join(f" ({reason})" for reason in reasons)
     )

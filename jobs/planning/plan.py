@@ -13,7 +13,7 @@ import pyarrow as pa
 from captioner.errors import CaptionerError
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import UsageError
-from captioner.jobs.messages import warn
+from captioner.jobs.messages import how_many, warn
 from captioner.jobs.planning.compare import Compared, Counts, ListedBuckets, compare
 from captioner.jobs.planning.doubted import Choice, DoubtfulImages
 from captioner.jobs.planning.partitions import (
@@ -187,8 +187,8 @@ def may_prune(source: Source, counts: Counts) -> bool:
         return False
     if unread := source.skipped[UNREADABLE_FOLDERS]:
         raise UsageError(
-            f"cannot prune: {unread} folders could not be read, so their images only seem to be "
-            "gone; make them readable, or run without --prune"
+            f"cannot prune: {how_many(unread, 'folder')} could not be read, so images there only "
+            "seem to be gone; make all folders readable, or run without --prune"
         )
     return True
 

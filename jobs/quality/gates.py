@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captioner.jobs.config.gates import DEFAULT_MIN_IMAGES, MIN_IMAGES
+from captioner.jobs.messages import how_many
 from captioner.schemas.job_report import JobReport, JudgedGate, Quality
 
 FAILED = "failed"
@@ -59,7 +60,7 @@ class _Limit:
         if not self.is_change:
             return None
         if former is None:
-            return f"no former run of at least {least:,} images that ended with 0"
+            return f"no former run of at least {how_many(least, 'image')} that ended with 0"
         if self._value(former.quality) is None:
             return f"{WORDS[self.measured]} of run {former.run_id} is unknown"
         return None

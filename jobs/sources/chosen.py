@@ -37,7 +37,8 @@ def chosen_images(source: Source, listed_in: str) -> Source:
             found.update(wanted.intersection(uris))
             yield batch.filter(pa.array([uri in wanted for uri in uris], pa.bool_()))
         if not found:
-            message = f"SOURCE has none of the {len(wanted)} images that {listed_in} names"
+            images = "the only image" if len(wanted) == 1 else f"any of the {len(wanted):,} images"
+            message = f"SOURCE does not have {images} that {listed_in} names"
             raise EmptySource(message, {NOT_IN_SOURCE: len(wanted)})
         skipped[NOT_IN_SOURCE] += len(wanted) - len(found)
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from captioner.jobs.messages import how_many
 from captioner.jobs.storage.backends.backend import is_store, open_ahead
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.embeddings import BATCH_ROWS, ImageHashes
@@ -19,8 +20,8 @@ from captioner.schemas.caption_table import CAPTIONERS
 
 _COLUMNS = ("image_uri", "image_sha256", "captioner", "embedding")
 _REMEDY = "remove it: `captioner run --embeddings` makes what is missing; --repair does so"
-_WRONG = "--repair removes them; `captioner run --embeddings` makes what is missing"
-_REST = "they do no harm; --repair removes them"
+_WRONG = "--repair removes what is wrong; `captioner run --embeddings` makes what is missing"
+_REST = "this does no harm; --repair tidies up"
 LENGTH = 0.02  # by which the length of a vector of float16 may differ from 1
 
 
@@ -56,10 +57,10 @@ class Embedded:
             wrong += pc.sum(pc.invert(are_right(batch["embedding"]))).as_py() or 0
             orphans += len(batch) - pc.sum(self.has_image(batch)).as_py()
         if wrong:
-            what = f"has {wrong:,} vectors whose length is not 1"
+            what = f"has {how_many(wrong, 'vector')} whose length is not 1"
             self._scope.fault(Kind.EMBEDDING, path, what, _WRONG)
         if orphans and not self._scope.is_partial:
-            what = f"has {orphans:,} embeddings of images that are not in the table any more"
+            what = f"has {how_many(orphans, 'embedding')} whose image is not in the table any more"
             self._scope.harmless(Kind.EMBEDDING, path, what, _REST)
 
 

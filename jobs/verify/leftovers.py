@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from captioner.jobs.messages import how_many
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.layout import RunFolder
 from captioner.jobs.table.threshold import Threshold, latest, new_threshold
@@ -9,7 +10,7 @@ from captioner.jobs.verify.files import TableFile
 from captioner.jobs.verify.findings import Kind, Scope
 
 _TIDIED = "the next run, compact or --repair {}"
-_ANSWERS = "the next run with that captioner uses them, and then removes them"
+_ANSWERS = "a run with that captioner uses what is here, and then removes it"
 
 
 def check_leftovers(scope: Scope) -> None:
@@ -32,7 +33,8 @@ def check_leftovers(scope: Scope) -> None:
     _check_lock(scope)
     _check_runs(scope)
     if answers := len(out.storage.files(out.answers, "*.json")):
-        scope.harmless(Kind.LEFT, out.answers, f"{answers:,} paid answers wait", _ANSWERS)
+        what = f"has {how_many(answers, 'paid answer')} for the next run"
+        scope.harmless(Kind.LEFT, out.answers, what, _ANSWERS)
 
 
 def _check_lock(scope: Scope) -> None:

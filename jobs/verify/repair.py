@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.messages import how_many
 from captioner.jobs.publish.find.database import index_path
 from captioner.jobs.storage.backends.backend import backend_of
 from captioner.jobs.storage.backends.paths import OutPath
@@ -33,7 +34,8 @@ def repair_table(scope: Scope) -> list[str]:
     passed_over = [path for path in scope.unread if scope.out.storage.exists(path)]
     with exclusive_writer(scope.out.new_run(), passed_over) as writer:
         if left := scope.findings.harmless_counts[Kind.LEFT]:
-            done.append(f"finished or removed what killed commands had left ({left:,} things)")
+            things = how_many(left, "thing")
+            done.append(f"finished or removed what killed commands had left ({things})")
         done += _write_again(scope, writer)
         done += _attempted(_mark, writer, passed_over)
         done += _remove_unfinished(writer)
@@ -105,7 +107,7 @@ def _write_again(scope: Scope, writer: Writer) -> Iterator[str]:
 def _mark(writer: Writer, unread: Collection[OutPath]) -> Iterator[str]:
     _, rows = settle_threshold(None, writer, unread)
     if rows:
-        yield f"marked {rows:,} rows by the threshold of the table"
+        yield f"marked {how_many(rows, 'row')} by the threshold of the table"
 
 
 def _remove_unfinished(writer: Writer) -> Iterator[str]:
@@ -127,7 +129,7 @@ def _remove_superseded(writer: Writer, unread: Collection[OutPath]) -> Iterator[
     remove_surplus(surplus, writer)
     if rows := sum(map(len, surplus.values())):
         where = " in a file that can be read" if unread else ""
-        yield f"removed {rows:,} rows of images that have a later row{where}"
+        yield f"removed {how_many(rows, 'row')} superseded by a later one{where}"
 
 
 def _clean_embeddings(writer: Writer, unread: Collection[OutPath]) -> Iterator[str]:
@@ -148,7 +150,7 @@ def _clean_embeddings(writer: Writer, unread: Collection[OutPath]) -> Iterator[s
             yield f"removed {writer.out.name_of(path)}, which cannot be read"
         else:
             if removed:
-                yield f"removed {removed:,} embeddings from {writer.out.name_of(path)}"
+                yield f"removed {how_many(removed, 'embedding')} from {writer.out.name_of(path)}"
 
 
 def _images(writer: Writer) -> ImageHashes:

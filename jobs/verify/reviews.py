@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.calibration import Calibration
+from captioner.jobs.messages import how_many
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.reviews import in_force, read_reviews
 from captioner.jobs.verify.files import Rows
@@ -14,7 +15,7 @@ from captioner.jobs.verify.findings import Kind, Scope
 from captioner.schemas.review import REVIEW_SCHEMA, Decision
 
 _REMEDY = "restore it from a copy: what people decided is nowhere else"
-_ELSEWHERE = "they hold again as soon as these images have rows"
+_ELSEWHERE = "a decision holds again as soon as its image has a row"
 
 
 class Reviews:
@@ -43,10 +44,12 @@ class Reviews:
     def _check(self, path: OutPath, reviews: pa.Table) -> None:
         for field in REVIEW_SCHEMA:
             if not field.nullable and (missing := reviews[field.name].null_count):
-                self._scope.fault(Kind.REVIEW, path, f"{missing} lack {field.name}", _REMEDY)
+                what = f"has {how_many(missing, 'decision')} without {field.name}"
+                self._scope.fault(Kind.REVIEW, path, what, _REMEDY)
         known = pc.is_in(reviews["decision"], pa.array([*Decision], pa.string()))
         if unknown := len(reviews) - pc.sum(known).as_py():
-            self._scope.fault(Kind.REVIEW, path, f"{unknown} have an unknown decision", _REMEDY)
+            what = f"has {how_many(unknown, 'decision')} of an unknown kind"
+            self._scope.fault(Kind.REVIEW, path, what, _REMEDY)
 
     def add(self, rows: Rows) -> None:
         """Note which reviews concern these rows."""
@@ -57,7 +60,7 @@ class Reviews:
         """Count the decisions in force that concern no image of the table."""
         elsewhere = int((~self._concerned).sum())
         if elsewhere and not self._scope.is_partial:
-            what = f"{elsewhere:,} decisions concern images that are not in the table"
+            what = f"has {how_many(elsewhere, 'decision')} whose image is not in the table"
             self._scope.harmless(Kind.REVIEW, self._scope.out.reviews, what, _ELSEWHERE)
 
 

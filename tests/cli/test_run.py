@@ -141,7 +141,7 @@ def test_a_gate_ends_a_run_with_3_and_removes_no_row(
     job_file.write_text(f"{job_file.read_text()}\n[gates]\n" + "".join(
         f"{name} = {limit}\n" for name, limit in gates.items()))  # fmt: skip
     assert main(arguments) == 0
-    unjudged = "max_failed_rise.unreadable was not judged: no former run of at least 1 images"
+    unjudged = "max_failed_rise.unreadable was not judged: no former run of at least 1 image that"
     assert unjudged in capsys.readouterr().err
     (tmp_path / "photos" / "new.jpg").write_text("no image")
     assert main([*arguments, "--max-failures", "100%", "--json"]) == 3

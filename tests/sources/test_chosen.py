@@ -40,7 +40,10 @@ def test_the_list_may_be_on_standard_input(
 
 def test_a_list_without_an_image_of_the_source_is_refused(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "list").write_text("x.jpg\ny.jpg\n")
-    with pytest.raises(UsageError, match=r"SOURCE has none of the 2 images that .*/list names"):
+    with pytest.raises(UsageError, match=r"does not have any of the 2 images that .*/list names"):
+        read(chosen_images(open_source(photos), str(tmp_path / "list")))
+    (tmp_path / "list").write_text("x.jpg\n")
+    with pytest.raises(UsageError, match=r"does not have the only image that .*/list names"):
         read(chosen_images(open_source(photos), str(tmp_path / "list")))
     (tmp_path / "list").write_text("\n")
     with pytest.raises(UsageError, match="names no image"):

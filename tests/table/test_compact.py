@@ -369,7 +369,7 @@ def test_the_command_prints_what_it_has_done(out: Path, capsys: pytest.CaptureFi
     assert main(["compact", str(out)]) == 0
     text = capsys.readouterr().out
     assert "files      1 (before: 2)\n" in text
-    assert "rows       30\nsuperseded 1 rows removed\n" in text
+    assert "rows       30\nsuperseded 1 row removed\n" in text
 
 
 def test_a_table_in_use_and_a_missing_table_are_refused(tmp_path: Path, out: Path) -> None:

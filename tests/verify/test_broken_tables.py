@@ -254,7 +254,7 @@ def test_images_with_two_rows_are_named_with_their_files_and_the_latest_row_stay
     assert any("the table has 14 rows of this run, which reports fewer: 11" in x for x in found)
     after = repaired(out)
     assert after.is_right
-    assert "removed 3 rows of images that have a later row" in after.repaired
+    assert "removed 3 rows superseded by a later one" in after.repaired
     assert read_table(out)["caption"].to_pylist() == before["caption"].to_pylist()
 
 
@@ -278,7 +278,7 @@ def test_repair_passes_over_a_file_that_cannot_be_read_whole(out: Path, job: Job
     found = repaired(out)
     text = "\n".join(found.repaired)
     assert f"moved captions/{truncated.name}" in text and "could not go on" not in text
-    assert "removed 6 rows of images that have a later row in a file that can be read" in text
+    assert "removed 6 rows superseded by a later one in a file that can be read" in text
     assert f"left captions/{flipped.name} as it is" in text
     assert [each.name for each in parts(out)][:2] == [flipped.name, parts(out)[1].name]
     assert {each.name for each in parts(out)} >= {"y.parquet", "z.parquet"}
@@ -388,15 +388,15 @@ def test_embeddings_are_read_whole_and_orphans_are_harmless(out: Path) -> None:
     first, second, *_ = sorted((out / "embeddings").iterdir())
     change(first, with_values("image_sha256", SHA))
     (found,) = verify_table(out).harmless
-    assert "has 1 embeddings of images that are not in the table any more" in found.what
+    assert "has 1 embedding whose image is not in the table any more" in found.what
     width = pq.read_schema(second).field("embedding").type.list_size
     change(second, with_values("embedding", [0.5] * width))
-    assert f"embedding: embeddings/{second.name}: has 1 vectors" in only_fault(out)
+    assert f"embedding: embeddings/{second.name}: has 1 vector whose" in only_fault(out)
     second.write_bytes(b"PAR1")
     assert f"embedding: embeddings/{second.name}: cannot be read" in only_fault(out)
     after = repaired(out)
     assert (after.is_right, list(after.harmless)) == (True, [])
-    assert f"removed 1 embeddings from embeddings/{first.name}" in after.repaired
+    assert f"removed 1 embedding from embeddings/{first.name}" in after.repaired
     assert len(pq.read_table(first)) == 2
     assert not second.exists()
 
@@ -411,7 +411,7 @@ def test_wrong_vectors_are_removed_one_by_one_even_if_a_file_of_the_table_is_unr
     rows, kept = len(pq.read_table(wrong)), orphan.read_bytes()
     break_pages(parts(out)[1])
     after = repaired(out)
-    assert f"removed 1 embeddings from embeddings/{wrong.name}" in after.repaired
+    assert f"removed 1 embedding from embeddings/{wrong.name}" in after.repaired
     assert len(pq.read_table(wrong)) == rows - 1
     assert orphan.read_bytes() == kept  # its image may be in the file that cannot be read
 
@@ -450,11 +450,11 @@ def test_reviews_that_cannot_be_read_are_faults_and_are_never_touched(out: Path)
     folder = OutFolder(out_path(out))
     decide(folder, "/elsewhere.jpg", "accepted", "A.")
     (found,) = verify_table(out).harmless
-    assert found.what == "1 decisions concern images that are not in the table"
+    assert found.what == "has 1 decision whose image is not in the table"
     (good,) = (out / "reviews").iterdir()
     bad = out / "reviews" / "bad.jsonl"
     bad.write_text(good.read_text().replace('"accepted"', '"praised"'))
-    assert "review: reviews/bad.jsonl: 1 have an unknown decision" in only_fault(out)
+    assert "review: reviews/bad.jsonl: has 1 decision of an unknown kind" in only_fault(out)
     bad.write_bytes(good.read_bytes()[:-40])
     assert "review: reviews/bad.jsonl: cannot be read" in only_fault(out)
     before = {path: path.read_bytes() for path in (out / "reviews").iterdir()}

@@ -9,7 +9,7 @@ from distributed import Client
 
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster.fitness import Wanted, unfitness
-from captioner.jobs.messages import warn
+from captioner.jobs.messages import how_many, warn
 from captioner.jobs.storage.failures import without_secrets
 
 HINT_SECONDS = 15.0  # without a worker, until that is said
@@ -158,12 +158,13 @@ class Workers:
         others = present.keys() - self._refused.keys()
         if others and others <= self._paused:
             return (
-                f"all {len(others)} workers are paused by Dask, because they use more than their "
-                "share of memory: give them more (--memory-limit), or restart them"
+                f"Dask has paused {how_many(len(others), 'worker')} for using more than a worker's "
+                "share of memory: give workers more (--memory-limit), or restart them"
             )
         if others:
-            return f"{len(others)} workers do not answer; they may be busy"
-        return f"all {len(present)} workers are refused: {next(iter(self._refused.values()))}"
+            return f"no answer from {how_many(len(others), 'worker')}, which may be busy"
+        workers = f"all {len(present):,} workers are" if len(present) > 1 else "the only worker is"
+        return f"{workers} refused: {next(iter(self._refused.values()))}"
 
 
 def _is_fit(check: "Future[str | None]") -> bool:

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from captioner.jobs.execution.tasks.task import Outage, PartitionResult, Task, continued
+from captioner.jobs.messages import how_many
 from captioner.schemas.caption_table import Status
 
 if TYPE_CHECKING:
@@ -89,11 +90,11 @@ class Outages:
 
     def _message(self) -> str:
         named = [
-            f"{host} does not answer{self._because(host)} ({images:,} images)"
+            f"{host} does not answer{self._because(host)} ({how_many(images, 'image')})"
             for host, images in self.left.most_common(MOST_NAMED)
         ]
         others = len(self.left) - len(named)
-        return "; ".join([*named, *([f"and {others} more hosts"] if others else [])])
+        return "; ".join([*named, *([f"and {how_many(others, 'more host')}"] if others else [])])
 
     def _because(self, host: str) -> str:
         return f": {self._troubles[host]}" if host in self._troubles else ""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from captioner.jobs.errors import ExitCode
+from captioner.jobs.messages import how_many
 from captioner.jobs.publish.privacy import public_text, public_uri, shortened
 from captioner.jobs.publish.report.charts import throughput
 from captioner.jobs.publish.report.collect import Collected
@@ -96,7 +97,7 @@ def _sentences(report: JobReport, collected: Collected | None, job_file: str) ->
         sentences.append(_too_many_failures(report, job_file))
     sentences += [f"{_capitalised(gate_text(gate, report))}." for gate in report.exceeded]
     if report.stopped:
-        sentences.append(f"{report.postponed:,} images are left for a later run.")
+        sentences.append(f"Left for a later run: {how_many(report.postponed, 'image')}.")
     if report.images < report.planned or report.stopped:
         sentences.append("The same command continues from here.")
     if not collected and report.images:
@@ -145,7 +146,7 @@ def _facts(report: JobReport) -> list[Fact]:
         facts.append(Fact("To review", f"{report.needs_review:,}", note))
     if report.requests:
         facts.append(Fact("Requests", f"{report.requests:,}", _spent(report)))
-    workers = f"{report.workers:,} worker{'s' if report.workers != 1 else ''}"
+    workers = how_many(report.workers, "worker")
     facts.append(Fact("Time", duration(took), workers if report.workers else ""))
     if report.captioning_seconds:
         speed = number(images / report.captioning_seconds)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from captioner.jobs.messages import how_many
 from captioner.jobs.publish.privacy import (
     public_text,
     public_uri,
@@ -31,8 +32,8 @@ def confidence_section(collected: Collected) -> Section:
         sentences.append(f"{below}{threshold:.3g}{_who_checks(collected)}")
     if not collected.is_whole:
         sentences.append(
-            f"This counts {collected.images:,} images of the run: reading the others would have "
-            "taken too long."
+            f"This counts {how_many(collected.images, 'image')} of the run: reading the others "
+            "would have taken too long."
         )
     return Section("confidence", "Confidence", sentences, histogram(collected))
 
@@ -41,7 +42,8 @@ def _who_checks(collected: Collected) -> str:
     decided = sum(collected.decisions.values())
     if not decided:
         return ": a person should check them before they are used."
-    return f". People have decided about {decided:,} images; {collected.to_review:,} are to review."
+    images = how_many(decided, "image")
+    return f". People have decided about {images}; to review: {collected.to_review:,}."
 
 
 def failures_of(collected: Collected, counts: Mapping[str, int]) -> list[Failures]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from tqdm import tqdm
 
+from captioner.jobs.messages import how_many
 from captioner.jobs.publish.report.collect import Collected
 from captioner.jobs.publish.report.gallery import with_gallery
 from captioner.jobs.publish.report.page import Fact, Grid, Page, Section
@@ -102,6 +103,6 @@ def _table(out: OutFolder, collected: Collected) -> Section:
     rows = [
         ("Table", str(out.captions)),
         ("Files", f"{len(sizes):,} ({tqdm.format_sizeof(sum(sizes), 'B')})"),
-        *((f"By {name}", f"{count:,} images") for name, count in collected.captioners.items()),
+        *((f"By {name}", how_many(count, "image")) for name, count in collected.captioners.items()),
     ]
     return Section("table", "Table", grid=Grid(["What", "Value"], rows))

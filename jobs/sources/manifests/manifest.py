@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.jobs.errors import UsageError
+from captioner.jobs.messages import how_many
 from captioner.jobs.sources.exclusion import NOTHING, Exclusion, why_excluded
 from captioner.jobs.sources.manifests.access import keys_and_access
 from captioner.jobs.sources.manifests.formats import TEXT, WithUriColumn
@@ -100,7 +101,7 @@ def _records(rows: Iterable[Rows], folder: str, schema: pa.Schema, skipped: Skip
             _check_names(file, first, named, pc.indices_nonzero(is_named).to_pylist())
             yield _record_batch(named, folder, schema)
     if blank and not listed:
-        raise UsageError(f"none of the {blank} rows of {file} names an image")
+        raise UsageError(f"{file} has {how_many(blank, 'row')}, but names no image")
 
 
 def _record_batch(rows: pa.RecordBatch, folder: str, schema: pa.Schema) -> pa.RecordBatch:
