@@ -39,6 +39,19 @@ def test_every_command_has_options_that_exist() -> None:
         assert _parser().parse_args(line).command
 
 
+@pytest.mark.parametrize(("code", "mail"), [(0, ""), (3, "captioner exited with 3\n")])
+def test_cron_mails_the_exit_code_unless_it_is_0(code: int, mail: str) -> None:
+    *_, line = blocks("crontab")[0].splitlines()
+    user, _, command = line.split(maxsplit=5)[5].partition(" ")
+    assert user == "captioner"
+    command = re.sub(
+        r"/usr/local/bin/captioner [^|]*", f"(echo late >&2; exit {code}) 2>&1", command
+    )
+    command = command.replace("logger -t captioner", "cat > /dev/null")
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (mail, "")
+
+
 def test_the_job_file_is_valid() -> None:
     (text,) = blocks("toml")
     assert JobConfig(**tomllib.loads(text)).failure_limit(100) == 5
