@@ -56,22 +56,23 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     },
     "language": {"help": "of captions, a code of ISO 639-1", "metavar": "CODE"},
     "prompt": {"help": "the question to an hf: or openai: captioner", "metavar": "TEXT"},
-    "trust_remote_code": {"help": "run code that an hf: model brings", "action": "store_true"},
+    "trust_remote_code": {"help": "run code that comes with an hf: model", "action": "store_true"},
     "send_pixels": {"help": "longer side of images for a server", "metavar": "N", "type": whole},
     "beam_size": {"help": "beams of the search", "metavar": "N", "type": whole},
     "max_characters": {"help": "longest caption, with full stop", "metavar": "N", "type": whole},
     "batch_size": {"help": "images per pass through the network", "metavar": "N", "type": whole},
-    "partition_size": {"help": "images in one file, at most", "metavar": "N", "type": whole},
+    "partition_size": {"help": "the most images in one file", "metavar": "N", "type": whole},
     "workers": {"help": "processes (one per core or GPU)", "metavar": "N", "type": whole},
     "device": {"help": "where the network runs", "choices": DEVICES},
-    "precision": {"help": "what the network computes in", "choices": PRECISIONS},
+    "precision": {"help": "the precision in which the network computes", "choices": PRECISIONS},
     "scheduler": {
         "help": "use the workers of a running Dask cluster: an address, a scheduler file, or env "
         "for $DASK_SCHEDULER_ADDRESS",
         "metavar": "ADDRESS",
     },
     "wait_for_workers": {
-        "help": "exit with 75 if no worker works for so long (600 with --scheduler, else 60)",
+        "help": "exit with 75 after this long without a usable worker (600 with --scheduler, else "
+        "60)",
         "metavar": "SECONDS",
         "type": number,
     },
@@ -110,7 +111,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
         "metavar": "STATUS",
         "nargs": "*",
     },
-    "force": {"help": "caption images again that have a row", "action": "store_true"},
+    "force": {"help": "caption images again even if they have a row", "action": "store_true"},
     "only": {
         "help": "of SOURCE, only the images in this file, one path or URL a line; - for standard "
         "input",
@@ -146,16 +147,16 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
         "metavar": "SHARE",
     },
     "where": {"help": "second opinion: only for rows that match", "metavar": "CONDITION"},
-    "max_requests": {"help": "requests to a server, at most", "metavar": "N", "type": whole},
+    "max_requests": {"help": "the most requests to a server", "metavar": "N", "type": whole},
     "max_cost": {
-        "help": "cost of a server, at most, by the prices in the job file",
+        "help": "the most to spend on a server, by the prices in the job file",
         "metavar": "N",
         "type": number,
     },
     "empty_ok": {"help": "a source without images is no error", "action": "store_true"},
-    "keep_runs": {"help": "runs whose reports stay in OUT", "metavar": "N", "type": whole},
+    "keep_runs": {"help": "how many run folders to keep in OUT", "metavar": "N", "type": whole},
     "metrics": {
-        "help": "write metrics to FILE every 15 s and in the end, as text for Prometheus",
+        "help": "write metrics for Prometheus to FILE, every 15 seconds and when the job ends",
         "metavar": "FILE",
     },
     "log_format": {"help": "of messages on stderr", "choices": FORMATS},
