@@ -70,10 +70,7 @@ USES_THE_MODEL = {
     "verify",
     "cli",
 }
-DASK_IS_FOR = (
-    *("execution/cluster/", "execution/driver.py", "execution/settling.py"),
-    "execution/worker/batches.py",
-)
+DASK_IS_FOR = ("execution/cluster/", "execution/settling.py", "execution/worker/batches.py")
 
 
 def imports(path: Path, types: bool = True) -> Iterator[str]:
