@@ -186,7 +186,7 @@ def test_an_image_that_kills_workers_costs_its_own_row_only(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     photos = write_photographs(tmp_path / "photos", 12)
-    (photos / "005.jpg").write_bytes(b"KILL")
+    (photos / "005.jpg").write_bytes(b"DIE!")
     out = tmp_path / "out"
     arguments = ("--out", out, "--checkpoint", tiny_checkpoint, "--partition-size", 4)
     result = captioner("run", photos, *arguments)

@@ -175,7 +175,7 @@ def test_the_cost_is_spent_to_the_end_although_the_server_is_busy(
 
 def test_a_dead_worker_costs_the_budget_little(tmp_path: Path, job: JobConfig, chat: Chat) -> None:
     photographs(tmp_path, 19)
-    write_photographs(tmp_path / "photos" / "worse", 1, harm=b"KILL")
+    write_photographs(tmp_path / "photos" / "worse", 1, harm=b"DIE!")
     job = replace(job, max_requests=200, partition_size=200)
     report = run_job(job)
     assert statuses(tmp_path / "out") == {"ok": 19, "crashed": 1}

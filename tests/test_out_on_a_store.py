@@ -106,7 +106,7 @@ def test_a_run_to_a_folder_imports_no_package_of_an_object_store() -> None:
 
 
 def test_an_image_that_kills_its_process_costs_its_own_row_only(job: JobConfig, url: str) -> None:
-    (Path(job.source) / "002.jpg").write_bytes(b"KILL")
+    (Path(job.source) / "002.jpg").write_bytes(b"DIE!")
     report = run_job(replace(job, partition_size=4))
     assert report.statuses == {"ok": 7, "crashed": 1}
     assert rows(url)["002.jpg"]["status"] == "crashed"

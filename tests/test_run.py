@@ -157,8 +157,9 @@ def test_an_image_has_the_same_caption_whatever_batch_and_partition_it_is_in(
 
 
 def test_an_image_that_kills_its_process_costs_its_own_row_only(
-    tmp_path: Path, job: JobConfig
+    tmp_path: Path, job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("captioner.jobs.execution.tasks.death.MOST_KILLED", 3)
     photos = write_photographs(tmp_path / "photos", 8)
     (photos / "002.jpg").write_bytes(b"KILL")
     report = run_job(replace(job, partition_size=4))
@@ -168,7 +169,7 @@ def test_an_image_that_kills_its_process_costs_its_own_row_only(
     row = read_table(out).to_pylist()[2]
     assert row["status"] == "crashed" and "died" in row["error"]
     failed = [event["images"] for event in events(out) if event["event"] == "failed"]
-    assert failed == [4, 1, 1]  # the partition, and the image alone, twice
+    assert failed == [4, 1, 1, 1]  # the partition, and the image alone, three times
 
 
 def test_an_image_that_breaks_the_captioner_costs_its_own_row_only(

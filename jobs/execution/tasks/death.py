@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from captioner.jobs.execution.tasks.task import DIED, Task, after_failure, apart
+from captioner.jobs.execution.tasks.task import DIED, MAX_FAILURES, Task, after_failure, apart
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.schemas.caption_table import Status
 
@@ -15,20 +15,21 @@ SAME_MOMENT_SECONDS = 5.0
 POLL_SECONDS = 0.05
 MOST_ROUNDS = 4  # in which suspects are taken out of a task, before it is split
 MEBIBYTE = 2**20
-_STATUS = {  # of an image whose process died, by kind
-    "timeout": Status.TIMEOUT,
-    "memory": Status.OUT_OF_MEMORY,
-    "died": Status.CRASHED,
-}
+# Of one image. Something that kills a process every few seconds meets many an image twice while it
+# is open, but hardly one five times. One at which the kernel kills the process for its memory, or
+# that ends it in an orderly way, costs as many starts of a worker.
+MOST_KILLED = 5
+_STATUS = {"timeout": Status.TIMEOUT, "memory": Status.OUT_OF_MEMORY}  # others have crashed
 
 
 @dataclass(frozen=True)
 class Death:
     """What the watchdog (worker/watchdog.py) knows of a death.
 
-    Its `kind` is timeout, memory or died. To open the images in the rows `late` took more than
-    `seconds`; those in the rows `suspects` were open, too, and may have killed the process. The
-    limits are those of the worker, `memory` in bytes.
+    Its `kind` is timeout, memory, crashed (the process itself noticed it, as a segmentation fault),
+    killed (it did not, so the reason may be outside) or died (nothing is known). To open the images
+    in the rows `late` took more than `seconds`; those in the rows `suspects` were open, too, and
+    may have killed the process. The limits are those of the worker, `memory` in bytes.
     """
 
     kind: str = "died"
@@ -85,11 +86,14 @@ def after_death(task: Task, death: Death) -> list[Task]:
     An image that was late gets its row, suspects are captioned alone, the rest goes on together.
     If nobody is to blame, or nobody was in several rounds, the task is split. A process may also be
     killed from outside, so one death is no proof: an image is convicted by two in which it was
-    alone, or by one if the watchdog saw that it took too much memory.
+    alone, by five if the process was killed, or by one if the watchdog saw that it took too much
+    memory.
     """
     is_vague = not death.suspects or task.images == 1 or task.failures >= MOST_ROUNDS
     if is_vague and not death.late:
-        return after_failure(task, death.reason, died=True, status=_STATUS[death.kind])
+        status = _STATUS.get(death.kind, Status.CRASHED)
+        most = MOST_KILLED if death.kind == "killed" else MAX_FAILURES
+        return after_failure(task, death.reason, died=True, status=status, most=most)
     failures = task.failures + (not death.late)
     late = [apart(task, [row], **_as_late(death)) for row in death.late]
     known = int(death.kind == "memory")

@@ -171,15 +171,21 @@ def apart(task: Task, rows: Sequence[int], **changes: Any) -> Task:
 
 
 def after_failure(
-    task: Task, error: str, *, died: bool, status: Status = Status.CRASHED
+    task: Task,
+    error: str,
+    *,
+    died: bool,
+    status: Status = Status.CRASHED,
+    most: int = MAX_FAILURES,
 ) -> list[Task]:
     """Return the tasks to run after a failure by the task's own fault: the same, or its subsets.
 
-    A partition whose worker died is split at once. A single image that fails again gets a
-    crash_reason and this status; if even that cannot be recorded, nothing is left to run.
+    A partition whose worker died is split at once. A single image that has failed as often as
+    `most` gets a crash_reason and this status; if even that cannot be recorded, nothing is left to
+    run.
     """
     failures = task.failures + 1
-    if failures < MAX_FAILURES and not (died and task.images > 1):
+    if failures < most and not (died and task.images > 1):
         return [replace(resubmitted(task), failures=failures)]
     if task.images > 1:
         return list(_split(replace(task, submissions=0, failures=0), PARTS))

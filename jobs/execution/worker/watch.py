@@ -1,5 +1,6 @@
 """The watch over the images that a task opens: what its process tells the watchdog."""
 
+import faulthandler
 import json
 import os
 import subprocess
@@ -86,6 +87,12 @@ def _watchdog_input() -> int:
     process = _running.get("watchdog")
     if process is None or process.poll() is not None:
         process = _running["watchdog"] = _start()
+        # If this process crashes, as by a segmentation fault, Python says so before it dies.
+        faulthandler.enable(_input_of(process), all_threads=False)
+    return _input_of(process)
+
+
+def _input_of(process: subprocess.Popen[bytes]) -> int:
     assert process.stdin
     return process.stdin.fileno()
 

@@ -8,6 +8,7 @@ process to watch, its parent. The lines on its standard input come from watch.py
 +17 4711                its thread 4711 begins to open the image in row 17 of the partition
 -17                     that has ended
 end                     the task has ended
+Fatal Python error: ... the worker crashes; Python's faulthandler says so, and where, in many lines
 """
 
 import json
@@ -27,7 +28,8 @@ JUDGE_SECONDS, NEARLY = 0.5, 0.9
 WRITE_SECONDS = 30.0  # for a store that does not answer
 PIPE_BYTES = 65536
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-TIMEOUT, MEMORY, DIED = "timeout", "memory", "died"  # kinds of deaths
+TIMEOUT, MEMORY, CRASHED, KILLED = "timeout", "memory", "crashed", "killed"  # kinds of deaths
+CRASH = "Fatal Python error: "
 
 
 class Memory(NamedTuple):
@@ -58,6 +60,7 @@ class Watchdog:
         self.clock = 0.0
         self.looked = time.monotonic()
         self.unread = b""
+        self.has_crashed = False
 
     def run(self) -> None:
         """Watch until the worker has ended."""
@@ -66,7 +69,8 @@ class Watchdog:
             if self.task and (kind := self._excess()):
                 self._end(kind)
         if self.task:  # a nanny may have ended the worker for its memory
-            kind = MEMORY if self._is_above(self.memory.resident) else DIED
+            kind = CRASHED if self.has_crashed else KILLED
+            kind = MEMORY if self._is_above(self.memory.resident) else kind
             self._write(kind, late=[], suspects=self.open)
 
     def _pause(self) -> float | None:
@@ -85,6 +89,9 @@ class Watchdog:
         return data != b""
 
     def _take(self, line: str) -> None:
+        self.has_crashed = self.has_crashed or line.startswith(CRASH)
+        if self.has_crashed:
+            return
         if line.startswith("+"):
             row, thread = map(int, line.split())
             self.open[row] = Opening(thread, self.clock)

@@ -20,13 +20,13 @@ def rows(tasks: list[Task]) -> list[int]:
 
 
 def test_suspects_are_captioned_alone_and_the_others_together() -> None:
-    first, second, rest = after_death(TASK, Death("died", suspects=[3, 5]))
+    first, second, rest = after_death(TASK, Death("crashed", suspects=[3, 5]))
     assert [first.rows, second.rows, rest.images] == [(3,), (5,), 498]
     assert rows([first, second, rest]) == list(range(500))
     assert len({task.name for task in (TASK, first, second, rest)}) == 4
-    (again,) = after_death(first, Death("died", suspects=[3]))
+    (again,) = after_death(first, Death("crashed", suspects=[3]))
     assert (again.rows, again.crash_reason) == ((3,), None)  # perhaps it was killed from outside
-    (crashed,) = after_death(again, Death("died", suspects=[3]))
+    (crashed,) = after_death(again, Death("crashed", suspects=[3]))
     assert (crashed.rows, crashed.crash_reason, crashed.status) == (
         (3,),
         "the process that opened it died",
@@ -38,6 +38,17 @@ def test_suspects_are_captioned_alone_and_the_others_together() -> None:
         Status.OUT_OF_MEMORY,
         "its process needed more than 1024 MiB of memory",
     )
+
+
+def test_an_image_is_convicted_later_if_its_process_was_killed_and_perhaps_from_outside() -> None:
+    (task, *_), deaths = after_death(TASK, Death("killed", suspects=[3])), 0
+    while task.crash_reason is None:
+        (task,), deaths = after_death(task, Death("killed", suspects=[3])), deaths + 1
+    assert (deaths, task.status) == (5, Status.CRASHED)
+    (alone, *_) = after_death(TASK, Death("killed", suspects=[3]))
+    (alone,) = after_death(alone, Death("killed"))  # while no image was open
+    (crashed,) = after_death(alone, Death("crashed", suspects=[3]))
+    assert crashed.crash_reason == "the process that opened it died"
 
 
 def test_an_image_that_was_late_gets_its_row_and_those_in_doubt_are_captioned_alone() -> None:

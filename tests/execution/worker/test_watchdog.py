@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +21,15 @@ from captioner.jobs.execution.worker.watch import Limits, watching_images
 
 with watching_images(range(5), Limits(0.2)) as watch, watch(3):
     ctypes.PyDLL(None).sleep(1000)
+"""
+DIE = """
+import ctypes, os, signal, sys, threading
+from captioner.jobs.execution.worker.watch import Limits, watching_images
+
+with watching_images(range(5), Limits(600), dict(storage_options={}, **{report})) as watch:
+    with watch(3):
+        threading.Thread(target=lambda: {death}).start()
+        signal.pause()
 """
 LIGHT = f"""
 import runpy, sys
@@ -69,6 +80,28 @@ def test_memory_counts_if_there_is_a_limit(dog: Watchdog) -> None:
 def test_a_process_that_keeps_the_lock_of_python_is_ended() -> None:
     hanging = subprocess.run([sys.executable, "-c", HANG], env=environment(), check=False)
     assert hanging.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("death", "kind"),
+    [
+        ("ctypes.string_at(0)", "crashed"),
+        ("os.abort()", "crashed"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed"),
+        ("os._exit(3)", "killed"),
+    ],
+)
+def test_a_process_that_crashes_is_told_from_one_that_is_killed(
+    tmp_path: Path, death: str, kind: str
+) -> None:
+    report = {name: str(tmp_path / name) for name in ("death", "marker")}
+    Path(report["marker"]).touch()
+    code = DIE.replace("{report}", str(report)).replace("{death}", death)
+    assert subprocess.run([sys.executable, "-c", code], env=environment(), check=False).returncode
+    while not Path(report["death"]).exists():
+        time.sleep(0.01)
+    found = json.loads(Path(report["death"]).read_text())
+    assert (found["kind"], found["suspects"]) == (kind, [3])
 
 
 def test_a_watchdog_imports_no_package() -> None:
