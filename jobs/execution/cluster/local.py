@@ -20,7 +20,7 @@ from distributed.system import MEMORY_LIMIT
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster.certificate import own_security
-from captioner.jobs.execution.cluster.limits import check_limits
+from captioner.jobs.execution.cluster.limits import allow_files, check_addresses
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.options import HF
 from captioner.precision import gpu_count
@@ -70,10 +70,10 @@ def local_workers(config: JobConfig, images: int) -> Iterator[Client]:
     """Yield a client of a cluster that ends with the context and leaves no files.
 
     Few `images` need few workers. Raise TemporaryError if they cannot start, UsageError if a limit
-    of the shell is too low for a model.
+    of the shell is too low for a model or for them.
     """
     if not config.captioner.asks_server:
-        check_limits()
+        check_addresses()
     with (
         TemporaryFolder() as folder,
         dask.config.set(_DASK | {"temporary-directory": folder}),
@@ -87,6 +87,7 @@ def local_workers(config: JobConfig, images: int) -> Iterator[Client]:
 def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[SpecCluster]:
     gpus = gpu_count() if config.device != "cpu" else 0
     workers = config.workers or min(_most_workers(config, gpus), -(-images // IMAGES_PER_WORKER))
+    allow_files(workers)
     threads = max(1, CPU_COUNT // workers)
     reach = {"host": HOST, "protocol": "tls://", "security": own_security()}
     specs = {
