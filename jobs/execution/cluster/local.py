@@ -6,21 +6,24 @@ alone: without it, whoever can connect to a port of Dask can run code as the use
 
 import logging
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from multiprocessing import resource_tracker
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, Nanny, Scheduler, SpecCluster, Status
+from distributed import Client, Scheduler, SpecCluster
 from distributed.system import MEMORY_LIMIT
 
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster.certificate import own_security
 from captioner.jobs.execution.cluster.limits import allow_files, check_addresses
+from captioner.jobs.execution.cluster.nannies import (
+    HastyNanny,
+    ended_when_interrupted,
+    until_complete,
+)
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.options import HF
 from captioner.precision import gpu_count
@@ -28,10 +31,8 @@ from captioner.precision import gpu_count
 IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
 CORES_PER_LARGE_MODEL = 4
 HOST = "127.0.0.1"
-STOPS = (signal.SIGINT, signal.SIGTERM)
 WORKERS_MEMORY = 0.8  # of the machine's or the container's; the rest is for the driver and others
 MIN_MEMORY = 2**31  # of a worker: the model, and a few large images
-MORE_STARTS = 2  # of a worker that dies while it starts
 
 # The driver tells dead workers from slow ones (driver.py), so the scheduler must not retry a task
 # elsewhere. Workers hold no data, so there is nothing to spill, and a paused worker would only
@@ -52,17 +53,6 @@ _DASK = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
-
-
-class _PatientNanny(Nanny):
-    """A nanny that starts another process if one is killed while it starts."""
-
-    async def instantiate(self) -> Status:
-        status = await super().instantiate()
-        for _ in range(MORE_STARTS):
-            if status != Status.running:
-                status = await super().instantiate()
-        return status
 
 
 @contextmanager
@@ -89,17 +79,22 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[Spec
     workers = config.workers or min(_most_workers(config, gpus), -(-images // IMAGES_PER_WORKER))
     allow_files(workers)
     threads = max(1, CPU_COUNT // workers)
+    over = threading.Event()
     reach = {"host": HOST, "protocol": "tls://", "security": own_security()}
     specs = {
         number: {
-            "cls": _PatientNanny,
+            "cls": HastyNanny,
             "options": {
                 **reach,
+                "over": over,
                 "nthreads": 1,
                 "local_directory": folder,
                 "memory_limit": memory_share(workers),
                 "silence_logs": logging.CRITICAL,
-                "env": _environment(threads, number % gpus if gpus else None),
+                "env": {
+                    "TMPDIR": folder,  # which a worker that is killed cannot empty
+                    **_environment(threads, number % gpus if gpus else None),
+                },
             },
         }
         for number in range(workers)
@@ -107,7 +102,7 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[Spec
     options = {**reach, "dashboard": False, "dashboard_address": f"{HOST}:0"}
     scheduler = {"cls": Scheduler, "options": options}
     with ExitStack() as stack:
-        with _until_complete(), _without_ctrl_c(), _naming_the_cause():
+        with until_complete(over), _naming_the_cause():
             cluster = SpecCluster(
                 workers=specs,
                 scheduler=scheduler,
@@ -115,6 +110,7 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[Spec
                 silence_logs=logging.CRITICAL,
             )
             stack.enter_context(cluster)
+            stack.enter_context(ended_when_interrupted(cluster, over))
         yield cluster
 
 
@@ -148,38 +144,6 @@ def _most_workers(config: JobConfig, gpus: int) -> int:
         return 1
     cores = CORES_PER_LARGE_MODEL if config.captioner.kind == HF else 1
     return gpus or max(1, CPU_COUNT // cores)
-
-
-@contextmanager
-def _until_complete() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait until the end of this context, as Dask closes no half cluster."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-    former = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOPS}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-        if received:
-            signal.raise_signal(received[0])
-
-
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Keep Ctrl-C from processes started in this context, which the driver stops itself.
-
-    They inherit the signal mask; a Ctrl-C meanwhile reaches the driver afterwards. The resource
-    tracker of multiprocessing must run before, because its start unblocks the signal.
-    """
-    resource_tracker.ensure_running()
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _environment(threads: int, gpu: int | None) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +19,7 @@ from captioner.jobs import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster import local as cluster
 from captioner.jobs.execution.cluster.certificate import own_security
+from captioner.jobs.execution.cluster.nannies import MORE_STARTS
 from tests.support.commands import GIVE_UP_SECONDS, start
 from tests.support.photographs import write_photographs
 
@@ -69,12 +72,28 @@ def test_a_worker_that_died_is_waited_for_however_long_it_takes_and_no_file_stay
     assert not [*temporary.iterdir()]
 
 
+def test_a_run_that_is_interrupted_leaves_neither_processes_of_its_workers_nor_files(
+    job: JobConfig, tmp_path: Path
+) -> None:
+    job = replace(job, scheduler=None, workers=1, device="cpu")
+    with pytest.raises(KeyboardInterrupt), cluster.local_workers(job, 1) as client:
+        (folder,) = client.run(tempfile.mkdtemp).values()
+        (process,) = client.run(lambda: subprocess.Popen(["sleep", "1000"]).pid).values()
+        other = psutil.Process(process)
+        client.submit(time.sleep, 1000)
+        raise KeyboardInterrupt
+    other.wait(GIVE_UP_SECONDS)
+    assert not Path(folder).exists()
+
+
 DIES = """
-import os, sys
+import os, sys, time
 if "spawn_main" in str(sys.orig_argv):
     starts = os.environ["STARTS"]
     with open(starts, "a") as file:
         file.write("x")
+    if os.environ["DEATHS"] == "none":
+        time.sleep(1000)
     if os.stat(starts).st_size <= int(os.environ["DEATHS"]):
         os.kill(os.getpid(), 9)
 """
@@ -93,10 +112,10 @@ def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_worker_that_is_killed_while_it_starts_is_started_again(
     starts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DEATHS", str(cluster.MORE_STARTS))
+    monkeypatch.setenv("DEATHS", str(MORE_STARTS))
     with cluster.local_workers(JobConfig("photos", "out", workers=1, device="cpu"), 1) as client:
         assert len(client.nthreads()) == 1
-    assert len(starts.read_text()) == cluster.MORE_STARTS + 1
+    assert len(starts.read_text()) == MORE_STARTS + 1
 
 
 def test_workers_that_die_while_they_start_end_the_run_for_now(
@@ -108,7 +127,26 @@ def test_workers_that_die_while_they_start_end_the_run_for_now(
         cluster.local_workers(JobConfig("photos", "out", workers=1, device="cpu"), 1),
     ):
         pass
-    assert len(starts.read_text()) == cluster.MORE_STARTS + 1
+    assert len(starts.read_text()) == MORE_STARTS + 1
+
+
+def test_a_worker_that_is_slow_to_start_is_not_waited_for_after_ctrl_c(
+    starts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEATHS", "none")
+
+    def interrupt() -> None:
+        while not starts.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        cluster.local_workers(JobConfig("photos", "out", workers=1, device="cpu"), 1),
+    ):
+        pass
+    assert starts.read_text() == "x"
 
 
 @pytest.mark.slow
