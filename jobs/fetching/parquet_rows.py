@@ -15,7 +15,7 @@ from captioner.jobs.storage.failures import as_fetch_error
 from captioner.jobs.storage.file_types import image_column, is_image_struct
 from captioner.jobs.storage.http.access import why_refused
 from captioner.jobs.storage.parquet.open_file import OpenFile, open_parquet
-from captioner.jobs.storage.uris import listed_uri, parent_folder
+from captioner.jobs.storage.uris import listed_uri, name_in, parent_folder
 from captioner.schemas.caption_table import Status
 from captioner.schemas.image_record import Member
 
@@ -64,18 +64,18 @@ class _Rows:
             raise too_large(self.max_bytes)
         return bytes(value.as_py())
 
-    def _row(self, row: int) -> tuple[pa.Scalar | None, str | None]:
+    def _row(self, row: int) -> tuple[pa.Scalar | None, object]:
         """Return the bytes of a row or, if it has none, its path."""
         value = self.images.value(row)
         path = self.paths.value(row) if value is None and self.paths else None
         return value, path and path.as_py()
 
-    def _named(self, path: str | None) -> str:
+    def _named(self, path: object) -> str:
         """Return the path or URL of the image that a row names, relative to the file's folder."""
-        if not path or not path.strip():
+        if (name := name_in(path)) is None:
             raise FetchError(Status.NOT_FOUND, "the row has neither bytes nor a path")
         folder = parent_folder(self.container)
-        uri = listed_uri(path, folder)
+        uri = listed_uri(name, folder)
         if refused := why_refused(uri, folder):
             raise FetchError(Status.REFUSED, refused)
         return uri

@@ -173,4 +173,6 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _has_path(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+    """Return whether rows name images, too, in a column that can be passed through."""
+    has_path = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+    return has_path and not _holds_bytes(kind.field("path").type)

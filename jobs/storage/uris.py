@@ -150,6 +150,12 @@ def image_uri(name: str, folder: str = "") -> str:
     return path
 
 
+def name_in(cell: object) -> str | None:
+    """Return the path or URL in a cell, which may be in bytes, without the blanks around it."""
+    text = os.fsdecode(cell) if isinstance(cell, bytes) else cell
+    return text.strip() or None if isinstance(text, str) else None
+
+
 def listed_uri(name: str, folder: str) -> str:
     """Return the key of an image that a list names, perhaps with blanks around its name.
 

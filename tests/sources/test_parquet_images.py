@@ -220,6 +220,23 @@ def test_where_a_row_has_no_bytes_its_path_is_read(tmp_path: Path) -> None:
     assert uri.endswith("#row=2") and fetch_image(uri, 10**6) == PHOTOS[2]
 
 
+@pytest.mark.parametrize(
+    ("kind", "path", "is_found"),
+    [(pa.binary(), b"1.jpg", True), (pa.binary(), b"\xff.jpg", False), (pa.int64(), 1, False)],
+)
+def test_a_path_may_be_in_bytes_and_is_nothing_if_it_is_no_name(
+    tmp_path: Path, kind: pa.DataType, path: object, is_found: bool
+) -> None:
+    write_tree(tmp_path, {"1.jpg": PHOTOS[1]})
+    image = pa.StructArray.from_arrays(
+        [pa.nulls(1, pa.binary()), pa.array([path], kind)], ["bytes", "path"]
+    )
+    pq.write_table(pa.table({"image": image}), tmp_path / "x.parquet")
+    assert ("path" in rows(tmp_path / "x.parquet")[0]) == (kind == pa.int64())
+    (found,) = contents(tmp_path / "x.parquet")
+    assert found == PHOTOS[1] if is_found else getattr(found, "status", None) == "not_found"
+
+
 def test_a_path_in_a_file_from_elsewhere_names_no_file_of_this_machine(tmp_path: Path) -> None:
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(PHOTOS[0])
