@@ -1,17 +1,22 @@
 """The HTTP client of fsspec, which keeps to the rules of a job (access.py)."""
 
 import asyncio
+import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 
+from captioner.jobs.storage.attempts.hosts import MOST_STALLING
 from captioner.jobs.storage.http.access import access_rules
 from captioner.jobs.storage.http.connections import QuietConnector
 from captioner.jobs.storage.http.unpacked import UnpackedResponse
 
 ANSWER_SECONDS = 120.0  # until an answer begins: aiohttp would wait while any byte comes
+# asyncio itself would look up few names at a time, and those of dead hosts take long.
+_LOOKUPS = ThreadPoolExecutor(2 * MOST_STALLING, "lookup")
 
 
 class _Resolver(AbstractResolver):
@@ -23,7 +28,11 @@ class _Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[Any]:
-        found = await self._inner.resolve(host, port, family)
+        try:
+            found = await self._inner.resolve(host, port, family)
+        except OSError:
+            os.close(os.open(os.devnull, os.O_RDONLY))  # or no name exists, for want of open files
+            raise
         for each in found:
             access_rules().check_address(host, port, each["host"])
         return found
@@ -44,10 +53,12 @@ async def _keep_rules(request: Any, send: Any) -> Any:
 
 async def guarded_client(**options: Any) -> aiohttp.ClientSession:
     """Return an aiohttp session that keeps to the rules, for fsspec's `get_client`."""
+    asyncio.get_running_loop().set_default_executor(_LOOKUPS)
     return aiohttp.ClientSession(
         connector=QuietConnector(resolver=_Resolver()),
         middlewares=(_keep_rules,),
         response_class=UnpackedResponse,
         auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
         **options,
     )

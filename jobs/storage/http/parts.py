@@ -74,8 +74,12 @@ class Parts:
             raise FileChanged
 
     def _is_other(self, headers: Mapping[str, str]) -> bool:
-        """Return whether both tag and time have changed: servers of one file may tag it apart."""
+        """Return whether both tag and time have changed: servers of one file may tag it apart.
+
+        Without tags, the time alone counts.
+        """
         tag, time = headers.get("ETag", self._tag), headers.get("Last-Modified")
         self._tag = self._tag or tag
         self._time = self._time or time
-        return tag != self._tag and (time is None or time != self._time)
+        is_later = time is not None and time != self._time
+        return is_later if tag is None else tag != self._tag and (time is None or is_later)

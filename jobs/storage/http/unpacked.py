@@ -66,10 +66,12 @@ class _Unpacked:
         part = b""
         while size and not part:
             self._packed = self._packed or await self._stream.read(PART)
-            if not self._packed:
-                self._check_end()
+            is_over = not self._packed
+            if not is_over or self._is_within:
+                part = self._unpack(size)  # some may be left in the unpacker
+            if is_over:
+                self._check_end(part)
                 break
-            part = self._unpack(size)
         return part
 
     def _unpack(self, size: int) -> bytes:
@@ -84,6 +86,11 @@ class _Unpacked:
         self._packed = self._unpacker.unused_data or self._unpacker.unconsumed_tail
         return part
 
-    def _check_end(self) -> None:
-        if self._unpacker and not self._unpacker.eof:
+    @property
+    def _is_within(self) -> bool:
+        """Whether a member has begun, and its end has not been found."""
+        return self._unpacker is not None and not self._unpacker.eof
+
+    def _check_end(self, last: bytes) -> None:
+        if self._is_within and not last:
             raise OSError(f"the answer, compressed by {self._encoding}, ends too early")

@@ -53,6 +53,14 @@ def modified(start: int, end: int) -> bytes:
     return sent(start, FILE[start : end + 1], ETag=f'"{hour}"', Last_Modified=time)
 
 
+def untagged(start: int, end: int) -> bytes:
+    said = f"bytes {start}-{end}/{len(FILE)}"
+    time = f"Thu, 01 Oct 2026 1{start // 50_000}:00:00 GMT"
+    return answer(
+        FILE[start : end + 1], "206 Partial Content", Content_Range=said, Last_Modified=time
+    )
+
+
 def longer(start: int, end: int) -> bytes:
     size = len(FILE) + (start > 1)
     return sent(start, FILE[start : end + 1], size)
@@ -108,6 +116,7 @@ def test_a_file_is_read_whole_whatever_parts_and_tags_a_server_sends(
         (unsaid, "does not say which it sent"),
         (changed, "has changed while it was read"),
         (modified, "has changed while it was read"),
+        (untagged, "has changed while it was read"),
         (longer, "has changed while it was read"),
         (missing, "answered 416"),
         (nothing, "sent none"),

@@ -9,12 +9,13 @@ from io import BytesIO
 import pytest
 
 from captioner.jobs.errors import FetchError, TemporaryError
-from captioner.jobs.fetching.fetch import fetch
+from captioner.jobs.fetching.fetch import PART, fetch
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.storage.attempts import retry
 from tests.support.odd_answers import answer, odd_server
 
 BODY = bytes(range(256)) * 1000
+HELD = b"ab" * (PART // 2 + 50)  # after a part, the unpacker holds the rest, and needs no input
 PACKED = gzip.compress(BODY)
 RAW = zlib.compress(BODY, wbits=-zlib.MAX_WBITS)
 
@@ -32,6 +33,7 @@ ANSWERS = {
     "stored": ("deflate", zlib.compress(BODY, 0, wbits=-zlib.MAX_WBITS)),
     "fixed": ("deflate", fixed(BODY)),
     "deflated-gzip": ("deflate", PACKED),
+    "held": ("deflate", zlib.compress(HELD, wbits=-zlib.MAX_WBITS)),
     "raw-cut": ("deflate", RAW[:-20]),
     "twice": ("gzip", PACKED + PACKED),
     "empty": ("gzip", b""),
@@ -61,7 +63,7 @@ def url(local_servers: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     ("name", "body"),
     [
         *[(name, BODY) for name in ("gzip", "zlib", "raw", "stored", "fixed", "deflated-gzip")],
-        *[("twice", 2 * BODY), ("empty", b""), ("name", BODY)],
+        *[("held", HELD), ("twice", 2 * BODY), ("empty", b""), ("name", BODY)],
     ],
 )
 def test_a_compressed_answer_is_unpacked(url: str, name: str, body: bytes) -> None:
