@@ -9,6 +9,7 @@ from captioner.errors import CaptionerError, CaptionerUnavailable
 from captioner.schemas.caption_table import Status
 from captioner.schemas.job_report import JobReport
 
+MACHINE = "a worker's machine"  # as the host of images that it is at fault for
 _REMEDIES = {  # of faults of a machine
     errno.EACCES: "give this user the right to do so",
     errno.EPERM: "give this user the right to do so",
@@ -81,6 +82,16 @@ class HostDown(FetchError):
     def __init__(self, host: str, trouble: str, status: Status = Status.FETCH_FAILED) -> None:
         super().__init__(status, trouble)
         self.host = host
+
+
+class MachineFault(HostDown):
+    """A fault of the machine that would fetch an image, such as too many open files.
+
+    Nothing is known about the image; the message names the remedy.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(MACHINE, with_remedy(error))
 
 
 class Terminated(KeyboardInterrupt):

@@ -1,5 +1,6 @@
 """Runs whose hosts limit requests, go down, and come back, on real servers."""
 
+import errno
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,10 +10,13 @@ import pytest
 
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
+from captioner.jobs.errors import MACHINE
 from captioner.jobs.execution.worker import run_state
+from captioner.jobs.fetching import fetch
 from captioner.jobs.storage import filesystems
 from captioner.jobs.storage.attempts import hosts, retry
 from captioner.schemas.job_report import JobReport
+from tests.support.photographs import write_photographs
 from tests.support.tables import read_table
 from tests.support.unreliable import UnreliableServer, unreliable_server
 
@@ -91,6 +95,29 @@ def test_the_images_of_a_host_that_is_down_have_no_row_and_the_next_run_does_the
     assert in_report(report) == (0, 25, {})
     assert captioned(tmp_path / "out") == {good.url: 25, bad.url: 25}
     assert set(good.requests.values()) == {1}
+
+
+def test_images_that_a_machine_has_too_few_open_files_for_have_no_row(
+    job: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = write_photographs(tmp_path / "photos", 12)
+    write(job, *map(str, sorted(photos.iterdir())))
+    check = fetch.check_regular
+
+    def check_all_but_one(path: str) -> None:
+        if path.endswith(bad):
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        check(path)
+
+    bad = sorted(photos.iterdir())[3].name
+    monkeypatch.setattr(fetch, "check_regular", check_all_but_one)
+    report = run_job(job)
+    assert in_report(report) == (75, 11, {MACHINE: 1})
+    assert f"{MACHINE} is at fault: [Errno 24] Too many open files" in str(report.stopped)
+    assert "allow more open files (ulimit -n) (1 image)" in str(report.stopped)
+    monkeypatch.undo()
+    assert in_report(run_job(job)) == (0, 1, {})
+    assert sum(captioned(tmp_path / "out").values()) == 12
 
 
 def test_a_host_that_comes_back_during_a_run_costs_nothing(

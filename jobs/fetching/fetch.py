@@ -35,10 +35,11 @@ Allow = Callable[[int], bool]  # whether to read on now, given how many bytes we
 def fetch(uri: str, max_bytes: int) -> bytes:
     """Return the bytes at a local path or at any URL that fsspec opens, for a person who waits.
 
-    Raise FetchError with a status: not_found, denied, timeout, too_large (more than `max_bytes`) or
-    fetch_failed. Transient failures of a remote store are retried for at most FETCH_SECONDS, those
-    of a host that does not answer at all for PATIENCE; time in which bytes come does not count. A
-    silent connection is given up after HTTP_READ_SECONDS, in S3 after the 15 s of s3fs.
+    Raise FetchError with a status: not_found, denied, timeout, too_large (more than `max_bytes`),
+    out_of_memory or fetch_failed. Transient failures of a remote store are retried for at most
+    FETCH_SECONDS, those of a host that does not answer at all for PATIENCE; time in which bytes
+    come does not count. A silent connection is given up after HTTP_READ_SECONDS, in S3 after the
+    15 s of s3fs.
     """
     if is_local(uri):
         return _fetch_local(local_path(uri), max_bytes)
@@ -70,7 +71,7 @@ def _fetch_local(path: str, max_bytes: int) -> bytes:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             size = os.fstat(file.fileno()).st_size
             data = b"" if size > max_bytes else _read_local(file, size, max_bytes + 1)
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise fetch_error(error) from error
     except ValueError as error:  # a null byte in the name
         raise FetchError(Status.NOT_FOUND, str(error)) from error

@@ -22,7 +22,8 @@ from captioner.jobs.sources.options import DEFAULT_OPTIONS, SourceOptions
 from captioner.jobs.sources.s3_inventory.inventory import find_inventory, inventory_source
 from captioner.jobs.sources.source import Source
 from captioner.jobs.sources.standard_input import standard_input_source
-from captioner.jobs.storage.failures import failure_status, listing_errors
+from captioner.jobs.storage.attempts.statuses import failure_status
+from captioner.jobs.storage.failures import listing_errors
 from captioner.jobs.storage.file_types import (
     ARCHIVE_SUFFIXES,
     MANIFEST_SUFFIXES,

@@ -15,14 +15,17 @@ from typing import TypeVar
 from fsspec.config import conf
 from upath import UPath
 
-from captioner.jobs.errors import FetchError, HostDown, JobError, TemporaryError, UsageError
-from captioner.jobs.storage.attempts.faults import (
-    DAMAGE,
-    Fault,
-    fault_of,
-    http_status,
-    is_timeout,
+from captioner.jobs.errors import (
+    FetchError,
+    HostDown,
+    JobError,
+    MachineFault,
+    TemporaryError,
+    UsageError,
+    with_remedy,
 )
+from captioner.jobs.storage.attempts.faults import DAMAGE, OF_MACHINE, machine_fault
+from captioner.jobs.storage.attempts.statuses import FINAL, failure_status, is_shortage, may_pass
 from captioner.jobs.storage.attempts.texts import description
 from captioner.jobs.storage.http.access import access_rules
 from captioner.jobs.storage.http.parts import FileChanged
@@ -33,41 +36,8 @@ from captioner.schemas.caption_table import Status
 T = TypeVar("T")
 SHORTEST_SECRET = 5  # characters; shorter values of options are words such as "path"
 
-# Errors of packages that we do not depend on; they are not OSErrors.
-_STATUS_BY_NAME = {
-    "InvalidUrlClientError": Status.NOT_FOUND,
-    "ParamValidationError": Status.NOT_FOUND,
-    "NonHttpUrlRedirectClientError": Status.REFUSED,
-    "NoCredentialsError": Status.DENIED,
-    "PartialCredentialsError": Status.DENIED,
-}
-_STATUS_BY_HTTP = {
-    **dict.fromkeys((404, 410), Status.NOT_FOUND),
-    **dict.fromkeys((401, 403, 407), Status.DENIED),
-}
-_FINAL = (Status.NOT_FOUND, Status.DENIED)
 # What zipfile and tarfile, but no store, raise for damaged headers.
 _OF_AN_INDEX = (IndexError, UnicodeError, OverflowError, struct.error, NotImplementedError)
-_LOCAL_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
-
-
-def failure_status(error: Exception) -> Status:
-    """Return not_found, denied or timeout if the error says so, otherwise fetch_failed."""
-    if isinstance(error, FetchError):
-        return error.status
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return Status.NOT_FOUND
-    if isinstance(error, PermissionError):
-        return Status.DENIED
-    if is_timeout(error):
-        return Status.TIMEOUT
-    by_name = _STATUS_BY_NAME.get(type(error).__name__, Status.FETCH_FAILED)
-    return _STATUS_BY_HTTP.get(http_status(error), by_name)
-
-
-def may_pass(error: Exception) -> bool:
-    """Return whether another attempt may succeed."""
-    return failure_status(error) not in _FINAL and fault_of(error) is not Fault.FINAL
 
 
 def reason(error: Exception, seconds: float | None = None) -> str:
@@ -75,6 +45,10 @@ def reason(error: Exception, seconds: float | None = None) -> str:
 
     `seconds` is how long something was tried, if that is known.
     """
+    if fault := machine_fault(error):
+        return without_secrets(with_remedy(fault))
+    if isinstance(error, MemoryError):
+        return f"not enough memory{f': {error}' if str(error) else ''}"
     if text := description(error, seconds):
         return without_secrets(text)
     if isinstance(error, OSError):
@@ -157,7 +131,7 @@ def _is_of_this_machine(error: Exception) -> bool:
     if not isinstance(error, OSError):
         return False
     is_local_name = isinstance(error.filename, str) and error.filename.startswith("/")
-    return is_local_name or error.errno in _LOCAL_FAULTS
+    return is_local_name or error.errno in OF_MACHINE
 
 
 @contextmanager
@@ -184,8 +158,8 @@ def listing_errors(url: str, verb: str = "list") -> Iterator[None]:
     except JobError:
         raise
     except Exception as error:
-        is_final = failure_status(error) in _FINAL or _is_damage(url, error)
-        kind = UsageError if is_final else TemporaryError
+        is_final = failure_status(error) in FINAL or _is_damage(url, error)
+        kind = UsageError if is_final and not is_shortage(error) else TemporaryError
         raise kind(f"cannot {verb} {url}: {reason(error)}") from error
 
 
@@ -214,6 +188,8 @@ def fetch_error(error: Exception, seconds: float | None = None) -> FetchError:
     """Convert any error from opening or reading an image to a FetchError; see `reason`."""
     if isinstance(error, FetchError):
         return error
+    if fault := machine_fault(error):
+        return MachineFault(fault)
     text = str(error) if isinstance(error, UsageError) else reason(error, seconds)
     return FetchError(failure_status(error), text)
 
@@ -233,15 +209,17 @@ def undamaged(read: Callable[[], T]) -> T:
     try:
         return read()
     except DAMAGE as error:
+        if isinstance(error, MemoryError):  # Arrow has one of its own
+            raise
         text = str(error).partition("\n")[0] or type(error).__name__
         raise FetchError(Status.UNREADABLE, text) from error
 
 
 def check_final(container: str, error: Exception) -> None:
-    """Raise TemporaryError if the error may be a transient failure of a remote store."""
-    if isinstance(error, HostDown | FileChanged):
-        raise TemporaryError(f"cannot read {container}: {error}") from error
+    """Raise TemporaryError if the error may be transient: of a remote store, or of this machine."""
     fault = error.__cause__ if isinstance(error, FetchError) else error
+    if isinstance(error, HostDown | FileChanged) or is_shortage(fault):
+        raise TemporaryError(f"cannot read {container}: {fetch_error(error)}") from error
     is_damage = isinstance(error, FetchError) and error.status is Status.UNREADABLE
     if is_local(container) or is_damage or not isinstance(fault, Exception):
         return

@@ -18,7 +18,7 @@ from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.config import conf
 from fsspec.core import url_to_fs
 
-from captioner.jobs.errors import UsageError
+from captioner.jobs.errors import MachineFault, UsageError
 from captioner.jobs.storage.archives.opened import archive_lock, archive_of
 from captioner.jobs.storage.archives.zip_archive import ZipArchive
 from captioner.jobs.storage.attempts.hosts import forget_hosts
@@ -201,9 +201,12 @@ def open_stream(url: str) -> io.BufferedReader:
 
 
 def open_copy(url: str) -> BinaryIO:
-    """Open a temporary copy of a remote file."""
+    """Open a temporary copy of a remote file; MachineFault if there is no folder for it."""
     fs, path = filesystem(url)
-    file = tempfile.TemporaryFile()  # noqa: SIM115
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError as error:
+        raise MachineFault(error) from error
     with archive_lock(fs):
         fs.get_file(path, file, callback=PacedCopy(COPY_SECONDS))
     file.seek(0)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from captioner.jobs.errors import MACHINE
 from captioner.jobs.execution.tasks.task import Outage, PartitionResult, Task, continued
 from captioner.jobs.messages import how_many
 from captioner.schemas.caption_table import Status
@@ -90,11 +91,14 @@ class Outages:
 
     def _message(self) -> str:
         named = [
-            f"{host} does not answer{self._because(host)} ({how_many(images, 'image')})"
+            f"{said_of(host, self._troubles.get(host))} ({how_many(images, 'image')})"
             for host, images in self.left.most_common(MOST_NAMED)
         ]
         others = len(self.left) - len(named)
         return "; ".join([*named, *([f"and {how_many(others, 'more host')}"] if others else [])])
 
-    def _because(self, host: str) -> str:
-        return f": {self._troubles[host]}" if host in self._troubles else ""
+
+def said_of(host: str, trouble: str | None) -> str:
+    """Return what happens with a host, and why, if that is known."""
+    what = "is at fault" if host == MACHINE else "does not answer"
+    return f"{host} {what}{f': {trouble}' if trouble else ''}"

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from captioner.budget import Spending
 from captioner.errors import CaptionerError
 from captioner.jobs.errors import JobError, TemporaryError
+from captioner.jobs.execution.tasks.outages import said_of
 from captioner.jobs.execution.tasks.purse import Allowance
 from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, state_of
 from captioner.jobs.execution.worker.watch import Limits, watching_images
@@ -77,7 +78,7 @@ def _sample_times(partitions: PartitionCaptioner, plan: pa.Table) -> SampleTimes
     rows = captioned.rows
     if not rows:
         for _, down in captioned.down:
-            raise TemporaryError(f"{down.host} does not answer: {down}")
+            raise TemporaryError(said_of(down.host, str(down)))
         raise JobError(str(captioned.unavailable))
     table = rows_to_table(rows, passthrough_of(plan)[: len(rows)], partitions.file_metadata())
     row_bytes, file_bytes = _part_bytes(table)

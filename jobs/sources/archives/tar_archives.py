@@ -162,7 +162,7 @@ def _entries(archive: str, skips: _Skips) -> Iterator[_Entry]:
     except NoEndMarker:
         skips.cut[without_signature(archive)] = None
     except Exception as error:  # each store, zlib and tarfile have errors of their own
-        if isinstance(error, FetchError):
+        if isinstance(error, FetchError | MemoryError):
             check_final(archive, error)
         if end == 0 and not _is_damage(error):
             raise

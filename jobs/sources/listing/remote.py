@@ -21,7 +21,8 @@ from captioner.jobs.sources.source import Records
 from captioner.jobs.storage.archives.opened import archive_lock
 from captioner.jobs.storage.archives.tar_archive import TarArchive
 from captioner.jobs.storage.archives.zip_archive import ZipArchive
-from captioner.jobs.storage.failures import failure_status, listing_errors
+from captioner.jobs.storage.attempts.statuses import failure_status
+from captioner.jobs.storage.failures import listing_errors
 from captioner.jobs.storage.filesystems import filesystem
 from captioner.jobs.storage.look_ahead import take_ahead
 from captioner.jobs.storage.uris import below, info_version, is_chain

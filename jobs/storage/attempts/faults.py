@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from captioner.jobs.errors import FetchError
+from captioner.jobs.errors import FetchError, MachineFault
 
 # The codes of S3, Azure and others that ask for fewer requests, whatever the HTTP status.
 _THROTTLING = {
@@ -42,6 +42,10 @@ REDIRECTS = (301, 302, 303, 307, 308)
 _OVERLOADED = (502, 503, 504)  # answers of a proxy, or of a server that is not at work
 NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+OF_MACHINE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+)
 CUT = (
     *("ServerDisconnectedError", "ClientPayloadError", "ConnectionClosedError", "IncompleteRead"),
     *("ResponseStreamingError", "AioResponseStreamingError"),
@@ -68,11 +72,14 @@ class Fault(Enum):
     BROKEN = auto()  # the host fails with this image, and perhaps with others
     DOWN = auto()  # no answer, or that of a host that is not at work
     EXPIRED = auto()  # credentials, or a clock, that fail with every image from now on
+    MACHINE = auto()  # this machine fails, whatever it is asked for
 
 
 def fault_of(error: BaseException) -> Fault:
     """Return the kind of a failure that is neither missing nor denied."""
     status, code = http_status(error), error_code(error)
+    if isinstance(error, MachineFault) or machine_fault(error):
+        return Fault.MACHINE
     if code in _EXPIRED:
         return Fault.EXPIRED
     if status == HTTPStatus.TOO_MANY_REQUESTS or code in _THROTTLING:
@@ -84,7 +91,7 @@ def fault_of(error: BaseException) -> Fault:
     if (300 <= status < 500 or status >= 600) and status not in _TRANSIENT_4XX:
         return Fault.FINAL
     if (
-        isinstance(error, (FetchError, *DAMAGE))
+        isinstance(error, (FetchError, MemoryError, *DAMAGE))
         or _is_nonsense(error)
         or has_bad_certificate(error)
     ):
@@ -104,6 +111,12 @@ def is_timeout(error: BaseException) -> bool:
         isinstance(each, TimeoutError | asyncio.TimeoutError) or type(each).__name__ in names
         for each in chain_of(error)
     )
+
+
+def machine_fault(error: BaseException) -> OSError | None:
+    """Return the error in an error that says what this machine lacks, such as open files."""
+    found = (each for each in chain_of(error) if isinstance(each, OSError))
+    return next((each for each in reversed([*found]) if each.errno in OF_MACHINE), None)
 
 
 def is_unknown_host(error: BaseException) -> bool:

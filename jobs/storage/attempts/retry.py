@@ -18,7 +18,8 @@ from captioner.jobs.storage.attempts.faults import (
 )
 from captioner.jobs.storage.attempts.hosts import LONGEST_WAIT, Host, has_any_given, host_of
 from captioner.jobs.storage.attempts.pace import Pace
-from captioner.jobs.storage.failures import as_fetch_error, failure_status, fetch_error, undamaged
+from captioner.jobs.storage.attempts.statuses import FINAL, failure_status
+from captioner.jobs.storage.failures import as_fetch_error, fetch_error, undamaged
 from captioner.jobs.storage.uris import is_http
 from captioner.schemas.caption_table import Status
 
@@ -29,7 +30,6 @@ BUSY_ATTEMPTS = 20  # of an image, where a host that answers others asks for few
 BROKEN_IMAGES = 3  # images with which a host fails, and answers no other: then it is the host
 CLAIM_SECONDS = 0.05  # between two looks whether a host has room for another request
 LOOK_SECONDS = 5.0  # for which it is known that a host gives what it gave before
-_FINAL = (Status.NOT_FOUND, Status.DENIED)
 
 
 @dataclass
@@ -73,6 +73,8 @@ class Tries:
         self.seconds += time.monotonic() - self._pace.since
         fault = fault_of(error)
         wait = retry_after(error) or 0.0 if fault is Fault.BUSY else 0.0
+        if fault is Fault.MACHINE:
+            raise fetch_error(error) from error
         if fault is Fault.EXPIRED:
             raise self._outage(error) from error
         if isinstance(error, FetchError | UsageError) or self._is_final(error, fault):
@@ -95,7 +97,7 @@ class Tries:
             return self.host.good is None  # else the name servers are at fault
         if is_http(self.uri) and may_be_of_this_machine(error) and not has_any_given("https"):
             return False
-        return fault is Fault.FINAL or failure_status(error) in _FINAL
+        return fault is Fault.FINAL or failure_status(error) in FINAL
 
     def _final(self, error: Exception) -> FetchError:
         """Return the error of an image that cannot be had; of its host, if it denies all now."""
