@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from captioner.jobs.execution.record.recorder import Recorder
 
 MOST_TASKS = 10_000  # that wait: the driver's memory does not grow with the collection
-MOST_TROUBLES = 10_000  # hosts whose trouble is remembered
+MOST_TROUBLES = 10_000  # hosts whose trouble is remembered, and whose images are counted apart
+OTHERS = "other hosts"
 MOST_SUSPECTS = 100  # hosts that each task hears of
 MOST_NAMED = 5  # in the message
 LATE_TO_STOP = 10  # one after the other, with no success between
@@ -59,10 +60,15 @@ class Outages:
         while len(self._troubles) > MOST_TROUBLES:
             del self._troubles[next(iter(self._troubles))]
         if self._is_over or len(self._waiting) >= MOST_TASKS:
-            self.left.update({host: outage.images for host, outage in down.items()})
+            self._count(down)
         else:
             is_whole = task.images == task.stop - task.start
             self._waiting.append(replace(task, left=None) if is_whole else task)
+
+    def _count(self, down: Mapping[str, Outage]) -> None:
+        for host, outage in down.items():
+            is_named = host in self.left or len(self.left) < MOST_TROUBLES
+            self.left[host if is_named else OTHERS] += outage.images
 
     def next(self, *, all_else_is_done: bool) -> Task | None:
         """Return a task to run again; None before all else is done, and in the end."""
@@ -90,12 +96,16 @@ class Outages:
             recorder.stopped = "; ".join(filter(None, (recorder.stopped, self._message())))
 
     def _message(self) -> str:
+        hosts = [pair for pair in self.left.most_common(MOST_NAMED + 1) if pair[0] != OTHERS]
         named = [
             f"{said_of(host, self._troubles.get(host))} ({how_many(images, 'image')})"
-            for host, images in self.left.most_common(MOST_NAMED)
+            for host, images in hosts[:MOST_NAMED]
         ]
         others = len(self.left) - len(named)
-        return "; ".join([*named, *([f"and {how_many(others, 'more host')}"] if others else [])])
+        least = "at least " if OTHERS in self.left else ""
+        return "; ".join(
+            [*named, *([f"and {least}{how_many(others, 'more host')}"] if others else [])]
+        )
 
 
 def said_of(host: str, trouble: str | None) -> str:

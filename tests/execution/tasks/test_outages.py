@@ -19,4 +19,9 @@ def test_the_troubles_of_a_bounded_number_of_hosts_are_remembered(
     for number in range(10):
         known._add(task, {f"https://{number}.example": Outage("no connection", 10 - number)})
     assert set(known.suspects) == {f"https://{number}.example" for number in (7, 8, 9)}
-    assert "https://0.example does not answer (10 images)" in known._message()
+    assert known.left == {
+        **{f"https://{number}.example": 10 - number for number in range(3)},
+        outages.OTHERS: sum(range(1, 8)),
+    }
+    assert known._message().startswith("https://0.example does not answer (10 images); ")
+    assert known._message().endswith("; and at least 1 more host")
