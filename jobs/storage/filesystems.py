@@ -4,9 +4,9 @@ Options (`storage_options` of a job) may be secrets: they are kept only in fsspe
 and `failures.reason` removes them from the messages of stores.
 """
 
-import copy
 import functools
 import io
+import pkgutil
 import tempfile
 import threading
 import warnings
@@ -14,13 +14,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, cast
 
 import fsspec
-from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.config import conf
 from fsspec.core import url_to_fs
 
 from captioner.jobs.errors import MachineFault, UsageError
 from captioner.jobs.storage.archives.opened import archive_lock, archive_of
-from captioner.jobs.storage.archives.zip_archive import ZipArchive
 from captioner.jobs.storage.attempts.hosts import forget_hosts
 from captioner.jobs.storage.bounded_reads import PacedCopy, PacedStream
 from captioner.jobs.storage.failures import reading_errors
@@ -55,13 +53,15 @@ EXTRAS = {
     **dict.fromkeys(("http", "https"), "http"),
 }
 
-fsspec.register_implementation("zip", ZipArchive, clobber=True)
-for _protocol in ("s3", "s3a"):  # imported when it is used
-    _store = "captioner.jobs.storage.s3_filesystem.S3Store"
-    fsspec.register_implementation(_protocol, _store, clobber=True, errtxt="install s3fs")
+_S3_STORE = "captioner.jobs.storage.s3_filesystem.S3Store"  # imported when it is used
+for _protocol in ("s3", "s3a"):
+    fsspec.register_implementation(_protocol, _S3_STORE, clobber=True, errtxt="install s3fs")
+    if _protocol in fsspec.registry:  # this program has used the class of s3fs
+        _store = pkgutil.resolve_name(_S3_STORE)
+        fsspec.register_implementation(_protocol, _store, clobber=True)
 
 _instances_lock = threading.Lock()  # or threads that begin together would open several
-_own_conf = copy.deepcopy(conf)  # from the environment and from fsspec's own files
+_own: dict[str, Any] = {}  # tables of fsspec's own configuration that were replaced here, or None
 
 
 def configure(options: StorageOptions, rules: AccessRules | None = None) -> None:
@@ -73,11 +73,19 @@ def configure(options: StorageOptions, rules: AccessRules | None = None) -> None
     if rules is not None:
         set_access_rules(rules)
     forget_hosts()
-    conf.clear()
-    conf.update(copy.deepcopy(_own_conf))
+    while _own:
+        protocol, table = _own.popitem()
+        conf.pop(protocol, None)
+        conf.update({} if table is None else {protocol: table})
     for protocol, values in without_headers(options).items():
-        conf.setdefault(protocol, {}).update(values)
+        _add_options(protocol, values)
     archive_of.cache_clear()
+
+
+def _add_options(protocol: str, values: Mapping[str, Any]) -> None:
+    table = conf.get(protocol)
+    _own.setdefault(protocol, table)
+    conf[protocol] = {**(table or {}), **values}
 
 
 def filesystem(url: str, **options: Any) -> tuple[Any, str]:
@@ -90,7 +98,7 @@ def filesystem(url: str, **options: Any) -> tuple[Any, str]:
     if scheme(inner) in ARCHIVES and container in ("", "::"):
         raise UsageError(f"{url} names no archive: write {scheme(inner)}://MEMBER::ARCHIVE")
     if any(is_http(part) for part in url.split("::")):
-        check_own(_own_conf)
+        check_own(conf)  # that of a job has lost its headers
         _set_http_timeouts()
     if not container:
         fs, _ = url_to_fs(
@@ -98,7 +106,7 @@ def filesystem(url: str, **options: Any) -> tuple[Any, str]:
         )  # fsspec would mistake all of it for a chain
         return fs, fs._strip_protocol(url)
     outer = local_path(container[2:]) if is_local(container[2:]) else container[2:]
-    if not issubclass(fsspec.get_filesystem_class(scheme(inner)), AbstractArchiveFileSystem):
+    if scheme(inner) not in ARCHIVES:
         return cast(tuple[Any, str], url_to_fs(f"{inner}::{outer}"))
     check_regular(url)
     fs = archive_of(scheme(inner) or "", outer).open(filesystem)
@@ -156,18 +164,20 @@ def _set_http_timeouts() -> None:
     timeout = ClientTimeout(
         total=None, sock_connect=HTTP_CONNECT_SECONDS, sock_read=HTTP_READ_SECONDS
     )
-    options = conf.setdefault("http", {})
-    options["get_client"] = guarded_client
+    _add_options("http", {"get_client": guarded_client})
     # http and https share a file system, in which the options of https replace the others.
-    for table in (options, conf.get("https", options)):
-        if table is options or "client_kwargs" in table:
-            table.setdefault("client_kwargs", {}).setdefault("timeout", timeout)
+    for protocol in ("http", "https"):
+        client = conf.get(protocol, {}).get("client_kwargs")
+        if protocol == "http" or client is not None:
+            _add_options(protocol, {"client_kwargs": {"timeout": timeout, **(client or {})}})
 
 
 def require_packages(url: str) -> None:
     """Raise UsageError that says what to install if a package for a URL is missing."""
     for part in url.split("::"):
         protocol = scheme(part)
+        if protocol == "libarchive":
+            raise UsageError("libarchive:// is not supported: give zip or tar archives instead")
         try:
             fsspec.get_filesystem_class(protocol or "file")
         except ImportError as error:

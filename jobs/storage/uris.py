@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _PASSWORD = re.compile(rf"{_SCHEME.pattern}[^/:]*:[^/]+@")
 _USER = re.compile(r"https?://[^/?#]*@", re.IGNORECASE)  # whose name may be a token
-ARCHIVES = ("zip", "tar", "libarchive")  # followed by the name of a member, not by a host
+ARCHIVES = ("zip", "tar")  # followed by the name of a member, not by a host
 STANDARD_INPUT = "-"  # as SOURCE, or as a list of images
 _FILE_URL = "file://"
 _HTTP = ("http", "https")

@@ -114,3 +114,18 @@ def test_an_index_that_would_take_too_much_memory_is_refused_before_it_is_read(
             open_source(f"zip://**::{outer}")
     with pytest.raises(FetchError, match="divide the archive"):
         fetch(f"zip://4.jpg::{archive}", 100)
+
+
+def test_the_length_of_an_index_is_read_where_it_will_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure({})
+    archive = write_zip(tmp_path / "x.zip", FILES)
+    data = bytearray(archive.read_bytes())
+    end = data.rfind(b"PK\5\6")
+    data[end + 4 : end + 8] = b"PK\5\6"  # the numbers of disks, which nothing reads
+    data[end + 16 : end + 20] = bytes(4)  # the offset, which would then be the length
+    archive.write_bytes(data)
+    monkeypatch.setattr(zip_archive, "MAX_INDEX", 100)
+    with pytest.raises(UsageError, match="and the limit is 100"):
+        open_source(f"zip://**::{archive}")

@@ -32,12 +32,17 @@ def no_options() -> Iterator[None]:
 def test_options_are_those_of_the_last_job_and_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "captioner.jobs.storage.filesystems._own_conf", {"s3": {"anon": True}, "gs": {"token": "x"}}
-    )
+    own = {"s3": {"anon": True}, "gs": {"token": "x"}}
+    for protocol, table in own.items():
+        monkeypatch.setitem(conf, protocol, table)
     configure({"s3": {"key": "one"}, "http": {"a": 1}})
+    filesystem("https://example.org/1.jpg")  # which needs options of ours
     configure({"s3": {"secret": "two"}})
-    assert conf == {"s3": {"anon": True, "secret": "two"}, "gs": {"token": "x"}}
+    assert conf == {**own, "s3": {"anon": True, "secret": "two"}}
+    conf["az"] = {"account_name": "of a program that runs jobs"}
+    configure({})
+    assert conf == {**own, "az": {"account_name": "of a program that runs jobs"}}
+    del conf["az"]
 
 
 def test_messages_of_stores_are_shown_without_the_options() -> None:
@@ -122,6 +127,21 @@ def test_throttling_of_a_listing_is_waited_out(monkeypatch: pytest.MonkeyPatch) 
         server.shutdown()
     assert batch.to_pylist() == [{"image_uri": "s3://bucket/a.jpg", "image_version": "e"}]
     assert not throttled
+
+
+def test_a_program_that_used_s3_before_has_our_file_system_for_it_and_keeps_that_for_zip() -> None:
+    code = (
+        "from fsspec import get_filesystem_class as found; zip = found('zip'); found('s3'); "
+        "import captioner.jobs.run; assert found('zip') is zip; "
+        "print([found(each).__name__ for each in ('s3', 's3a')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['S3Store', 'S3Store']\n"
+
+
+def test_an_archive_whose_index_is_not_bounded_is_not_supported() -> None:
+    with pytest.raises(UsageError, match="libarchive:// is not supported: give zip or tar"):
+        open_source("libarchive://**::/photos/x.7z")
 
 
 def test_a_local_job_imports_no_package_of_a_store() -> None:

@@ -11,14 +11,11 @@ from itertools import accumulate, islice
 from operator import itemgetter
 from typing import Any
 
-from fsspec.archive import AbstractArchiveFileSystem
-
-from captioner.jobs.sources.archives.members import unheld_name, unsafe_file
+from captioner.jobs.sources.archives.members import unheld_name
 from captioner.jobs.sources.listing.archives import archive_pages
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS, Selection
 from captioner.jobs.sources.listing.s3 import Entry, Page, s3_pages
 from captioner.jobs.sources.source import Records
-from captioner.jobs.storage.archives.opened import archive_lock
 from captioner.jobs.storage.archives.tar_archive import TarArchive
 from captioner.jobs.storage.archives.zip_archive import ZipArchive
 from captioner.jobs.storage.attempts.statuses import failure_status
@@ -55,21 +52,7 @@ def _pages_of(fs: Any, root: str, selection: Selection) -> Pages:
         return s3_pages(fs, root, selection)
     if isinstance(fs, ZipArchive | TarArchive):
         return lambda _folder: archive_pages(fs, root, selection)
-    if isinstance(fs, AbstractArchiveFileSystem):
-        return lambda _folder: iter([_archive_page(fs, root, selection)])
     return lambda folder: iter([_folder_page(fs, root, folder, selection)])
-
-
-def _archive_page(fs: AbstractArchiveFileSystem, root: str, selection: Selection) -> Page:
-    """Return the files of an archive, whose whole index is in memory anyway; count unsafe ones."""
-    with archive_lock(fs):
-        files = fs.find(root, detail=True)
-    for name, info in [*files.items()]:
-        if reason := unsafe_file(info):
-            selection.skipped[reason] += 1
-            del files[name]
-    start = len(root) + 1 if root else 0
-    return [(name[start:], info) for name, info in sorted(files.items(), key=itemgetter(0))]
 
 
 def _folder_page(fs: Any, root: str, folder: str, selection: Selection) -> Page:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
-import fsspec
 from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.utils import infer_compression
 
 from captioner.jobs.storage.archives.tar_archive import TarArchive
+from captioner.jobs.storage.archives.zip_archive import ZipArchive
 from captioner.jobs.storage.bounded_reads import bounded
 from captioner.jobs.storage.file_types import is_gzipped_archive
 from captioner.jobs.storage.http.parts import NoParts
@@ -70,7 +70,7 @@ class _Archive:
             gzipped = "gzip" if is_gzipped_archive(self._place) else None
             options["compression"] = gzipped or infer_compression(file_name(self._place))
             return TarArchive(file, **options)
-        return fsspec.filesystem(self._protocol, fo=file, **options)
+        return ZipArchive(file, **options)
 
 
 archive_of = functools.lru_cache(maxsize=4)(_Archive)  # by protocol, and path or URL

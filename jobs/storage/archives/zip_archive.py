@@ -1,7 +1,7 @@
 """Zip archives as a file system, whose index is in memory only once, and may not be too long."""
 
 import errno
-import struct
+import zipfile
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import IO, Any
@@ -13,8 +13,6 @@ from fsspec.implementations.zip import ZipFileSystem
 from captioner.jobs.errors import UsageError
 
 MAX_INDEX = 64 * 1024 * 1024  # bytes; a member has about 100, and takes 600 once it is read
-_END, _END_64 = b"PK\5\6", b"PK\6\6"  # begin the records that say how long the index is
-_ENDING = 128 * 1024  # bytes at the end, in which they are
 
 
 class ZipArchive(ZipFileSystem):  # type: ignore[misc]  # fsspec has no types
@@ -94,15 +92,7 @@ def _check_index(archive: str, file: IO[bytes]) -> None:
 
 
 def _index_bytes(file: IO[bytes]) -> int:
-    """Return the bytes of the index, as far as they are known; 0 if it is no zip archive."""
-    length = file.seek(0, 2)
-    file.seek(max(length - _ENDING, 0))
-    ending = file.read(_ENDING)
-    place = ending.rfind(_END)
-    place_64 = ending.rfind(_END_64, 0, max(place, 0))
-    try:
-        size = struct.unpack_from("<I", ending, place + 12)[0] if place >= 0 else 0
-        size_64 = struct.unpack_from("<Q", ending, place_64 + 40)[0] if place_64 >= 0 else 0
-    except struct.error:
-        return 0
-    return max(int(each) if each < length else 0 for each in (size, size_64))
+    """Return the bytes of the index, as zipfile will read it; 0 if it is no zip archive."""
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # or another place would be found
+    size = int(end[zipfile._ECD_SIZE]) if end else 0  # type: ignore[attr-defined]
+    return size if size < file.seek(0, 2) else 0

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from fsspec.config import conf
 
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import FetchError, UsageError
 from captioner.jobs.fetching.fetch import fetch
 from captioner.jobs.pipeline.settings import worker_settings
 from captioner.jobs.sources.open_source import open_source
-from captioner.jobs.storage import filesystems
 from captioner.jobs.storage.filesystems import configure
 from captioner.jobs.storage.http.access import (
     NO_EXCEPTIONS,
@@ -219,7 +219,8 @@ def test_headers_that_fsspec_itself_has_are_sent_to_nobody(
     server: Server, monkeypatch: pytest.MonkeyPatch, name: str, table: dict[str, Any]
 ) -> None:
     set_access_rules(AccessRules(allow_private=True))
-    monkeypatch.setattr(filesystems, "_own_conf", table)
+    for protocol, options in table.items():
+        monkeypatch.setitem(conf, protocol, options)
     for call in (open_source, lambda url: fetch(url, 100)):
         with pytest.raises((FetchError, UsageError), match=f"{name} in fsspec's own") as caught:
             call(f"{server.url}/a.jpg")
