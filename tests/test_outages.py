@@ -3,8 +3,10 @@
 import errno
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from captioner.jobs.cli.main import main
 from captioner.jobs.errors import MACHINE
 from captioner.jobs.execution.worker import run_state
 from captioner.jobs.fetching import fetch
+from captioner.jobs.pipeline import loading
 from captioner.jobs.storage import filesystems
 from captioner.jobs.storage.attempts import hosts, retry
 from captioner.schemas.job_report import JobReport
@@ -115,8 +118,18 @@ def test_images_that_a_machine_has_too_few_open_files_for_have_no_row(
     assert in_report(report) == (75, 11, {MACHINE: 1})
     assert f"{MACHINE} is at fault: [Errno 24] Too many open files" in str(report.stopped)
     assert "allow more open files (ulimit -n) (1 image)" in str(report.stopped)
-    monkeypatch.undo()
-    assert in_report(run_job(job)) == (0, 1, {})
+    monkeypatch.setattr(fetch, "check_regular", check)
+    failures = [RuntimeError("can't start new thread")]  # as Python says it
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, *given: Any, **rest: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return super().submit(*given, **rest)
+
+    monkeypatch.setattr(loading, "ThreadPoolExecutor", Pool)
+    assert in_report(run_job(job)) == (0, 1, {}), "it was tried again"
+    assert not failures
     assert sum(captioned(tmp_path / "out").values()) == 12
 
 

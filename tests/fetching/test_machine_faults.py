@@ -95,6 +95,13 @@ def test_what_a_machine_lacks_is_said_with_a_remedy_and_blames_no_host(
     assert host and host.trouble is None and len(asked) == 1
 
 
+def test_an_image_for_which_no_thread_can_start_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("can't start new thread")
+    monkeypatch.setattr(downloads_module, "read_remote", failing(error))
+    found = downloaded("https://example.org/1.jpg")
+    assert type(found) is MachineFault and "ulimit -u" in str(found)
+
+
 def test_an_image_that_takes_too_much_memory_says_so_and_is_tried_alone_later(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,8 +1,8 @@
-"""The results of tasks whose worker cannot load the captioner, caption, or write."""
+"""The results of tasks whose worker cannot load the captioner, start threads, caption, or write."""
 
 from captioner.errors import CaptionerError, CaptionerUnavailable
-from captioner.jobs.errors import ExitCode, with_remedy
-from captioner.jobs.execution.tasks.task import PartitionResult, Task
+from captioner.jobs.errors import MACHINE, ExitCode, with_remedy
+from captioner.jobs.execution.tasks.task import Outage, PartitionResult, Task
 from captioner.jobs.storage.failures import StoreError, without_secrets
 
 
@@ -17,6 +17,12 @@ def cannot_load(task: Task, error: Exception) -> PartitionResult:
     if isinstance(error, CaptionerError):
         return cannot_caption(task, error)
     return PartitionResult(task.name, error=f"a worker {reason}", fatal=ExitCode.FAULT)
+
+
+def cannot_start(task: Task, error: OSError) -> PartitionResult:
+    """Return that all images of a task are left, since no thread can start to fetch them."""
+    outage = Outage(with_remedy(error), task.images)
+    return PartitionResult(task.name, left=task.rows, down={MACHINE: outage})
 
 
 def cannot_caption(task: Task, error: CaptionerError) -> PartitionResult:

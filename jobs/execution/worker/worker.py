@@ -17,7 +17,12 @@ from captioner.jobs.execution.record.examples import COLUMNS, examples_of
 from captioner.jobs.execution.tasks.drawn import budget_of, mark
 from captioner.jobs.execution.tasks.listed import planned, row_numbers
 from captioner.jobs.execution.tasks.task import DIED, Outage, PartitionResult, Task
-from captioner.jobs.execution.worker.cannot import cannot_caption, cannot_load, cannot_write
+from captioner.jobs.execution.worker.cannot import (
+    cannot_caption,
+    cannot_load,
+    cannot_start,
+    cannot_write,
+)
 from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, RunState, state_of
 from captioner.jobs.execution.worker.sight import missing_images
 from captioner.jobs.execution.worker.watch import Limits, watching
@@ -26,6 +31,7 @@ from captioner.jobs.pipeline.former import read_former_rows
 from captioner.jobs.pipeline.hash_index import first_digits
 from captioner.jobs.pipeline.partition import CaptionedImages, PartitionCaptioner
 from captioner.jobs.pipeline.stage_times import StageTimes
+from captioner.jobs.storage.attempts.faults import machine_fault
 from captioner.jobs.storage.attempts.hosts import suspect
 from captioner.jobs.storage.failures import without_secrets
 from captioner.jobs.table.commits.commit import commit
@@ -138,6 +144,10 @@ def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host)
         return cannot_caption(task, error)
     except OSError as error:
         return cannot_write(task, error)
+    except RuntimeError as error:
+        if fault := machine_fault(error):
+            return cannot_start(task, fault)
+        raise
     known.add(task.part, first_digits([*images.new]))
     return replace(
         _result(task, images, times),

@@ -115,8 +115,12 @@ def is_timeout(error: BaseException) -> bool:
 
 def machine_fault(error: BaseException) -> OSError | None:
     """Return the error in an error that says what this machine lacks, such as open files."""
-    found = (each for each in chain_of(error) if isinstance(each, OSError))
-    return next((each for each in reversed([*found]) if each.errno in OF_MACHINE), None)
+    for each in reversed([*chain_of(error)]):
+        if isinstance(each, OSError) and each.errno in OF_MACHINE:
+            return each
+        if isinstance(each, RuntimeError) and "start new thread" in str(each):
+            return OSError(errno.EAGAIN, str(each))
+    return None
 
 
 def is_unknown_host(error: BaseException) -> bool:
