@@ -168,7 +168,7 @@ def test_the_versions_of_all_packages_that_workers_use_are_compared() -> None:
     used = [*project["dependencies"], *(line for name in extras for line in extras[name]
             if name not in ("train", "demo", "test", "dev"))]  # fmt: skip
     names = {line.partition(">=")[0].partition("[")[0] for line in used} - {"captioner"}
-    of_the_driver = {"pandas", "tqdm", "tornado", "universal_pathlib", "jinja2", "shtab"}
+    of_the_driver = {"pandas", "psutil", "tqdm", "tornado", "universal_pathlib", "jinja2", "shtab"}
     assert names - of_the_driver - {"cryptography"} <= set(PACKAGES), "add them to PACKAGES"
 
 
