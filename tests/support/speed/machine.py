@@ -1,0 +1,60 @@
+"""What the machine could do: the model's multiply-adds at the rate of a large matrix product."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.support.speed.figures import Row, seconds_of
+from tests.support.speed.steps import pixel_batches, some
+from tests.support.speed.subject import Subject
+
+GIGA = 1e9
+SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices
+PRODUCTS = {"cpu": 2, "cuda": 20}  # between two looks at the clock
+FLOPS = 2  # floating-point operations in a multiply-add
+
+
+class Product:
+    """A large matrix product in the captioner's precision, on one core or GPU."""
+
+    def __init__(self, subject: Subject) -> None:
+        device = subject.captioner.device
+        self.side, self.count = SIDES[device.type], PRODUCTS[device.type]
+        self._finish = subject.finish
+        self._matrices = torch.rand(2, self.side, self.side, device=device).to(subject.dtype)
+
+    def rate(self) -> float:
+        """Return its multiply-adds per second."""
+        seconds = seconds_of(self._multiply, self._finish)
+        return self.count * self.side**3 / seconds
+
+    def _multiply(self) -> None:
+        for _ in range(self.count):
+            torch.mm(*self._matrices)
+
+
+def multiply_adds(subject: Subject, paths: Sequence[Path]) -> dict[str, float]:
+    """Return the multiply-adds of an image in the encoder and in the search, by their names."""
+    paths = some(subject, paths)
+    counts = dict.fromkeys(("encode", "search"), 0.0)
+    for batch in pixel_batches(subject, paths):
+        with FlopCounterMode(display=False) as encoding:
+            features = subject.captioner.encode(batch)
+        with FlopCounterMode(display=False) as searching:
+            subject.captioner.search(features)
+        for name, counter in zip(counts, (encoding, searching), strict=True):
+            counts[name] += counter.get_total_flops() / FLOPS / len(paths)
+    return counts
+
+
+def machine_rows(counts: Mapping[str, float], rates: Sequence[float]) -> list[Row]:
+    """Return lines of the multiply-adds of an image and of the rate of the product."""
+    rows = [Row(name, "G multiply-adds an image", [n / GIGA]) for name, n in counts.items()]
+    milliseconds = [1000 * sum(counts.values()) / rate for rate in rates]
+    return [
+        *rows,
+        Row("matrix product", "G multiply-adds/s", [rate / GIGA for rate in rates]),
+        Row("both at the rate of the product", "ms an image", milliseconds),
+    ]
