@@ -28,6 +28,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/installed-dev  # those that need no photographs; the others are in tests/README.md
+	$(BIN)/python tests/benchmarks/speed.py --rounds 2 --limit 128
 	$(BIN)/python tests/benchmarks/fault_matrix.py --injections 100
 	$(BIN)/python tests/benchmarks/out_of_domain.py
 	$(BIN)/python tests/benchmarks/planning.py
