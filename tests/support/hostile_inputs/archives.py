@@ -58,11 +58,11 @@ def _bytes(data: bytes) -> Callable[[Path], object]:
 
 
 def _bomb(start: bytes, block: bytes, times: int = 192) -> Callable[[Path], object]:
-    """Return what writes 1.5 GB as a .tgz: a start, and 8 MiB of blocks that are repeated."""
+    """Return what writes 1.5 GB as a .tgz: a start, 8 MiB of blocks that are repeated, an end."""
 
     def write(path: Path) -> None:
         member = gzip.compress(block * (8 * MIB // len(block)))
-        path.write_bytes(gzip.compress(start) + member * times)
+        path.write_bytes(gzip.compress(start) + member * times + gzip.compress(b"\0" * 1024))
 
     return write
 
