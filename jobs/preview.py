@@ -5,7 +5,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from captioner.jobs.calibrations import with_calibration
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import ExitCode, JobError, TemporaryError, UsageError
 from captioner.jobs.estimate import Estimate, extrapolated, sample_of, timed, without_captions
+from captioner.jobs.execution.cluster.forks import forking
 from captioner.jobs.execution.record.progress import LISTING, PLANNING, TIMING, Moment, showing
 from captioner.jobs.execution.worker.sample import SampleTimes
 from captioner.jobs.pipeline.settings import choose_threshold
@@ -82,7 +83,10 @@ def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
     configure(config.storage_options, config.access_rules)
     remove_dead_folders()
     progress = _Progress()
-    with showing(progress.moment, quiet=config.quiet):
+    with (
+        showing(progress.moment, quiet=config.quiet),
+        nullcontext() if sample == 0 else forking(config),
+    ):
         if sample != 0 and config.scheduler:
             from captioner.jobs.execution.cluster.scheduler import check_scheduler  # with Dask
 

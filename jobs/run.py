@@ -21,6 +21,7 @@ from captioner.jobs.errors import (
     UsageError,
     with_remedy,
 )
+from captioner.jobs.execution.cluster.forks import forking
 from captioner.jobs.execution.record.observer import Observer, observing
 from captioner.jobs.execution.record.progress import FINISHING, PLANNING
 from captioner.jobs.execution.record.recorder import Recorder
@@ -75,7 +76,12 @@ def run_passes(config: JobConfig) -> Iterator[JobReport]:
     config = config.resolved()
     configure(config.storage_options, config.access_rules)
     remove_dead_folders()
-    with on_stderr(config.log_format), observing(config) as observer, TemporaryFolder() as folder:
+    with (
+        on_stderr(config.log_format),
+        observing(config) as observer,
+        TemporaryFolder() as folder,
+        forking(config),
+    ):
         second = config.second_job()
         with observer.watching():
             if config.scheduler:

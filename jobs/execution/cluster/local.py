@@ -18,6 +18,7 @@ from distributed.system import MEMORY_LIMIT
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster.certificate import own_security
+from captioner.jobs.execution.cluster.forks import can_fork
 from captioner.jobs.execution.cluster.limits import allow_files, check_addresses
 from captioner.jobs.execution.cluster.nannies import (
     HastyNanny,
@@ -64,9 +65,10 @@ def local_workers(config: JobConfig, images: int) -> Iterator[Client]:
     """
     if not config.captioner.asks_server:
         check_addresses()
+    method = {"distributed.worker.multiprocessing-method": "forkserver"} if can_fork() else {}
     with (
         TemporaryFolder() as folder,
-        dask.config.set(_DASK | {"temporary-directory": folder}),
+        dask.config.set(_DASK | method | {"temporary-directory": folder}),
         _local_cluster(config, images, folder) as cluster,
         Client(cluster) as client,
     ):

@@ -1,5 +1,7 @@
 """The state that a worker process keeps from one task of a run to the next."""
 
+import os
+import sys
 import threading
 from dataclasses import replace
 from functools import cached_property
@@ -70,6 +72,14 @@ def load_captioner(options: CaptionerOptions) -> "Captioner":
 
     silence_codecs()
     keep_freed_memory()
+    _use_threads()
     if options.asks_server and options.api_key is None:  # it is not sent in the clear
         options = replace(options, api_key=server_from_environment()["api_key"])
     return open_captioner(options)
+
+
+def _use_threads() -> None:
+    """Let PyTorch use as many threads as it would if it were imported now: it may have been."""
+    threads, torch = os.environ.get("OMP_NUM_THREADS"), sys.modules.get("torch")
+    if threads and torch:
+        torch.set_num_threads(int(threads))

@@ -21,6 +21,7 @@ from captioner.jobs.execution.cluster import local as cluster
 from captioner.jobs.execution.cluster.certificate import own_security
 from captioner.jobs.execution.cluster.nannies import MORE_STARTS
 from tests.support.commands import GIVE_UP_SECONDS, start
+from tests.support.matrix.scene import has_role
 from tests.support.photographs import write_photographs
 
 
@@ -157,7 +158,7 @@ def test_a_run_that_is_stopped_while_its_workers_start_ends_with_a_word(
     photos = write_photographs(tmp_path / "photos", 1)
     process = start("run", photos, "--out", tmp_path / "out", "--checkpoint", tiny_checkpoint)
     driver = psutil.Process(process.pid)
-    while not any("spawn_main" in " ".join(each.cmdline()) for each in driver.children()):
+    while not any(has_role(each, "worker") for each in driver.children(recursive=True)):
         time.sleep(0.01)
     process.send_signal(number)
     _, errors = process.communicate(timeout=GIVE_UP_SECONDS)

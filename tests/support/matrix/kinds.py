@@ -48,7 +48,8 @@ def kinds_of(scene: Scene) -> list[Kind]:
         kinds = [kind for kind in kinds if kind.deliver is not decide_at_once]
     if scene.cluster:
         return [*kinds, *_signals("nanny"), *_signals("scheduler")]
-    kinds += [*_signals("group"), Kind("tracker SIGKILL", _signalling("tracker", signal.SIGKILL))]
+    kinds += [*_signals("group"), *_signals("forkserver")]
+    kinds += [Kind("tracker SIGKILL", _signalling("tracker", signal.SIGKILL))]
     if scene.proxy:
         kinds += _failures(scene)
     if scene.photos.exists():

@@ -22,7 +22,7 @@ HANG_SECONDS = 400.0  # on a busy machine; a run that takes longer will not end
 END_SECONDS = 90.0  # for its processes, once the command has ended
 SLOW_SECONDS = "1.0"  # to open an image, so that runs have more moments
 MARK = "FAULT_MATRIX"  # the environment variable of all processes of a scene
-ROLES = {"worker": "spawn_main", "watchdog": "watchdog.py", "tracker": "resource_tracker"}
+ROLES = {"watchdog": "watchdog.py", "tracker": "resource_tracker", "forkserver": "forkserver"}
 # Root may write everywhere, so it does without that right where a folder may be denied to it.
 UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
@@ -150,9 +150,13 @@ class Scene:
 
 
 def has_role(process: psutil.Process, role: str) -> bool:
-    """Return whether a process is a worker, a watchdog or the tracker of multiprocessing."""
+    """Return whether a process is a worker, what workers are forked from, a watchdog or so on."""
     with suppress(psutil.Error):
-        return ROLES[role] in " ".join(process.cmdline())
+        line, parent = (" ".join(each.cmdline()) for each in (process, process.parent()) if each)
+        is_forked = ROLES["forkserver"] in line and ROLES["forkserver"] in parent
+        if role == "worker":
+            return is_forked or "spawn_main" in line
+        return ROLES[role] in line and not is_forked
     return False
 
 
