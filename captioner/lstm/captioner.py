@@ -20,6 +20,7 @@ from captioner.image import DecodedImage, decode_image
 from captioner.lstm.beam_search import Hypotheses, beam_search
 from captioner.lstm.checkpoint import Checkpoint, load_checkpoint
 from captioner.lstm.constraints import NEG_INF, WordRules
+from captioner.lstm.folded import FoldedDecoder
 from captioner.lstm.model import WordPredictor
 from captioner.lstm.signals import compute_signals
 from captioner.lstm.vocabulary import EOS, sentence
@@ -65,6 +66,8 @@ class LstmCaptioner(Captioner):
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
         self.model.encoder.trunk.to(dtype)
         self.model.decoder.to(dtype)
+        with torch.inference_mode():
+            self.decoder = FoldedDecoder(self.model.decoder)
         self.vocabulary = checkpoint.vocabulary
         self.rules = WordRules.of_vocabulary(checkpoint.vocabulary, device)
         self.calibration = checkpoint.calibration
@@ -137,7 +140,7 @@ class LstmCaptioner(Captioner):
         log_presence = self.model.presence(features)
         content = self.rules.content
         bias = self.model.logit_bias(log_presence, content, self.options)
-        predictor = WordPredictor(self.model.decoder, features, bias)
+        predictor = WordPredictor(self.decoder, features, bias)
         found = beam_search(predictor, len(features), self.options, self.device, self.rules)
         return SearchResult(Hypotheses(*(part.cpu() for part in found)), log_presence.cpu())
 

@@ -74,7 +74,7 @@ class Decoder(nn.Module):
         cells = self.dropout(self.grid_norm(self.project_grid(grid)))  # [N, L, H]
         n, length, hidden = cells.shape
         memory = self.project_memory(cells).view(n, length, 2, self.heads, hidden // self.heads)
-        keys, values = memory.permute(2, 0, 3, 1, 4)  # each [N, heads, L, H / heads]
+        keys, values = memory.permute(2, 0, 3, 1, 4).contiguous()  # each [N, heads, L, H / heads]
         return Memory(self.project_image(cells.mean(1, keepdim=True)), keys, values)
 
     def init_state(self, memory: Memory, sequences: int) -> State:
@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         hidden1, cell1 = _cell(
             self.attention_lstm, attention, state.attention_hidden, state.attention_cell
         )
-        context = self._attend(hidden1, memory)  # [N, B, H]
+        context = self.attend(hidden1, memory)  # [N, B, H]
         language = torch.cat([context, hidden1], dim=-1)  # [N, B, 2H]
         hidden2, cell2 = _cell(
             self.language_lstm, language, state.language_hidden, state.language_cell
@@ -121,7 +121,8 @@ class Decoder(nn.Module):
             hidden.append(functional.pad(state.language_hidden, (0, 0, ended, 0)))
         return torch.stack(hidden, dim=2)
 
-    def _attend(self, hidden: Tensor, memory: Memory) -> Tensor:
+    def attend(self, hidden: Tensor, memory: Memory) -> Tensor:
+        """Return the attended grid [N, B, H] for attention states [N, B, H]."""
         n, b, h = hidden.shape
         query = self.project_query(hidden).view(n, b, self.heads, -1).transpose(1, 2)
         scores = query @ memory.keys.transpose(2, 3)  # [N, heads, B, L]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from captioner.lstm.decoder import Decoder, Memory, State
 from captioner.lstm.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
+from captioner.lstm.folded import FoldedDecoder
 from captioner.lstm.presence import WordPresence
 from captioner.search_options import SearchOptions
 
@@ -84,7 +85,9 @@ class SearchState(NamedTuple):
 class WordPredictor:
     """The decoder as beam search sees it, for a batch of grid features [N, L, C]."""
 
-    def __init__(self, decoder: Decoder, grid: Tensor, logit_bias: LogitBias) -> None:
+    def __init__(
+        self, decoder: Decoder | FoldedDecoder, grid: Tensor, logit_bias: LogitBias
+    ) -> None:
         self.decoder = decoder
         self.grid = grid
         self.logit_bias = logit_bias

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from captioner.lstm.decoder import Decoder
+from captioner.lstm.folded import FoldedDecoder
 from captioner.lstm.vocabulary import BOS, PAD
 
 CHANNELS, WORDS = 12, 20
@@ -16,7 +17,7 @@ def decoder() -> Decoder:
     return Decoder(CHANNELS, WORDS, hidden=16, heads=4).eval()
 
 
-def step_by_step(decoder: Decoder, grid: Tensor, tokens: Tensor) -> Tensor:
+def step_by_step(decoder: Decoder | FoldedDecoder, grid: Tensor, tokens: Tensor) -> Tensor:
     """Return the language states of one sequence [T] over a grid [L, C], computed as in search."""
     memory = decoder.init_memory(grid[None])
     state = decoder.init_state(memory, 1)
@@ -71,3 +72,13 @@ def test_selected_states_follow_their_hypotheses(decoder: Decoder) -> None:
 def test_heads_must_divide_the_hidden_units() -> None:
     with pytest.raises(ValueError, match="multiple"):
         Decoder(CHANNELS, WORDS, hidden=10, heads=4)
+
+
+def test_a_folded_decoder_has_the_same_states_and_words(decoder: Decoder) -> None:
+    grid = torch.randn(9, CHANNELS)
+    tokens = torch.tensor([BOS, 7, 5, 12, 19])
+    with torch.no_grad():
+        folded = FoldedDecoder(decoder)
+        states, same = (step_by_step(each, grid, tokens) for each in (decoder, folded))
+        torch.testing.assert_close(same, states)
+        torch.testing.assert_close(folded.predict(same), decoder.predict(states))
