@@ -21,6 +21,7 @@ from captioner.lstm.beam_search import Hypotheses, beam_search
 from captioner.lstm.checkpoint import Checkpoint, load_checkpoint
 from captioner.lstm.constraints import NEG_INF, WordRules
 from captioner.lstm.folded import FoldedDecoder
+from captioner.lstm.fused import FusedEncoder
 from captioner.lstm.model import WordPredictor
 from captioner.lstm.signals import compute_signals
 from captioner.lstm.vocabulary import EOS, sentence
@@ -30,7 +31,6 @@ from captioner.precision import fast_precision, precision_of
 from captioner.search_options import SearchOptions
 
 BATCH_SIZE = 32
-CPU_TILE = 16  # images through the CNN at once: activations of more would not fit into the cache
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -67,6 +67,7 @@ class LstmCaptioner(Captioner):
         self.model.encoder.trunk.to(dtype)
         self.model.decoder.to(dtype)
         with torch.inference_mode():
+            self.encoder = FusedEncoder(self.model.encoder)
             self.decoder = FoldedDecoder(self.model.decoder)
         self.vocabulary = checkpoint.vocabulary
         self.rules = WordRules.of_vocabulary(checkpoint.vocabulary, device)
@@ -116,8 +117,7 @@ class LstmCaptioner(Captioner):
     def encode(self, pixels: Pixels) -> Tensor:
         """Encode uint8 RGB [N, image_size, image_size, 3] to grid features [N, L, C]."""
         images = torch.from_numpy(pixels).to(self.device)
-        tile = CPU_TILE if self.device.type == "cpu" else len(images)
-        return torch.cat([self.model.encoder(part) for part in torch.split(images, tile)])
+        return self.encoder(images)
 
     @torch.inference_mode()
     def embed(self, features: Tensor) -> Embeddings:

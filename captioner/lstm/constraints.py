@@ -27,7 +27,8 @@ class WordRules:
     content: Tensor  # bool [V], whether it is a content word
     depicting: Tensor  # bool [V], whether "of" must not follow it in an opening
     of: int  # the id of "of"; PAD if there is none
-    longest: int  # characters of the longest word that may end a caption
+    longest: int  # the most characters that any word adds
+    longest_closing: int  # the same of words that may end a caption
 
     @classmethod
     def of_vocabulary(cls, vocabulary: Vocabulary, device: torch.device) -> "WordRules":
@@ -35,6 +36,7 @@ class WordRules:
         special = [False] * len(SPECIAL_WORDS)
         lengths = [len("an " if word == "a" else f"{word} ") for word in words]
         closing = [word not in FUNCTION_WORDS for word in words]
+        closing_lengths = [n for n, last in zip(lengths, closing, strict=True) if last]
         depicting = [word in DEPICTIONS for word in words]
         return cls(
             lengths=torch.tensor([*(0 for _ in special), *lengths], device=device),
@@ -42,7 +44,8 @@ class WordRules:
             content=torch.tensor([*special, *closing], device=device),
             depicting=torch.tensor([*special, *depicting], device=device),
             of=words.index("of") + len(SPECIAL_WORDS) if "of" in words else PAD,
-            longest=max((n for n, last in zip(lengths, closing, strict=True) if last), default=0),
+            longest=max(lengths, default=0),
+            longest_closing=max(closing_lengths, default=0),
         )
 
 
@@ -76,12 +79,14 @@ def _limit_characters(
     log_probs: Tensor, tokens: Tensor, options: SearchOptions, rules: WordRules
 ) -> None:
     """Forbid, in place, words too long to fit together with a word to end on."""
+    t = tokens.shape[2]
+    if t == options.max_length - 1:
+        log_probs.masked_fill_(~rules.closing, NEG_INF)
+    if (t + 1) * rules.longest + rules.longest_closing <= options.max_characters:
+        return  # there is room, whatever the words are
     room = options.max_characters - rules.lengths[tokens].sum(-1)  # [N, B]
-    needed = rules.lengths + rules.longest * ~rules.closing  # [V]
-    forbidden = needed > room.unsqueeze(2)  # [N, B, V]
-    if tokens.shape[2] == options.max_length - 1:
-        forbidden |= ~rules.closing
-    log_probs.masked_fill_(forbidden, NEG_INF)
+    needed = rules.lengths + rules.longest_closing * ~rules.closing  # [V]
+    log_probs.masked_fill_(needed > room.unsqueeze(2), NEG_INF)
 
 
 def _constrain_opening_and_ending(log_probs: Tensor, tokens: Tensor, rules: WordRules) -> None:

@@ -72,10 +72,8 @@ class Decoder(nn.Module):
     def init_memory(self, grid: Tensor) -> Memory:
         """Project grid features [N, L, C], once for all steps and sequences."""
         cells = self.dropout(self.grid_norm(self.project_grid(grid)))  # [N, L, H]
-        n, length, hidden = cells.shape
-        memory = self.project_memory(cells).view(n, length, 2, self.heads, hidden // self.heads)
-        keys, values = memory.permute(2, 0, 3, 1, 4).contiguous()  # each [N, heads, L, H / heads]
-        return Memory(self.project_image(cells.mean(1, keepdim=True)), keys, values)
+        image = self.project_image(cells.mean(1, keepdim=True))
+        return arrange_memory(image, self.project_memory(cells), self.heads)
 
     def init_state(self, memory: Memory, sequences: int) -> State:
         """Return the zero state of B = `sequences` sequences for each image."""
@@ -92,7 +90,7 @@ class Decoder(nn.Module):
         hidden1, cell1 = _cell(
             self.attention_lstm, attention, state.attention_hidden, state.attention_cell
         )
-        context = self.attend(hidden1, memory)  # [N, B, H]
+        context = attend(self.project_query(hidden1), memory)  # [N, B, H]
         language = torch.cat([context, hidden1], dim=-1)  # [N, B, 2H]
         hidden2, cell2 = _cell(
             self.language_lstm, language, state.language_hidden, state.language_cell
@@ -121,13 +119,23 @@ class Decoder(nn.Module):
             hidden.append(functional.pad(state.language_hidden, (0, 0, ended, 0)))
         return torch.stack(hidden, dim=2)
 
-    def attend(self, hidden: Tensor, memory: Memory) -> Tensor:
-        """Return the attended grid [N, B, H] for attention states [N, B, H]."""
-        n, b, h = hidden.shape
-        query = self.project_query(hidden).view(n, b, self.heads, -1).transpose(1, 2)
-        scores = query @ memory.keys.transpose(2, 3)  # [N, heads, B, L]
-        weights = torch.softmax(scores / math.sqrt(query.shape[-1]), dim=-1)
-        return (weights @ memory.values).transpose(1, 2).reshape(n, b, h)
+
+def arrange_memory(image: Tensor, keys_and_values: Tensor, heads: int) -> Memory:
+    """Return the memory of images [N, 1, H] with keys and values [N, L, 2H], both of all heads."""
+    n, length, both = keys_and_values.shape
+    parts = keys_and_values.view(n, length, 2, heads, both // 2 // heads)
+    keys, values = parts.permute(2, 0, 3, 1, 4).contiguous()  # each [N, heads, L, H / heads]
+    return Memory(image, keys, values)
+
+
+def attend(query: Tensor, memory: Memory) -> Tensor:
+    """Return the attended grid [N, B, H] for queries [N, B, H], each the queries of all heads."""
+    n, b, h = query.shape
+    heads = memory.keys.shape[1]
+    query = query.view(n, b, heads, -1).transpose(1, 2)
+    scores = query @ memory.keys.transpose(2, 3)  # [N, heads, B, L]
+    weights = torch.softmax(scores / math.sqrt(query.shape[-1]), dim=-1)
+    return (weights @ memory.values).transpose(1, 2).reshape(n, b, h)
 
 
 def _cell(cell: nn.LSTMCell, inputs: Tensor, hidden: Tensor, memory: Tensor) -> tuple[Tensor, ...]:

@@ -31,15 +31,20 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.trunk = build_trunk(name, weights).to(memory_format=torch.channels_last)
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(mean), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        images = pixels.permute(0, 3, 1, 2)  # [N, 3, S, S], channels_last in memory as it is
-        images = (images.float() - self.mean) / self.std
-        dtype = next(self.trunk.parameters(), images).dtype
-        grid = self.trunk(images.to(dtype))  # [N, C, S/32, S/32]
+        grid = self.trunk(self.normalize(pixels))  # [N, C, S/32, S/32]
         return grid.flatten(2).transpose(1, 2)  # [N, L, C]
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Return the input of the CNN for pixels: [N, 3, S, S] in channels_last, as its weights."""
+        n, side = pixels.shape[:2]
+        rows = pixels.reshape(n, side, -1).float()  # [N, S, 3S]: three columns would be slow
+        rows = rows.sub_(self.mean.repeat(side)).div_(self.std.repeat(side))
+        images = rows.view(pixels.shape).permute(0, 3, 1, 2)
+        return images.to(next(self.trunk.parameters(), images).dtype)
 
     @torch.no_grad()
     def channels(self) -> int:

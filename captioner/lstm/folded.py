@@ -1,10 +1,13 @@
 """The decoder as a search runs it: the same words, with fewer and larger matrix products."""
 
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from captioner.lstm.decoder import Decoder, Memory, State
+from captioner.lstm.decoder import Decoder, Memory, State, arrange_memory, attend
+from captioner.lstm.onednn import PackedLinear
 
 
 class FoldedDecoder:
@@ -16,22 +19,29 @@ class FoldedDecoder:
     """
 
     def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+        self._heads, self._norm = decoder.heads, decoder.grid_norm
+        grid = cast(nn.Linear, decoder.project_grid[0])
+        self._grid = PackedLinear(grid.weight, grid.bias)
+        self._memory = PackedLinear(decoder.project_memory.weight)
+        self._image = decoder.project_image
         first, second = decoder.attention_lstm, decoder.language_lstm
-        hidden = first.hidden_size
-        of_words, of_language = torch.split(first.weight_ih, hidden, dim=1)
+        of_words, of_language = torch.split(first.weight_ih, first.hidden_size, dim=1)
         words = decoder.embedding.weight * decoder.embedding_scale
-        self._of_image = of_words
         biases = first.bias_ih + first.bias_hh
         self._of_words = functional.linear(words, of_words, biases)  # [V, 4H]
-        self._attention = torch.cat([of_language, first.weight_hh], dim=1)  # [4H, 2H]
-        self._language = torch.cat([second.weight_ih, second.weight_hh], dim=1)  # [4H, 3H]
-        self._bias = second.bias_ih + second.bias_hh
+        self._of_image = PackedLinear(of_words.contiguous())
+        self._attention = PackedLinear(torch.cat([of_language, first.weight_hh], dim=1))
+        self._query = PackedLinear(decoder.project_query.weight)
+        self._language = PackedLinear(
+            torch.cat([second.weight_ih, second.weight_hh], dim=1), second.bias_ih + second.bias_hh
+        )
+        self._output = PackedLinear(decoder.embedding.weight, decoder.output_bias)
 
     def init_memory(self, grid: Tensor) -> Memory:
         """Project grid features; `image` are gates [N, 1, 4H], unlike those of the decoder."""
-        memory = self._decoder.init_memory(grid)
-        return memory._replace(image=functional.linear(memory.image, self._of_image))
+        cells = self._norm(self._grid(grid).relu_())  # [N, L, H]
+        gates = self._of_image(self._image(cells.mean(1, keepdim=True)))
+        return arrange_memory(gates, self._memory(cells), self._heads)
 
     def init_state(self, memory: Memory, sequences: int) -> State:
         """Return the zero state of B = `sequences` sequences for each image."""
@@ -42,18 +52,18 @@ class FoldedDecoder:
     def step(self, tokens: Tensor, state: State, memory: Memory) -> State:
         """Read the previous token of each sequence [N, B]."""
         read = torch.cat([state.language_hidden, state.attention_hidden], dim=-1)
-        gates = functional.linear(read, self._attention)
+        gates = self._attention(read)
         gates += self._of_words[tokens]
         gates += memory.image
         hidden1, cell1 = _cell(gates, state.attention_cell)
-        context = self._decoder.attend(hidden1, memory)
+        context = attend(self._query(hidden1), memory)
         read = torch.cat([context, hidden1, state.language_hidden], dim=-1)
-        gates = functional.linear(read, self._language, self._bias)
+        gates = self._language(read)
         return State(hidden1, cell1, *_cell(gates, state.language_cell))
 
     def predict(self, hidden: Tensor) -> Tensor:
         """Return logits [..., V] for language states [..., H]."""
-        return self._decoder.predict(hidden)
+        return self._output(hidden)
 
 
 def _cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,12 +73,22 @@ class LogitBias(NamedTuple):
         """Return `bias` [..., V] with `tokens` [..., T] now counted as repeated."""
         return bias.scatter(-1, tokens, self.repeated[tokens])
 
+    def add_to(self, logits: Tensor, said: Tensor) -> Tensor:
+        """Add the bias to `logits` [N, B, V], in place, where hypotheses contain `said` [N, B, T].
+
+        For a search, whose hypotheses change places: it needs no bias for each of them.
+        """
+        repeated = logits.gather(2, said) + self.repeated[said]
+        logits += self.unsaid.unsqueeze(1)
+        return logits.scatter_(2, said, repeated)
+
 
 class SearchState(NamedTuple):
     """The state of a search between two steps, for the images and their hypotheses."""
 
     memory: Memory
-    bias: Tensor  # [N, B, V], added to the logits of each hypothesis
+    bias: LogitBias
+    said: Tensor  # [N, B, t], the words of each hypothesis
     decoder: State
 
 
@@ -94,22 +104,25 @@ class WordPredictor:
 
     def start(self) -> SearchState:
         memory = self.decoder.init_memory(self.grid)
-        bias = self.logit_bias.unsaid.unsqueeze(1)
-        return SearchState(memory, bias, self.decoder.init_state(memory, sequences=1))
+        said = torch.empty(len(self.grid), 1, 0, dtype=torch.long, device=self.grid.device)
+        state = self.decoder.init_state(memory, sequences=1)
+        return SearchState(memory, self.logit_bias, said, state)
 
     def step(self, tokens: Tensor, state: SearchState) -> tuple[Tensor, SearchState]:
         """Return log-probabilities float32 [N, B, V] of the words after `tokens` [N, B]."""
-        memory, bias, decoder_state = state
+        memory, bias, said, decoder_state = state
         decoder_state = self.decoder.step(tokens, decoder_state, memory)
-        bias = self.logit_bias.after(bias, tokens.unsqueeze(2))
-        logits = self.decoder.predict(decoder_state.language_hidden).float() + bias
-        return logits.log_softmax(-1), SearchState(memory, bias, decoder_state)
+        said = torch.cat([said, tokens.unsqueeze(2)], dim=2)
+        logits = self.decoder.predict(decoder_state.language_hidden).float()
+        log_probs = bias.add_to(logits, said).log_softmax(-1)
+        return log_probs, SearchState(memory, bias, said, decoder_state)
 
     def reorder(self, state: SearchState, beams: Tensor, images: Tensor | None) -> SearchState:
-        memory, bias, decoder_state = state
+        memory, bias, said, decoder_state = state
         if images is None:
             images = torch.arange(len(beams), device=beams.device)
         else:
             memory = Memory(*(part[images] for part in memory))
-        bias = bias[images[:, None], beams]
-        return SearchState(memory, bias, decoder_state.select(beams, images))
+            bias = bias._replace(unsaid=bias.unsaid[images])
+        said = said[images[:, None], beams]
+        return SearchState(memory, bias, said, decoder_state.select(beams, images))

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import Tensor
 
 from captioner.lstm.decoder import Decoder
 from captioner.lstm.model import LogitBias, WordPredictor
@@ -58,13 +59,22 @@ def test_a_search_keeps_the_bias_of_each_image_when_others_leave_the_batch() -> 
 def test_each_hypothesis_keeps_track_of_its_words() -> None:
     decoder, unsaid = make_decoder(), torch.zeros(1, WORDS)
     unsaid[0, 5:7] = 3.0
-    predictor = WordPredictor(
-        decoder, torch.randn(1, 4, 3), LogitBias(unsaid, torch.full((WORDS,), -2.0))
-    )
-    _, state = predictor.step(torch.full((1, 1), BOS), predictor.start())
-    state = predictor.reorder(state, torch.zeros(1, 2).long(), None)
-    _, state = predictor.step(torch.tensor([[5, 6]]), state)
-    assert state.bias[0, :, 5].tolist() == [-2, 3]
-    assert state.bias[0, :, 6].tolist() == [3, -2]
-    swapped = predictor.reorder(state, torch.tensor([[1, 1]]), None)
-    assert swapped.bias[0, :, 5].tolist() == [3, 3]
+    grid, repeated = torch.randn(1, 4, 3), torch.full((WORDS,), -2.0)
+    biased = WordPredictor(decoder, grid, LogitBias(unsaid, repeated))
+    plain = WordPredictor(decoder, grid, LogitBias(torch.zeros(1, WORDS), torch.zeros(WORDS)))
+    words = [[BOS]], [[5, 6]], [[7, 5]]
+    parents = [[0, 0]], [[1, 1]]  # the second hypothesis, which contains 6, replaces the first
+    said = [[BOS, 6, 7], [BOS, 6, 5]]
+
+    def last_step(predictor: WordPredictor) -> Tensor:
+        state = predictor.start()
+        for tokens, beams in zip(words[:2], parents, strict=True):
+            _, state = predictor.step(torch.tensor(tokens), state)
+            state = predictor.reorder(state, torch.tensor(beams), None)
+        return predictor.step(torch.tensor(words[2]), state)[0][0]  # [2, WORDS]
+
+    expected = last_step(plain)
+    for b, ids in enumerate(said):
+        bias = unsaid[0].clone()
+        bias[ids] = -2
+        torch.testing.assert_close(last_step(biased)[b], (expected[b] + bias).log_softmax(-1))

@@ -1,0 +1,115 @@
+"""Layers whose weights oneDNN packs once, for the instructions of the CPU, fused with what follows.
+
+These are operations that PyTorch's compiler uses; they are not part of its public interface. So
+each is tried once on a small example. Where one is missing or wrong, and on GPUs, the layers run as
+usual.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class PackedLinear:
+    """A linear layer, for one type of numbers: `weight` [outputs, inputs], `bias` [outputs].
+
+    `functional.linear` packs the weights at each call, which takes long beside a few rows.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._bias = bias
+        self._packed = _can_multiply(weight.device, weight.dtype)
+        self._weight = _pack_linear(weight) if self._packed else weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return [..., outputs] for [..., inputs]."""
+        if self._packed:
+            return _run_linear(x, self._weight, self._bias)
+        return functional.linear(x, self._weight, self._bias)
+
+
+class PackedConvolution:
+    """A convolution, followed by ReLU6 if `relu6`."""
+
+    def __init__(self, layer: nn.Conv2d, *, relu6: bool = False) -> None:
+        self._layer = layer
+        self._relu6 = relu6
+        self._packed = _can_convolve(layer.weight.device, layer.weight.dtype)
+        self._weight: Tensor | None = None
+
+    def __call__(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Return [N, C', H', W'] for [N, C, H, W] in channels_last; `added` is added to it."""
+        if self._packed:
+            if self._weight is None:
+                self._weight = _pack_convolution(self._layer, x)
+            return _run_convolution(x, self._layer, self._weight, self._relu6, added)
+        x = self._layer(x)
+        if self._relu6:
+            x = functional.relu6(x, inplace=True)
+        return x if added is None else x + added
+
+
+def _pack_linear(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight)
+
+
+def _run_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _pack_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    sizes = (layer.padding, layer.stride, layer.dilation, layer.groups)
+    return torch.ops.mkldnn._reorder_convolution_weight(layer.weight, *sizes, x.shape)
+
+
+def _run_convolution(
+    x: Tensor, layer: nn.Conv2d, weight: Tensor, relu6: bool, added: Tensor | None
+) -> Tensor:
+    sizes = (layer.padding, layer.stride, layer.dilation, layer.groups)
+    activation = ("hardtanh", [0.0, 6.0], "") if relu6 else ("none", [], "")
+    convolve = torch.ops.mkldnn._convolution_pointwise
+    if added is None:
+        return convolve(x, weight, layer.bias, *sizes, *activation)
+    return convolve.binary(x, added, weight, layer.bias, *sizes, "add", 1.0, None, [], None)
+
+
+@cache
+def _can_multiply(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether packed linear layers work here."""
+    layer = nn.Linear(32, 32, dtype=dtype)
+    x = torch.linspace(-1, 1, 3 * 32).view(3, 1, 32).to(dtype)
+
+    def packed() -> Tensor:
+        return _run_linear(x, _pack_linear(layer.weight), layer.bias)
+
+    return _agree(device, packed, lambda: layer(x))
+
+
+@cache
+def _can_convolve(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether packed convolutions, with what follows them, work here."""
+    layer = nn.Conv2d(16, 16, 1, dtype=dtype)
+    x = torch.linspace(-9, 9, 16 * 9).view(1, 3, 3, 16).permute(0, 3, 1, 2).to(dtype)
+
+    def packed(relu6: bool, added: Tensor | None) -> Tensor:
+        return _run_convolution(x, layer, _pack_convolution(layer, x), relu6, added)
+
+    return _agree(
+        device, lambda: packed(True, None), lambda: functional.relu6(layer(x))
+    ) and _agree(device, lambda: packed(False, x), lambda: layer(x) + x)
+
+
+@torch.no_grad()
+def _agree(device: torch.device, packed: Callable[[], Tensor], usual: Callable[[], Tensor]) -> bool:
+    """Return whether this is a CPU on which both give the same."""
+    if device.type != "cpu":
+        return False
+    try:
+        found = packed()
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    expected = usual()
+    return bool((found - expected).abs().max() <= 0.02 * expected.abs().max())
