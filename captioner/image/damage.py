@@ -38,6 +38,7 @@ _UNCLEAR = re.compile(
     r"|generic error|next frame|cannot load this|input/output error",
     re.IGNORECASE,
 )
+_NO_MEMORY = re.compile("out of memory|can't allocate memory", re.IGNORECASE)
 _SHORT_CHUNK = re.compile("Truncated [a-z]")  # of a PNG, beside the picture
 _ENDED_EARLY = (EOFError, IndexError, struct.error)
 _NOT_SUPPORTED = re.compile(
@@ -64,7 +65,7 @@ def readable(decode: Callable[[], T]) -> T:
 def image_error(error: BaseException) -> ImageError:
     """Return the error of an image that a codec could not read."""
     text = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-    if "out of memory" in text.lower():
+    if _NO_MEMORY.search(text):
         return OutOfMemory(f"not enough memory to decode it: {text}")
     if is_truncated(error):
         return UnreadableImage("truncated: the data end before the picture is complete")

@@ -77,6 +77,14 @@ def test_small_pictures_are_enlarged() -> None:
     assert (squeezed(np.full((1, 1, 3), 77, dtype=np.uint8)) == 77).all()
 
 
+@pytest.mark.parametrize("width, height", [(20, 31), (63, 17), (50, 33), (1, 40), (64, 31)])
+def test_pictures_are_resized_by_the_bicubic_filter_of_pillow(width: int, height: int) -> None:
+    pixels = scene(width, height)
+    pixels[: height // 2, : width // 2] = 255 - pixels[: height // 2, : width // 2]
+    expected = Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC)
+    assert np.abs(squeezed(pixels) - np.asarray(expected, dtype=float)).max() <= 1
+
+
 @pytest.mark.parametrize("width, height", [(2000, 1500), (900, 70), (65, 4000)])
 def test_scaled_jpeg_decoding_nearly_equals_full_decoding(width: int, height: int) -> None:
     data = encoded(scene(width, height), "JPEG", quality=95)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import ExifTags, Image
 
 from captioner.errors import (
@@ -38,6 +39,13 @@ def difference(data: bytes, expected: Image.Image, size: int = 32) -> float:
     """Return the mean difference of a file from a picture, of 256 levels."""
     right = decode_image(expected.convert("RGB"), size).pixels.astype(float)
     return float(np.abs(decode_image(data, size).pixels - right).mean())
+
+
+def allocation_error() -> RuntimeError:
+    """Return what PyTorch raises where there is no memory."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    return caught.value
 
 
 def with_orientation(orientation: int) -> Image.Exif:
@@ -189,12 +197,13 @@ def test_what_is_not_opened_is_not_called_damaged(data: bytes, name: str) -> Non
     assert "damaged" not in str(caught.value)
 
 
-def test_a_lack_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise MemoryError
+@pytest.mark.parametrize("error", [MemoryError(), allocation_error()])
+def test_a_lack_of_memory_is_no_damage(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
 
-    monkeypatch.setattr(Image.Image, "resize", fail)
-    with pytest.raises(OutOfMemory):
+    monkeypatch.setattr(torch.nn.functional, "interpolate", fail)
+    with pytest.raises(OutOfMemory, match="not enough memory"):
         decode_image(encoded(scene(), "PNG"), 32)
 
 
