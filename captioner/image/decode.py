@@ -18,7 +18,7 @@ from captioner.image.formats.sizes import size_in_header
 from captioner.image.memory import DECODING, ImageLimits, bytes_before_opening, bytes_to_decode
 from captioner.image.opening import Opened, load, open_picture
 from captioner.image.shrink import GAP, fitted_size, shrunk
-from captioner.image.upright import orientation_of, upright, upright_size
+from captioner.image.upright import orientation_of, upright_size
 
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
@@ -46,13 +46,6 @@ class _Small:
     width: int
     height: int
     format: str
-
-    def turned(self, orientation: int) -> "_Small":
-        """Return it upright."""
-        if orientation == 1:
-            return self
-        width, height = upright_size((self.width, self.height), orientation)
-        return _Small(upright(self.rgb, orientation), width, height, self.format)
 
     def decoded(self) -> DecodedImage:
         return DecodedImage(np.array(self.rgb), self.width, self.height, self.format)
@@ -132,9 +125,9 @@ def _small(image: bytes | Image.Image, target: _Target, limits: ImageLimits) -> 
 
 def _of_picture(picture: Image.Image, target: _Target) -> _Small:
     picture.load()
-    rgb = _shrunk(picture, picture.info.get("icc_profile"), target)
-    small = _Small(rgb, *picture.size, picture.format or "unknown")
-    return small.turned(orientation_of(picture) or 1)
+    orientation = orientation_of(picture) or 1
+    rgb = _shrunk(picture, picture.info.get("icc_profile"), target, orientation)
+    return _Small(rgb, *upright_size(picture.size, orientation), picture.format or "unknown")
 
 
 def _of_raw(data: bytes, target: _Target, limits: ImageLimits) -> _Small:
@@ -172,9 +165,9 @@ def _decoded(opened: Opened, size: Size, target: _Target, orientation: int) -> _
     _check_size(picture, size)
     if opened.kind != signatures.JPEG:
         size = picture.size  # HEIF turns pictures upright when it decodes them
-    rgb = _first_that_shows(picture, opened.profile(), target)
-    small = _Small(rgb, *size, picture.format or opened.kind)
-    return small.turned(orientation_of(picture) or orientation)
+    orientation = orientation_of(picture) or orientation
+    rgb = _first_that_shows(picture, opened.profile(), target, orientation)
+    return _Small(rgb, *upright_size(size, orientation), picture.format or opened.kind)
 
 
 def _check_size(picture: Image.Image, size: Size) -> None:
@@ -186,16 +179,21 @@ def _check_size(picture: Image.Image, size: Size) -> None:
         )
 
 
-def _first_that_shows(picture: Image.Image, profile: bytes | None, target: _Target) -> Image.Image:
+def _first_that_shows(
+    picture: Image.Image, profile: bytes | None, target: _Target, orientation: int
+) -> Image.Image:
     """Shrink a picture or, if it is a blank frame of an animation, the first one that is not."""
-    first = _shrunk(picture, profile, target)
+    first = _shrunk(picture, profile, target, orientation)
     if not getattr(picture, "is_animated", False) or not is_blank(first):
         return first
     first = first.copy()  # it may be the picture itself, which is turned to its other frames
-    later = (_shrunk(frame, profile, target) for frame in later_frames(picture))
+    later = (_shrunk(frame, profile, target, orientation) for frame in later_frames(picture))
     return next((frame for frame in later if not is_blank(frame)), first)
 
 
-def _shrunk(picture: Image.Image, profile: bytes | None, target: _Target) -> Image.Image:
+def _shrunk(
+    picture: Image.Image, profile: bytes | None, target: _Target, orientation: int = 1
+) -> Image.Image:
     colours = transform_to_srgb(profile, picture.mode)
-    return shrunk(picture, target.size(picture.size), target.resample, colours)
+    size = target.size(picture.size)
+    return shrunk(picture, size, target.resample, colours, orientation)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from captioner.image.colour.transform import Transform
 from captioner.image.depth import depth_of, is_deep
+from captioner.image.upright import upright, upright_size
 
 # The box filter and scaled JPEG decoding stop at this multiple of the target size: the filter
 # that follows then hides their traces.
@@ -22,20 +23,24 @@ Size = tuple[int, int]
 
 
 def shrunk(
-    picture: Image.Image, size: Size, resample: Image.Resampling, colours: Transform | None
+    picture: Image.Image,
+    size: Size,
+    resample: Image.Resampling,
+    colours: Transform | None,
+    orientation: int,
 ) -> Image.Image:
-    """Return a picture in sRGB, as mode RGB of this size."""
+    """Return a picture in sRGB, as mode RGB of this size, turned upright."""
     factors = _factor(picture.width, size[0]), _factor(picture.height, size[1])
     blends = picture.has_transparency_data or picture.mode in _PREMULTIPLIED
     late = colours if colours and colours.keeps_tones and not blends else None
     small = _reduced(picture, factors, _conversion(picture, None if late else colours))
     rgb = late(small) if late else small if small.mode == "RGB" else small.convert("RGB")
     if picture.size == size:
-        return rgb
+        return upright(rgb, orientation)
     box = (0, 0, picture.width / factors[0], picture.height / factors[1])
     if resample == Image.Resampling.BICUBIC and box[2:] == rgb.size:
-        return _bicubic(rgb, size)
-    return rgb.resize(size, resample, box)
+        return _bicubic(upright(rgb, orientation), upright_size(size, orientation))
+    return upright(rgb.resize(size, resample, box), orientation)
 
 
 def _bicubic(rgb: Image.Image, size: Size) -> Image.Image:

@@ -22,7 +22,7 @@ from captioner.lstm.checkpoint import Checkpoint, load_checkpoint
 from captioner.lstm.constraints import NEG_INF, WordRules
 from captioner.lstm.folded import FoldedDecoder
 from captioner.lstm.fused import FusedEncoder
-from captioner.lstm.model import WordPredictor
+from captioner.lstm.model import LogitBias, WordPredictor
 from captioner.lstm.signals import compute_signals
 from captioner.lstm.vocabulary import EOS, sentence
 from captioner.model_directory import model_identity
@@ -62,18 +62,18 @@ class LstmCaptioner(Captioner):
         # Its vocabulary has one language.
         self.house_rules = HouseRules(search.max_characters, language=None)
         self.embeddings = embeddings
-        self.model = checkpoint.model.to(device)
-        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        self.model.encoder.trunk.to(dtype)
-        self.model.decoder.to(dtype)
+        model, dtype = checkpoint.model.to(device), getattr(torch, self.precision)
+        model.encoder.trunk.to(dtype)
         with torch.inference_mode():
-            self.encoder = FusedEncoder(self.model.encoder)
-            self.decoder = FoldedDecoder(self.model.decoder)
+            self.encoder = FusedEncoder(model.encoder)
+            self.decoder = FoldedDecoder(model.decoder.to(dtype))
+        self.image_size = model.config.image_size  # the side in pixels of what `encode` takes
+        self.presence = model.presence
         self.vocabulary = checkpoint.vocabulary
         self.rules = WordRules.of_vocabulary(checkpoint.vocabulary, device)
         self.calibration = checkpoint.calibration
-        model = model_identity(checkpoint.name, checkpoint.fingerprint, search)
-        self.identity = identity(model, self.precision)
+        name = model_identity(checkpoint.name, checkpoint.fingerprint, search)
+        self.identity = identity(name, self.precision)
 
     @classmethod
     def open(cls, options: CaptionerOptions) -> "LstmCaptioner":
@@ -85,11 +85,6 @@ class LstmCaptioner(Captioner):
         device = choose_device(options.device)
         precision, embeddings = precision_of(options), options.embeddings
         return cls(checkpoint, device, options.search, precision=precision, embeddings=embeddings)
-
-    @property
-    def image_size(self) -> int:
-        """The side in pixels of the square images that `encode` takes."""
-        return self.model.config.image_size
 
     @property
     def settings(self) -> dict[str, object]:
@@ -137,16 +132,16 @@ class LstmCaptioner(Captioner):
     @torch.inference_mode()
     def find_hypotheses(self, features: Tensor) -> SearchResult:
         """Return the hypotheses of a beam search, given grid features [N, L, C]."""
-        log_presence = self.model.presence(features)
+        log_presence = self.presence(features)
         content = self.rules.content
-        bias = self.model.logit_bias(log_presence, content, self.options)
+        bias = LogitBias.of(self.presence, log_presence, content, self.options)
         predictor = WordPredictor(self.decoder, features, bias)
         found = beam_search(predictor, len(features), self.options, self.device, self.rules)
         return SearchResult(Hypotheses(*(part.cpu() for part in found)), log_presence.cpu())
 
     def signals(self, found: SearchResult) -> Floats:
         """Return the signals from which confidence is computed: float64 [N, len(SIGNALS)]."""
-        weights = -self.model.presence.log_prior * self.rules.content
+        weights = -self.presence.log_prior * self.rules.content
         return compute_signals(*found, weights.cpu())
 
     def captions(self, found: SearchResult) -> Iterator[Caption]:

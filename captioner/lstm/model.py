@@ -51,13 +51,6 @@ class CaptionModel(nn.Module):
         """Return language states [N, B, T, H] for pixels uint8 [N, S, S, 3], tokens [N, B, T]."""
         return self.decoder(self.encoder(pixels), tokens)
 
-    def logit_bias(
-        self, log_presence: Tensor, content: Tensor, options: SearchOptions
-    ) -> "LogitBias":
-        """Return the bias for `log_presence` [N, V]; `content` bool [V] marks the content words."""
-        unsaid = options.presence_weight * self.presence.gain(log_presence, content)
-        return LogitBias(unsaid, -options.repeat_penalty * content)
-
 
 class LogitBias(NamedTuple):
     """Terms added to the logits: a gain for words the image supports, a penalty for repeating them.
@@ -68,6 +61,14 @@ class LogitBias(NamedTuple):
 
     unsaid: Tensor  # [N, V], for words the hypothesis does not contain yet
     repeated: Tensor  # [V], for words it contains
+
+    @classmethod
+    def of(
+        cls, presence: WordPresence, log_presence: Tensor, content: Tensor, options: SearchOptions
+    ) -> "LogitBias":
+        """Return the bias for `log_presence` [N, V]; `content` bool [V] marks the content words."""
+        unsaid = options.presence_weight * presence.gain(log_presence, content)
+        return cls(unsaid, -options.repeat_penalty * content)
 
     def after(self, bias: Tensor, tokens: Tensor) -> Tensor:
         """Return `bias` [..., V] with `tokens` [..., T] now counted as repeated."""

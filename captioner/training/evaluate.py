@@ -14,7 +14,7 @@ from captioner.captioner import Captioner
 from captioner.lstm.beam_search import beam_search
 from captioner.lstm.captioner import LstmCaptioner, SearchResult
 from captioner.lstm.constraints import WordRules
-from captioner.lstm.model import CaptionModel, WordPredictor
+from captioner.lstm.model import CaptionModel, LogitBias, WordPredictor
 from captioner.lstm.vocabulary import Vocabulary
 from captioner.search_options import SearchOptions
 from captioner.training.metrics import Diversity, Scores, diversity, score
@@ -158,7 +158,7 @@ def caption_features(
     captions = []
     for start in range(0, len(features), SEARCH_BATCH):
         grid = torch.from_numpy(np.array(features[start : start + SEARCH_BATCH])).float().to(device)
-        bias = model.logit_bias(model.presence(grid), rules.content, options)
+        bias = LogitBias.of(model.presence, model.presence(grid), rules.content, options)
         predictor = WordPredictor(model.decoder, grid, bias)
         found = beam_search(predictor, len(grid), options, device, rules)
         captions += [" ".join(vocabulary.decode(ids)) for ids in found.tokens[:, 0].tolist()]

@@ -100,7 +100,7 @@ def build_stages(config: TrainConfig, data: TrainingData, model: CaptionModel) -
     content = WordRules.of_vocabulary(data.vocabulary, choose_device(config.device)).content
 
     def bias(grid: Tensor) -> LogitBias:
-        return model.logit_bias(model.presence(grid), content, SearchOptions())
+        return LogitBias.of(model.presence, model.presence(grid), content, SearchOptions())
 
     reward = SelfCritical(
         CiderD(ended), supervised, config.samples, config.max_length, config.reward_share, bias

@@ -38,9 +38,12 @@ def word_log_probs(captioner: Captioner) -> torch.Tensor:
     words = torch.randint(4, 16, (64, 1, 10), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         features = captioner.encode(np.stack([np.asarray(picture) for picture in pictures]))
-        decoder = captioner.model.decoder
-        logits = decoder.predict(decoder(features, words.to(features.device)))
-        return logits[:, 0].float().log_softmax(-1).cpu()
+        memory = captioner.decoder.init_memory(features)
+        state, logits = captioner.decoder.init_state(memory, sequences=1), []
+        for tokens in words.to(features.device).unbind(2):
+            state = captioner.decoder.step(tokens, state, memory)
+            logits.append(captioner.decoder.predict(state.language_hidden)[:, 0])
+        return torch.stack(logits, dim=1).float().log_softmax(-1).cpu()
 
 
 def assert_close_for_captions(rounded: torch.Tensor, exact: torch.Tensor) -> None:
