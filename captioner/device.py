@@ -20,8 +20,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 for GPUs and for CPUs with bfloat16 instructions, else float32."""
-    return torch.bfloat16 if fast_precision(device.type) == "bfloat16" else torch.float32
+    """Return bfloat16 for GPUs and for CPUs with instructions for it, else float32.
+
+    Unlike float16, it has the range of float32, so that gradients need no scale.
+    """
+    return torch.float32 if fast_precision(device.type) == "float32" else torch.bfloat16
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:

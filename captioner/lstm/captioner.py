@@ -27,7 +27,7 @@ from captioner.lstm.signals import compute_signals
 from captioner.lstm.vocabulary import EOS, sentence
 from captioner.model_directory import model_identity
 from captioner.options import CaptionerOptions
-from captioner.precision import fast_precision, precision_of
+from captioner.precision import check_precision, precision_of
 from captioner.search_options import SearchOptions
 
 BATCH_SIZE = 32
@@ -53,20 +53,19 @@ class LstmCaptioner(Captioner):
         device: torch.device,
         search: SearchOptions,
         *,
-        precision: str | None = None,
+        precision: str,
         embeddings: bool = False,
     ) -> None:
         self.device = device
         self.options = search
-        self.precision = precision or fast_precision(device.type)
+        self.precision = precision
         # Its vocabulary has one language.
         self.house_rules = HouseRules(search.max_characters, language=None)
         self.embeddings = embeddings
         model, dtype = checkpoint.model.to(device), getattr(torch, self.precision)
-        model.encoder.trunk.to(dtype)
         with torch.inference_mode():
-            self.encoder = FusedEncoder(model.encoder)
-            self.decoder = FoldedDecoder(model.decoder.to(dtype))
+            self.encoder = FusedEncoder(model.encoder, dtype)
+            self.decoder = FoldedDecoder(model.decoder, dtype)
         self.image_size = model.config.image_size  # the side in pixels of what `encode` takes
         self.presence = model.presence
         self.vocabulary = checkpoint.vocabulary
@@ -79,11 +78,14 @@ class LstmCaptioner(Captioner):
     def open(cls, options: CaptionerOptions) -> "LstmCaptioner":
         """Load a bundled checkpoint by name, or a model directory.
 
-        Raises CheckpointError if it is missing or damaged, CaptionerError if the device is missing.
+        Raises CheckpointError if it is missing or damaged, CaptionerError if the device is missing
+        or has no instructions for the precision.
         """
-        checkpoint = load_checkpoint(options.checkpoint, options.calibration)
         device = choose_device(options.device)
         precision, embeddings = precision_of(options), options.embeddings
+        assert precision  # as without a server
+        check_precision(precision, device.type)
+        checkpoint = load_checkpoint(options.checkpoint, options.calibration)
         return cls(checkpoint, device, options.search, precision=precision, embeddings=embeddings)
 
     @property

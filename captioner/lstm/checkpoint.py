@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from captioner.calibration import SIGNALS, Calibration, read_calibration
 from captioner.errors import CheckpointError
@@ -65,22 +67,27 @@ def load_checkpoint(
 
 
 def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary) -> None:
-    """Write configuration, vocabulary and weights, in float16.
+    """Write configuration, vocabulary and weights, rounded to 16 bits.
 
+    The encoder and the decoder are rounded to bfloat16, so that they are the same in every
+    precision they may compute in; word presence, which always computes in float32, to float16.
     The weights are replaced last and atomically, so a reader never sees half of them. An existing
     calibration is removed, because it belongs to other weights.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n")
     (directory / VOCABULARY).write_text("\n".join(vocabulary.words) + "\n", encoding="utf-8")
-    weights = {
-        key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
-        for key, value in model.state_dict().items()
-    }
+    weights = {key: _rounded(key, value) for key, value in model.state_dict().items()}
     partial = directory / f".{WEIGHTS}.partial"
     partial.write_bytes(save(weights))  # save_file would make it unreadable for other users
     (directory / CALIBRATION).unlink(missing_ok=True)
     partial.replace(directory / WEIGHTS)
+
+
+def _rounded(key: str, value: Tensor) -> Tensor:
+    if value.is_floating_point():
+        value = value.to(torch.float16 if key.startswith("presence.") else torch.bfloat16)
+    return value.cpu().contiguous()
 
 
 def _read_config(path: Path) -> ModelConfig:

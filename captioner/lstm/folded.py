@@ -11,14 +11,15 @@ from captioner.lstm.onednn import PackedLinear
 
 
 class FoldedDecoder:
-    """A decoder in evaluation mode whose gates are computed in parts.
+    """A decoder in evaluation mode, in numbers of type `dtype`, whose gates are computed in parts.
 
     The gates of its attention LSTM are linear in what it reads, so the part of each word is one row
     of a table, that of the image is computed once, and one product of the states remains. Each LSTM
     multiplies all its inputs by one matrix. V words, H hidden units.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, dtype: torch.dtype = torch.float32) -> None:
+        decoder = decoder.to(dtype)
         self._heads, self._norm = decoder.heads, decoder.grid_norm
         grid = cast(nn.Linear, decoder.project_grid[0])
         self._grid = PackedLinear(grid.weight, grid.bias)
@@ -35,7 +36,10 @@ class FoldedDecoder:
         self._language = PackedLinear(
             torch.cat([second.weight_ih, second.weight_hh], dim=1), second.bias_ih + second.bias_hh
         )
-        self._output = PackedLinear(decoder.embedding.weight, decoder.output_bias)
+        # A logit of 10 in bfloat16 is off by up to 0.03: another word may then seem the best.
+        self._logits = torch.float32 if dtype == torch.bfloat16 else dtype
+        weights = decoder.embedding.weight, decoder.output_bias
+        self._output = PackedLinear(*(each.to(self._logits) for each in weights))
 
     def init_memory(self, grid: Tensor) -> Memory:
         """Project grid features; `image` are gates [N, 1, 4H], unlike those of the decoder."""
@@ -63,7 +67,7 @@ class FoldedDecoder:
 
     def predict(self, hidden: Tensor) -> Tensor:
         """Return logits [..., V] for language states [..., H]."""
-        return self._output(hidden)
+        return self._output(hidden.to(self._logits))
 
 
 def _cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

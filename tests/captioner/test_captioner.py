@@ -20,7 +20,7 @@ from captioner import (
 )
 from captioner.identity import identity
 from captioner.loading import identify, identify_model, open_captioner
-from captioner.options import PRECISIONS, CaptionerOptions
+from captioner.options import CaptionerOptions
 from captioner.precision import precision_of
 from tests.support.photographs import photograph
 
@@ -158,16 +158,28 @@ def test_a_missing_gpu_is_an_error_that_suggests_the_cpu(tiny_checkpoint: Path) 
         Captioner.load(tiny_checkpoint, device="cuda")
 
 
-def test_computing_in_bfloat16_hardly_changes_the_log_probabilities(
-    tiny_checkpoint: Path,
+@pytest.mark.parametrize("short", [torch.float16, torch.bfloat16])
+def test_computing_in_a_shorter_type_hardly_changes_the_log_probabilities(
+    short: torch.dtype, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : avx512_fp16\n")
+    monkeypatch.setattr("captioner.precision.CPU_INFO", tmp_path / "cpuinfo")
     log_probs = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, short):
         precision = str(dtype).removeprefix("torch.")
         captioner = Captioner.load(tiny_checkpoint, device="cpu", precision=precision)
         assert captioner.encode(np.zeros((1, 64, 64, 3), np.uint8)).dtype == dtype
         log_probs[dtype] = word_log_probs(captioner)
-    assert_close_for_captions(log_probs[torch.bfloat16], log_probs[torch.float32])
+    assert_close_for_captions(log_probs[short], log_probs[torch.float32])
+
+
+def test_a_cpu_without_instructions_for_float16_refuses_it(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : avx512_bf16\n")
+    monkeypatch.setattr("captioner.precision.CPU_INFO", tmp_path / "cpuinfo")
+    with pytest.raises(CaptionerError, match="float32 or bfloat16"):
+        Captioner.load(tiny_checkpoint, device="cpu", precision="float16")
 
 
 def test_the_precision_is_known_without_torch_and_part_of_the_identity(
@@ -178,7 +190,7 @@ def test_the_precision_is_known_without_torch_and_part_of_the_identity(
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     assert precision_of(options) == ("bfloat16" if native else "float32")
     identities = set()
-    for precision in PRECISIONS:
+    for precision in ("auto", "float32", "bfloat16"):
         loaded = open_captioner(replace(options, precision=precision))
         assert loaded.identity == identify(replace(options, precision=precision))
         assert precision in (loaded.settings["precision"], "auto")

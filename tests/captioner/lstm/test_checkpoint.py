@@ -32,6 +32,20 @@ def test_a_checkpoint_survives_a_round_trip(tiny_checkpoint: Path, tmp_path: Pat
     assert second.fingerprint == first.fingerprint
 
 
+def test_saved_weights_are_the_same_in_bfloat16(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    first = load_checkpoint(tiny_checkpoint)
+    for parameter in first.model.parameters():
+        parameter.data.add_(torch.rand_like(parameter), alpha=1e-3)
+    save_checkpoint(tmp_path / "rounded", first.model, first.vocabulary)
+    rounded = load_checkpoint(tmp_path / "rounded").model
+    for part in (rounded.encoder, rounded.decoder):
+        for value in part.parameters():
+            assert torch.equal(value.bfloat16().float(), value)
+    torch.testing.assert_close(
+        rounded.state_dict(), first.model.state_dict(), atol=1e-7, rtol=2**-8
+    )
+
+
 def test_a_saved_calibration_is_loaded_and_changes_the_fingerprint(copy: Path) -> None:
     before = load_checkpoint(copy)
     ones = [1.0] * len(SIGNALS)

@@ -82,3 +82,14 @@ def test_a_folded_decoder_has_the_same_states_and_words(decoder: Decoder) -> Non
         states, same = (step_by_step(each, grid, tokens) for each in (decoder, folded))
         torch.testing.assert_close(same, states)
         torch.testing.assert_close(folded.predict(same), decoder.predict(states))
+
+
+def test_a_decoder_folded_in_bfloat16_scores_words_in_float32(decoder: Decoder) -> None:
+    grid, tokens = torch.randn(9, CHANNELS).bfloat16(), torch.tensor([BOS, 7, 5, 12, 19])
+    with torch.no_grad():
+        folded = FoldedDecoder(decoder, torch.bfloat16)
+        states = step_by_step(folded, grid, tokens)
+        scores = folded.predict(states)
+        assert states.dtype == torch.bfloat16 and scores.dtype == torch.float32
+        exact = decoder.float().predict(states.float())
+        torch.testing.assert_close(scores, exact)
