@@ -40,13 +40,34 @@ def multiply_adds(subject: Subject, paths: Sequence[Path]) -> dict[str, float]:
     paths = some(subject, paths)
     counts = dict.fromkeys(("encode", "search"), 0.0)
     for batch in pixel_batches(subject, paths):
-        with FlopCounterMode(display=False) as encoding:
+        with FlopCounterMode(display=False, custom_mapping=_PACKED) as encoding:
             features = subject.captioner.encode(batch)
-        with FlopCounterMode(display=False) as searching:
+        with FlopCounterMode(display=False, custom_mapping=_PACKED) as searching:
             subject.captioner.search(features)
         for name, counter in zip(counts, (encoding, searching), strict=True):
             counts[name] += counter.get_total_flops() / FLOPS / len(paths)
     return counts
+
+
+def _of_linear(x: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
+    return FLOPS * x.numel() * out_shape[-1]
+
+
+def _of_convolution(x: torch.Size, *others: object, out_shape: torch.Size, **__: object) -> int:
+    """Count those of a convolution; if something is added to it, that comes before the weights."""
+    weight, *_ = (each for each in others if isinstance(each, torch.Size) and each != out_shape)
+    return FLOPS * out_shape.numel() * weight.numel() // out_shape[1]
+
+
+# The operations of captioner/lstm/onednn.py.
+_PACKED = {
+    getattr(torch.ops.mkldnn, name): count
+    for name, count in (
+        ("_linear_pointwise", _of_linear),
+        ("_convolution_pointwise", _of_convolution),
+    )
+    if hasattr(torch.ops.mkldnn, name)
+}
 
 
 def machine_rows(counts: Mapping[str, float], rates: Sequence[float]) -> list[Row]:
