@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from captioner.lstm.checkpoint import load_checkpoint
 from tests.support.photographs import write_photographs
 from tests.support.speed.figures import (
     Row,
@@ -16,6 +18,8 @@ from tests.support.speed.figures import (
 )
 from tests.support.speed.job import Job, Measured, job_rows, steady_rate
 from tests.support.speed.limits import Alone
+from tests.support.speed.machine import FLOPS, multiply_adds
+from tests.support.speed.subject import Subject
 from tests.support.speed.usual import UsualScript
 
 
@@ -47,6 +51,16 @@ def test_the_slower_of_cores_and_gpus_limits_the_job(cores: int, limit: float) -
 
 def test_the_machine_limits_the_job_by_its_multiply_adds() -> None:
     assert machine_limit(multiply_adds=1e9, rate=80e9, processors=2) == pytest.approx(160)
+
+
+def test_fused_layers_have_the_multiply_adds_of_the_layers(tmp_path: Path) -> None:
+    paths = sorted(write_photographs(tmp_path, 3).iterdir())
+    found = multiply_adds(Subject("flickr8k", "cpu", "float32"), paths)
+    encoder = load_checkpoint("flickr8k").model.encoder
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        encoder(torch.zeros(1, 256, 256, 3, dtype=torch.uint8))
+    assert found["encode"] == counter.get_total_flops() / FLOPS
+    assert found["search"] > found["encode"] / 10
 
 
 def test_the_limits_of_a_job_are_those_of_the_best_times() -> None:
