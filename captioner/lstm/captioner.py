@@ -30,7 +30,7 @@ from captioner.options import CaptionerOptions
 from captioner.precision import check_precision, precision_of
 from captioner.search_options import SearchOptions
 
-BATCH_SIZE = 32
+BATCH_SIZES = {"cpu": 32, "cuda": 256}  # a step of the search costs a GPU the same for few images
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -45,8 +45,6 @@ class SearchResult(NamedTuple):
 class LstmCaptioner(Captioner):
     """A model, ready on a device, with its search options; embeds images only if wanted."""
 
-    batch_size = BATCH_SIZE
-
     def __init__(
         self,
         checkpoint: Checkpoint,
@@ -57,6 +55,7 @@ class LstmCaptioner(Captioner):
         embeddings: bool = False,
     ) -> None:
         self.device = device
+        self.batch_size = BATCH_SIZES[device.type]
         self.options = search
         self.precision = precision
         # Its vocabulary has one language.
