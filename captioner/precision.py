@@ -18,8 +18,8 @@ SINCE_TORCH = (2, 10)  # PyTorch's own kernels use them
 def precision_of(options: CaptionerOptions) -> str | None:
     """Return the precision that a captioner computes in: "float32", "float16" or "bfloat16".
 
-    For `auto`, it is the faster one on this machine. A model of Hugging Face then keeps that of its
-    weights, "weights"; a captioner that asks a server has none.
+    For `auto`, it is the fastest one on this machine. A model of Hugging Face then keeps that of
+    its weights, "weights"; a captioner that asks a server has none.
     """
     if options.asks_server:
         return None
@@ -31,8 +31,8 @@ def precision_of(options: CaptionerOptions) -> str | None:
 def fast_precision(device: str) -> str:
     """Return "float16" for GPUs, "bfloat16" for CPUs with instructions for it, else "float32".
 
-    Of the two types that GPUs compute as fast, float16 rounds eight times less. With the device
-    auto, a GPU is used if there is one.
+    GPUs are as fast in both short types, and float16 rounds eight times less. With the device auto,
+    a GPU is used if there is one.
     """
     if device == "cuda" or (device == "auto" and gpu_count() and _torch_has_cuda()):
         return "float16"
@@ -41,10 +41,11 @@ def fast_precision(device: str) -> str:
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Raise CaptionerError if a network would compute very slowly on the device cpu or cuda."""
+    """Raise CaptionerError for float16 on a CPU without instructions for it: it would take ages."""
     if precision == "float16" and device == "cpu" and not FLOAT16 & _cpu_flags():
         raise CaptionerError(
-            "this CPU has no instructions for float16: choose the precision float32 or bfloat16"
+            "PyTorch can use no GPU here, and this CPU has no instructions for float16: choose the "
+            "device cpu, or the precision float32 or bfloat16"
         )
 
 

@@ -14,6 +14,7 @@ from captioner.calibration import SIGNALS, Floats
 from captioner.caption import Alternative, Caption, Embeddings
 from captioner.captioner import Captioner, Measure
 from captioner.device import choose_device
+from captioner.errors import CaptionerError
 from captioner.house_rules import HouseRules
 from captioner.identity import computing, identity
 from captioner.image import DecodedImage, decode_image
@@ -43,7 +44,10 @@ class SearchResult(NamedTuple):
 
 
 class LstmCaptioner(Captioner):
-    """A model, ready on a device, with its search options; embeds images only if wanted."""
+    """A model, ready on a device, with its search options; embeds images only if wanted.
+
+    It takes the model of its checkpoint over, and converts it to its precision.
+    """
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class LstmCaptioner(Captioner):
         """
         device = choose_device(options.device)
         precision, embeddings = precision_of(options), options.embeddings
-        assert precision  # as without a server
+        assert precision  # only servers have none
         check_precision(precision, device.type)
         checkpoint = load_checkpoint(options.checkpoint, options.calibration)
         return cls(checkpoint, device, options.search, precision=precision, embeddings=embeddings)
@@ -138,7 +142,13 @@ class LstmCaptioner(Captioner):
         bias = LogitBias.of(self.presence, log_presence, content, self.options)
         predictor = WordPredictor(self.decoder, features, bias)
         found = beam_search(predictor, len(features), self.options, self.device, self.rules)
-        return SearchResult(Hypotheses(*(part.cpu() for part in found)), log_presence.cpu())
+        hypotheses = Hypotheses(*(part.cpu() for part in found))
+        if not hypotheses.scores[:, 0].isfinite().all():
+            raise CaptionerError(
+                f"numbers of this model are too large for {self.precision}: choose the precision "
+                "float32 or bfloat16"
+            )
+        return SearchResult(hypotheses, log_presence.cpu())
 
     def signals(self, found: SearchResult) -> Floats:
         """Return the signals from which confidence is computed: float64 [N, len(SIGNALS)]."""

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -69,24 +68,30 @@ def load_checkpoint(
 def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary) -> None:
     """Write configuration, vocabulary and weights, rounded to 16 bits.
 
-    The encoder and the decoder are rounded to bfloat16, so that they are the same in every
-    precision they may compute in; word presence, which always computes in float32, to float16.
+    The parameters of the encoder and the decoder are rounded to bfloat16, so that they are the same
+    in every precision they may compute in; word presence, always in float32, is rounded to float16.
     The weights are replaced last and atomically, so a reader never sees half of them. An existing
     calibration is removed, because it belongs to other weights.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n")
     (directory / VOCABULARY).write_text("\n".join(vocabulary.words) + "\n", encoding="utf-8")
-    weights = {key: _rounded(key, value) for key, value in model.state_dict().items()}
+    parameters = dict(model.named_parameters())
+    weights = {
+        key: _rounded(key, value, key in parameters) for key, value in model.state_dict().items()
+    }
     partial = directory / f".{WEIGHTS}.partial"
     partial.write_bytes(save(weights))  # save_file would make it unreadable for other users
     (directory / CALIBRATION).unlink(missing_ok=True)
     partial.replace(directory / WEIGHTS)
 
 
-def _rounded(key: str, value: Tensor) -> Tensor:
-    if value.is_floating_point():
-        value = value.to(torch.float16 if key.startswith("presence.") else torch.bfloat16)
+def _rounded(key: str, value: Tensor, is_parameter: bool) -> Tensor:
+    """Round a value; the statistics of a BatchNorm stay as they are."""
+    if key.startswith("presence."):
+        value = value.half()
+    elif is_parameter:
+        value = value.bfloat16()
     return value.cpu().contiguous()
 
 

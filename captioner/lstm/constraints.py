@@ -28,7 +28,7 @@ class WordRules:
     depicting: Tensor  # bool [V], whether "of" must not follow it in an opening
     of: int  # the id of "of"; PAD if there is none
     longest: int  # the most characters that any word adds
-    longest_closing: int  # the same of words that may end a caption
+    longest_closing: int  # the most that a word adds that may end a caption
 
     @classmethod
     def of_vocabulary(cls, vocabulary: Vocabulary, device: torch.device) -> "WordRules":

@@ -40,9 +40,9 @@ class Encoder(nn.Module):
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Return the input of the CNN for pixels: [N, 3, S, S] in channels_last, as its weights."""
-        n, side = pixels.shape[:2]
-        rows = pixels.reshape(n, side, -1).float()  # [N, S, 3S]: three columns would be slow
-        rows = rows.sub_(self.mean.repeat(side)).div_(self.std.repeat(side))
+        width = pixels.shape[2]
+        rows = pixels.flatten(2).float()  # [N, S, 3S]: three columns would be slow
+        rows = (rows - self.mean.repeat(width)).div_(self.std.repeat(width))
         images = rows.view(pixels.shape).permute(0, 3, 1, 2)
         return images.to(next(self.trunk.parameters(), images).dtype)
 

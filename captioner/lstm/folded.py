@@ -11,14 +11,16 @@ from captioner.lstm.onednn import PackedLinear
 
 
 class FoldedDecoder:
-    """A decoder in evaluation mode, in numbers of type `dtype`, whose gates are computed in parts.
+    """A decoder in evaluation mode whose gates are computed in parts.
+
+    It takes the decoder over, and converts it to numbers of type `dtype`.
 
     The gates of its attention LSTM are linear in what it reads, so the part of each word is one row
     of a table, that of the image is computed once, and one product of the states remains. Each LSTM
     multiplies all its inputs by one matrix. V words, H hidden units.
     """
 
-    def __init__(self, decoder: Decoder, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, decoder: Decoder, dtype: torch.dtype) -> None:
         decoder = decoder.to(dtype)
         self._heads, self._norm = decoder.heads, decoder.grid_norm
         grid = cast(nn.Linear, decoder.project_grid[0])

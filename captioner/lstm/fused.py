@@ -21,13 +21,13 @@ EXACT_BLOCKS = 2
 
 
 class FusedEncoder:
-    """An encoder in evaluation mode, in numbers of type `dtype`.
+    """An encoder in evaluation mode, which it takes over and converts to numbers of type `dtype`.
 
     On a CPU, the convolutions of an EfficientNet-Lite take in what follows them, an activation or
     an addition, and few images at once pass its first blocks, whose activations are large.
     """
 
-    def __init__(self, encoder: Encoder, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
         self._encoder = encoder
         self._blocks: list[_FusedBlock] = []
         trunk = encoder.trunk

@@ -77,7 +77,7 @@ class LogitBias(NamedTuple):
     def add_to(self, logits: Tensor, said: Tensor) -> Tensor:
         """Add the bias to `logits` [N, B, V], in place, where hypotheses contain `said` [N, B, T].
 
-        For a search, whose hypotheses change places: it needs no bias for each of them.
+        It saves a search the bias [N, B, V] that would follow its hypotheses.
         """
         repeated = logits.gather(2, said) + self.repeated[said]
         logits += self.unsaid.unsqueeze(1)

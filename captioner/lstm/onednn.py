@@ -79,34 +79,39 @@ def _run_convolution(
 @cache
 def _can_multiply(device: torch.device, dtype: torch.dtype) -> bool:
     """Return whether packed linear layers work here."""
+    if device.type != "cpu":
+        return False
     layer = nn.Linear(32, 32, dtype=dtype)
     x = torch.linspace(-1, 1, 3 * 32).view(3, 1, 32).to(dtype)
 
     def packed() -> Tensor:
         return _run_linear(x, _pack_linear(layer.weight), layer.bias)
 
-    return _agree(device, packed, lambda: layer(x))
+    return _agree(packed, lambda: layer(x))
 
 
 @cache
 def _can_convolve(device: torch.device, dtype: torch.dtype) -> bool:
     """Return whether packed convolutions, with what follows them, work here."""
-    layer = nn.Conv2d(16, 16, 1, dtype=dtype)
-    x = torch.linspace(-9, 9, 16 * 9).view(1, 3, 3, 16).permute(0, 3, 1, 2).to(dtype)
+    if device.type != "cpu":
+        return False
+    plain = nn.Conv2d(16, 16, 1, dtype=dtype)
+    depthwise = nn.Conv2d(16, 16, 5, stride=2, padding=2, groups=16, dtype=dtype)
+    x = torch.linspace(-9, 9, 16 * 49).view(1, 7, 7, 16).permute(0, 3, 1, 2).to(dtype)
 
-    def packed(relu6: bool, added: Tensor | None) -> Tensor:
-        return _run_convolution(x, layer, _pack_convolution(layer, x), relu6, added)
+    def packed(layer: nn.Conv2d, added: Tensor | None = None) -> Tensor:
+        return _run_convolution(x, layer, _pack_convolution(layer, x), added is None, added)
 
-    return _agree(
-        device, lambda: packed(True, None), lambda: functional.relu6(layer(x))
-    ) and _agree(device, lambda: packed(False, x), lambda: layer(x) + x)
+    return (
+        _agree(lambda: packed(plain), lambda: functional.relu6(plain(x)))
+        and _agree(lambda: packed(plain, x), lambda: plain(x) + x)
+        and _agree(lambda: packed(depthwise), lambda: functional.relu6(depthwise(x)))
+    )
 
 
 @torch.no_grad()
-def _agree(device: torch.device, packed: Callable[[], Tensor], usual: Callable[[], Tensor]) -> bool:
-    """Return whether this is a CPU on which both give the same."""
-    if device.type != "cpu":
-        return False
+def _agree(packed: Callable[[], Tensor], usual: Callable[[], Tensor]) -> bool:
+    """Return whether both give the same."""
     try:
         found = packed()
     except (AttributeError, RuntimeError, TypeError):

@@ -67,9 +67,10 @@ def _compare(name: str, captions: Sequence[Caption], usual: Sequence[Caption]) -
     pairs = list(zip(captions, usual, strict=True))
     same = np.array([a.text == b.text for a, b in pairs])
     apart = np.array([abs((a.confidence or 0) - (b.confidence or 0)) for a, b in pairs])
+    where_same = apart[same].max(initial=0)
     print(
         f"{name}: {same.sum()} captions the same ({same.mean():.1%}); confidences differ by "
-        f"{apart.max():.2g} at most, {apart.mean():.2g} in the mean, {apart[same].max():.2g} at "
+        f"{apart.max():.2g} at most, {apart.mean():.2g} in the mean, {where_same:.2g} at "
         "most where captions are the same",
         flush=True,
     )

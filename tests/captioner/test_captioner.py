@@ -178,7 +178,7 @@ def test_a_cpu_without_instructions_for_float16_refuses_it(
 ) -> None:
     (tmp_path / "cpuinfo").write_text("flags : avx512_bf16\n")
     monkeypatch.setattr("captioner.precision.CPU_INFO", tmp_path / "cpuinfo")
-    with pytest.raises(CaptionerError, match="float32 or bfloat16"):
+    with pytest.raises(CaptionerError, match="device cpu, or the precision"):
         Captioner.load(tiny_checkpoint, device="cpu", precision="float16")
 
 
@@ -206,6 +206,16 @@ def test_the_version_of_the_pipeline_is_part_of_the_identity_but_not_of_a_calibr
     monkeypatch.setattr("captioner.loading.identity", partial(identity, pipeline_version=99))
     assert identify(options) != former
     assert identify_model(replace(options, precision="float32")) == model
+
+
+def test_numbers_that_are_too_large_are_an_error_that_names_the_precision(
+    tiny_checkpoint: Path,
+) -> None:
+    captioner = Captioner.load(tiny_checkpoint, device="cpu", precision="float32")
+    features = captioner.encode(np.zeros((2, 64, 64, 3), np.uint8)).clone()
+    features[1, 0, 0] = torch.inf
+    with pytest.raises(CaptionerError, match="too large for float32"):
+        captioner.search(features)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

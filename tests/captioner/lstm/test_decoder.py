@@ -78,7 +78,7 @@ def test_a_folded_decoder_has_the_same_states_and_words(decoder: Decoder) -> Non
     grid = torch.randn(9, CHANNELS)
     tokens = torch.tensor([BOS, 7, 5, 12, 19])
     with torch.no_grad():
-        folded = FoldedDecoder(decoder)
+        folded = FoldedDecoder(decoder, torch.float32)
         states, same = (step_by_step(each, grid, tokens) for each in (decoder, folded))
         torch.testing.assert_close(same, states)
         torch.testing.assert_close(folded.predict(same), decoder.predict(states))

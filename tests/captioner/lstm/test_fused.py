@@ -20,7 +20,7 @@ def test_the_grid_is_that_of_the_encoder(name: str) -> None:
     torch.manual_seed(0)
     encoder = Encoder(name).eval()
     pixels = torch.randint(0, 256, (19, 64, 64, 3), dtype=torch.uint8)
-    fused, expected = FusedEncoder(encoder), encoder(pixels)
+    fused, expected = FusedEncoder(encoder, torch.float32), encoder(pixels)
     for images in (19, 1, 8):
         torch.testing.assert_close(fused(pixels[:images]), expected[:images])
 

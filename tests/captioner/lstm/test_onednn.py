@@ -1,5 +1,6 @@
 """Packed layers give what PyTorch's give, whatever PyTorch offers."""
 
+import platform
 from collections.abc import Iterator
 
 import pytest
@@ -40,6 +41,12 @@ def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if operation:
         monkeypatch.setattr(onednn, "_run_linear", operation)
         monkeypatch.setattr(onednn, "_run_convolution", operation)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="known of x86-64 only")
+def test_pytorch_has_the_operations() -> None:
+    cpu = torch.device("cpu")
+    assert onednn._can_multiply(cpu, torch.float32) and onednn._can_convolve(cpu, torch.float32)
 
 
 @pytest.mark.usefixtures("operations")

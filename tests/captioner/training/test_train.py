@@ -82,7 +82,7 @@ def test_a_trained_model_predicts_the_words_of_each_image(
         Image.open(Path(config.val_images[0], f"{n}.jpg")).resize((64, 64)) for n in range(12)
     ]
     grids = captioner.encode(np.stack([np.asarray(picture) for picture in pixels]))
-    likeliest = captioner.model.presence(grids)[:, ids].argmax(1)
+    likeliest = captioner.presence(grids)[:, ids].argmax(1)
     assert (likeliest == torch.arange(12) % 3).sum() >= 11
 
 
@@ -234,7 +234,8 @@ def test_several_initial_models_are_averaged(
     for key, value in load_checkpoint(trained).model.state_dict().items():
         if not key.startswith("presence"):  # fitted again
             shift = 1.0 if key == "decoder.output_bias" else 0.0
-            torch.testing.assert_close(model.state_dict()[key], value + shift, atol=2e-3, rtol=0)
+            found = model.state_dict()[key]  # rounded twice, with the second start
+            torch.testing.assert_close(found, value + shift, atol=1e-5, rtol=2**-7)
     one = replace(averaged, start=(str(trained),))  # into the same folder
     bias = load_checkpoint(train(one)).model.decoder.output_bias
     torch.testing.assert_close(bias, load_checkpoint(trained).model.decoder.output_bias)
