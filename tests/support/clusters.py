@@ -25,8 +25,8 @@ def forkserver() -> None:
         patch.setenv("PYTHONPATH", PYTHONPATH)
         multiprocessing.set_forkserver_preload(
             [
-                "captioner.captioner",
-                "distributed",
+                "captioner.lstm.captioner",
+                "distributed.nanny",
                 "captioner.jobs.table.compaction.compact",
                 "captioner.jobs.execution.worker.worker",
             ]
