@@ -166,7 +166,7 @@ def test_a_copy_of_an_image_that_kills_its_process_has_the_same_row(
 ) -> None:
     photos = write_photographs(tmp_path / "photos", 2)
     for name in ("a.jpg", "b.jpg"):
-        (photos / name).write_bytes(b"KILL")
+        (photos / name).write_bytes(b"DIE!")
     run_job(job)
     assert statuses(tmp_path / "out") == {"ok": 2, "crashed": 2}
 
