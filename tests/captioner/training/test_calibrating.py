@@ -16,6 +16,7 @@ from captioner.loading import open_captioner
 from tests.support.chat import Chat
 from tests.support.photographs import photograph, write_photographs
 
+pytestmark = pytest.mark.usefixtures("no_java")
 COUNT = 60
 PHOTOGRAPHS = [photograph(number) for number in range(COUNT)]
 

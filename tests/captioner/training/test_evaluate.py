@@ -45,25 +45,28 @@ def test_evaluate_prints_every_metric(dataset: Path, tiny_checkpoint: Path) -> N
         assert name in done.stdout
 
 
-def test_evaluate_as_json_is_one_object(dataset: Path, tiny_checkpoint: Path) -> None:
-    done = captioner(
-        *("evaluate", "--images", dataset / "images", "--captions", dataset / "captions.jsonl"),
-        *("--checkpoint", tiny_checkpoint, "--device", "cpu", "--json"),
-    )
-    result = json.loads(done.stdout)
+def evaluated(
+    dataset: Path, capsys: pytest.CaptureFixture[str], *options: object
+) -> dict[str, Any]:
+    """Evaluate in this process; return what was printed."""
+    data = ("--images", dataset / "images", "--captions", dataset / "captions.jsonl")
+    assert main(["evaluate", *map(str, (*data, "--device", "cpu", "--json", *options))]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_evaluate_as_json_is_one_object(
+    dataset: Path, tiny_checkpoint: Path, no_java: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluated(dataset, capsys, "--checkpoint", tiny_checkpoint)
     assert result["images"] == 12
     assert 0 <= result["scores"]["bleu4"] <= 1
     assert result["captioner"].startswith("tiny@")
 
 
 def test_evaluate_reports_and_plots_the_reliability_of_the_confidence(
-    dataset: Path, tmp_path: Path
+    dataset: Path, tmp_path: Path, no_java: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = captioner(
-        *("evaluate", "--images", dataset / "images", "--captions", dataset / "captions.jsonl"),
-        *("--device", "cpu", "--json", "--plots", tmp_path / "plots"),
-    )
-    result = json.loads(done.stdout)["reliability"]
+    result = evaluated(dataset, capsys, "--plots", tmp_path / "plots")["reliability"]
     assert 0 <= result["ece"] <= 1 and 0 <= result["brier"] <= 1
     assert result["acceptable_at"][-1] == result["acceptable"]
     for name in ("reliability.png", "risk_coverage.png"):
@@ -82,8 +85,7 @@ def test_train_reads_a_recipe_which_flags_override(dataset: Path, tmp_path: Path
     )
     out = tmp_path / "model"
     flags = ("--config", recipe, "--out", out, "--decoder-epochs", 1, "--device", "cpu")
-    done = captioner("train", *flags)
-    assert done.returncode == 0, done.stderr
+    assert main(["train", *map(str, flags)]) == 0
     log = [json.loads(line) for line in (out / "training_log.jsonl").open()]
     assert [entry["stage"] for entry in log] == ["decoder", "finetune"]
     assert json.loads((out / "config.json").read_text())["encoder"] == "squeezenet1_1"
@@ -138,18 +140,22 @@ def test_the_coco_recipe_runs_on_data_in_its_layout(tmp_path: Path) -> None:
         (("evaluate", "--images", "nowhere", "--captions", "nowhere.json"), "nowhere"),
     ],
 )
-def test_the_error_for_a_missing_input_names_it(arguments: tuple[str, ...], named: str) -> None:
-    done = captioner(*arguments)
-    assert done.returncode == 2
-    assert named in done.stderr and "Traceback" not in done.stderr
+def test_the_error_for_a_missing_input_names_it(
+    arguments: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert named in error and "Traceback" not in error
 
 
-def test_the_error_for_an_unknown_key_of_a_recipe_names_it(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_key_of_a_recipe_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("learning_rat = 0.1\n")
-    done = captioner("train", "--config", recipe)
-    assert done.returncode == 2
-    assert "learning_rat" in done.stderr and "learning_rate" in done.stderr
+    assert main(["train", "--config", str(recipe)]) == 2
+    error = capsys.readouterr().err
+    assert "learning_rat" in error and "learning_rate" in error
 
 
 def test_an_impossible_folder_for_plots_is_refused_before_the_work(

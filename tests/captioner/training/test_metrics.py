@@ -23,11 +23,6 @@ REFERENCES = [
 BEST = [captions[0] for captions in REFERENCES]
 
 
-@pytest.fixture
-def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-
-
 def test_a_reference_as_caption_has_the_highest_scores(no_java: None) -> None:
     scores = score(BEST, REFERENCES)
     for value in (scores.bleu1, scores.bleu2, scores.bleu3, scores.bleu4, scores.rouge_l):

@@ -22,6 +22,7 @@ from captioner.training.evaluate import evaluate, given_confidence
 from captioner.training.spoken import listen
 from tests.support.photographs import write_photographs
 
+pytestmark = pytest.mark.usefixtures("no_java")
 GOOD, BAD = Caption("A dog runs on grass.", 0.9), Caption("A boat.", 0.2)
 REJECTED, DOWN = RejectedCaption("no sentence"), CaptionerUnavailable("down")
 
