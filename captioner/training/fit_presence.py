@@ -79,11 +79,11 @@ def _regress(
 
 def word_shares(references: Sequence[Sequence[Sequence[int]]], words: int) -> Tensor:
     """Return the share of each image's references that contain a word: float32 [N, V]."""
-    shares = torch.zeros(len(references), words)
+    shares = np.zeros((len(references), words), np.float32)  # tensors take ten times as long
     for row, of_image in zip(shares, references, strict=True):
         for ids in of_image:
             row[list(set(ids))] += 1 / len(of_image)
-    return shares
+    return torch.from_numpy(shares)
 
 
 def _prior(references: Sequence[Sequence[Sequence[int]]], words: int) -> Tensor:
