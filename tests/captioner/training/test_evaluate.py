@@ -74,6 +74,7 @@ def test_evaluate_reports_and_plots_the_reliability_of_the_confidence(
             assert len(image.convert("RGB").getcolors(1_000_000)) > 10  # not empty
 
 
+@pytest.mark.usefixtures("rough_presence")
 def test_train_reads_a_recipe_which_flags_override(dataset: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     data, captions = str(dataset / "images"), str(dataset / "captions.jsonl")

@@ -104,6 +104,7 @@ def test_fine_tuning_changes_the_encoder(config: TrainConfig, trained: Path) -> 
     )
 
 
+@pytest.mark.usefixtures("rough_presence")
 def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -216,6 +217,7 @@ def test_a_trained_model_can_be_trained_further_by_a_teacher_and_rewards(
     assert load_checkpoint(tmp_path).vocabulary == load_checkpoint(trained).vocabulary
 
 
+@pytest.mark.usefixtures("rough_presence")
 def test_several_initial_models_are_averaged(
     config: TrainConfig, trained: Path, tmp_path: Path
 ) -> None:
@@ -251,6 +253,7 @@ def test_settings_of_completed_steps_cannot_change(config: TrainConfig, trained:
             train(replace(config, **changed))
 
 
+@pytest.mark.usefixtures("rough_presence")
 def test_a_stage_can_be_added_before_it_begins(config: TrainConfig, tmp_path: Path) -> None:
     short = replace(config, out=str(tmp_path), decoder_epochs=1, finetune_epochs=0)
     train(short)
@@ -268,6 +271,7 @@ def test_a_diverging_training_is_an_error_and_writes_no_model(
     assert not (tmp_path / "model.safetensors").exists()
 
 
+@pytest.mark.usefixtures("rough_presence")
 def test_the_image_size_is_by_default_that_of_the_initial_model(
     config: TrainConfig, trained: Path, tmp_path: Path
 ) -> None:
