@@ -18,7 +18,7 @@ from captioner.jobs.cli.main import main
 from captioner.jobs.table.compaction.compact import compact
 from captioner.jobs.verify.findings import Kind
 from captioner.jobs.verify.verify import verify_table
-from tests.support.commands import GIVE_UP_SECONDS, captioner, command, environment
+from tests.support.commands import GIVE_UP_SECONDS, command, environment
 from tests.support.dying import compact_and_die
 from tests.support.photographs import photograph, write_photographs
 from tests.support.rows import row, write_rows
@@ -42,25 +42,23 @@ def kill_once(line: tuple[object, ...], out: Path, reached: Callable[[], bool]) 
 
 
 def test_a_run_that_is_killed_leaves_no_fault_and_is_named_while_it_works(
-    tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    job: JobConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos, out = write_photographs(tmp_path / "photos", IMAGES, harm=b"SLOW"), tmp_path / "out"
-    size = ("--partition-size", 4, "--workers", 1)
-    line = ("run", photos, "--out", out, "--checkpoint", tiny_checkpoint, *size)
+    photos, out = write_photographs(Path(job.source), IMAGES, harm=b"SLOW"), Path(job.out)
+    size = ("--partition-size", 4, "--workers", 1, "--precision", "float32")  # as on a scheduler
+    line = ("run", photos, "--out", out, "--checkpoint", job.checkpoint, *size)
     kill_once(line, out, lambda: len([*out.glob("captions/*")]) > 1)
     found = verify_table(out)
     assert found.is_right, found.faults
     assert {each.kind for each in found.harmless} == {Kind.LEFT}
-    done = captioner(*line)
-    assert done.returncode == 0, done.stderr
+    run_job(job)
     for number in range(8):
         (photos / f"{number:03d}.jpg").write_bytes(b"SLOW" + photograph(number + 100))
     kill_once(line, out, lambda: bool([*out.glob("runs/*/replacements/*")]))
     assert verify_table(out).is_right
     assert main(["verify", str(out), "--repair"]) == 0  # puts what was captioned into the table
     assert "finished or removed what killed commands had left" in capsys.readouterr().out
-    done = captioner(*line)
-    assert done.returncode == 0, done.stderr
+    run_job(job)
     after = verify_table(out)
     assert (after.is_right, after.rows, list(after.harmless)) == (True, IMAGES, [])
     assert len(read_table(out)) == IMAGES
