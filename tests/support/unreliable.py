@@ -87,6 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(int(code), b"", headers)
         elif kind == "mute":
             self.server.stopped.wait()
+            self.close_connection = True
         elif kind == "reset":
             self.close_connection = True
         else:
