@@ -4,6 +4,7 @@ What fails is settled in settling.py. Dask's own retries are not used, because t
 an image.
 """
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -59,6 +60,7 @@ class _Driver:
         self.purse = purse
         self.outages = Outages()
         self.settling = Settling(workers, recorder, purse, self.outages)
+        self._looked = 0.0  # at the workers
 
     def run(self) -> None:
         """Run the tasks that a server allows. Few are in flight, so Dask's graph stays small."""
@@ -76,9 +78,18 @@ class _Driver:
             if future is not None:
                 task = self.running[str(future.key)]
                 self._follow(task, self.settling.settle(task, future))
-            self.workers.update()  # some may have joined, or gone
-            self._settle_stranded()
+            self._look_at_workers()
             self._top_up()
+
+    def _look_at_workers(self) -> None:
+        """See now and then, not after each task, which workers have joined or gone.
+
+        That asks the scheduler, and takes longer the more of them there are.
+        """
+        if time.monotonic() - self._looked >= POLL_SECONDS:
+            self.workers.update()
+            self._settle_stranded()
+            self._looked = time.monotonic()
 
     def _count_committed(self) -> None:
         """Stop all commits; count the parts that workers had committed and not yet reported."""
