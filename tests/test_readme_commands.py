@@ -17,8 +17,9 @@ import pytest
 from distributed.security import Security
 
 from captioner import Captioner
+from captioner.jobs import JobConfig, run_job
 from tests.support.chat import Chat
-from tests.support.commands import GIVE_UP_SECONDS, captioner, environment
+from tests.support.commands import GIVE_UP_SECONDS, environment
 from tests.support.hf_models import speaking_blip
 from tests.support.photographs import photograph, write_photographs
 from tests.support.rows import write_judgements
@@ -34,8 +35,11 @@ command = [sys.executable, "-m", "captioner.jobs", *sys.argv[1:]]
 if sys.argv[1] == "train":  # a minute of training instead of hours, without a download
     command += ["--encoder", "mobilenet_v3_small", "--encoder-weights", "mobilenet.pth"]
     command += ["--decoder-epochs", "1", "--finetune-epochs", "1", "--batch-size", "3"]
-if sys.argv[1] in ("run", "plan") and "--scheduler" not in sys.argv:  # each takes seconds to start
-    command += ["--workers", "1"]
+if sys.argv[1] in ("run", "plan") and "--scheduler" not in sys.argv:  # workers take long to start
+    command += ["--scheduler", os.environ["RUNNING"], "--wait-for-workers", "120"]
+if sys.argv[1] == "evaluate":
+    command += [] if "--reviews" in sys.argv else ["--precision", "float32"]  # as on a scheduler
+    os.environ["PATH"] = ""  # so that it does not find Java, which takes long to start
 if sys.argv[1] == "review" and len(sys.argv) == 3:  # until someone ends it
     review = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     url = next(found[0] for line in review.stdout if (found := re.search("http://[^ ]+", line)))
@@ -47,7 +51,7 @@ os.execv(sys.executable, command)
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(tmp_path_factory: pytest.TempPathFactory, store_workers: str) -> Path:
     """Return a folder with everything that the READMEs name, but in the order of a new user."""
     folder = tmp_path_factory.mktemp("readme")
     write_photographs(folder / "photos", 5)
@@ -73,9 +77,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bin" / "captioner").chmod(0o755)
     speaking_blip(folder / "models" / "blip")
     _write_encoder(folder / "mobilenet.pth")
-    done = captioner("run", "photos", "--out", "captions-of-photos", "--embeddings", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    write_judgements(folder / "captions-of-photos", 60)
+    photos, out = folder / "photos", folder / "captions-of-photos"
+    run_job(JobConfig(photos, out, embeddings=True, scheduler=store_workers, quiet=True))
+    write_judgements(out, 60)
     return folder
 
 
@@ -99,7 +103,7 @@ def _write_encoder(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("sh"))
 def test_the_commands_run(
-    block: str, files: Path, tmp_path: Path, s3_server: S3Server, chat: Chat
+    block: str, files: Path, tmp_path: Path, s3_server: S3Server, store_workers: str, chat: Chat
 ) -> None:
     commands = OURS.sub("", block).replace(OLLAMA, chat.url)
     if not commands.strip():
@@ -107,7 +111,8 @@ def test_the_commands_run(
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     if "s3://bucket" in commands:
         s3_server.bucket({"photos/1.jpg": photograph(1)}, name="bucket")
-    run(commands, tmp_path, AWS_ENDPOINT_URL=s3_server.endpoint, BROWSER="true")
+    variables = {"AWS_ENDPOINT_URL": s3_server.endpoint, "RUNNING": store_workers}
+    run(commands, tmp_path, **variables, BROWSER="true")
 
 
 @pytest.mark.slow
