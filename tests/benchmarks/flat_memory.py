@@ -9,6 +9,7 @@ tenth of the run.
 
 import argparse
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -20,38 +21,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.execution import driver
-
-FAKE = '''
-"""Loaded by each worker process: no model, and a row for each image at once."""
-
-import hashlib
-from datetime import UTC, datetime
-from types import SimpleNamespace
-
-from captioner.jobs.execution.worker import run_state
-from captioner.jobs.pipeline.partition import PartitionCaptioner
-from captioner.schemas.caption_table import CaptionRow, Status
-
-run_state.load_captioner = lambda _: SimpleNamespace(identity="fake@0", settings={})
-
-
-def caption(self, records, times):
-    hashes = [hashlib.sha256(record.uri.encode()).hexdigest() for record in records]
-    assert not any(map(self.find_caption, hashes))
-    return [
-        CaptionRow(
-            record.uri, None, Status.OK, "fake@0", self.run_id, datetime.now(UTC),
-            image_sha256=sha256, caption="A dog runs across the grass.", confidence=0.5,
-            log_prob=-7.0, token_log_probs=[-1.0] * 7, alternatives=[],
-        )
-        for record, sha256 in zip(records, hashes)
-    ], hashes
-
-
-PartitionCaptioner.caption = caption
-'''
 
 
 def main() -> None:
@@ -61,8 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "fake_captioner.py").write_text(FAKE)
-        dask.config.set({"distributed.worker.preload": [str(folder / "fake_captioner.py")]})
+        dask.config.set({"distributed.worker.preload": ["tests.support.costless"]})
         write_manifest(folder / "list.parquet", options.rows)
         job = JobConfig(
             folder / "list.parquet", folder / "out", workers=options.workers, quiet=True

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioner.jobs.planning.partitions import Size
+from captioner.jobs.planning.partitions import Size, plan_file
 from captioner.jobs.planning.plan import make_plan
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.table.keys import Redo
@@ -45,7 +45,7 @@ def main() -> None:
         write_manifest(folder / "all.parquet", options.rows)
         write_manifest(folder / "tenth.parquet", options.rows // 10)
         write_table(folder / "full", options.rows, options.rows_of_a_file)
-        print(f"{'manifest':>13} {'new':>12} {'changed':>9} {'there':>12} {'time':>8} {'peak':>9}")
+        print("     manifest          new   changed        there     time      peak     plan")
         for manifest, out in (("tenth", "empty"), ("all", "empty"), ("all", "full")):
             arguments = [folder / f"{manifest}.parquet", folder / out]
             command = [sys.executable, __file__, "--plan", *map(str, arguments)]
@@ -57,12 +57,13 @@ def plan(manifest: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory(dir=manifest.parent) as name:
         source = open_source(manifest)
         made = make_plan(source, OutFolder(out), Path(name), Size(500), Redo("flickr8k@0"))
+        size = plan_file(Path(name)).stat().st_size / 2**20
     seconds = time.perf_counter() - start
     counts = made.counts
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{counts.listed:>13,} {counts.new:>12,} {counts.changed:>9,} {counts.already_there:>12,}"
-        f" {seconds:>6.1f} s {peak:>5.0f} MiB"
+        f" {seconds:>6.1f} s {peak:>5.0f} MiB {size:>5.0f} MiB"
     )
 
 
