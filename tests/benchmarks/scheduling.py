@@ -1,14 +1,16 @@
 """How busy one driver and one scheduler keep many workers, whose captioner only sleeps.
 
-Each partition takes a second and has 40 images, as many as a core captions in a second. The
-scheduler, the worker processes, the plan and the commits are real. The efficiency is the time slept
-over the time that all workers had while captioning. All processes share this machine: once its
-cores are busy, they are the limit, so the processor time of each kind of process is printed, too.
+Each partition takes a second (or $PARTITION_SECONDS) and has 40 images a second, as many as a core
+captions. The scheduler, the worker processes, the plan and the commits are real. The efficiency is
+the time slept over the time that all workers had while captioning. All processes share this
+machine: once its cores are busy, they are the limit, so the processor time of each kind of process
+is printed, too.
 
     python tests/benchmarks/scheduling.py [--workers 16 32 64] [--seconds 60]
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,7 +45,8 @@ SETTINGS = {
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
     "OMP_NUM_THREADS": "1",
 }
-SECONDS, IMAGES = 1, 40  # of a partition
+SECONDS = float(os.environ.get("PARTITION_SECONDS", "1"))
+IMAGES = round(40 * SECONDS)  # of a partition
 Processes = Mapping[str, psutil.Process]
 
 
@@ -56,7 +59,8 @@ def main() -> None:
     print("workers  partitions  efficiency   driver  scheduler  workers     busy")
     for workers in options.workers:
         with tempfile.TemporaryDirectory() as name, cluster(workers, Path(name)) as processes:
-            measure(Path(name), workers, workers * options.seconds, processes)
+            partitions = round(workers * options.seconds / SECONDS)
+            measure(Path(name), workers, partitions, processes)
 
 
 @contextmanager
