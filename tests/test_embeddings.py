@@ -53,17 +53,19 @@ def files(out: object) -> Sequence[Path]:
 def test_every_image_with_a_caption_has_an_embedding(job: JobConfig, tiny_checkpoint: Path) -> None:
     (Path(job.source) / "torn.jpg").write_bytes(b"")
     (Path(job.source) / "copy.jpg").write_bytes(photograph(0))
+    # In bfloat16, the batch of an image matters too much for this small network.
+    job = replace(job, precision="float32")
     report = run_job(job)
     vectors = embedded(job.out, report.captioner)
     assert set(vectors) == hashes(job.out)
     assert (report.images, len(vectors)) == (10, 8)
-    captioner = Captioner.load(tiny_checkpoint, device="cpu")
+    captioner = Captioner.load(tiny_checkpoint, device="cpu", precision="float32")
     pixels = np.stack([decode_image(photograph(3), captioner.image_size).pixels])
     (expected,) = captioner.embed(captioner.encode(pixels))
     table = read_table(Path(job.out)).to_pylist()
     (sha256,) = (r["image_sha256"] for r in table if r["image_uri"].endswith("003.jpg"))
     assert expected.dtype == vectors[sha256].dtype == np.float16
-    np.testing.assert_allclose(vectors[sha256], expected, atol=0.01)
+    np.testing.assert_allclose(vectors[sha256], expected, atol=1e-3)
     for vector in vectors.values():
         assert abs(np.linalg.norm(vector.astype(float)) - 1) < 0.01
     assert run_job(job).planned == 0
