@@ -145,8 +145,8 @@ class LstmCaptioner(Captioner):
         hypotheses = Hypotheses(*(part.cpu() for part in found))
         if not hypotheses.scores[:, 0].isfinite().all():
             raise CaptionerError(
-                f"numbers of this model are too large for {self.precision}: choose the precision "
-                "float32 or bfloat16"
+                f"numbers of this model are too large for {self.precision}: choose another "
+                "precision, and if none will do, another checkpoint"
             )
         return SearchResult(hypotheses, log_presence.cpu())
 
