@@ -19,6 +19,7 @@ from captioner.calibration import SIGNALS, Calibration, read_calibration
 from captioner.errors import CheckpointError
 from captioner.lstm.model import CaptionModel, ModelConfig
 from captioner.lstm.vocabulary import Vocabulary
+from captioner.lstm.yolox import is_exact
 from captioner.model_directory import (
     CALIBRATION,
     CONFIG,
@@ -69,7 +70,8 @@ def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary
     """Write configuration, vocabulary and weights, rounded to 16 bits.
 
     The parameters of the encoder and the decoder are rounded to bfloat16, so that they are the same
-    in every precision they may compute in; word presence, always in float32, is rounded to float16.
+    in every precision they may compute in; what never computes in bfloat16, word presence and the
+    exact layers of a detector, is rounded to float16.
     The weights are replaced last and atomically, so a reader never sees half of them. An existing
     calibration is removed, because it belongs to other weights.
     """
@@ -88,7 +90,7 @@ def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary
 
 def _rounded(key: str, value: Tensor, is_parameter: bool) -> Tensor:
     """Round a value; the statistics of a BatchNorm stay as they are."""
-    if key.startswith("presence."):
+    if key.startswith("presence.") or is_exact(key.removeprefix("encoder.detector.")):
         value = value.half()
     elif is_parameter:
         value = value.bfloat16()

@@ -1,10 +1,11 @@
-"""CNN -> grid features."""
+"""Pixels -> grid features, by a CNN and a detector beside it."""
 
 import torch
 from torch import Tensor, nn
 
 from captioner.errors import CaptionerError
 from captioner.lstm.efficientnet_lite import EfficientNetLite
+from captioner.lstm.yolox import YoloxNano
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -16,6 +17,10 @@ class Encoder(nn.Module):
     `name` is a torchvision classification CNN or ``efficientnet_lite0``, optionally followed by a
     slash and the layer whose output is the grid, as in ``resnet50/layer3``. `weights` is None
     (random) or any value that torchvision's `get_model` takes, such as "DEFAULT".
+
+    With the detector ``yolox_nano``, its channels follow those of the CNN. In training, `blind` is
+    the share of images of which only the detector's channels are seen, so that the decoder learns
+    to read them: of training images, a CNN that is trained, too, soon knows the captions by heart.
     """
 
     mean: Tensor
@@ -28,14 +33,21 @@ class Encoder(nn.Module):
         weights: str | None = None,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
+        detector: str | None = None,
     ) -> None:
         super().__init__()
         self.trunk = build_trunk(name, weights).to(memory_format=torch.channels_last)
+        self.detector = build_detector(detector)
+        self.blind = 0.0
         self.register_buffer("mean", 255 * torch.tensor(mean), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         grid = self.trunk(self.normalize(pixels))  # [N, C, S/32, S/32]
+        if self.detector is not None:
+            if self.blind and torch.is_grad_enabled():
+                grid = grid * (torch.rand(len(grid), 1, 1, 1, device=grid.device) >= self.blind)
+            grid = torch.cat([grid, self.things(pixels)], 1)
         return grid.flatten(2).transpose(1, 2)  # [N, L, C]
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -45,6 +57,13 @@ class Encoder(nn.Module):
         rows = (rows - self.mean.repeat(width)).div_(self.std.repeat(width))
         images = rows.view(pixels.shape).permute(0, 3, 1, 2)
         return images.to(next(self.trunk.parameters(), images).dtype)
+
+    @torch.no_grad()
+    def things(self, pixels: Tensor) -> Tensor:
+        """Return the channels of the detector: [N, D, S / 32, S / 32] for pixels [N, S, S, 3]."""
+        assert self.detector is not None
+        things: Tensor = self.detector(pixels.permute(0, 3, 1, 2).float())
+        return things
 
     @torch.no_grad()
     def channels(self) -> int:
@@ -75,6 +94,15 @@ def build_trunk(name: str, weights: str | None = None) -> nn.Module:
     if grid.ndim != 4 or grid.shape[2] != grid.shape[3] or grid.shape[2] == 1:
         raise CaptionerError(f"encoder {name!r} is not a CNN with a feature grid")
     return trunk.train()
+
+
+def build_detector(name: str | None) -> YoloxNano | None:
+    """Build a detector; CaptionerError for any other name than ``yolox_nano``."""
+    if name is None:
+        return None
+    if name != "yolox_nano":
+        raise CaptionerError(f"unknown detector {name!r}: the only one is yolox_nano")
+    return YoloxNano().to(memory_format=torch.channels_last)
 
 
 def _torchvision_trunk(name: str, weights: str | None) -> nn.Sequential:

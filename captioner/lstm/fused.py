@@ -1,5 +1,6 @@
 """The encoder as captioning runs it: the same grid, with fewer passes over the activations."""
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -8,12 +9,14 @@ from torch import Tensor, nn
 from captioner.lstm.efficientnet_lite import EfficientNetLite, InvertedResidual
 from captioner.lstm.encoder import Encoder
 from captioner.lstm.onednn import PackedConvolution
+from captioner.lstm.yolox import EXACT, YoloxNano
 
 # How many images go through a CNN at once on a CPU, so that their activations stay in the cache.
 TILE = 16
 WIDE_BLOCKS = 6  # the first ones of an EfficientNet-Lite, down to an eighth of the image's side
 WIDE_TILE = 2
 DEEP_TILE = 8  # through its other blocks, whose weights are larger
+DETECTOR_TILE = 8
 
 # The first blocks of an EfficientNet-Lite look for small differences between neighbours, which
 # bfloat16 loses: nearly half of the error of the grid would come from them.
@@ -23,31 +26,40 @@ EXACT_BLOCKS = 2
 class FusedEncoder:
     """An encoder in evaluation mode, which it takes over and converts to numbers of type `dtype`.
 
-    On a CPU, the convolutions of an EfficientNet-Lite take in what follows them, an activation or
-    an addition, and few images at once pass its first blocks, whose activations are large.
+    On a CPU, the convolutions of an EfficientNet-Lite and of the detector take in what follows
+    them, an activation or an addition, and few images at once pass the first blocks, whose
+    activations are large.
     """
 
     def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
         self._encoder = encoder
         self._blocks: list[_FusedBlock] = []
-        trunk = encoder.trunk
-        if isinstance(trunk, EfficientNetLite) and encoder.mean.device.type == "cpu":
+        trunk, on_cpu = encoder.trunk, encoder.mean.device.type == "cpu"
+        if isinstance(trunk, EfficientNetLite) and on_cpu:
             exact = EXACT_BLOCKS if dtype == torch.bfloat16 else 0
             trunk.features[exact:].to(dtype)
             self._blocks = [_FusedBlock(block) for block in trunk.features]
         else:
             trunk.to(dtype)
+        if encoder.detector is not None:
+            _convert(encoder.detector, dtype)
+            if on_cpu:
+                _fuse(encoder.detector)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Encode uint8 RGB pixels [N, S, S, 3] to grid features [N, L, C]."""
         if pixels.device.type != "cpu":
             return self._encoder(pixels)
         if not self._blocks:
-            return torch.cat([self._encoder(tile) for tile in torch.split(pixels, TILE)])
+            return _in_tiles(self._encoder, pixels, TILE)
         wide, deep = self._blocks[:WIDE_BLOCKS], self._blocks[WIDE_BLOCKS:]
-        tiles = (self._encoder.normalize(tile) for tile in torch.split(pixels, WIDE_TILE))
-        halfway = torch.cat([_run(wide, tile) for tile in tiles])
-        grid = torch.cat([_run(deep, tile) for tile in torch.split(halfway, DEEP_TILE)])
+        halfway = _in_tiles(
+            lambda tile: _run(wide, self._encoder.normalize(tile)), pixels, WIDE_TILE
+        )
+        grid = _in_tiles(lambda tile: _run(deep, tile), halfway, DEEP_TILE)
+        if self._encoder.detector is not None:
+            things = _in_tiles(self._encoder.things, pixels, DETECTOR_TILE)
+            grid = torch.cat([grid, things], 1)
         return grid.flatten(2).transpose(1, 2)
 
 
@@ -67,11 +79,44 @@ class _FusedBlock:
         return self._layers[-1](y, added=x if self._residual else None)
 
 
+class _FusedConvolution(nn.Module):
+    """A packed convolution in the place of a convolution, or of it and its activation."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer  # whose parameters tell the type of its numbers
+        self._packed = _fused(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._packed(x)
+
+
+def _convert(detector: YoloxNano, dtype: torch.dtype) -> None:
+    """Convert a detector, except what would suffer, to numbers of type `dtype`."""
+    for name, layer in detector.named_children():
+        if dtype != torch.bfloat16 or name not in EXACT:
+            layer.to(dtype)
+
+
+def _fuse(network: nn.Module) -> None:
+    """Replace each convolution, and the activation after it, by one layer, in place."""
+    for name, child in list(network.named_children()):
+        first = child[0] if isinstance(child, nn.Sequential) else child
+        if isinstance(first, nn.Conv2d):
+            setattr(network, name, _FusedConvolution(child))
+        else:
+            _fuse(child)
+
+
 def _fused(layer: nn.Module) -> PackedConvolution:
-    """Return a convolution, or a convolution and the ReLU6 after it, as one."""
+    """Return a convolution, or a convolution and the activation after it, as one."""
     if isinstance(layer, nn.Sequential):
-        return PackedConvolution(cast(nn.Conv2d, layer[0]), relu6=True)
+        return PackedConvolution(cast(nn.Conv2d, layer[0]), layer[1])
     return PackedConvolution(cast(nn.Conv2d, layer))
+
+
+def _in_tiles(encode: Callable[[Tensor], Tensor], images: Tensor, size: int) -> Tensor:
+    return torch.cat([encode(tile) for tile in torch.split(images, size)])
 
 
 def _run(blocks: list[_FusedBlock], x: Tensor) -> Tensor:

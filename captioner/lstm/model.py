@@ -18,7 +18,7 @@ class ModelConfig:
     """The architecture of a model and the preprocessing of its images.
 
     `image_size` is the side in pixels of the square that images are resized to; `mean` and `std`
-    are per channel, for pixel values from 0 to 1.
+    are per channel, for pixel values from 0 to 1. A `detector`, if any, sees the same pixels.
     """
 
     encoder: str = "efficientnet_lite0"
@@ -28,6 +28,7 @@ class ModelConfig:
     hidden: int = 512
     heads: int = 8
     dropout: float = 0.3
+    detector: str | None = None
 
 
 class CaptionModel(nn.Module):
@@ -39,7 +40,11 @@ class CaptionModel(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(
-            config.encoder, weights=encoder_weights, mean=config.mean, std=config.std
+            config.encoder,
+            weights=encoder_weights,
+            mean=config.mean,
+            std=config.std,
+            detector=config.detector,
         )
         channels = self.encoder.channels()
         self.decoder = Decoder(

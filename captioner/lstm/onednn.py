@@ -7,6 +7,7 @@ usual.
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +32,20 @@ class PackedLinear:
         return functional.linear(x, self._weight, self._bias)
 
 
-class PackedConvolution:
-    """A convolution, followed by ReLU6 if `relu6`."""
+# How oneDNN names the activations that may follow a convolution, and their parameters.
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float], str]] = {
+    nn.Identity: ("none", [], ""),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0], ""),
+    nn.SiLU: ("swish", [], ""),
+}
 
-    def __init__(self, layer: nn.Conv2d, *, relu6: bool = False) -> None:
+
+class PackedConvolution:
+    """A convolution, and an activation after it: ReLU6, SiLU, or none."""
+
+    def __init__(self, layer: nn.Conv2d, activation: nn.Module | None = None) -> None:
         self._layer = layer
-        self._relu6 = relu6
+        self._activation = activation or nn.Identity()
         self._packed = _can_convolve(layer.weight.device, layer.weight.dtype)
         self._weight: Tensor | None = None
 
@@ -45,10 +54,8 @@ class PackedConvolution:
         if self._packed:
             if self._weight is None:
                 self._weight = _pack_convolution(self._layer, x)
-            return _run_convolution(x, self._layer, self._weight, self._relu6, added)
-        x = self._layer(x)
-        if self._relu6:
-            x = functional.relu6(x, inplace=True)
+            return _run_convolution(x, self._layer, self._weight, self._activation, added)
+        x = self._activation(self._layer(x))
         return x if added is None else x + added
 
 
@@ -66,13 +73,13 @@ def _pack_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _run_convolution(
-    x: Tensor, layer: nn.Conv2d, weight: Tensor, relu6: bool, added: Tensor | None
+    x: Tensor, layer: nn.Conv2d, weight: Tensor, activation: nn.Module, added: Tensor | None = None
 ) -> Tensor:
+    """Run a packed convolution; it has no activation where something is `added`."""
     sizes = (layer.padding, layer.stride, layer.dilation, layer.groups)
-    activation = ("hardtanh", [0.0, 6.0], "") if relu6 else ("none", [], "")
-    convolve = torch.ops.mkldnn._convolution_pointwise
+    convolve: Any = torch.ops.mkldnn._convolution_pointwise
     if added is None:
-        return convolve(x, weight, layer.bias, *sizes, *activation)
+        return convolve(x, weight, layer.bias, *sizes, *_ACTIVATIONS[type(activation)])
     return convolve.binary(x, added, weight, layer.bias, *sizes, "add", 1.0, None, [], None)
 
 
@@ -99,13 +106,18 @@ def _can_convolve(device: torch.device, dtype: torch.dtype) -> bool:
     depthwise = nn.Conv2d(16, 16, 5, stride=2, padding=2, groups=16, dtype=dtype)
     x = torch.linspace(-9, 9, 16 * 49).view(1, 7, 7, 16).permute(0, 3, 1, 2).to(dtype)
 
-    def packed(layer: nn.Conv2d, added: Tensor | None = None) -> Tensor:
-        return _run_convolution(x, layer, _pack_convolution(layer, x), added is None, added)
+    def agrees(layer: nn.Conv2d, activation: nn.Module, added: Tensor | None = None) -> bool:
+        return _agree(
+            lambda: _run_convolution(x, layer, _pack_convolution(layer, x), activation, added),
+            lambda: activation(layer(x)) + (0 if added is None else added),
+        )
 
     return (
-        _agree(lambda: packed(plain), lambda: functional.relu6(plain(x)))
-        and _agree(lambda: packed(plain, x), lambda: plain(x) + x)
-        and _agree(lambda: packed(depthwise), lambda: functional.relu6(depthwise(x)))
+        agrees(plain, nn.ReLU6())
+        and agrees(depthwise, nn.ReLU6())
+        and agrees(plain, nn.SiLU())
+        and agrees(plain, nn.Identity())
+        and agrees(plain, nn.Identity(), x)
     )
 
 

@@ -87,6 +87,11 @@ class Vocabulary:
         """Return whether both give the same ids to the same words, ignoring case."""
         return self._ids == other._ids
 
+    def extended(self, other: "Vocabulary") -> "Vocabulary":
+        """Return these words, followed by those of another vocabulary that are not among them."""
+        new = (word for word in other.words if word.lower() not in self._ids)
+        return Vocabulary((*self.words, *new))
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of a caption's words, without BOS and EOS; unknown words are UNKNOWN."""
         return [self._ids.get(word, UNKNOWN) for word in tokenize(text)]

@@ -9,10 +9,10 @@ from captioner.errors import CaptionerError
 
 DATA = ("images", "captions", "val_images", "val_captions")
 SEQUENCES = (*DATA, "start", "teachers")
-OPTIONAL_TEXTS = ("split", "val_split", "encoder_weights")
+OPTIONAL_TEXTS = ("split", "val_split", "encoder_weights", "detector", "detector_weights")
 COUNTS = ("batch_size", "image_size", "hidden", "heads", "min_count", "max_length", "samples")
 COUNTS_FROM_0 = ("decoder_epochs", "finetune_epochs", "self_critical_epochs", "patience", "seed")
-SHARES = ("dropout", "distillation", "reward_share", "label_smoothing", "ema_decay")
+SHARES = ("dropout", "blind", "distillation", "reward_share", "label_smoothing", "ema_decay")
 # May change between two runs of one training: they do not change its steps.
 FREE = (*SEQUENCES, *OPTIONAL_TEXTS, "out", "device", "patience")
 OF_STAGES = (
@@ -40,10 +40,13 @@ class TrainConfig:
     val_images, val_captions: the same, for choosing the best epoch.
     split, val_split: the split to read, if a Karpathy file holds several.
     start: the model directory or bundled checkpoint to start from; if several with a common
-        ancestor are given, the mean of their weights. Vocabulary and architecture are kept:
-        `encoder` to `heads` and `min_count` are ignored.
+        ancestor are given, the mean of their weights. The architecture is kept: `encoder`,
+        `encoder_weights`, `hidden` and `heads` are ignored. So is the vocabulary, unless
+        `new_words` adds the words of the training captions; a `detector` may be added.
     encoder: a torchvision classification CNN (and /layer to end with), or efficientnet_lite0.
     encoder_weights: DEFAULT (torchvision's, over the network), or a file of weights.
+    detector: yolox_nano, whose features stand beside those of the encoder; it stays as it is.
+    detector_weights: a file of its weights.
     decoder_epochs: epochs with a frozen encoder, on cached features.
     finetune_epochs: epochs of encoder and decoder together, on augmented images.
     self_critical_epochs: the same, with sampled captions rewarded by their CIDEr-D.
@@ -53,6 +56,8 @@ class TrainConfig:
         model to start from, or else 224.
     mean, std: of each channel, for pixel values from 0 to 1; by default those that the encoder's
         published weights expect.
+    blind: share of the images in an epoch of encoder and decoder of which only the detector's
+        features are seen, so that the decoder learns to read them.
     min_count: the fewest occurrences of a word of the vocabulary.
     max_length: the number of words after which captions are truncated.
     learning rates: AdamW's at the peak of the schedule, of the decoder in each stage and of the
@@ -75,6 +80,9 @@ class TrainConfig:
     start: tuple[str, ...] = ()
     encoder: str = "efficientnet_lite0"
     encoder_weights: str | None = None
+    detector: str | None = None
+    detector_weights: str | None = None
+    new_words: bool = False
     decoder_epochs: int = 8
     finetune_epochs: int = 8
     self_critical_epochs: int = 0
@@ -88,6 +96,7 @@ class TrainConfig:
     hidden: int = 512
     heads: int = 8
     dropout: float = 0.3
+    blind: float = 0.2
     min_count: int = 4
     max_length: int = 20
     learning_rate: float = 1e-3
@@ -114,6 +123,7 @@ class TrainConfig:
             self._require(name, isinstance(getattr(self, name), str), "a string")
         for name in OPTIONAL_TEXTS:
             self._require(name, isinstance(getattr(self, name), str | None), "a string")
+        self._require("new_words", isinstance(self.new_words, bool), "true or false")
         self._check_numbers()
         if self.hidden % self.heads:
             raise CaptionerError(f"hidden must be a multiple of heads ({self.heads})")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -25,6 +26,9 @@ class CrossEntropy:
 
     `distillation_weight` is the share of the loss in which the teachers' distributions replace the
     words of the references as targets (Hinton et al. 2015, arXiv:1503.02531).
+
+    An image counts by the square root of the number of its references. If all references counted
+    the same, photographs with a single one would hardly count beside those with many.
     """
 
     references: References
@@ -37,12 +41,21 @@ class CrossEntropy:
         words = targets != PAD
         hidden = decoder(grid, inputs)  # [N, B, T, H]
         logits = decoder.predict(hidden[words]).float()  # [words, V]
-        loss = cross_entropy(logits, targets[words], label_smoothing=self.label_smoothing)
+        weights = self._weights(images).to(grid.device).view(-1, 1, 1).expand(targets.shape)[words]
+        weights = weights / weights.sum()
+        losses = cross_entropy(
+            logits, targets[words], label_smoothing=self.label_smoothing, reduction="none"
+        )
+        loss = (weights * losses).sum()
         if self.soft_targets is None:
             return loss
         soft = self.soft_targets.of(images, targets)
         ids, probabilities = (part.to(grid.device)[words] for part in soft)
         log_probs = logits.log_softmax(-1).gather(1, ids)  # [words, K]
-        distillation = -(probabilities * log_probs).sum(-1).mean()
+        distillation = -(weights * (probabilities * log_probs).sum(-1)).sum()
         weight = self.distillation_weight
         return (1 - weight) * loss + weight * distillation
+
+    def _weights(self, images: list[int]) -> Tensor:
+        """Return the weight of a word of each image's references: float32 [N]."""
+        return torch.tensor([len(self.references.ids[image]) ** -0.5 for image in images])

@@ -10,14 +10,10 @@ confidence is calibrated on the validation images.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import cast
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from captioner.allocator import keep_freed_memory
 from captioner.calibration import save_calibration
@@ -26,9 +22,7 @@ from captioner.errors import CaptionerError
 from captioner.lstm.captioner import LstmCaptioner
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.lstm.constraints import WordRules
-from captioner.lstm.efficientnet_lite import MEAN, STD, EfficientNetLite, import_published_weights
-from captioner.lstm.encoder import IMAGENET_MEAN, IMAGENET_STD
-from captioner.lstm.model import CaptionModel, LogitBias, ModelConfig
+from captioner.lstm.model import CaptionModel, LogitBias
 from captioner.lstm.vocabulary import EOS, SPECIAL_WORDS, Vocabulary
 from captioner.options import CaptionerOptions
 from captioner.search_options import SearchOptions
@@ -42,6 +36,7 @@ from captioner.training.fit_presence import fit_to_images
 from captioner.training.losses import CrossEntropy
 from captioner.training.metrics import require_metrics
 from captioner.training.self_critical import SelfCritical
+from captioner.training.start import build_model, image_size
 from captioner.training.tensors import References, cached_pixels
 from captioner.training.trainer import Stage, Trainer, TrainingData
 
@@ -62,7 +57,7 @@ def train(config: TrainConfig) -> Path:
             f"{len(data.pixels)} training images do not fill a batch of {config.batch_size}: "
             "choose a smaller batch size"
         )
-    model = build_model(config, len(data.vocabulary))
+    model = build_model(config, data.vocabulary)
     _require_grid(model)
     trainer = Trainer(config, data, model)
     if not trainer.resume() and config.start:
@@ -71,13 +66,6 @@ def train(config: TrainConfig) -> Path:
         trainer.run(index, stage)
     finish(config, data)
     return Path(config.out)
-
-
-def image_size(config: TrainConfig) -> int:
-    """Return the side of the images: as configured, else that of the initial model, else 224."""
-    if config.image_size is None and config.start:
-        return load_checkpoint(config.start[0]).model.config.image_size
-    return config.image_size or ModelConfig.image_size
 
 
 def finish(config: TrainConfig, data: TrainingData) -> None:
@@ -131,11 +119,7 @@ def load_data(config: TrainConfig) -> TrainingData:
     validation = load_split(
         _paths(config.val_images), _paths(config.val_captions), config.val_split
     )
-    if config.start:
-        vocabulary = load_checkpoint(config.start[0]).vocabulary
-    else:
-        texts = (text for texts in training.captions for text in texts)
-        vocabulary = Vocabulary.build(texts, config.min_count)
+    vocabulary = _vocabulary(config, training.captions)
     if len(vocabulary) == len(SPECIAL_WORDS):
         raise CaptionerError(
             f"no word occurs {config.min_count} times in the training captions: "
@@ -163,37 +147,19 @@ def load_data(config: TrainConfig) -> TrainingData:
     )
 
 
+def _vocabulary(config: TrainConfig, captions: Sequence[Sequence[str]]) -> Vocabulary:
+    """Return the words of the initial model, followed by new ones if wanted;
+    or those of captions.
+    """
+    of_captions = Vocabulary.build((text for texts in captions for text in texts), config.min_count)
+    if not config.start:
+        return of_captions
+    known = load_checkpoint(config.start[0]).vocabulary
+    return known.extended(of_captions) if config.new_words else known
+
+
 def _paths(names: tuple[str, ...]) -> list[Path]:
     return [Path(name) for name in names]
-
-
-def build_model(config: TrainConfig, words: int) -> CaptionModel:
-    """Return the initial model: that of `config.start`, or a new one with encoder weights."""
-    if config.start:
-        model = average_checkpoints(config.start)
-        model.config = replace(model.config, image_size=image_size(config))
-        return model
-    weights = config.encoder_weights
-    from_file = weights is not None and Path(weights).is_file()
-    lite = config.encoder == "efficientnet_lite0"
-    if weights and lite and not from_file:
-        raise CaptionerError(f"efficientnet_lite0 takes its weights from a file, not {weights!r}")
-    model = CaptionModel(
-        ModelConfig(
-            encoder=config.encoder,
-            image_size=image_size(config),
-            mean=config.mean or (MEAN if lite else IMAGENET_MEAN),
-            std=config.std or (STD if lite else IMAGENET_STD),
-            hidden=config.hidden,
-            heads=config.heads,
-            dropout=config.dropout,
-        ),
-        words,
-        encoder_weights=None if from_file else weights,
-    )
-    if weights and from_file:
-        _load_encoder_weights(model, Path(weights))
-    return model
 
 
 def _require_grid(model: CaptionModel) -> None:
@@ -205,41 +171,4 @@ def _require_grid(model: CaptionModel) -> None:
     except RuntimeError as error:
         raise CaptionerError(
             f"image_size {size} is too small for the encoder {model.config.encoder}"
-        ) from error
-
-
-def average_checkpoints(names: Sequence[str]) -> CaptionModel:
-    """Return a model with the mean of the weights of checkpoints.
-
-    It only works if they were trained from a common model (Wortsman et al. 2022, arXiv:2203.05482).
-    Raises CaptionerError if they have different words or layers.
-    """
-    checkpoints = [load_checkpoint(name) for name in names]
-    first = checkpoints[0]
-    shapes = _shapes(first.model)
-    averaging = AveragedModel(first.model)
-    for name, checkpoint in zip(names, checkpoints, strict=True):
-        same_words = checkpoint.vocabulary.has_same_words(first.vocabulary)
-        if not same_words or _shapes(checkpoint.model) != shapes:
-            raise CaptionerError(f"{names[0]} and {name} have different words or layers")
-        averaging.update_parameters(checkpoint.model)
-    return cast(CaptionModel, averaging.module)
-
-
-def _shapes(model: CaptionModel) -> dict[str, torch.Size]:
-    return {key: value.shape for key, value in model.state_dict().items()}
-
-
-def _load_encoder_weights(model: CaptionModel, path: Path) -> None:
-    """Load published EfficientNet-Lite0 weights, or a torchvision state; extra keys are ignored."""
-    trunk = model.encoder.trunk
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        if isinstance(trunk, EfficientNetLite):
-            import_published_weights(trunk, weights)
-        else:
-            trunk.load_state_dict({key: weights[key] for key in trunk.state_dict()})
-    except (ValueError, LookupError, RuntimeError, EOFError, UnpicklingError) as error:
-        raise CaptionerError(
-            f"{path}: does not fit the encoder {model.config.encoder}: {error}"
         ) from error

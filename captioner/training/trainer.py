@@ -106,6 +106,7 @@ class Trainer:
         inputs = self._cached_features(pixels) if stage.frozen else pixels
         optimization = self._optimization(stage, len(inputs))
         while self._should_continue(stage):
+            self.model.encoder.blind = 0.0 if stage.sampling else self.config.blind
             loss = self._epoch(inputs, stage.loss, optimization)
             self.progress.epoch += 1
             self._evaluate_epoch(stage, loss)

@@ -14,13 +14,21 @@ from captioner.lstm.fused import FusedEncoder
 from tests.support.photographs import photograph
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])
+@pytest.mark.parametrize(
+    ("name", "detector"),
+    [
+        ("efficientnet_lite0", None),
+        ("efficientnet_lite0", "yolox_nano"),
+        ("resnet18", "yolox_nano"),
+    ],
+)
 @torch.inference_mode()
-def test_the_grid_is_that_of_the_encoder(name: str) -> None:
+def test_the_grid_is_that_of_the_encoder(name: str, detector: str | None) -> None:
     torch.manual_seed(0)
-    encoder = Encoder(name).eval()
+    encoder = Encoder(name, detector=detector).eval()
     pixels = torch.randint(0, 256, (19, 64, 64, 3), dtype=torch.uint8)
-    fused, expected = FusedEncoder(encoder, torch.float32), encoder(pixels)
+    expected = encoder(pixels)
+    fused = FusedEncoder(encoder, torch.float32)
     for images in (19, 1, 8):
         torch.testing.assert_close(fused(pixels[:images]), expected[:images])
 

@@ -68,7 +68,7 @@ def test_packed_linear_layers(dtype: torch.dtype, bias: bool) -> None:
 @torch.inference_mode()
 def test_packed_convolutions_and_what_follows_them(dtype: torch.dtype, groups: int) -> None:
     layer = nn.Conv2d(16, 16, 3, padding=1, groups=groups, dtype=dtype)
-    plain, active = PackedConvolution(layer), PackedConvolution(layer, relu6=True)
+    plain, active = PackedConvolution(layer), PackedConvolution(layer, nn.ReLU6())
     for size in ((4, 16, 8, 8), (1, 16, 8, 8), (3, 16, 5, 9)):
         x = (9 * torch.randn(size)).to(dtype, memory_format=torch.channels_last)
         before, expected = x.clone(), layer(x)

@@ -1,0 +1,69 @@
+"""A model to start from may be given a detector and more words; until it is trained, it says the
+same."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioner.errors import CaptionerError
+from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
+from captioner.lstm.vocabulary import BOS, Vocabulary
+from captioner.lstm.yolox import CHANNELS, YoloxNano
+from captioner.training.config import TrainConfig
+from captioner.training.start import build_model
+
+
+@pytest.fixture
+def config(tiny_checkpoint: Path) -> TrainConfig:
+    path = ("unused",)
+    return TrainConfig(path, path, path, path, "unused", start=(str(tiny_checkpoint),))
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """Weights of the detector as published: its own, and those of boxes after each head's."""
+    torch.manual_seed(0)
+    weights = {key: value.half() for key, value in YoloxNano().state_dict().items()}
+    kernel = weights["stem.0.weight"].view(16, 3, 3, 2, 3, 2)  # [outputs, channel, y, dy, x, dx]
+    weights["stem.0.weight"] = kernel.permute(0, 5, 3, 1, 2, 4).reshape(16, 12, 3, 3)
+    boxes = {"boxes.weight": torch.zeros(4, 64, 1, 1), "boxes.bias": torch.zeros(4)}
+    torch.save(weights | boxes, tmp_path / "yolox.pt")
+    return tmp_path / "yolox.pt"
+
+
+@torch.inference_mode()
+def test_a_detector_and_new_words_change_nothing_at_first(
+    config: TrainConfig, published: Path, tmp_path: Path
+) -> None:
+    former = load_checkpoint(config.start[0])
+    words = former.vocabulary.extended(Vocabulary.build(["zebra zebra dog"], min_count=1))
+    assert words.words == (*former.vocabulary.words, "zebra")
+    extended = replace(config, detector="yolox_nano", detector_weights=str(published))
+    model = build_model(extended, words).eval()
+    save_checkpoint(tmp_path / "extended", model, words)
+    model = load_checkpoint(tmp_path / "extended").model
+
+    pixels = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    grid, larger = former.model.encoder(pixels), model.encoder(pixels)
+    assert larger.shape[2] == grid.shape[2] + CHANNELS
+    tokens = torch.full((3, 1, 1), BOS)
+    expected = former.model.decoder.predict(former.model.decoder(grid, tokens))
+    logits = model.decoder.predict(model.decoder(larger, tokens))
+    torch.testing.assert_close(logits[..., :-1], expected, rtol=1e-4, atol=1e-4)
+    presence = model.presence(larger)
+    torch.testing.assert_close(presence[:, :-1], former.model.presence(grid))
+    assert (presence[:, -1] < -10).all()
+
+
+def test_a_detector_needs_its_weights(config: TrainConfig, tmp_path: Path) -> None:
+    vocabulary = load_checkpoint(config.start[0]).vocabulary
+    lacking = replace(config, detector="yolox_nano")
+    with pytest.raises(CaptionerError, match="yolox_nano needs a file of its weights"):
+        build_model(lacking, vocabulary)
+    torch.save({"stem.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(CaptionerError, match=r"other\.pt: does not fit the detector yolox_nano"):
+        build_model(replace(lacking, detector_weights=str(tmp_path / "other.pt")), vocabulary)
+    with pytest.raises(CaptionerError, match="unknown detector 'yolox'"):
+        build_model(replace(config, detector="yolox"), vocabulary)
