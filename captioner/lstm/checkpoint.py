@@ -71,17 +71,21 @@ def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary
 
     The parameters of the encoder and the decoder are rounded to bfloat16, so that they are the same
     in every precision they may compute in; what never computes in bfloat16, word presence and the
-    exact layers of a detector, is rounded to float16.
-    The weights are replaced last and atomically, so a reader never sees half of them. An existing
+    exact layers of a detector, is rounded to float16, but for the few biases of word presence. The
+    weights are replaced last and atomically, so a reader never sees half of them. An existing
     calibration is removed, because it belongs to other weights.
+
+    Raises CheckpointError, naming the tensor, if a value is not finite; nothing is written then.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n")
-    (directory / VOCABULARY).write_text("\n".join(vocabulary.words) + "\n", encoding="utf-8")
     parameters = dict(model.named_parameters())
     weights = {
         key: _rounded(key, value, key in parameters) for key, value in model.state_dict().items()
     }
+    if broken := _not_finite(weights):
+        raise CheckpointError(f"the model is not saved in {directory}: {broken}")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n")
+    (directory / VOCABULARY).write_text("\n".join(vocabulary.words) + "\n", encoding="utf-8")
     partial = directory / f".{WEIGHTS}.partial"
     partial.write_bytes(save(weights))  # save_file would make it unreadable for other users
     (directory / CALIBRATION).unlink(missing_ok=True)
@@ -89,12 +93,22 @@ def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary
 
 
 def _rounded(key: str, value: Tensor, is_parameter: bool) -> Tensor:
-    """Round a value; the statistics of a BatchNorm stay as they are."""
-    if key.startswith("presence.") or is_exact(key.removeprefix("encoder.detector.")):
+    """Round a value; the statistics of a BatchNorm and the biases of word presence stay."""
+    if key == "presence.linear.bias" or not value.is_floating_point():
+        pass
+    elif key.startswith("presence.") or is_exact(key.removeprefix("encoder.detector.")):
         value = value.half()
     elif is_parameter:
         value = value.bfloat16()
     return value.cpu().contiguous()
+
+
+def _not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """Return which weights have values that are not finite, by the first of them; None if none."""
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            return f"{name} has values that are not finite"
+    return None
 
 
 def _read_config(path: Path) -> ModelConfig:
@@ -140,6 +154,5 @@ def _load_weights(model: CaptionModel, path: Path) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()  # the message has a line for each weight
         raise CheckpointError(f"{path}: does not fit {path.with_name(CONFIG)}: {first}") from error
-    broken = [name for name, value in weights.items() if not value.isfinite().all()]
-    if broken:
-        raise CheckpointError(f"{path}: {broken[0]} has values that are not finite")
+    if broken := _not_finite(weights):
+        raise CheckpointError(f"{path}: {broken}")

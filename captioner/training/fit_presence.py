@@ -20,6 +20,9 @@ BATCH = 64
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 0.01
 DROPOUT = 0.5  # of the features, which are many for the number of images
+# Smaller differences between images are noise: bfloat16 resolves no smaller ones relative to the
+# mean, float16 none at all. Weights that amplify them would be huge, and only fit the noise.
+RELATIVE_NOISE, NOISE = 2**-8, 2**-14
 
 
 def fit_to_images(
@@ -44,7 +47,9 @@ def fit_presence(
     The regression runs on standardised features; the scaling is then folded into its weights.
     """
     device, words = presence.log_prior.device, len(presence.log_prior)
-    centre, scale = means.mean(0), means.std(0, correction=0) + 1e-6
+    centre = means.mean(0)
+    noise = (RELATIVE_NOISE * centre.abs()).clamp(min=NOISE)
+    scale = torch.maximum(means.std(0, correction=0), noise)
     inputs = ((means - centre) / scale).to(device)
     prior = _prior(references, words).to(device)
     linear = _regress(inputs, references, prior)

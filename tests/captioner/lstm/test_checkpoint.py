@@ -46,6 +46,17 @@ def test_saved_weights_are_the_same_in_bfloat16(tmp_path: Path, tiny_checkpoint:
     )
 
 
+def test_values_that_are_not_finite_are_not_saved(copy: Path) -> None:
+    files = {path: path.read_bytes() for path in copy.iterdir()}
+    for part, name in (("decoder", "output_bias"), ("presence", "linear.weight")):
+        checkpoint = load_checkpoint(copy)
+        values = getattr(checkpoint.model, part).get_parameter(name)
+        values.data.view(-1)[0] = torch.nan if part == "decoder" else 1e5  # too much for float16
+        with pytest.raises(CheckpointError, match=f"not saved in .*{part}.{name} has values"):
+            save_checkpoint(copy, checkpoint.model, checkpoint.vocabulary)
+    assert {path: path.read_bytes() for path in copy.iterdir()} == files
+
+
 def test_a_saved_calibration_is_loaded_and_changes_the_fingerprint(copy: Path) -> None:
     before = load_checkpoint(copy)
     ones = [1.0] * len(SIGNALS)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from captioner.lstm.checkpoint import load_checkpoint
@@ -47,3 +48,19 @@ def test_a_fit_to_images_does_not_depend_on_the_random_state(tiny_checkpoint: Pa
         assert torch.equal(torch.get_rng_state(), before)
         fits.append(model.presence.linear.weight.clone())
     torch.testing.assert_close(*fits)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-5, 1.0, 300.0])
+def test_features_that_hardly_differ_between_images_give_weights_of_ordinary_size(
+    scale: float,
+) -> None:
+    torch.manual_seed(0)
+    means = scale * (1 + 1e-4 * torch.randn(40, 32))
+    means[:, 0] = scale  # as of a channel that is dead, or saturated
+    presence = WordPresence(32, WORDS)
+    fit_presence(presence, means, [[[4, 5 + number % 2]] for number in range(40)])
+    for value in presence.state_dict().values():
+        assert value.half().isfinite().all()
+    shares = presence(means.unsqueeze(1)).exp()
+    torch.testing.assert_close(shares[:, 4], torch.ones(40), atol=0.01, rtol=0)
+    torch.testing.assert_close(shares[:, 5], torch.full([40], 0.5), atol=0.1, rtol=0)
