@@ -1,5 +1,7 @@
 """Pixels -> grid features, by a CNN and a detector beside it."""
 
+from http.client import HTTPException
+
 import torch
 from torch import Tensor, nn
 
@@ -116,6 +118,15 @@ def _torchvision_trunk(name: str, weights: str | None) -> nn.Sequential:
         return trunk_of(models.get_model(name, weights=weights, **options))
     except KeyError as error:
         raise CaptionerError(f"{weights!r} is neither a file nor weights of {name}") from error
+    except (OSError, HTTPException, RuntimeError) as error:
+        if weights is None:
+            raise
+        url = models.get_model_weights(name)[weights.rpartition(".")[2]].url
+        reason = getattr(error, "reason", error)  # of urllib, without its brackets
+        raise CaptionerError(
+            f"cannot get the encoder weights {weights!r} of {name} ({reason}): download {url} on "
+            "another machine, and give that file instead"
+        ) from error
 
 
 def trunk_of(model: nn.Module) -> nn.Sequential:

@@ -113,9 +113,10 @@ class TrainConfig:
     patience: int = 3
 
     def __post_init__(self) -> None:
-        for name in (*DATA, "out"):
-            if not getattr(self, name):
-                raise CaptionerError(f"no {name} given: use --{name.replace('_', '-')} or a recipe")
+        missing = [name for name in (*DATA, "out") if not getattr(self, name)]
+        if missing:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+            raise CaptionerError(f"missing: {flags}; give them as options or in a recipe")
         for name in SEQUENCES:
             texts = all(isinstance(one, str) and one for one in getattr(self, name))
             self._require(name, texts, "a path or a list of paths")

@@ -134,3 +134,16 @@ def test_an_encoder_may_end_at_a_layer() -> None:
 def test_the_error_for_an_unknown_layer_lists_the_known_ones() -> None:
     with pytest.raises(CaptionerError, match=r"layer9.*layer1"):
         build_trunk("resnet18/layer9")
+
+
+def test_the_error_for_weights_that_cannot_be_downloaded_names_them_the_reason_and_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # where nobody listens
+    expected = (
+        r"^cannot get the encoder weights 'DEFAULT' of resnet18 \(.*refused\): "
+        r"download https://\S+/resnet18-\w+\.pth on another machine, and give that file instead$"
+    )
+    with pytest.raises(CaptionerError, match=expected):
+        Encoder("resnet18", weights="DEFAULT")

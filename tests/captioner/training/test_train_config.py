@@ -76,3 +76,13 @@ def test_an_invalid_value_in_a_recipe_prints_one_line_and_exits_with_2(
     assert main(["train", "--config", str(recipe)]) == 2
     error = capsys.readouterr().err
     assert error == "captioner: error: learning_rate must be a number from 0, not nan\n"
+
+
+def test_all_that_is_missing_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train"]) == 2
+    assert capsys.readouterr().err == (
+        "captioner: error: missing: --images, --captions, --val-images, --val-captions, --out; "
+        "give them as options or in a recipe\n"
+    )
+    assert main(["train", "--images", "a", "--captions", "b", "--out", "c"]) == 2
+    assert "missing: --val-images, --val-captions; give them" in capsys.readouterr().err
