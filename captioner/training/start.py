@@ -18,6 +18,7 @@ from captioner.lstm.model import CaptionModel, ModelConfig
 from captioner.lstm.presence import LOG_FLOOR
 from captioner.lstm.vocabulary import Vocabulary
 from captioner.training.config import TrainConfig
+from captioner.training.data import image_size
 
 
 def build_model(config: TrainConfig, vocabulary: Vocabulary) -> CaptionModel:
@@ -34,13 +35,6 @@ def build_model(config: TrainConfig, vocabulary: Vocabulary) -> CaptionModel:
     if adds_detector:
         _load_detector_weights(model, config)
     return model
-
-
-def image_size(config: TrainConfig) -> int:
-    """Return the side of the images: as configured, else that of the initial model, else 224."""
-    if config.image_size is None and config.start:
-        return load_checkpoint(config.start[0]).model.config.image_size
-    return config.image_size or ModelConfig.image_size
 
 
 def _new_model(config: TrainConfig, size: int, words: int) -> CaptionModel:

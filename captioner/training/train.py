@@ -9,11 +9,9 @@ after its last complete epoch. Finally, word presence is fitted on the training 
 confidence is calibrated on the validation images.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from captioner.allocator import keep_freed_memory
 from captioner.calibration import save_calibration
@@ -21,24 +19,17 @@ from captioner.device import choose_device
 from captioner.errors import CaptionerError
 from captioner.lstm.captioner import LstmCaptioner
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
-from captioner.lstm.constraints import WordRules
-from captioner.lstm.model import CaptionModel, LogitBias
-from captioner.lstm.vocabulary import EOS, SPECIAL_WORDS, Vocabulary
+from captioner.lstm.model import CaptionModel
 from captioner.options import CaptionerOptions
-from captioner.search_options import SearchOptions
 from captioner.training.acceptability import require_stemmer
 from captioner.training.calibrate import calibrate
-from captioner.training.cider import CiderD
 from captioner.training.config import TrainConfig, make_folder
-from captioner.training.dataset import load_split
-from captioner.training.distill import cached_soft_targets
+from captioner.training.data import TrainingData, load_data
 from captioner.training.fit_presence import fit_to_images
-from captioner.training.losses import CrossEntropy
 from captioner.training.metrics import require_metrics
-from captioner.training.self_critical import SelfCritical
-from captioner.training.start import build_model, image_size
-from captioner.training.tensors import References, cached_pixels
-from captioner.training.trainer import Stage, Trainer, TrainingData
+from captioner.training.stages import build_stages
+from captioner.training.start import build_model
+from captioner.training.trainer import Trainer
 
 
 def train(config: TrainConfig) -> Path:
@@ -77,89 +68,6 @@ def finish(config: TrainConfig, data: TrainingData) -> None:
     captioner = LstmCaptioner.open(CaptionerOptions(str(config.out), config.device))
     calibration = calibrate(captioner, data.val_pixels, data.val_captions)
     save_calibration(Path(config.out), calibration)
-
-
-def build_stages(config: TrainConfig, data: TrainingData, model: CaptionModel) -> tuple[Stage, ...]:
-    """Return the stages in order; those without epochs do nothing."""
-    supervised = CrossEntropy(
-        data.references, config.label_smoothing, data.soft_targets, config.distillation
-    )
-    ended = [[[*ids, EOS] for ids in texts] for texts in data.references.ids]
-    content = WordRules.of_vocabulary(data.vocabulary, choose_device(config.device)).content
-
-    def bias(grid: Tensor) -> LogitBias:
-        return LogitBias.of(model.presence, model.presence(grid), content, SearchOptions())
-
-    reward = SelfCritical(
-        CiderD(ended), supervised, config.samples, config.max_length, config.reward_share, bias
-    )
-    return (
-        Stage("decoder", config.decoder_epochs, supervised, config.learning_rate),
-        Stage(
-            "finetune",
-            config.finetune_epochs,
-            supervised,
-            config.finetune_learning_rate,
-            config.encoder_learning_rate,
-        ),
-        Stage(
-            "self_critical",
-            config.self_critical_epochs,
-            reward,
-            config.self_critical_learning_rate,
-            config.self_critical_encoder_learning_rate,
-            sampling=True,
-        ),
-    )
-
-
-def load_data(config: TrainConfig) -> TrainingData:
-    """Read captions and images, decode images into the cache, and choose the vocabulary."""
-    training = load_split(_paths(config.images), _paths(config.captions), config.split)
-    validation = load_split(
-        _paths(config.val_images), _paths(config.val_captions), config.val_split
-    )
-    vocabulary = _vocabulary(config, training.captions)
-    if len(vocabulary) == len(SPECIAL_WORDS):
-        raise CaptionerError(
-            f"no word occurs {config.min_count} times in the training captions: "
-            "choose a smaller min_count"
-        )
-    references = References.of(training.captions, vocabulary, config.max_length)
-    soft_targets = None
-    if config.teachers:
-        soft_targets = cached_soft_targets(
-            config.teachers,
-            training,
-            references,
-            vocabulary,
-            config.cache,
-            choose_device(config.device),
-        )
-    size = image_size(config)
-    return TrainingData(
-        vocabulary=vocabulary,
-        references=references,
-        soft_targets=soft_targets,
-        pixels=cached_pixels(training, size, config.cache),
-        val_captions=validation.captions,
-        val_pixels=cached_pixels(validation, size, config.cache),
-    )
-
-
-def _vocabulary(config: TrainConfig, captions: Sequence[Sequence[str]]) -> Vocabulary:
-    """Return the words of the initial model, followed by new ones if wanted;
-    or those of captions.
-    """
-    of_captions = Vocabulary.build((text for texts in captions for text in texts), config.min_count)
-    if not config.start:
-        return of_captions
-    known = load_checkpoint(config.start[0]).vocabulary
-    return known.extended(of_captions) if config.new_words else known
-
-
-def _paths(names: tuple[str, ...]) -> list[Path]:
-    return [Path(name) for name in names]
 
 
 def _require_grid(model: CaptionModel) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,56 +16,18 @@ from captioner.device import choose_device, mixed_precision, prepare_training
 from captioner.errors import CaptionerError
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.lstm.model import CaptionModel
-from captioner.lstm.vocabulary import Vocabulary
 from captioner.training.config import TrainConfig
-from captioner.training.distill import SoftTargets
+from captioner.training.data import TrainingData
 from captioner.training.evaluate import caption_features
 from captioner.training.fit_presence import fit_to_images
 from captioner.training.losses import Loss
 from captioner.training.metrics import cider
 from captioner.training.optimization import Optimization, moving_average
-from captioner.training.tensors import References, augment, cached_features, encode, random_batches
+from captioner.training.stages import Progress, Stage
+from captioner.training.tensors import augment, cached_features, encode, random_batches
 
 STATE = "training_state.pt"
 LOG = "training_log.jsonl"
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Training and validation images, uint8 [N, S, S, 3], with their captions in the same order."""
-
-    vocabulary: Vocabulary
-    references: References
-    soft_targets: SoftTargets | None
-    pixels: npt.NDArray[np.uint8]
-    val_captions: list[tuple[str, ...]]
-    val_pixels: npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a training; an encoder learning rate of 0 freezes the encoder."""
-
-    name: str
-    epochs: int
-    loss: Loss
-    learning_rate: float
-    encoder_learning_rate: float = 0.0
-    sampling: bool = False  # whether the loss samples captions, which needs word presence
-
-    @property
-    def frozen(self) -> bool:
-        return self.encoder_learning_rate == 0
-
-
-@dataclass
-class Progress:
-    """The progress of a training, saved after each epoch."""
-
-    stage: int = 0
-    epoch: int = 0  # complete epochs of this stage
-    best: float = -1.0  # below any CIDEr, so that the first epoch is always saved
-    since_best: int = 0
 
 
 class Trainer:
