@@ -10,6 +10,7 @@ from captioner.calibration import SIGNALS, Calibration, Floats, OperatingPoint
 from captioner.lstm.captioner import LstmCaptioner
 from captioner.training.acceptability import DEFINITION, is_acceptable
 from captioner.training.evaluate import search_pixels
+from captioner.training.progress import say
 from captioner.training.reliability import Booleans, reliability
 
 FOLDS = 5
@@ -21,6 +22,7 @@ def calibrate(
     captioner: LstmCaptioner, pixels: npt.NDArray[np.uint8], references: Sequence[Sequence[str]]
 ) -> Calibration:
     """Caption images [N, S, S, 3] and fit a calibration to whether their references accept them."""
+    say(f"calibrating the confidence on {len(pixels):,} validation images")
     texts, values = [], []
     for result in search_pixels(captioner, pixels):
         texts += [caption.text for caption in captioner.captions(result)]

@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from captioner.errors import DatasetError, ImageError
 from captioner.image import decode_image
 from captioner.training.caption_files import CaptionedImage, read_captions
+from captioner.training.progress import bar
 
 
 class ImageStore:
@@ -152,6 +152,6 @@ def decode_split(split: Split, size: int, threads: int) -> npt.NDArray[np.uint8]
 
     with ThreadPoolExecutor(threads) as pool:
         done = pool.map(decode, range(len(split)))
-        for _ in tqdm(done, total=len(split), desc="decode", unit="image", disable=None):
+        for _ in bar(done, "decode", " images", len(split)):
             pass
     return pixels

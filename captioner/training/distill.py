@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from captioner.device import mixed_precision
 from captioner.errors import CaptionerError
 from captioner.lstm.checkpoint import Checkpoint, load_checkpoint
 from captioner.lstm.vocabulary import PAD, Vocabulary
 from captioner.training.dataset import Split
+from captioner.training.progress import bar, say
 from captioner.training.tensors import (
     References,
     cached_features,
@@ -81,6 +81,7 @@ def cached_soft_targets(
             pixels = cached_pixels(split, checkpoint.model.config.image_size, cache)
             encoder = checkpoint.model.to(device).encoder
             features.append(cached_features(pixels, encoder, cache, device))
+        say(f"predicting {sum(map(len, references.ids)):,} captions by {len(teachers)} teachers")
         save_array(path, _teacher_distributions(checkpoints, features, references, device))
     packed = np.load(path, mmap_mode="r")  # [2, R, T, K]
     counts = [len(texts) for texts in references.ids]
@@ -101,7 +102,7 @@ def _teacher_distributions(
     result = np.zeros((2, rows, longest, kept), np.uint16)
     row = 0
     starts = range(0, len(references.ids), BATCH)
-    for start in tqdm(starts, desc="teachers", unit="batch", disable=None, leave=False):
+    for start in bar(starts, "teachers", " batches"):
         images = range(start, min(start + BATCH, len(references.ids)))
         inputs, targets = (tokens.to(device) for tokens in references.tokens(images))
         words = targets != PAD

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from captioner.calibration import Floats
 from captioner.captioner import Captioner
@@ -18,6 +17,7 @@ from captioner.lstm.model import CaptionModel, LogitBias, WordPredictor
 from captioner.lstm.vocabulary import Vocabulary
 from captioner.search_options import SearchOptions
 from captioner.training.metrics import Diversity, Scores, diversity, score
+from captioner.training.progress import bar
 from captioner.training.reliability import Reliability, reliability
 from captioner.training.spoken import Spoken
 
@@ -140,8 +140,7 @@ def search_pixels(
     captioner: LstmCaptioner, pixels: npt.NDArray[np.uint8], batch_size: int = 32
 ) -> Iterator[SearchResult]:
     """Yield the search results of decoded images, uint8 [N, S, S, 3], batch by batch."""
-    starts = range(0, len(pixels), batch_size)
-    for start in tqdm(starts, desc="caption", unit="batch", disable=None, leave=False):
+    for start in bar(range(0, len(pixels), batch_size), "caption", " batches"):
         batch = np.array(pixels[start : start + batch_size])  # may be memory-mapped
         yield captioner.find_hypotheses(captioner.encode(batch))
 
@@ -156,7 +155,7 @@ def caption_features(
     """Return the best caption of each image, by default options, as words joined by spaces."""
     rules, options = WordRules.of_vocabulary(vocabulary, device), SearchOptions()
     captions = []
-    for start in range(0, len(features), SEARCH_BATCH):
+    for start in bar(range(0, len(features), SEARCH_BATCH), "caption", " batches"):
         grid = torch.from_numpy(np.array(features[start : start + SEARCH_BATCH])).float().to(device)
         bias = LogitBias.of(model.presence, model.presence(grid), rules.content, options)
         predictor = WordPredictor(model.decoder, grid, bias)

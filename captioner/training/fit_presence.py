@@ -12,6 +12,7 @@ from torch.optim import AdamW
 
 from captioner.lstm.model import CaptionModel
 from captioner.lstm.presence import LOG_FLOOR, WordPresence
+from captioner.training.progress import bar, say
 from captioner.training.tensors import References, mean_features
 
 EPOCHS = 12
@@ -32,6 +33,7 @@ def fit_to_images(
 
     Each image is used as it is and augmented, because the encoder has overfitted the original.
     """
+    say(f"fitting word presence to {len(pixels):,} images")
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the same images always give the same fit
         plain = mean_features(pixels, model.encoder, device)
@@ -70,7 +72,8 @@ def _regress(
     linear.bias.data = prior.logit()
     optimizer = AdamW(linear.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     steps = math.ceil(len(inputs) / BATCH)  # in an epoch
-    for _ in range(max(EPOCHS, math.ceil(MIN_STEPS / steps))):
+    epochs = max(EPOCHS, math.ceil(MIN_STEPS / steps))
+    for _ in bar(range(epochs), "word presence", " epochs"):
         for batch in torch.split(torch.randperm(len(inputs)), BATCH):
             shares = word_shares([references[image] for image in batch.tolist()], words)
             logits = linear(functional.dropout(inputs[batch], DROPOUT))

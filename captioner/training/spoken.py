@@ -1,12 +1,11 @@
 """What a captioner says about the images of a split, and another one before it."""
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-
-from tqdm import tqdm
 
 from captioner.caption import Caption
 from captioner.captioner import Captioner
@@ -14,6 +13,7 @@ from captioner.errors import CaptionerError, DatasetError, ImageError
 from captioner.image import DecodedImage
 from captioner.training.acceptability import is_acceptable
 from captioner.training.dataset import Split
+from captioner.training.progress import bar, say
 from captioner.training.reliability import Booleans
 
 
@@ -75,13 +75,14 @@ def caption_split(
     Raises the errors of `listen`.
     """
     captions: list[Caption | None] = []
-    with tqdm(total=len(split), desc="caption", unit="image", disable=None, leave=False) as bar:
-        for batch in _prepared(captioner, split, batch_size or captioner.batch_size):
-            for answer in captioner.caption_batch(batch):
-                if not isinstance(answer, Caption | ImageError):
-                    raise answer
-                captions.append(answer if isinstance(answer, Caption) else None)
-            bar.update(len(batch))
+    size = batch_size or captioner.batch_size
+    say(f"captioning {len(split):,} images with {captioner.identity}")
+    batches = _prepared(captioner, split, size)
+    for batch in bar(batches, "caption", " batches", math.ceil(len(split) / size)):
+        for answer in captioner.caption_batch(batch):
+            if not isinstance(answer, Caption | ImageError):
+                raise answer
+            captions.append(answer if isinstance(answer, Caption) else None)
     return captions
 
 

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
-from tqdm import tqdm
 
 from captioner.device import mixed_precision
 from captioner.lstm.encoder import Encoder
 from captioner.lstm.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
 from captioner.training.dataset import Split, decode_split
+from captioner.training.progress import bar, say
 
 ENCODE_BATCH = 32
 
@@ -25,6 +25,7 @@ def cached_pixels(split: Split, size: int, cache: Path) -> npt.NDArray[np.uint8]
     key = hashlib.sha256(f"{size}\n{images_key(split)}".encode()).hexdigest()[:16]
     path = cache / f"pixels-{key}.npy"
     if not path.is_file():
+        say(f"decoding {len(split):,} images")
         save_array(path, decode_split(split, size, threads=torch.get_num_threads()))
     return np.load(path, mmap_mode="r")
 
@@ -45,6 +46,7 @@ def cached_features(
         key.update(name.encode() + value.cpu().numpy().tobytes())
     path = cache / f"features-{key.hexdigest()[:16]}.npy"
     if not path.is_file():
+        say(f"encoding {len(pixels):,} images")
         save_array(path, encode(pixels, encoder, device))
     return np.load(path, mmap_mode="r")
 
@@ -65,8 +67,7 @@ def _grids(
 ) -> Iterator[Tensor]:
     """Yield grid features batch by batch; of augmented images if `mirrorable` is given."""
     encoder.eval()
-    starts = range(0, len(pixels), ENCODE_BATCH)
-    for start in tqdm(starts, desc="encode", unit="batch", disable=None, leave=False):
+    for start in bar(range(0, len(pixels), ENCODE_BATCH), "encode", " batches"):
         rows = slice(start, start + ENCODE_BATCH)
         batch = torch.from_numpy(np.array(pixels[rows]))
         if mirrorable is not None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -20,9 +21,9 @@ from captioner.training.config import TrainConfig
 from captioner.training.data import TrainingData
 from captioner.training.evaluate import caption_features
 from captioner.training.fit_presence import fit_to_images
-from captioner.training.losses import Loss
 from captioner.training.metrics import cider
 from captioner.training.optimization import Optimization, moving_average
+from captioner.training.progress import bar, say
 from captioner.training.stages import Progress, Stage
 from captioner.training.tensors import augment, cached_features, encode, random_batches
 
@@ -67,17 +68,23 @@ class Trainer:
         pixels = self.data.pixels
         inputs = self._cached_features(pixels) if stage.frozen else pixels
         optimization = self._optimization(stage, len(inputs))
-        while self._should_continue(stage):
+        if self.progress.epoch < stage.epochs:
+            say(f"{self._name(stage)}: training on {len(inputs):,} images")
+        while self.progress.epoch < stage.epochs:
+            if self.progress.since_best > self.config.patience:
+                say(f"{stage.name} ends: {self.progress.since_best} epochs without a better CIDEr")
+                return
+            begin = time.monotonic()
             self.model.encoder.blind = 0.0 if stage.sampling else self.config.blind
-            loss = self._epoch(inputs, stage.loss, optimization)
+            loss = self._epoch(inputs, stage, optimization)
+            self._evaluate_epoch(stage, loss, begin)
             self.progress.epoch += 1
-            self._evaluate_epoch(stage, loss)
             self.optimizer_state = optimization.state_dict()
             self._save_state()
 
-    def _should_continue(self, stage: Stage) -> bool:
-        patient = self.progress.since_best <= self.config.patience
-        return self.progress.epoch < stage.epochs and patient
+    def _name(self, stage: Stage) -> str:
+        """Return the name of the epoch in progress."""
+        return f"{stage.name}, epoch {self.progress.epoch + 1} of {stage.epochs}"
 
     def _optimization(self, stage: Stage, images: int) -> Optimization:
         """Return the optimization of a stage, in its saved state if the stage resumes."""
@@ -92,7 +99,7 @@ class Trainer:
             optimization.load_state_dict(self.optimizer_state)
         return optimization
 
-    def _epoch(self, inputs: npt.NDArray[Any], loss_of: Loss, optimization: Optimization) -> float:
+    def _epoch(self, inputs: npt.NDArray[Any], stage: Stage, optimization: Optimization) -> float:
         """Train on every image once; return the mean loss in nats per word.
 
         Raises CaptionerError if the training diverges.
@@ -103,19 +110,18 @@ class Trainer:
         torch.manual_seed(seed)  # a resumed training repeats what an uninterrupted one does
         batches = list(random_batches(len(inputs), self.config.batch_size))
         total = 0.0
-        epoch = f"epoch {self.progress.epoch + 1}"
-        with tqdm(batches, desc=epoch, unit="step", disable=None) as bar:
-            for batch in bar:
+        with bar(batches, self._name(stage), " steps") as steps:
+            for batch in steps:
                 with mixed_precision(self.device):
                     grid = self._grid(torch.from_numpy(inputs[batch]), batch)
-                    loss = loss_of(self.model.decoder, grid, batch)
+                    loss = stage.loss(self.model.decoder, grid, batch)
                 optimization.step(loss)
                 self.averaging.update_parameters(self.model)
                 total += loss.item()
-                bar.set_postfix(loss=f"{loss.item():.2f}")
+                steps.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
         if not math.isfinite(total):
             raise CaptionerError(
-                f"the loss is {total} in {epoch}: choose smaller learning rates "
+                f"{self._name(stage)}: the loss is {total}; choose smaller learning rates "
                 "and another output folder"
             )
         return total / max(1, len(batches))
@@ -127,20 +133,28 @@ class Trainer:
         mirrorable = [self.data.references.mirrorable[image] for image in images]
         return self.model.encoder(augment(inputs, mirrorable).to(self.device))
 
-    def _evaluate_epoch(self, stage: Stage, loss: float) -> None:
-        """Evaluate and log an epoch; save the model if it is the best so far."""
-        score = self._score(stage)
-        self._log({"stage": stage.name, "epoch": self.progress.epoch, "loss": loss, "cider": score})
-        if score > self.progress.best:
+    def _evaluate_epoch(self, stage: Stage, loss: float, begin: float) -> None:
+        """Evaluate and log an epoch that began then; save the model if it is the best so far."""
+        score, epoch = self._score(stage), self.progress.epoch + 1
+        is_best = score > self.progress.best
+        if is_best:
             self.progress.best, self.progress.since_best = score, 0
             save_checkpoint(self.out, self.average, self.data.vocabulary)
         else:
             self.progress.since_best += 1
+        self._log({"stage": stage.name, "epoch": epoch, "loss": loss, "cider": score})
+        seconds = (stage.epochs - epoch) * (time.monotonic() - begin)
+        say(
+            f"{self._name(stage)}: loss {loss:.4f}, CIDEr {score:.4f}"
+            + is_best * " (the best so far)"
+            + f", about {tqdm.format_interval(seconds)} left in this stage" * (seconds > 0)
+        )
 
     def _score(self, stage: Stage) -> float:
         """Return the CIDEr of the averaged model on the validation images."""
         model = self.average.eval()
         pixels = self.data.val_pixels
+        say(f"{self._name(stage)}: evaluating on {len(pixels):,} validation images")
         if stage.frozen:
             features = self._cached_features(pixels)
         else:
@@ -159,8 +173,6 @@ class Trainer:
         save_checkpoint(self.out, self.average, self.data.vocabulary)
 
     def _log(self, entry: dict[str, Any]) -> None:
-        values = (f"{v:.4f}" if isinstance(v, float) else str(v) for v in entry.values())
-        tqdm.write("  ".join(f"{k} {v}" for k, v in zip(entry, values, strict=True)))
         with (self.out / LOG).open("a") as log:
             log.write(json.dumps(entry) + "\n")
 

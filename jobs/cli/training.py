@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from captioner.jobs.cli.job_options import whole
 from captioner.jobs.config.values import DEVICES
 from captioner.jobs.errors import ExitCode
+from captioner.jobs.messages import beside_a_bar
 from captioner.jobs.toml_file import read_toml
 from captioner.training import config
 from captioner.training.config import DATA, SEQUENCES, TrainConfig
@@ -72,5 +73,7 @@ def _train(options: dict[str, Any]) -> int:
     training = TrainConfig(**dict.fromkeys(DATA, ()) | {"out": ""} | values)
     from captioner.training.train import train
 
-    print(f"trained: {train(training)}")
+    with beside_a_bar():
+        model = train(training)
+    print(f"trained: {model}")
     return ExitCode.DONE
