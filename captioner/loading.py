@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from captioner.calibration import Calibration, read_calibration
 from captioner.errors import CaptionerError, CheckpointError
 from captioner.identity import identity
-from captioner.model_directory import find_checkpoint, fingerprint, model_identity
+from captioner.model_directory import find_finished, fingerprint, model_identity
 from captioner.options import (
     HF,
     OPENAI,
@@ -64,7 +64,7 @@ def _calibrated(captioner: "Captioner", options: CaptionerOptions) -> "Captioner
 def identify(options: CaptionerOptions) -> str:
     """Return the identity of a captioner without importing torch.
 
-    Raises CheckpointError if there is no such model.
+    Raises CheckpointError if there is no such model, or its training is unfinished.
     """
     return identity(identify_model(options), precision_of(options))
 
@@ -83,7 +83,7 @@ def identify_model(options: CaptionerOptions) -> str:
         from captioner.hf.files import find_model, hf_identity
 
         return hf_identity(find_model(options), options)
-    directory = find_checkpoint(options.checkpoint)
+    directory = find_finished(options.checkpoint)
     of_files = fingerprint(directory, options.calibration)
     return model_identity(directory.resolve().name, of_files, options.search)
 
@@ -102,7 +102,7 @@ def find_calibration(options: CaptionerOptions) -> Calibration | None:
         from captioner.hf.files import find_model
 
         return read_calibration(find_model(options))
-    return read_calibration(find_checkpoint(options.checkpoint))
+    return read_calibration(find_finished(options.checkpoint))
 
 
 def check_options(options: CaptionerOptions) -> None:

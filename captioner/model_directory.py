@@ -12,6 +12,7 @@ from captioner.search_options import SearchOptions
 BUNDLED = Path(__file__).parent / "checkpoints"
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.txt", "model.safetensors"
 CALIBRATION = "calibration.json"
+UNFINISHED = "training_unfinished.txt"  # there from the beginning of a training to its end
 
 
 def find_checkpoint(name_or_directory: str | Path) -> Path:
@@ -27,6 +28,33 @@ def find_checkpoint(name_or_directory: str | Path) -> Path:
         f"no checkpoint {str(name_or_directory)!r}: give a model directory (with {CONFIG}) "
         f"or the name of a bundled one: {bundled or 'none in this installation'}"
     )
+
+
+def find_finished(name_or_directory: str | Path) -> Path:
+    """Return what `find_checkpoint` does; CheckpointError if its training has not ended."""
+    directory = find_checkpoint(name_or_directory)
+    if is_unfinished(directory):
+        raise CheckpointError(
+            f"the training of {name_or_directory} is unfinished: the `captioner train` that began "
+            "it, given again, continues and finishes it"
+        )
+    return directory
+
+
+def is_unfinished(directory: Path) -> bool:
+    """Return whether a model directory is marked as one whose training has not ended."""
+    return (directory / UNFINISHED).is_file()
+
+
+def mark_unfinished(directory: Path) -> None:
+    """Mark a model directory, so that only a training uses it."""
+    text = "The training of this model has not ended. The command that began it continues it.\n"
+    (directory / UNFINISHED).write_text(text)
+
+
+def mark_finished(directory: Path) -> None:
+    """Remove the mark of a model directory."""
+    (directory / UNFINISHED).unlink(missing_ok=True)
 
 
 def fingerprint(directory: Path, calibration: Mapping[str, object] | None = None) -> str:

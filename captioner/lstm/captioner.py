@@ -26,7 +26,7 @@ from captioner.lstm.fused import FusedEncoder
 from captioner.lstm.model import LogitBias, WordPredictor
 from captioner.lstm.signals import compute_signals
 from captioner.lstm.vocabulary import EOS, sentence
-from captioner.model_directory import model_identity
+from captioner.model_directory import find_finished, model_identity
 from captioner.options import CaptionerOptions
 from captioner.precision import check_precision, precision_of
 from captioner.search_options import SearchOptions
@@ -81,14 +81,14 @@ class LstmCaptioner(Captioner):
     def open(cls, options: CaptionerOptions) -> "LstmCaptioner":
         """Load a bundled checkpoint by name, or a model directory.
 
-        Raises CheckpointError if it is missing or damaged, CaptionerError if the device is missing
-        or has no instructions for the precision.
+        Raises CheckpointError if it is missing, damaged or unfinished, CaptionerError if the device
+        is missing or has no instructions for the precision.
         """
         device = choose_device(options.device)
         precision, embeddings = precision_of(options), options.embeddings
         assert precision  # only servers have none
         check_precision(precision, device.type)
-        checkpoint = load_checkpoint(options.checkpoint, options.calibration)
+        checkpoint = load_checkpoint(find_finished(options.checkpoint), options.calibration)
         return cls(checkpoint, device, options.search, precision=precision, embeddings=embeddings)
 
     @property

@@ -19,6 +19,7 @@ from captioner.device import mixed_precision
 from captioner.errors import CaptionerError
 from captioner.lstm.checkpoint import Checkpoint, load_checkpoint
 from captioner.lstm.vocabulary import PAD, Vocabulary
+from captioner.model_directory import find_finished
 from captioner.training.dataset import Split
 from captioner.training.progress import bar, say
 from captioner.training.tensors import (
@@ -64,9 +65,10 @@ def cached_soft_targets(
 ) -> SoftTargets:
     """Return the soft targets of model directories for a training split, cached in a file.
 
-    Raises CaptionerError if the vocabulary of a teacher differs from the student's.
+    Raises CaptionerError if the vocabulary of a teacher differs from the student's, or if a
+    teacher is unfinished: it would teach something else as soon as its training continues.
     """
-    checkpoints = [load_checkpoint(teacher) for teacher in teachers]
+    checkpoints = [load_checkpoint(find_finished(teacher)) for teacher in teachers]
     for teacher, checkpoint in zip(teachers, checkpoints, strict=True):
         if not checkpoint.vocabulary.has_same_words(vocabulary):
             raise CaptionerError(

@@ -6,7 +6,8 @@ schedule after a short warm-up; an exponential moving average of the weights is 
 Each epoch ends with the CIDEr of beam search on the validation images: the output folder holds the
 best model so far, and a stage ends early when CIDEr stops rising. An interrupted training resumes
 after its last complete epoch. Finally, word presence is fitted on the training images and the
-confidence is calibrated on the validation images.
+confidence is calibrated on the validation images. Until then, the output folder is marked as
+unfinished, so that nobody captions with it.
 """
 
 from pathlib import Path
@@ -20,13 +21,21 @@ from captioner.errors import CaptionerError
 from captioner.lstm.captioner import LstmCaptioner
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.lstm.model import CaptionModel
-from captioner.options import CaptionerOptions
+from captioner.model_directory import (
+    find_checkpoint,
+    is_unfinished,
+    mark_finished,
+    mark_unfinished,
+)
+from captioner.precision import fast_precision
+from captioner.search_options import SearchOptions
 from captioner.training.acceptability import require_stemmer
 from captioner.training.calibrate import calibrate
 from captioner.training.config import TrainConfig, make_folder
 from captioner.training.data import TrainingData, load_data
 from captioner.training.fit_presence import fit_to_images
 from captioner.training.metrics import require_metrics
+from captioner.training.progress import warn
 from captioner.training.stages import build_stages
 from captioner.training.start import build_model
 from captioner.training.trainer import Trainer
@@ -51,12 +60,23 @@ def train(config: TrainConfig) -> Path:
     model = build_model(config, data.vocabulary)
     _require_grid(model)
     trainer = Trainer(config, data, model)
-    if not trainer.resume() and config.start:
+    resumed = trainer.resume()
+    mark_unfinished(Path(config.out))
+    if not resumed:
+        _warn_of_start(config)
+    if not resumed and config.start:
         trainer.keep_start()
     for index, stage in enumerate(build_stages(config, data, trainer.model)):
         trainer.run(index, stage)
     finish(config, data)
+    mark_finished(Path(config.out))
     return Path(config.out)
+
+
+def _warn_of_start(config: TrainConfig) -> None:
+    for name in config.start:
+        if is_unfinished(find_checkpoint(name)):
+            warn(f"the training of {name} is unfinished: this one starts from its best epoch")
 
 
 def finish(config: TrainConfig, data: TrainingData) -> None:
@@ -65,7 +85,9 @@ def finish(config: TrainConfig, data: TrainingData) -> None:
     model = load_checkpoint(config.out).model.to(device)
     fit_to_images(model, data.pixels, data.references, device)
     save_checkpoint(Path(config.out), model, data.vocabulary)
-    captioner = LstmCaptioner.open(CaptionerOptions(str(config.out), config.device))
+    checkpoint = load_checkpoint(config.out)
+    precision = fast_precision(config.device)
+    captioner = LstmCaptioner(checkpoint, device, SearchOptions(), precision=precision)
     calibration = calibrate(captioner, data.val_pixels, data.val_captions)
     save_calibration(Path(config.out), calibration)
 

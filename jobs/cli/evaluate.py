@@ -204,10 +204,10 @@ def _evaluate_reviews(options: dict[str, Any]) -> int:
 def _recalibrate(options: dict[str, Any]) -> int:
     from captioner.calibration import read_calibration
     from captioner.jobs.publish.judgements import read_judgements
-    from captioner.model_directory import find_checkpoint
+    from captioner.model_directory import find_finished
     from captioner.training.recalibrate import recalibrate, save_recalibrated
 
-    model = find_checkpoint(options["checkpoint"])
+    model = find_finished(options["checkpoint"])
     calibration = read_calibration(model)
     if calibration is None:
         raise CaptionerError(f"{model} has no calibration to fit again")

@@ -1,6 +1,7 @@
 """`captioner caption`: captions without a table."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 
 from captioner.image import decode_image
 from captioner.jobs.cli.main import main
+from captioner.model_directory import mark_unfinished
 from tests.support.files import write_memory
 from tests.support.hostile_files.parts import encoded
 from tests.support.photographs import photograph, write_photographs
@@ -98,3 +100,27 @@ def test_pillow_warns_of_no_image_that_is_captioned(tmp_path: Path, run: Run) ->
         warned.clear()
         assert run(path)[0] == 0
     assert not warned
+
+
+@pytest.mark.parametrize("command", ["caption", "plan", "run", "evaluate"])
+def test_no_command_captions_with_a_model_whose_training_is_unfinished(
+    command: str, calibrated_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = write_photographs(tmp_path / "photos", 1)
+    model = Path(shutil.copytree(calibrated_checkpoint, tmp_path / "model"))
+    mark_unfinished(model)
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text('{"image": "000.jpg", "captions": ["A dog."]}')
+    arguments: dict[str, list[object]] = {
+        "caption": [photos],
+        "plan": [photos, "--out", tmp_path / "out"],
+        "run": [photos, "--out", tmp_path / "out"],
+        "evaluate": ["--images", photos, "--captions", captions],
+    }
+    words = [command, *arguments[command], "--checkpoint", model, "--device", "cpu"]
+    assert main([str(word) for word in words]) == 2
+    assert capsys.readouterr().err == (
+        f"captioner: error: the training of {model} is unfinished: the `captioner train` that "
+        "began it, given again, continues and finishes it\n"
+    )
+    assert not list((tmp_path / "out").glob("captions/*"))
