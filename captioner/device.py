@@ -27,9 +27,12 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if fast_precision(device.type) == "float32" else torch.bfloat16
 
 
-def mixed_precision(device: torch.device) -> torch.autocast:
-    """Return autocast to `compute_dtype`, for training; without effect where that is float32."""
-    dtype = compute_dtype(device)
+def mixed_precision(device: torch.device, precision: str = "auto") -> torch.autocast:
+    """Return autocast to `compute_dtype`, for training; without effect where that is float32.
+
+    The precision "float32" computes in that everywhere.
+    """
+    dtype = torch.float32 if precision == "float32" else compute_dtype(device)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 

@@ -13,8 +13,8 @@ OPTIONAL_TEXTS = ("split", "val_split", "encoder_weights", "detector", "detector
 COUNTS = ("batch_size", "image_size", "hidden", "heads", "min_count", "max_length", "samples")
 COUNTS_FROM_0 = ("decoder_epochs", "finetune_epochs", "self_critical_epochs", "patience", "seed")
 SHARES = ("dropout", "blind", "distillation", "reward_share", "label_smoothing", "ema_decay")
-# May change between two runs of one training: they do not change its steps.
-FREE = (*SEQUENCES, *OPTIONAL_TEXTS, "out", "device", "patience")
+# May change between two runs of one training: they do not change its steps, but for rounding.
+FREE = (*SEQUENCES, *OPTIONAL_TEXTS, "out", "device", "precision", "patience")
 OF_STAGES = (
     ("decoder_epochs", "learning_rate"),
     ("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate"),
@@ -26,6 +26,7 @@ OF_STAGES = (
         "samples",
     ),
 )
+TRAINING_PRECISIONS = ("auto", "float32")
 RATES = (*(name for names in OF_STAGES for name in names if name.endswith("rate")), "weight_decay")
 
 
@@ -39,6 +40,7 @@ class TrainConfig:
     images, captions: directories or tars of images, and a caption file for each.
     val_images, val_captions: the same, for choosing the best epoch.
     split, val_split: the split to read, if a Karpathy file holds several.
+    precision: what to train and calibrate in, auto (what is fast on the device) or float32.
     start: the model directory or bundled checkpoint to start from; if several with a common
         ancestor are given, the mean of their weights. The architecture is kept: `encoder`,
         `encoder_weights`, `hidden` and `heads` are ignored. So is the vocabulary, unless
@@ -77,6 +79,7 @@ class TrainConfig:
     split: str | None = None
     val_split: str | None = None
     device: str = "auto"
+    precision: str = "auto"
     start: tuple[str, ...] = ()
     encoder: str = "efficientnet_lite0"
     encoder_weights: str | None = None
@@ -125,6 +128,8 @@ class TrainConfig:
         for name in OPTIONAL_TEXTS:
             self._require(name, isinstance(getattr(self, name), str | None), "a string")
         self._require("new_words", isinstance(self.new_words, bool), "true or false")
+        choices = " or ".join(TRAINING_PRECISIONS)
+        self._require("precision", self.precision in TRAINING_PRECISIONS, choices)
         self._check_numbers()
         if self.hidden % self.heads:
             raise CaptionerError(f"hidden must be a multiple of heads ({self.heads})")

@@ -152,7 +152,10 @@ def caption_features(
     features: npt.NDArray[np.float16],
     device: torch.device,
 ) -> list[str]:
-    """Return the best caption of each image, by default options, as words joined by spaces."""
+    """Return the best caption of each image, by default options, as words joined by spaces.
+
+    Raises FloatingPointError if its score is not finite.
+    """
     rules, options = WordRules.of_vocabulary(vocabulary, device), SearchOptions()
     captions = []
     for start in bar(range(0, len(features), SEARCH_BATCH), "caption", " batches"):
@@ -160,5 +163,7 @@ def caption_features(
         bias = LogitBias.of(model.presence, model.presence(grid), rules.content, options)
         predictor = WordPredictor(model.decoder, grid, bias)
         found = beam_search(predictor, len(grid), options, device, rules)
+        if not found.scores[:, 0].isfinite().all():
+            raise FloatingPointError("scores of captions are not finite")
         captions += [" ".join(vocabulary.decode(ids)) for ids in found.tokens[:, 0].tolist()]
     return captions

@@ -30,10 +30,16 @@ class Optimization:
         self._schedule = _schedule(self._optimizer, steps)
 
     def step(self, loss: Tensor) -> None:
-        """Update the model by the gradients of a loss."""
+        """Update the model by the gradients of a loss.
+
+        Raises FloatingPointError, before any change, if the loss or a gradient is not finite.
+        """
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        for what, value in (("loss", loss), ("gradient", norm)):
+            if not value.isfinite():
+                raise FloatingPointError(f"the {what} is {value.item()}")
         self._optimizer.step()
         self._schedule.step()
 

@@ -73,7 +73,8 @@ def sample(
 ) -> Tensor:
     """Sample captions from the decoder: int64 [N, samples, T], up to EOS if drawn, then PAD.
 
-    They are sorted by length, shortest first, for efficient teacher forcing.
+    They are sorted by length, shortest first, for efficient teacher forcing. Raises
+    FloatingPointError for a decoder that has diverged.
     """
     memory = decoder.init_memory(grid)
     state = decoder.init_state(memory, samples)
@@ -84,6 +85,8 @@ def sample(
         state = decoder.step(tokens, state, memory)
         bias = logit_bias.after(bias, tokens.unsqueeze(2))
         logits = decoder.predict(state.language_hidden).float() + bias
+        if not logits.isfinite().all():
+            raise FloatingPointError("scores of words are not finite")
         logits[..., [PAD, BOS, UNKNOWN]] = -torch.inf
         drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view(tokens.shape)
         ended = (tokens == EOS) | (tokens == PAD)

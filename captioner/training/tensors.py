@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from captioner.device import mixed_precision
+from captioner.errors import CaptionerError
 from captioner.lstm.encoder import Encoder
 from captioner.lstm.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
 from captioner.training.dataset import Split, decode_split
@@ -55,8 +56,19 @@ def cached_features(
 def encode(
     pixels: npt.NDArray[np.uint8], encoder: Encoder, device: torch.device
 ) -> npt.NDArray[np.float16]:
-    """Return the grid features, float16 [N, L, C], of pixels uint8 [N, S, S, 3]."""
-    return np.concatenate([grids.half().cpu().numpy() for grids in _grids(pixels, encoder, device)])
+    """Return the grid features, float16 [N, L, C], of pixels uint8 [N, S, S, 3].
+
+    Raises CaptionerError if they are not finite in float16.
+    """
+    batches = []
+    for grids in _grids(pixels, encoder, device):
+        batches.append(grids.half().cpu().numpy())
+        if not np.isfinite(batches[-1]).all():
+            raise CaptionerError(
+                "the features of the encoder are too large for float16: give it weights "
+                "(--encoder-weights) or, if it has some, a smaller encoder_learning_rate"
+            )
+    return np.concatenate(batches)
 
 
 def _grids(

@@ -44,7 +44,8 @@ from captioner.training.trainer import Trainer
 def train(config: TrainConfig) -> Path:
     """Run a training, or resume it; return the model directory.
 
-    Raises CaptionerError (DatasetError for the data) if the settings do not fit together.
+    Raises CaptionerError (DatasetError for the data) if the settings do not fit together, or if the
+    training diverges.
     """
     require_metrics()
     require_stemmer()
@@ -77,6 +78,10 @@ def _warn_of_start(config: TrainConfig) -> None:
     for name in config.start:
         if is_unfinished(find_checkpoint(name)):
             warn(f"the training of {name} is unfinished: this one starts from its best epoch")
+    if not config.start and not config.encoder_weights:
+        warn(
+            f"the encoder {config.encoder} has random weights: --encoder-weights gives better ones"
+        )
 
 
 def finish(config: TrainConfig, data: TrainingData) -> None:
@@ -86,7 +91,7 @@ def finish(config: TrainConfig, data: TrainingData) -> None:
     fit_to_images(model, data.pixels, data.references, device)
     save_checkpoint(Path(config.out), model, data.vocabulary)
     checkpoint = load_checkpoint(config.out)
-    precision = fast_precision(config.device)
+    precision = fast_precision(config.device) if config.precision == "auto" else config.precision
     captioner = LstmCaptioner(checkpoint, device, SearchOptions(), precision=precision)
     calibration = calibrate(captioner, data.val_pixels, data.val_captions)
     save_calibration(Path(config.out), calibration)

@@ -1,8 +1,9 @@
 """The training loop: epochs of a stage, their evaluation, and resumption."""
 
 import json
-import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -13,11 +14,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captioner.device import choose_device, mixed_precision, prepare_training
+from captioner.device import choose_device, compute_dtype, mixed_precision, prepare_training
 from captioner.errors import CaptionerError
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.lstm.model import CaptionModel
-from captioner.training.config import TrainConfig
+from captioner.training.config import OF_STAGES, TrainConfig
 from captioner.training.data import TrainingData
 from captioner.training.evaluate import caption_features
 from captioner.training.fit_presence import fit_to_images
@@ -55,7 +56,10 @@ class Trainer:
         save_checkpoint(self.out, self.average, self.data.vocabulary)
 
     def run(self, index: int, stage: Stage) -> None:
-        """Train one stage from its first incomplete epoch on."""
+        """Train one stage from its first incomplete epoch on.
+
+        Raises CaptionerError if it diverges; the best model so far stays.
+        """
         if index < self.progress.stage:
             return
         if index > self.progress.stage:
@@ -63,8 +67,12 @@ class Trainer:
             self.optimizer_state = None
         if not stage.epochs:
             return
-        if stage.sampling and not self.progress.epoch:
-            self._begin_from_best(stage)
+        with self._diverging(stage):
+            if stage.sampling and not self.progress.epoch:
+                self._begin_from_best(stage)
+            self._train(stage)
+
+    def _train(self, stage: Stage) -> None:
         pixels = self.data.pixels
         inputs = self._cached_features(pixels) if stage.frozen else pixels
         optimization = self._optimization(stage, len(inputs))
@@ -86,6 +94,23 @@ class Trainer:
         """Return the name of the epoch in progress."""
         return f"{stage.name}, epoch {self.progress.epoch + 1} of {stage.epochs}"
 
+    @contextmanager
+    def _diverging(self, stage: Stage) -> Iterator[None]:
+        """Turn a FloatingPointError into an error that says when it happened, and what to do."""
+        try:
+            yield
+        except FloatingPointError as error:
+            raise CaptionerError(f"{self._name(stage)}: {error}; {self._remedy()}") from error
+
+    def _remedy(self) -> str:
+        rates = [name for name in OF_STAGES[self.progress.stage] if name.endswith("rate")]
+        ways = [f"choose smaller learning rates ({', '.join(rates)}) and another output folder"]
+        if self.progress.best >= 0:
+            ways[0] += f", with --start {self.out} to go on from the best model so far"
+        if self.config.precision == "auto" and compute_dtype(self.device) != torch.float32:
+            ways.append("continue with --precision float32")
+        return ", or ".join(ways)
+
     def _optimization(self, stage: Stage, images: int) -> Optimization:
         """Return the optimization of a stage, in its saved state if the stage resumes."""
         optimization = Optimization(
@@ -100,10 +125,7 @@ class Trainer:
         return optimization
 
     def _epoch(self, inputs: npt.NDArray[Any], stage: Stage, optimization: Optimization) -> float:
-        """Train on every image once; return the mean loss in nats per word.
-
-        Raises CaptionerError if the training diverges.
-        """
+        """Train on every image once; return the mean loss in nats per word."""
         self.model.train()
         self.model.encoder.eval()  # BatchNorm keeps its published statistics
         seed = self.config.seed + 1000 * self.progress.stage + self.progress.epoch
@@ -112,18 +134,13 @@ class Trainer:
         total = 0.0
         with bar(batches, self._name(stage), " steps") as steps:
             for batch in steps:
-                with mixed_precision(self.device):
+                with mixed_precision(self.device, self.config.precision):
                     grid = self._grid(torch.from_numpy(inputs[batch]), batch)
                     loss = stage.loss(self.model.decoder, grid, batch)
                 optimization.step(loss)
                 self.averaging.update_parameters(self.model)
                 total += loss.item()
                 steps.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
-        if not math.isfinite(total):
-            raise CaptionerError(
-                f"{self._name(stage)}: the loss is {total}; choose smaller learning rates "
-                "and another output folder"
-            )
         return total / max(1, len(batches))
 
     def _grid(self, inputs: Tensor, images: list[int]) -> Tensor:

@@ -11,7 +11,7 @@ from captioner.jobs.errors import ExitCode
 from captioner.jobs.messages import beside_a_bar
 from captioner.jobs.toml_file import read_toml
 from captioner.training import config
-from captioner.training.config import DATA, SEQUENCES, TrainConfig
+from captioner.training.config import DATA, SEQUENCES, TRAINING_PRECISIONS, TrainConfig
 
 if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
@@ -50,6 +50,7 @@ def add_train(commands: "Commands") -> None:
     add("--self-critical-epochs", metavar="N", type=whole, help="epochs with rewards (0)")
     add("--batch-size", metavar="N", type=whole, help="images in a step, with all captions (32)")
     add("--device", choices=DEVICES, help="where to train (auto)")
+    add("--precision", choices=TRAINING_PRECISIONS, help="what to compute in (auto)")
     add("--seed", metavar="N", type=whole, help="seed of everything random (1)")
     parser.set_defaults(command=_train)
 

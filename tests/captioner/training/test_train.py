@@ -10,53 +10,13 @@ import torch
 from PIL import Image
 
 from captioner import Captioner
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, CheckpointError
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.training.config import TrainConfig
 from captioner.training.train import train
+from tests.support.colours import COLOURS, stop_after
 
 pytestmark = pytest.mark.slow
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
-
-
-def write_dataset(folder: Path, images: int) -> None:
-    """Write pictures of one colour each, with captions that name it."""
-    folder.mkdir()
-    random = np.random.default_rng(images)
-    lines = []
-    for number in range(images):
-        colour = list(COLOURS)[number % 3]
-        pixels = np.clip(random.normal(COLOURS[colour], 20, (48, 64, 3)), 0, 255)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg")
-        texts = [f"a {colour} wall", f"this is a very {colour} wall"]
-        lines.append(json.dumps({"image": f"{number}.jpg", "captions": texts}))
-    (folder / "captions.jsonl").write_text("\n".join(lines))
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    data = tmp_path_factory.mktemp("data")
-    write_dataset(data / "train", 48)
-    write_dataset(data / "val", 12)
-    return TrainConfig(
-        images=(str(data / "train"),),
-        captions=(str(data / "train" / "captions.jsonl"),),
-        val_images=(str(data / "val"),),
-        val_captions=(str(data / "val" / "captions.jsonl"),),
-        out=str(data / "model"),
-        device="cpu",
-        encoder="squeezenet1_1",
-        image_size=64,
-        hidden=32,
-        heads=4,
-        min_count=1,
-        batch_size=8,
-        decoder_epochs=20,
-        finetune_epochs=2,
-        learning_rate=1e-2,
-        ema_decay=0.9,
-        patience=100,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +74,10 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     interrupted = replace(through, out=str(tmp_path / "interrupted"))
     stop_after(3, interrupted)
     stop_after(1, interrupted)
+    with pytest.raises(CheckpointError, match=f"training of {interrupted.out} is unfinished"):
+        Captioner.load(interrupted.out)
     train(interrupted)
+    assert Captioner.load(interrupted.out, device="cpu").calibration
     logs = [
         [json.loads(line) for line in (Path(one.out) / "training_log.jsonl").open()]
         for one in (through, interrupted)
@@ -123,23 +86,6 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     assert [entry["epoch"] for entry in logs[1]] == [1, 2, 1, 2, 1]
     for one, other in zip(*logs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
-
-
-def stop_after(epochs: int, config: TrainConfig) -> None:
-    """Train until `epochs` epochs are complete, then stop as Ctrl-C does."""
-    from captioner.training import trainer
-
-    save, saved = trainer.Trainer._save_state, []
-
-    def save_then_stop(self: trainer.Trainer) -> None:
-        save(self)
-        saved.append(1)
-        if len(saved) == epochs:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer.Trainer, "_save_state", save_then_stop)
-        train(config)
 
 
 def test_another_model_in_the_same_folder_is_refused(config: TrainConfig, trained: Path) -> None:

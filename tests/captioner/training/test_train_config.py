@@ -20,6 +20,7 @@ PATHS = dict.fromkeys(("images", "captions", "val_images", "val_captions"), ("da
         {"start": ("",)},
         {"out": 3},
         {"encoder": 3},
+        {"precision": "float16"},
         {"encoder_weights": 3},
         {"split": 3},
         {"hidden": True},
