@@ -1,9 +1,10 @@
-"""Calibration: signals of a caption -> the probability that it is acceptable.
+"""Calibration: signals of a caption, or of a word of it -> the probability that it is right.
 
 `Calibration`, and so `calibration.json`, records what "acceptable" means and on which images the
 calibration was fitted. The map is a logistic regression over standardised signals (Platt 1999).
-Which signals, the calibration says by their names: `signals.py` computes those of SIGNALS, which
-the LSTM captioner has, `confidence.py` all others. Importing this module does not import torch.
+Which signals, the calibration says by their names: `signals.py` computes those of SIGNALS and of
+words, which the LSTM captioner has, `confidence.py` all others. Importing this module does not
+import torch.
 """
 
 import json
@@ -23,7 +24,9 @@ Floats = npt.NDArray[np.float64]
 OWN_SIGNALS = ("mean_log_prob", "sum_log_prob", "min_log_prob", "words")  # of any captioner
 SIGNALS = (*OWN_SIGNALS, "content_log_prob", "presence", "log_presence")
 BESIDE_SIGNALS = ("log_odds", "other_log_odds", "agreement")
-_KNOWN = frozenset((*SIGNALS, *BESIDE_SIGNALS))
+WORD_SIGNALS = ("log_prob", "presence", "log_presence", "log_prior", "place")  # of one word
+_KNOWN = frozenset((*SIGNALS, *BESIDE_SIGNALS, *WORD_SIGNALS))
+_PARTS = ("beside", "words")  # of a calibration that are calibrations
 
 
 class OperatingPoint(NamedTuple):
@@ -38,7 +41,8 @@ class OperatingPoint(NamedTuple):
 class Calibration:
     """A logistic regression from signals to a probability, and the meaning of that probability.
 
-    `beside` is the calibration for images about which another captioner has spoken, too.
+    `beside` is the calibration for images about which another captioner has spoken, too; `words`
+    that of single content words, with signals of WORD_SIGNALS.
     """
 
     acceptable: str  # the definition, in words
@@ -50,10 +54,13 @@ class Calibration:
     bias: float
     operating_points: list[OperatingPoint] = field(default_factory=list)  # by coverage
     beside: "Calibration | None" = None
+    words: "Calibration | None" = None
 
     def __post_init__(self) -> None:
         if not self.signals or not _KNOWN.issuperset(self.signals):
             raise ValueError(f"signals must be of {', '.join((*SIGNALS, *BESIDE_SIGNALS))}")
+        if self.words and not set(WORD_SIGNALS).issuperset(self.words.signals):
+            raise ValueError(f"signals of words must be of {', '.join(WORD_SIGNALS)}")
         if not len(self.mean) == len(self.scale) == len(self.weights) == len(self.signals):
             raise ValueError("mean, scale and weights must have one value for each signal")
         numbers = [*self.mean, *self.scale, *self.weights, self.bias]
@@ -64,22 +71,20 @@ class Calibration:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Return the calibration that JSON values describe; ValueError or TypeError if none."""
         points = [OperatingPoint(*point) for point in values.get("operating_points", [])]
-        beside = values.get("beside")
-        return cls(
-            **{
-                **values,
-                "operating_points": points,
-                "beside": None if beside is None else cls.from_json(beside),
-            }
-        )
+        parts = {
+            name: cls.from_json(values[name]) for name in _PARTS if values.get(name) is not None
+        }
+        return cls(**{**values, "operating_points": points, **parts})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the calibration as JSON values; those without `beside` are as they always were."""
+        """Return the calibration as JSON values, with those parts alone that it has."""
         values = asdict(self)
         values["operating_points"] = [list(point) for point in self.operating_points]
-        if self.beside is None:
-            return {name: value for name, value in values.items() if name != "beside"}
-        return {**values, "beside": self.beside.to_json()}
+        for name in _PARTS:
+            part = values.pop(name)
+            if part is not None:
+                values[name] = getattr(self, name).to_json()
+        return values
 
     def confidence(self, values: Floats) -> Floats:
         """Return probabilities [N] in [0, 1] for values [N, K] of the K `signals`."""

@@ -43,7 +43,8 @@ class HouseRules:
         others = tuple(self._mended_alternatives(text, caption.alternatives))
         if text == caption.text and others == caption.alternatives:
             return caption
-        mended = replace(caption, text=text, alternatives=others)
+        words = caption.words if text == caption.text else ()
+        mended = replace(caption, text=text, alternatives=others, words=words)
         if _has_letters_of(text, caption.text):
             return mended
         return replace(mended, log_prob=None, token_log_probs=None)

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captioner.calibration import SIGNALS, Floats
-from captioner.caption import Alternative, Caption, Embeddings
+from captioner.calibration import SIGNALS, WORD_SIGNALS, Floats
+from captioner.caption import Alternative, Caption, Embeddings, Word
 from captioner.captioner import Captioner, Measure
 from captioner.device import choose_device
 from captioner.errors import CaptionerError
@@ -24,8 +24,8 @@ from captioner.lstm.constraints import NEG_INF, WordRules
 from captioner.lstm.folded import FoldedDecoder
 from captioner.lstm.fused import FusedEncoder
 from captioner.lstm.model import LogitBias, WordPredictor
-from captioner.lstm.signals import compute_signals
-from captioner.lstm.vocabulary import EOS, sentence
+from captioner.lstm.signals import compute_signals, find_content_words
+from captioner.lstm.vocabulary import EOS, capitalised, sentence
 from captioner.model_directory import find_finished, model_identity
 from captioner.options import CaptionerOptions
 from captioner.precision import check_precision, precision_of
@@ -155,10 +155,33 @@ class LstmCaptioner(Captioner):
         weights = -self.presence.log_prior * self.rules.content
         return compute_signals(*found, weights.cpu())
 
+    def words(self, found: SearchResult) -> list[tuple[Word, ...]]:
+        """Return the content words of each image's caption, with a confidence if calibrated."""
+        prior, content = self.presence.log_prior.cpu(), self.rules.content.cpu()
+        images, places, tokens, signals = find_content_words(*found, prior, content)
+        part = self.calibration.words if self.calibration else None
+        confidence: list[float] | None = None
+        if part:
+            known = [WORD_SIGNALS.index(name) for name in part.signals]
+            confidence = part.confidence(signals[:, known]).tolist()
+        words: list[list[Word]] = [[] for _ in found.log_presence]
+        rows = zip(images.tolist(), places.tolist(), tokens.tolist(), signals.tolist(), strict=True)
+        for m, (n, place, token, values) in enumerate(rows):
+            text = self.vocabulary.words[token]
+            words[n].append(
+                Word(
+                    text if place else capitalised(text),
+                    confidence[m] if confidence else None,
+                    dict(zip(WORD_SIGNALS, values, strict=True)),
+                )
+            )
+        return [tuple(of_caption) for of_caption in words]
+
     def captions(self, found: SearchResult) -> Iterator[Caption]:
         """Yield a caption for each image of a search."""
         signals = self.signals(found)
         confidence = self.calibration.confidence(signals).tolist() if self.calibration else None
+        words = self.words(found)
         tokens, token_log_probs, log_probs, scores = (part.tolist() for part in found.hypotheses)
         for n in range(len(tokens)):
             length = tokens[n][0].index(EOS) + 1
@@ -173,5 +196,6 @@ class LstmCaptioner(Captioner):
                 log_prob=log_probs[n][0],
                 token_log_probs=tuple(token_log_probs[n][0][:length]),
                 alternatives=tuple(texts.values())[1:],
+                words=words[n],
                 signals=dict(zip(SIGNALS, signals[n].tolist(), strict=True)),
             )

@@ -1,11 +1,23 @@
-"""Signals: the features of a caption from which its confidence is computed."""
+"""Signals: the features of a caption, and of its words, from which confidence is computed."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from captioner.calibration import Floats
 from captioner.lstm.beam_search import Hypotheses
+from captioner.lstm.presence import LOG_FLOOR
 from captioner.lstm.vocabulary import PAD
+
+
+class ContentWords(NamedTuple):
+    """The M content words of the best hypotheses of some images, in order."""
+
+    images: Tensor  # [M] int64
+    places: Tensor  # [M] int64, from 0
+    tokens: Tensor  # [M] int64
+    signals: Floats  # [M, len(WORD_SIGNALS)]
 
 
 def compute_signals(hypotheses: Hypotheses, log_presence: Tensor, weights: Tensor) -> Floats:
@@ -31,3 +43,24 @@ def compute_signals(hypotheses: Hypotheses, log_presence: Tensor, weights: Tenso
         (shares * present).sum(1),
     )
     return torch.stack([column.double() for column in columns], dim=1).cpu().numpy()
+
+
+def find_content_words(
+    hypotheses: Hypotheses, log_presence: Tensor, log_prior: Tensor, content: Tensor
+) -> ContentWords:
+    """Return the content words of each image's best hypothesis, with their WORD_SIGNALS.
+
+    `log_presence` is [N, V], `log_prior` [V]; `content` bool [V] marks the content words.
+    """
+    log_probs, tokens = hypotheses.token_log_probs[:, 0].double(), hypotheses.tokens[:, 0]  # [N, T]
+    images, places = content[tokens].nonzero(as_tuple=True)
+    words = tokens[images, places]
+    present = log_presence.double()[images, words]
+    columns = (
+        log_probs[images, places],
+        present.exp(),
+        present,
+        log_prior.double().clamp(min=LOG_FLOOR)[words],
+        places.double(),
+    )
+    return ContentWords(images, places, words, torch.stack(columns, dim=1).numpy())

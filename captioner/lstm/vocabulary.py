@@ -35,7 +35,12 @@ def sentence(words: Sequence[str]) -> str:
     """Join words to a sentence with a capital and a full stop; no words give an empty string."""
     corrected = [_article(word, after) for word, after in pairwise([*words, ""])]
     text = " ".join(corrected).replace(" 's", "'s")
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    return f"{capitalised(text)}." if text else ""
+
+
+def capitalised(text: str) -> str:
+    """Return a text, which is not empty, with a capital at its beginning."""
+    return text[0].upper() + text[1:]
 
 
 def _article(word: str, after: str) -> str:

@@ -1,6 +1,8 @@
 """The public interface: photographs in, captions out."""
 
 import io
+import math
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +20,12 @@ from captioner import (
     SearchOptions,
     UnreadableImage,
 )
+from captioner.calibration import SIGNALS, Calibration, save_calibration
 from captioner.identity import identity
 from captioner.loading import identify, identify_model, open_captioner
 from captioner.options import CaptionerOptions
 from captioner.precision import precision_of
+from captioner.words import FUNCTION_WORDS
 from tests.support.photographs import photograph
 
 IMAGES = [photograph(number) for number in range(64)]
@@ -109,6 +113,32 @@ def test_a_caption_has_its_log_probabilities_and_alternatives(captioner: Caption
     assert len(caption.alternatives) == 2
     assert caption.text not in {other.text for other in caption.alternatives}
     assert caption.confidence is None  # the tiny model is not calibrated
+
+
+def test_a_caption_has_its_content_words_as_they_are_in_its_text(captioner: Captioner) -> None:
+    for caption in captioner.caption(IMAGES):
+        texts = [word.text for word in caption.words]
+        written = caption.text.removesuffix(".").split()
+        assert texts == [word for word in written if word.lower() not in FUNCTION_WORDS]
+        assert {word.confidence for word in caption.words} == {None}  # it is not calibrated
+
+
+def test_words_have_a_confidence_by_the_signals_that_the_calibration_names(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    words = Calibration("right", "here", ["place"], [3.0], [1.0], [1.0], 0.0)
+    ones = [1.0] * len(SIGNALS)
+    whole = Calibration("good", "here", [*SIGNALS], ones, ones, ones, 0.0, words=words)
+    save_calibration(directory, whole)
+    calibrated = Captioner.load(directory, device="cpu")
+    for caption in calibrated.caption(IMAGES):
+        written = caption.text.removesuffix(".").split()
+        places = [n for n, word in enumerate(written) if word.lower() not in FUNCTION_WORDS]
+        expected = [1 / (1 + math.exp(3 - place)) for place in places]
+        assert [word.confidence for word in caption.words] == pytest.approx(expected)
+    settings = calibrated.settings["calibration"]
+    assert isinstance(settings, dict) and settings["words"]["signals"] == ["place"]
 
 
 def test_no_images_give_no_captions(captioner: Captioner) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from captioner.caption import Alternative, Caption
+from captioner.caption import Alternative, Caption, Word
 from captioner.errors import RejectedCaption
 from captioner.house_rules import HouseRules
 from tests.support.hostile import HOSTILE
@@ -241,6 +241,13 @@ def test_alternatives_keep_the_rules_too_or_are_left_out() -> None:
     kept = ANY_LANGUAGE.applied(caption).alternatives
     assert [each.text for each in kept] == ["A cat.", "A cow."]
     assert kept[1] is caption.alternatives[-1]
+
+
+def test_the_words_of_a_caption_are_always_those_of_its_text() -> None:
+    words = (Word("A", 0.2), Word("dog", 0.5))
+    kept = Caption("A dog.", words=words, alternatives=(Alternative("a cat", -1.0),))
+    assert ANY_LANGUAGE.applied(kept).words == words
+    assert ANY_LANGUAGE.applied(Caption("a dog", words=words)).words == ()
 
 
 def test_the_rest_of_a_mended_caption_stays() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.calibration import SIGNALS
+from captioner.calibration import SIGNALS, WORD_SIGNALS
 from captioner.lstm.beam_search import Hypotheses
-from captioner.lstm.signals import compute_signals
+from captioner.lstm.signals import compute_signals, find_content_words
 from captioner.lstm.vocabulary import EOS, PAD
 
 
@@ -39,3 +39,32 @@ def test_a_caption_without_content_words_has_signals_too() -> None:
         scores=torch.tensor([[-2.0]]),
     )
     assert np.isfinite(compute_signals(alone, torch.full((1, 6), -1.0), torch.zeros(6))).all()
+
+
+def test_each_content_word_of_the_best_hypotheses_has_its_own_signals() -> None:
+    hypotheses = Hypotheses(
+        tokens=torch.tensor([[[4, 5, 4, 6, EOS]], [[6, EOS, PAD, PAD, PAD]]]),
+        token_log_probs=torch.tensor([[[-1.0, -2.0, -3.0, -4.0, -5.0]], [[-0.5, -0.25, 0, 0, 0]]]),
+        log_probs=torch.tensor([[-15.0], [-0.75]]),
+        scores=torch.tensor([[-9.0], [-0.5]]),
+    )
+    log_presence = torch.tensor([[0.1, 0.1, 0.1, 0.1, 0.1, 0.5, 0.25], [0.2] * 7]).log()
+    log_prior = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, -2.0, -math.inf])
+    content = torch.tensor([False] * 5 + [True] * 2)
+    found = find_content_words(hypotheses, log_presence, log_prior, content)
+    assert found.images.tolist() == [0, 0, 1]
+    assert found.places.tolist() == [1, 3, 0]
+    assert found.tokens.tolist() == [5, 6, 6]
+    first, second, third = (dict(zip(WORD_SIGNALS, row, strict=True)) for row in found.signals)
+    assert first == pytest.approx(
+        {
+            "log_prob": -2.0,
+            "presence": 0.5,
+            "log_presence": math.log(0.5),
+            "log_prior": -2.0,
+            "place": 1,
+        }
+    )
+    assert (second["log_prob"], third["log_prob"]) == (-4.0, -0.5)
+    assert (second["presence"], third["presence"]) == pytest.approx((0.25, 0.2))
+    assert np.isfinite(found.signals).all()
