@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from captioner.caption import Caption
 from captioner.errors import MissingExtraError
 from captioner.lstm.vocabulary import tokenize
 from captioner.words import FUNCTION_WORDS
@@ -29,6 +30,10 @@ DEFINITION = (
     f"a consensus of at least {ACCEPTABLE_CONSENSUS} with the image's references: the mean over "
     "the caption's content words, weighted by inverse document frequency, of the share of "
     f"references that say the word, fully from {FULL_SUPPORT} on; a proxy for a reader's judgement"
+)
+WORD_DEFINITION = (
+    "any of the image's references has the word, compared by its stem; for people, also a more "
+    "general or more specific word ('person', 'woman')"
 )
 
 ROLES = "player rider biker cyclist skier snowboarder skateboarder surfer climber hiker runner"
@@ -72,7 +77,7 @@ def consensus(
     def support(caption: str, of_image: list[set[str]]) -> float:
         supported = total = 0.0
         for stem in stems.of(caption):
-            same = {stem} | stems.supported_by.get(stem, set())
+            same = stems.supporting(stem)
             share = sum(bool(same & reference) for reference in of_image) / len(of_image)
             rarity = math.log((1 + len(references)) / max(1, frequency[stem]))
             total += rarity
@@ -89,19 +94,40 @@ def is_acceptable(
     return consensus(captions, references) >= ACCEPTABLE_CONSENSUS
 
 
+def right_words(
+    captions: Sequence[Caption], references: Sequence[Sequence[str]]
+) -> npt.NDArray[np.bool_]:
+    """Return which of the `words` [M] of captions are right, one caption after another.
+
+    Any reference of its image has the word, or one that supports it. Raises MissingExtraError
+    without snowballstemmer.
+    """
+    stems = _Stems()
+    right: list[bool] = []
+    for caption, of_image in zip(captions, references, strict=True):
+        said = set().union(*map(stems.of, of_image))
+        for word in caption.words:
+            right.append(any(stems.supporting(stem) & said for stem in stems.of(word.text)))
+    return np.array(right, bool)
+
+
 class _Stems:
     """A stemmer of captions to sets of content words, and the stems that support each stem."""
 
     def __init__(self) -> None:
         require_stemmer()
         self._stemmer = snowballstemmer.stemmer("english")
-        self.supported_by = {
+        self._supported_by = {
             self._stemmer.stemWord(word): self._all(others.split())
             for word, others in SUPPORTED_BY.items()
         }
 
     def of(self, text: str) -> set[str]:
         return self._all(word for word in tokenize(text) if word not in FUNCTION_WORDS)
+
+    def supporting(self, stem: str) -> set[str]:
+        """Return the stem itself and those that support it."""
+        return {stem} | self._supported_by.get(stem, set())
 
     def _all(self, words: Iterable[str]) -> set[str]:
         return set(self._stemmer.stemWords(list(words)))

@@ -1,4 +1,4 @@
-"""Fit the map from search signals to the probability that a caption is acceptable."""
+"""Fit the maps from search signals to the probability that a caption, or a word, is right."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -6,9 +6,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from captioner.calibration import SIGNALS, Calibration, Floats, OperatingPoint
+from captioner.calibration import SIGNALS, WORD_SIGNALS, Calibration, Floats, OperatingPoint
+from captioner.caption import Caption
 from captioner.lstm.captioner import LstmCaptioner
-from captioner.training.acceptability import DEFINITION, is_acceptable
+from captioner.training.acceptability import (
+    DEFINITION,
+    WORD_DEFINITION,
+    is_acceptable,
+    right_words,
+)
 from captioner.training.evaluate import search_pixels
 from captioner.training.progress import say
 from captioner.training.reliability import Booleans, reliability
@@ -21,14 +27,19 @@ RIDGE = 1.0  # keeps the weights finite where the signals separate the captions 
 def calibrate(
     captioner: LstmCaptioner, pixels: npt.NDArray[np.uint8], references: Sequence[Sequence[str]]
 ) -> Calibration:
-    """Caption images [N, S, S, 3] and fit a calibration to whether their references accept them."""
+    """Caption images [N, S, S, 3] and fit a calibration to whether their references accept them.
+
+    It has a part for their words; see `fit_words`.
+    """
     say(f"calibrating the confidence on {len(pixels):,} validation images")
-    texts, values = [], []
+    captions: list[Caption] = []
+    values = []
     for result in search_pixels(captioner, pixels):
-        texts += [caption.text for caption in captioner.captions(result)]
+        captions += captioner.captions(result)
         values.append(captioner.signals(result))
-    acceptable = is_acceptable(texts, references)
-    return describe(np.concatenate(values), acceptable)
+    acceptable = is_acceptable([caption.text for caption in captions], references)
+    calibration = describe(np.concatenate(values), acceptable)
+    return replace(calibration, words=fit_words(captions, references)[0])
 
 
 def describe(values: Floats, acceptable: Booleans) -> Calibration:
@@ -37,6 +48,30 @@ def describe(values: Floats, acceptable: Booleans) -> Calibration:
     if len(values) < 2 * FOLDS:
         return calibration
     return measured(calibration, cross_fitted(values, acceptable), acceptable)
+
+
+def fit_words(
+    captions: Sequence[Caption], references: Sequence[Sequence[str]]
+) -> tuple[Calibration | None, Floats | None]:
+    """Fit a calibration to which of the captions' content words are right.
+
+    Also return their confidences [M], one caption after another, out of sample by FOLDS of the
+    images. None and None for very few captions, or without both right words and wrong ones.
+    """
+    right = right_words(captions, references)
+    if len(captions) < 2 * FOLDS or right.all() or not right.any():
+        return None, None
+    images = np.repeat(np.arange(len(captions)), [len(caption.words) for caption in captions])
+    words = [word for caption in captions for word in caption.words]
+    values = np.array([[word.signals[name] for name in WORD_SIGNALS] for word in words])
+    confidence = cross_fitted(values, right, WORD_SIGNALS, images)
+    calibration = replace(
+        fit(values, right, WORD_SIGNALS),
+        acceptable=WORD_DEFINITION,
+        data=f"{len(words)} content words of {len(captions)} validation images, "
+        f"{right.mean():.1%} of them right",
+    )
+    return replace(measured(calibration, confidence, right), operating_points=[]), confidence
 
 
 def measured(calibration: Calibration, confidence: Floats, acceptable: Booleans) -> Calibration:
@@ -70,10 +105,20 @@ def operating_points(confidence: Floats, acceptable: Booleans) -> list[Operating
     ]
 
 
-def cross_fitted(values: Floats, acceptable: Booleans, signals: Sequence[str] = SIGNALS) -> Floats:
-    """Return confidences [N], each from a calibration fitted without its image."""
+def cross_fitted(
+    values: Floats,
+    acceptable: Booleans,
+    signals: Sequence[str] = SIGNALS,
+    images: npt.NDArray[np.intp] | None = None,
+) -> Floats:
+    """Return confidences [N], each from a calibration fitted without its image.
+
+    `images` [N] are the numbers of the images; by default, each value is of another one.
+    """
     confidence = np.zeros(len(values))
-    for held in folds(len(values)):
+    numbers = np.arange(len(values)) if images is None else images
+    for held_images in folds(numbers[-1] + 1):
+        held = held_images[numbers]
         fitted = fit(values[~held], acceptable[~held], signals)
         confidence[held] = fitted.confidence(values[held])
     return confidence

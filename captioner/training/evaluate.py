@@ -16,6 +16,7 @@ from captioner.lstm.constraints import WordRules
 from captioner.lstm.model import CaptionModel, LogitBias, WordPredictor
 from captioner.lstm.vocabulary import Vocabulary
 from captioner.search_options import SearchOptions
+from captioner.training.acceptability import right_words
 from captioner.training.metrics import Diversity, Scores, diversity, score
 from captioner.training.progress import bar
 from captioner.training.reliability import Reliability, reliability
@@ -30,7 +31,8 @@ class Evaluation:
 
     Of these, `rejected` ones got no caption; they count for `acceptable` alone, the share of images
     with an acceptable caption. `images_per_second` covers decoding, encoder and search together, in
-    one process. `reliability_beside` is that of the confidence beside another captioner's caption.
+    one process. `reliability_beside` is that of the confidence beside another captioner's caption,
+    `reliability_words` that of the confidence of single content words.
     """
 
     captioner: str
@@ -42,12 +44,13 @@ class Evaluation:
     acceptable: float
     reliability: Reliability | None  # of the confidence; None without a calibration
     reliability_beside: Reliability | None
+    reliability_words: Reliability | None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def __str__(self) -> str:
-        meteor, beside = self.scores.meteor, self.reliability_beside
+        meteor = self.scores.meteor
         rows = {
             "captioner": self.captioner,
             "images": f"{self.images:,}",
@@ -64,9 +67,14 @@ class Evaluation:
             **(_reliability_rows(self.reliability) if self.reliability else {}),
             "images/s": f"{self.images_per_second:.1f}",
         }
-        if not beside:
-            return _aligned(rows)
-        return f"{_aligned(rows)}\n\nbeside the first\n{_aligned(_reliability_rows(beside))}"
+        text = _aligned(rows)
+        if beside := self.reliability_beside:
+            text += f"\n\nbeside the first\n{_aligned(_reliability_rows(beside))}"
+        if words := self.reliability_words:
+            count = sum(part.captions for part in words.bins)
+            right = {"number": f"{count:,}", "right": f"{words.acceptable:.1%}"}
+            text += f"\n\ncontent words\n{_aligned({**right, **_reliability_rows(words)})}"
+        return text
 
 
 def reliability_text(rows: Mapping[str, object], result: Reliability) -> str:
@@ -92,36 +100,44 @@ def _reliability_rows(result: Reliability) -> dict[str, str]:
 
 
 class Confidence(NamedTuple):
-    """The confidences [N] of captions, alone and beside the first ones; None without."""
+    """The confidences [N] of captions, alone and beside the first ones, and [M] of their words.
+
+    None without.
+    """
 
     alone: Floats | None
     beside: Floats | None
+    words: Floats | None
 
 
 def given_confidence(captioner: Captioner, spoken: Spoken) -> Confidence:
-    """Return the confidence that a captioner gave its captions, and that beside the first ones."""
+    """Return the confidences that a captioner gave its captions and their words."""
     captions, first = spoken.captions, spoken.first
     alone = [caption.confidence for caption in captions]
+    words = [word.confidence for caption in captions for word in caption.words]
     if first is None:
-        return Confidence(_array(alone), None)
+        return Confidence(_array(alone), None, _array(words))
     beside = [
         captioner.confidence_beside(caption, other.text, other.confidence)
         for caption, other in zip(captions, first, strict=True)
     ]
-    return Confidence(_array(alone), _array(beside))
+    return Confidence(_array(alone), _array(beside), _array(words))
 
 
 def _array(values: Sequence[float | None]) -> Floats | None:
     known = [value for value in values if value is not None]
-    return np.array(known) if len(known) == len(values) else None
+    return np.array(known) if known and len(known) == len(values) else None
 
 
 def evaluate(spoken: Spoken, confidence: Confidence) -> Evaluation:
     """Score what a captioner said against the references, and its confidence."""
     texts = [caption.text for caption in spoken.captions]
     images = len(texts) + spoken.rejected
-    alone, beside = (
-        None if values is None else reliability(values, spoken.acceptable) for values in confidence
+    right = right_words(spoken.captions, spoken.references)
+    outcomes = (spoken.acceptable, spoken.acceptable, right)
+    alone, beside, words = (
+        None if values is None else reliability(values, outcome)
+        for values, outcome in zip(confidence, outcomes, strict=True)
     )
     return Evaluation(
         captioner=spoken.captioner,
@@ -133,6 +149,7 @@ def evaluate(spoken: Spoken, confidence: Confidence) -> Evaluation:
         acceptable=float(spoken.acceptable.sum()) / images,
         reliability=alone,
         reliability_beside=beside,
+        reliability_words=words,
     )
 
 

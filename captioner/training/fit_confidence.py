@@ -8,7 +8,7 @@ import numpy as np
 from captioner.calibration import BESIDE_SIGNALS, SIGNALS, Calibration, Floats
 from captioner.confidence import log_odds, own_signals, signals_beside
 from captioner.errors import CaptionerError
-from captioner.training.calibrate import cross_fitted, fit, folds, measured
+from captioner.training.calibrate import cross_fitted, fit, fit_words, folds, measured
 from captioner.training.evaluate import Confidence
 from captioner.training.reliability import Booleans
 from captioner.training.spoken import Spoken
@@ -19,8 +19,9 @@ MIN_IMAGES = 50
 def fit_confidence(spoken: Spoken) -> tuple[Calibration, Confidence]:
     """Fit a calibration to captions, with a part `beside` the first captions where there are some.
 
-    Its signals are those that all captions have. The confidences are out of sample, by FOLDS.
-    Raises CaptionerError for too few captions, or if all are alike.
+    It has a part for `words` if the captions tell of them. Its signals are those that all captions
+    have. The confidences are out of sample, by FOLDS. Raises CaptionerError for too few captions,
+    or if all are alike.
     """
     captions, acceptable = spoken.captions, spoken.acceptable
     require_enough(len(captions))
@@ -32,12 +33,14 @@ def fit_confidence(spoken: Spoken) -> tuple[Calibration, Confidence]:
     names, own = _table([own_signals(caption) for caption in captions], SIGNALS)
     alone = cross_fitted(own, acceptable, names)
     calibration = measured(fit(own, acceptable, names), alone, acceptable)
+    words, of_words = fit_words(captions, spoken.references)
+    calibration = replace(calibration, words=words)
     if spoken.first is None:
-        return calibration, Confidence(alone, None)
+        return calibration, Confidence(alone, None, of_words)
     pairs = zip(captions, spoken.first, strict=True)
     signals = [signals_beside(one, other.text, other.confidence) for one, other in pairs]
     beside, confidence = _fit_beside(calibration, own, signals, acceptable)
-    return replace(calibration, beside=beside), Confidence(alone, confidence)
+    return replace(calibration, beside=beside), Confidence(alone, confidence, of_words)
 
 
 def require_enough(images: int) -> None:

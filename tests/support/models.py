@@ -47,7 +47,7 @@ def calibrated_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPa
     """Return the tiny checkpoint with a calibration; only some captions have more than 0.5.
 
     The calibration says: at a confidence of 0.5, precision 0.85 and coverage 23%; the best
-    precision is 0.9.
+    precision is 0.9. Words have a confidence by their log-probability.
     """
     directory = tmp_path_factory.mktemp("models") / "calibrated"
     shutil.copytree(tiny_checkpoint, directory)
@@ -69,5 +69,6 @@ def calibrate_tiny_checkpoint(directory: Path) -> None:
     calibration = Calibration(
         "good", "here", list(SIGNALS), [centre] * count, [10.0] * count, weights, 0.0,
         [*points, OperatingPoint(0.0, 1.0, 0.4)],
+        words=Calibration("right", "here", ["log_prob"], [-1.0], [1.0], [1.0], 0.0),
     )  # fmt: skip
     save_calibration(directory, calibration)

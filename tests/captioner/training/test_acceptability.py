@@ -2,7 +2,8 @@
 
 import pytest
 
-from captioner.training.acceptability import consensus, is_acceptable
+from captioner.caption import Caption, Word
+from captioner.training.acceptability import consensus, is_acceptable, right_words
 
 DOG = ["A brown dog runs on grass.", "A dog running.", "A puppy plays.", "Dogs run.", "A dog."]
 CHILD = ["A girl sits.", "A small child sitting.", "A girl on a chair.", "A girl.", "Someone sits."]
@@ -49,3 +50,10 @@ def test_function_words_do_not_count() -> None:
 def test_captions_are_acceptable_from_the_threshold_on() -> None:
     captions = ["A dog runs.", "A cat on a skateboard."]
     assert is_acceptable(captions, [DOG, DOG]).tolist() == [True, False]
+
+
+def test_a_word_is_right_if_one_reference_has_it_or_a_word_that_supports_it() -> None:
+    said = [("Puppies", "runs", "sofa"), (), ("person", "chairs", "man")]
+    captions = [Caption("A text.", words=tuple(map(Word, words))) for words in said]
+    right = right_words(captions, [DOG, DOG, CHILD])
+    assert right.tolist() == [True, True, False, True, True, False]

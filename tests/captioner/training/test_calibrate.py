@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from captioner.calibration import SIGNALS
-from captioner.training.calibrate import cross_fitted, describe, fit, operating_points
+from captioner.calibration import SIGNALS, WORD_SIGNALS
+from captioner.caption import Caption, Word
+from captioner.training.calibrate import (
+    cross_fitted,
+    describe,
+    fit,
+    fit_words,
+    operating_points,
+)
 
 
 def test_a_fitted_calibration_recovers_the_probabilities_it_was_drawn_from() -> None:
@@ -39,3 +46,47 @@ def test_captions_of_the_same_confidence_are_accepted_together() -> None:
     confidence = np.where(np.arange(40) < 10, 0.9, 0.40008)
     points = operating_points(confidence, acceptable)
     assert points == [(0.9, 0.25, 0.5), (0.4, 1.0, 0.5)]
+
+
+def captions_with_words(
+    signals: np.ndarray, right: np.ndarray
+) -> tuple[list[Caption], list[list[str]]]:
+    """Return captions [N] with words [N, M] that have `log_prob` alone, and references."""
+    said = [
+        Caption("A text.", words=tuple(word(f"w{n}", value) for n, value in enumerate(of_image)))
+        for of_image in signals
+    ]
+    references = [[" ".join(f"w{n}" for n in np.flatnonzero(of_image))] for of_image in right]
+    return said, references
+
+
+def word(text: str, log_prob: float) -> Word:
+    return Word(text, signals={**dict.fromkeys(WORD_SIGNALS, 0.0), "log_prob": log_prob})
+
+
+def test_a_calibration_of_words_recovers_the_probabilities_they_were_drawn_from() -> None:
+    random = np.random.default_rng(4)
+    signals = random.normal(size=(1000, 4))
+    true = 1 / (1 + np.exp(-(1.5 * signals - 0.5)))
+    said, references = captions_with_words(signals, random.random(true.shape) < true)
+    calibration, confidence = fit_words(said, references)
+    assert calibration is not None and confidence is not None
+    assert tuple(calibration.signals) == WORD_SIGNALS
+    assert np.abs(confidence - true.ravel()).mean() < 0.03
+    assert calibration.data.startswith("4000 content words of 1000 validation images")
+    assert "out of sample, by 5 folds" in calibration.data
+
+
+def test_the_words_of_an_image_are_held_out_together() -> None:
+    random = np.random.default_rng(2)
+    signals = np.repeat(random.normal(size=(60, 1)), 20, axis=1)
+    luck = np.repeat(random.random((60, 1)) < 0.5, 20, axis=1)  # of an image, not of its signal
+    _, confidence = fit_words(*captions_with_words(signals, luck))
+    assert confidence is not None and np.corrcoef(confidence, luck.ravel())[0, 1] < 0.1
+
+
+def test_there_is_no_calibration_of_words_without_right_and_wrong_ones_or_for_few_images() -> None:
+    signals = np.zeros((20, 2))
+    assert fit_words(*captions_with_words(signals, np.ones((20, 2), bool))) == (None, None)
+    assert fit_words(*captions_with_words(signals[:, :0], np.ones((20, 0), bool))) == (None, None)
+    assert fit_words(*captions_with_words(signals[:3], np.eye(3, 2, dtype=bool))) == (None, None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captioner import Captioner
-from captioner.calibration import OWN_SIGNALS, SIGNALS, read_calibration
+from captioner.calibration import OWN_SIGNALS, SIGNALS, WORD_SIGNALS, read_calibration
 from captioner.jobs.calibrations import with_calibration
 from captioner.jobs.cli.main import main
 from captioner.jobs.config.job import JobConfig
@@ -59,11 +59,14 @@ def test_the_calibration_of_a_directory_is_kept_in_it(
     result = json.loads(printed.out)
     assert result["reliability"]["auroc"] > 0.8
     assert result["reliability_beside"]["auroc"] > 0.8
+    assert result["reliability_words"]["ece"] < 0.3
     assert f"calibrated: {model / 'calibration.json'}" in printed.err
     calibration = read_calibration(model)
     assert calibration and tuple(calibration.signals) == SIGNALS and calibration.beside
+    assert calibration.words and calibration.words.signals == [*WORD_SIGNALS]
     captions = Captioner.load(model, device="cpu").caption(PHOTOGRAPHS[:8])
     assert all(caption.confidence is not None for caption in captions)
+    assert all(0 < (word.confidence or 0) < 1 for caption in captions for word in caption.words)
 
 
 def test_the_confidence_that_a_captioner_has_is_scored_beside_a_first_one(
@@ -73,8 +76,9 @@ def test_the_confidence_that_a_captioner_has_is_scored_beside_a_first_one(
     assert evaluate(data, "--checkpoint", model, "--calibrate", *first) == 0
     assert "beside the first" in capsys.readouterr().out
     assert evaluate(data, "--checkpoint", model, *first) == 0
-    alone, beside = capsys.readouterr().out.split("beside the first")
-    assert "AUROC" in alone and "AUROC" in beside
+    alone, rest = capsys.readouterr().out.split("beside the first")
+    beside, words = rest.split("content words")
+    assert "AUROC" in alone and "AUROC" in beside and "AUROC" in words and "ECE" in words
 
 
 def test_with_out_the_calibration_is_kept_for_the_runs_of_out(

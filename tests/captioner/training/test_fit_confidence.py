@@ -65,7 +65,7 @@ def test_the_confidences_of_a_fit_are_out_of_sample() -> None:
     captions = [Caption("A dog.", token_log_probs=(value,)) for value in random.normal(size=60)]
     luck = random.random(60) < 0.5
     chance = Spoken("any@0", captions, [["A dog."]] * 60, luck, 0, 1.0, captions)
-    calibration, (alone, beside) = fit_confidence(chance)
+    calibration, (alone, beside, _) = fit_confidence(chance)
     for confidence in (alone, beside):
         assert confidence is not None and np.corrcoef(confidence, luck)[0, 1] < 0.15
     assert "out of sample" in calibration.data
