@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from captioner.schemas.image_record import IMAGE_URI, IMAGE_VERSION, PLAN_COLUMNS
 
-SCHEMA_VERSION = "4"
+SCHEMA_VERSION = "5"
 CAPTIONERS, REVIEW = b"captioners", b"review"  # keys of a file's metadata
 
 
@@ -37,6 +37,13 @@ class Alternative(TypedDict):
 
     caption: str
     log_prob: float | None
+
+
+class WordConfidence(TypedDict):
+    """A content word as the caption writes it, and the probability that it is right."""
+
+    word: str
+    confidence: float
 
 
 class Former(TypedDict):
@@ -72,6 +79,7 @@ class CaptionRow:
     caption: str | None = None
     confidence: float | None = None
     needs_review: bool | None = None
+    word_confidence: Sequence[WordConfidence] | None = None
     log_prob: float | None = None
     token_log_probs: Sequence[float] | None = None
     alternatives: Sequence[Alternative] | None = None
@@ -79,13 +87,18 @@ class CaptionRow:
     declined: Declined | None = None
 
 
+_WORD = pa.struct([("word", pa.string()), ("confidence", pa.float32())])
 _ALTERNATIVE = pa.struct([("caption", pa.string()), ("log_prob", pa.float32())])
 _FORMER = pa.struct(
     [("caption", pa.string()), ("confidence", pa.float32()), ("captioner", pa.string())]
 )
 _DECLINED = pa.struct([("captioner", pa.string()), ("error", pa.string())])
 
-_ADDED = {"former": _FORMER, "declined": _DECLINED}  # columns since version 4
+_ADDED = {  # columns since version 4
+    "former": _FORMER,
+    "declined": _DECLINED,
+    "word_confidence": pa.list_(_WORD),
+}
 
 _TABLE_SCHEMA = pa.schema(
     [
@@ -100,6 +113,7 @@ _TABLE_SCHEMA = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("confidence", pa.float32()),  # in [0, 1]
         pa.field("needs_review", pa.bool_()),  # null without a threshold
+        pa.field("word_confidence", pa.list_(_WORD)),  # content words in their order
         pa.field("log_prob", pa.float32()),  # the sum over the caption's tokens
         pa.field("token_log_probs", pa.list_(pa.float32())),
         pa.field("alternatives", pa.list_(_ALTERNATIVE)),
@@ -113,7 +127,7 @@ _TABLE_SCHEMA = pa.schema(
 
 
 CONTENT_COLUMNS = (  # that depend on the image's bytes alone, in a row with a caption
-    *("width", "height", "format", "status", "caption", "confidence"),
+    *("width", "height", "format", "status", "caption", "confidence", "word_confidence"),
     *("log_prob", "token_log_probs", "alternatives"),
 )
 
@@ -192,6 +206,9 @@ def current_names(schema: pa.Schema) -> list[str]:
 
 
 def _parts(kind: pa.DataType) -> list[str]:
+    """Return the names of the fields of structs, or of structs in lists."""
+    if pa.types.is_list(kind):
+        return ["[]", *_parts(kind.value_type)]
     return [part.name for part in kind] if pa.types.is_struct(kind) else []
 
 

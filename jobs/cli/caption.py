@@ -12,7 +12,10 @@ from captioner.schemas.caption_table import CaptionRow, Status
 if TYPE_CHECKING:
     from captioner.jobs.cli import Commands
 
-COLUMNS = ("image_uri", "status", "error", "caption", "confidence", "alternatives", "captioner")
+COLUMNS = (
+    *("image_uri", "status", "error", "caption", "confidence", "word_confidence"),
+    *("alternatives", "captioner"),
+)
 
 
 def add_caption(commands: "Commands") -> None:

@@ -25,11 +25,17 @@ from captioner.jobs.pipeline.settings import WorkerSettings
 from captioner.jobs.pipeline.stage_times import StageTimes
 from captioner.jobs.table.embeddings import Vectors
 from captioner.jobs.table.threshold import needs_review
-from captioner.schemas.caption_table import Alternative, CaptionRow, Status, file_metadata
+from captioner.schemas.caption_table import (
+    Alternative,
+    CaptionRow,
+    Status,
+    WordConfidence,
+    file_metadata,
+)
 from captioner.schemas.image_record import ImageRecord
 
 if TYPE_CHECKING:
-    from captioner.caption import Caption
+    from captioner.caption import Caption, Word
     from captioner.captioner import Answer, Captioner
 
 BATCHES_AHEAD = 2  # decoded and waiting, at most
@@ -191,7 +197,16 @@ def _caption_values(caption: "Caption") -> dict[str, Any]:
         "status": Status.OK,
         "caption": caption.text or None,
         "confidence": None if confidence is None else float(np.float32(confidence)),
+        "word_confidence": _word_confidence(caption.words),
         "log_prob": caption.log_prob,
         "token_log_probs": caption.token_log_probs,
         "alternatives": [Alternative(caption=a.text, log_prob=a.log_prob) for a in others],
     }
+
+
+def _word_confidence(words: "Sequence[Word]") -> list[WordConfidence] | None:
+    return [
+        WordConfidence(word=word.text, confidence=word.confidence)
+        for word in words
+        if word.confidence is not None
+    ] or None

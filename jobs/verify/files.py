@@ -34,7 +34,8 @@ from captioner.schemas.caption_table import (
 from captioner.schemas.image_record import PLAN_COLUMNS
 
 BATCH_ROWS = 20_000
-LATER = {"needs_review", "former", "declined"}  # columns that older files lack, or have at the end
+# Columns that older files lack, or have at the end.
+LATER = {"needs_review", "former", "declined", "word_confidence"}
 _READABLE = "let this user read it, or look at its disk"
 _AGAIN = "--repair writes the file again from its rows"
 _REWRITE = "another program wrote it: restore the file, or move it elsewhere"

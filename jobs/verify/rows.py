@@ -16,7 +16,10 @@ BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)  # before which nothing was caption
 AHEAD = timedelta(days=1)  # that the clock of a worker may be
 TOLERANCE = 1e-3  # of a sum of log-probabilities, and as a share of it: they are float32
 _REMEDY = "caption it again with --force and --only"
-_FAILED_COLUMNS = ("caption", "confidence", "log_prob", "token_log_probs", "alternatives")
+_FAILED_COLUMNS = (
+    *("caption", "confidence", "word_confidence"),
+    *("log_prob", "token_log_probs", "alternatives"),
+)
 _SHA256 = "^[0-9a-f]{64}$"
 
 
@@ -71,6 +74,17 @@ def _check_outcome(table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
 
 def _check_numbers(table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
     yield "confidence is not in [0, 1]", _is_no_share(table["confidence"])
+    words = table["word_confidence"]
+    parts = pc.list_flatten(words)
+    shares = pc.struct_field(parts, "confidence")
+    yield (
+        "word_confidence has one without word",
+        _rows_with(words, _is_empty(pc.struct_field(parts, "word"))),
+    )
+    yield (
+        "word_confidence has one that is not in [0, 1]",
+        _rows_with(words, pc.or_(shares.is_null(), _is_no_share(shares))),
+    )
     log_prob, tokens = table["log_prob"], table["token_log_probs"]
     yield "log_prob is not a log-probability", _is_no_log(log_prob)
     alternatives = table["alternatives"]

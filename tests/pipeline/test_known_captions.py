@@ -58,6 +58,8 @@ def assert_alike(row: dict[str, Any], other: dict[str, Any]) -> None:
     """Compare what the network said of one image in two batches: its sums differ in last bits."""
     for name in ("confidence", "log_prob", "token_log_probs"):
         assert row[name] == pytest.approx(other[name], abs=1e-3)
+    for one, two in zip(row["word_confidence"], other["word_confidence"], strict=True):
+        assert one == {**two, "confidence": pytest.approx(two["confidence"], abs=1e-3)}
     for name in ("image_sha256", "width", "height", "format", "status", "caption"):
         assert row[name] == other[name]
     alternatives = zip(row["alternatives"], other["alternatives"], strict=True)

@@ -1,6 +1,7 @@
 """The rows of a table with what people decided about them."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -71,6 +72,24 @@ def test_a_manifests_column_whose_name_the_table_took_later_has_another_now(
     assert [new[name] for name in names] == [former, None, "y", None, None]
     assert set(rows(out, "former IS NOT NULL")) == {"b"}
     assert set(rows(out, "former IS NULL AND source_source_former = 'mine'", ["width"])) == {"a"}
+
+
+def test_a_manifests_column_of_lists_may_have_the_name_of_a_later_one_of_the_table(
+    tmp_path: Path,
+) -> None:
+    out = write_old_rows(tmp_path, ["/a.jpg"], word_confidence=[["mine"]])
+    words = [{"word": "cat", "confidence": 0.5}]
+    write_rows(tmp_path, [row("/b.jpg", word_confidence=words)], "2")
+    for table in (rows(out), compacted(out)):
+        own = {name: each["source_word_confidence"] for name, each in table.items()}
+        assert own == {"a": ["mine"], "b": None}
+        assert table["a"]["word_confidence"] is None
+        assert table["b"]["word_confidence"] == words
+
+
+def compacted(out: OutFolder) -> dict[str, dict[str, Any]]:
+    assert compact(out.root, quiet=True).files == 1
+    return rows(out)
 
 
 def test_compaction_gives_such_a_column_its_new_name(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from captioner.schemas.caption_table import (
     Alternative,
     CaptionRow,
     Status,
+    WordConfidence,
     caption_table_schema,
     file_metadata,
     passthrough_names,
@@ -19,8 +20,8 @@ from captioner.schemas.caption_table import (
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 COLUMNS = [
     "image_uri", "image_version", "image_sha256", "width", "height", "format", "status", "error",
-    "caption", "confidence", "needs_review", "log_prob", "token_log_probs", "alternatives",
-    "captioner", "run_id", "annotated_at", "former", "declined",
+    "caption", "confidence", "needs_review", "word_confidence", "log_prob", "token_log_probs",
+    "alternatives", "captioner", "run_id", "annotated_at", "former", "declined",
 ]  # fmt: skip
 
 
@@ -54,6 +55,7 @@ def test_a_file_keeps_every_value_type_and_its_metadata(tmp_path: Path) -> None:
         caption="A dog.",
         confidence=0.25,
         needs_review=True,
+        word_confidence=[WordConfidence(word="dog", confidence=0.75)],
         log_prob=-1.5,
         token_log_probs=(-1.0, -0.5),
         alternatives=[Alternative(caption="A cat.", log_prob=-2.0)],
@@ -65,6 +67,7 @@ def test_a_file_keeps_every_value_type_and_its_metadata(tmp_path: Path) -> None:
     assert read.schema.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
     assert json.loads(read.schema.metadata[b"captioners"]) == {"tiny@0": {}}
     (record,) = read.to_pylist()
+    assert record["word_confidence"] == [{"word": "dog", "confidence": 0.75}]
     assert record["token_log_probs"] == [-1.0, -0.5]
     assert record["alternatives"] == [{"caption": "A cat.", "log_prob": -2.0}]
     assert record["annotated_at"] == NOW

@@ -55,7 +55,7 @@ def write_old_rows(out: Path, uris: Sequence[str], **columns: Sequence[Any]) -> 
     """Write a file of a table of version 3, with columns of a manifest; return OUT."""
     folder = write_rows(out, [row(uri) for uri in uris], "1")
     (path,) = out.glob("captions/*.parquet")
-    table = pq.read_table(path).drop_columns(["former", "declined"])
+    table = pq.read_table(path).drop_columns(["former", "declined", "word_confidence"])
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
     pq.write_table(table, path)
