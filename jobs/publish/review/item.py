@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -20,11 +20,14 @@ from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.storage.uris import split_chain
 from captioner.jobs.table.read import closing, open_file, readable
 from captioner.jobs.table.reviews import as_reviews
-from captioner.schemas.caption_table import caption_table_schema
+from captioner.schemas.caption_table import WordConfidence, caption_table_schema
 from captioner.schemas.review import Review
 
+Words: TypeAlias = list[tuple[str, float | None]]
+
 CHOICES = 9  # alternatives with a key
-DOUBTFUL = 0.15  # the probability below which a word is marked
+DOUBTFUL = 0.5  # the confidence below which a word is marked
+IMPROBABLE = 0.15  # the same for its probability in the search, where it has no confidence
 SURENESS = (  # of a caption, by its confidence
     "almost certainly wrong",
     "probably wrong",
@@ -37,7 +40,7 @@ SCHEMA = pa.schema(
     caption_table_schema().field(name)
     for name in (
         *("image_uri", "image_sha256", "width", "height", "caption", "confidence"),
-        *("token_log_probs", "alternatives", "captioner", "former"),
+        *("word_confidence", "token_log_probs", "alternatives", "captioner", "former"),
     )
 )
 _POSSESSIVE = re.compile(r"(?<=\w)'s(?!\w)")
@@ -104,7 +107,8 @@ class Item:
             "folder": folder,
             "size": [row["width"], row["height"]],
             "caption": row["caption"],
-            "words": words(row["caption"], row["token_log_probs"]),
+            "words": words(row["caption"], row["word_confidence"], row["token_log_probs"]),
+            "calibrated": bool(row["word_confidence"]),
             "confidence": row["confidence"],
             "sureness": sureness(row["confidence"]),
             "alternatives": self.alternatives,
@@ -159,15 +163,36 @@ def sureness(confidence: float | None) -> str:
     return "unknown" if confidence is None else SURENESS[bisect(SURENESS_FROM, confidence)]
 
 
-def words(caption: str, log_probs: Sequence[float] | None) -> list[tuple[str, float | None]]:
-    """Return the words of a caption, with the probability of those that are doubtful.
+def words(
+    caption: str, confidences: Sequence[WordConfidence] | None, log_probs: Sequence[float] | None
+) -> Words:
+    """Return a caption in parts, with the probability of those that are doubtful words."""
+    return _by_confidence(caption, confidences) if confidences else _by_search(caption, log_probs)
 
-    A word's text begins with the space before it. Nothing is doubtful if the log-probabilities
-    are not those of these words and of the end.
+
+def _by_confidence(caption: str, confidences: Sequence[WordConfidence]) -> Words:
+    """Find each word after the one before it; nothing is doubtful if the caption has others."""
+    parts: Words = []
+    shown = end = 0
+    for each in confidences:
+        found = re.compile(rf"(?<!\w){re.escape(each['word'])}(?!\w)").search(caption, end)
+        if found is None:
+            return [(caption, None)]
+        end = found.end()
+        if each["confidence"] < DOUBTFUL:
+            parts += [(caption[shown : found.start()], None), (found[0], each["confidence"])]
+            shown = end
+    return [part for part in [*parts, (caption[shown:], None)] if part[0]]
+
+
+def _by_search(caption: str, log_probs: Sequence[float] | None) -> Words:
+    """Divide a caption into its words, each with the space before it.
+
+    Nothing is doubtful if the log-probabilities are not those of these words and of the end.
     """
     texts = re.findall(r"\s*\S+", _POSSESSIVE.sub(" 's", caption))
     texts = [text.replace(" 's", "'s") for text in texts]
     if log_probs is None or len(log_probs) != len(texts) + 1:
         return [(caption, None)]
     sure = [math.exp(value) for value in log_probs[:-1]]
-    return [(t, p if p < DOUBTFUL else None) for t, p in zip(texts, sure, strict=True)]
+    return [(t, p if p < IMPROBABLE else None) for t, p in zip(texts, sure, strict=True)]

@@ -169,6 +169,34 @@ def test_a_screen_reader_hears_each_step(page: "Page") -> None:
     assert "on (doubtful) a beach" in page.locator("#caption").text_content()
 
 
+def test_words_in_doubt_are_marked_and_named_with_their_confidence(
+    pages: Pages, tmp_path: Path
+) -> None:
+    words = [{"word": w, "confidence": p} for w, p in [("dog", 0.12), ("b", 0.97), ("beach", 0.4)]]
+    caption = "A dog on a <b>beach."
+    alternatives = [{"caption": "A cat.", "log_prob": -5.0}]
+    out = write_rows(
+        tmp_path,
+        [row("/a.jpg", caption=caption, word_confidence=words, alternatives=alternatives)],
+    )
+    with reviewing(out) as served:
+        page = pages.open(served.url)
+        page.get_by_text("No picture").wait_for()
+        marks, doubts = page.locator("#caption mark"), page.locator("#doubts")
+        assert page.locator("#caption").text_content() == (
+            "A dog (doubtful) on a <b>beach (doubtful)."
+        )
+        assert [each.get_attribute("title") for each in marks.all()] == [
+            "12%\N{NO-BREAK SPACE}sure",
+            "40%\N{NO-BREAK SPACE}sure",
+        ]
+        named = doubts.inner_text().replace("\N{NO-BREAK SPACE}", " ")
+        assert named == "Doubtful: dog (12% sure), beach (40% sure)"
+        assert barriers(page) == []
+        page.keyboard.press("n")
+        assert marks.count() == 0 and doubts.is_hidden()
+
+
 def test_the_focus_is_never_lost(page: "Page") -> None:
     focused = "document.activeElement.id || document.activeElement.dataset.act"
     for key, name, where in [("1", "b", "caption"), ("e", "b", "text"), ("Escape", "b", "caption")]:

@@ -12,7 +12,7 @@ from captioner.jobs.publish.review.item import place, read_item, sureness, words
 from captioner.jobs.publish.review.queue import Filters, Queue, build_queue, hashes, scope_of
 from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.reviews import decisions
-from captioner.schemas.caption_table import Status
+from captioner.schemas.caption_table import Status, WordConfidence
 from tests.support.rows import decide, row, write_old_rows, write_rows
 
 
@@ -132,13 +132,35 @@ def test_the_text_of_a_person_is_the_first_choice_after_the_caption(tmp_path: Pa
 
 
 def test_words_are_doubtful_by_their_log_probability() -> None:
-    assert words("A girl's hat.", [-0.1, -0.2, -3.0, -0.3, -0.1]) == [
+    assert words("A girl's hat.", None, [-0.1, -0.2, -3.0, -0.3, -0.1]) == [
         ("A", None),
         (" girl", None),
         ("'s", pytest.approx(0.0498, abs=1e-4)),
         (" hat.", None),
     ]
-    assert words("A hat.", None) == words("A hat.", [-9.0]) == [("A hat.", None)]
+    assert words("A hat.", None, None) == words("A hat.", None, [-9.0]) == [("A hat.", None)]
+
+
+def test_words_are_doubtful_by_their_confidence_if_they_have_one() -> None:
+    caption = "Two girls' dogs, one in a dog-cart with a dog."
+    sure = {"Two": 0.3, "girls": 0.9, "dogs": 0.4, "one": 0.8, "dog-cart": 0.2, "dog": 0.1}
+    known = [WordConfidence(word=word, confidence=p) for word, p in sure.items()]
+    assert words(caption, known, [-9.0] * 11) == [
+        ("Two", 0.3),
+        (" girls' ", None),
+        ("dogs", 0.4),
+        (", one in a ", None),
+        ("dog-cart", 0.2),
+        (" with a ", None),
+        ("dog", 0.1),
+        (".", None),
+    ]
+    assert words("A (c++) dog", [WordConfidence(word="c++", confidence=0.1)], None) == [
+        ("A (", None),
+        ("c++", 0.1),
+        (") dog", None),
+    ]
+    assert words("A cat.", known, None) == [("A cat.", None)]  # of another caption
 
 
 def test_a_confidence_has_a_word() -> None:

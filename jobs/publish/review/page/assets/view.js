@@ -58,11 +58,21 @@ export async function picture(item, isCurrent) {
   }
 }
 
+const surenessOf = (item, probability) =>
+  `${percent(probability)}\u00a0${item.calibrated ? "sure" : "probable"}`;
+
+// The same for those who cannot see the underlines, or point at them.
+function doubts(item) {
+  const doubtful = item.words.filter(([, probability]) => probability !== null);
+  const named = doubtful.map(([text, p]) => `${text.trim().replace(/\.$/, "")} (${surenessOf(item, p)})`);
+  return named.length ? `Doubtful: ${named.join(", ")}` : "";
+}
+
 function captionWords(item) {
   return item.words.flatMap(([text, probability]) => {
     if (probability === null) return [text];
     const word = element("mark", text.trimStart(), "doubt");
-    word.title = `The model gave this word a probability of ${percent(probability)}`;
+    word.title = surenessOf(item, probability);
     word.append(element("span", " (doubtful)", "visually-hidden"));
     return [text.startsWith(" ") ? " " : "", word];
   });
@@ -71,6 +81,8 @@ function captionWords(item) {
 export function text(item, choice) {
   const texts = [item.caption, ...item.alternatives];
   at("caption").replaceChildren(...(choice ? [texts[choice]] : captionWords(item)));
+  at("doubts").textContent = choice ? "" : doubts(item);
+  at("doubts").hidden = !at("doubts").textContent;
   at("hint").hidden = choice === 0;
   at("hint").textContent = `Text ${choice} of the list, instead of: ${item.caption}`;
   for (const [n, button] of [...at("choices").querySelectorAll("button")].entries())
