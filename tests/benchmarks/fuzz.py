@@ -14,6 +14,7 @@ import importlib
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ sys.path.insert(0, str(ROOT))
 TARGETS = ("images", "manifests", "archives", "review")
 ROUND = 300  # seconds of CPU time of a process: what it leaks goes with it
 SLOWEST = 100  # wall clock over CPU time, on a busy machine
+# Each input is written to a file. On a disk, that would take more time than the rest.
+IN_MEMORY = Path("/dev/shm")
 _COVERED = re.compile(r"cov: (\d+)")
 _RUNS = re.compile(r"^(?:Done |stat::number_of_executed_units: )(\d+)", re.MULTILINE)
 _BEGUN = re.compile(r"^#(\d+)\t", re.MULTILINE)
@@ -83,7 +86,7 @@ def one_round(target: str, folder: Path, seconds: int, count: Count) -> None:
     """Fuzz in a process until it ends; keep the last input if it ended without a word."""
     before, kept = children_seconds(), len(list((folder / "findings").iterdir()))
     with (
-        tempfile.TemporaryDirectory() as work,
+        tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as work,
         (folder / "log.txt").open("w+", errors="replace") as log,
     ):
         command = ["-m", "tests.support.fuzzing.child", target, str(folder), str(seconds)]
@@ -101,11 +104,11 @@ def one_round(target: str, folder: Path, seconds: int, count: Count) -> None:
                 code = process.wait()
         log.seek(0)
         said = log.read()
-    count.add(said, children_seconds() - before)
-    findings = folder / "findings"
-    if code and len(list(findings.iterdir())) == kept:
-        (folder / "current").replace(findings / f"death-{kept}")
-        (findings / f"death-{kept}.txt").write_text(said[-10_000:])
+        count.add(said, children_seconds() - before)
+        findings = folder / "findings"
+        if code and len(list(findings.iterdir())) == kept:
+            shutil.move(Path(work, "current"), findings / f"death-{kept}")
+            (findings / f"death-{kept}.txt").write_text(said[-10_000:])
 
 
 def children_seconds() -> float:

@@ -1,7 +1,8 @@
 """The process that fuzzes a target: `python -m tests.support.fuzzing.child TARGET FOLDER SECONDS`.
 
-It ends after so many seconds of CPU time. Errors of Python are findings, and it goes on. Whatever
-ends the process, takes too long or too much memory, libFuzzer writes down before it ends.
+It works in the current folder, and ends after so many seconds of CPU time. Errors of Python are
+findings, and it goes on. Whatever ends the process, takes too long or too much memory, libFuzzer
+writes down before it ends.
 """
 
 import hashlib
@@ -38,7 +39,7 @@ def main(name: str, folder: Path, seconds: int) -> None:
             "-print_final_stats=1",
             "-entropic_scale_per_exec_time=1",
         ]
-        with module.target(folder) as run:
+        with module.target(Path.cwd()) as run:
             fuzzed = _guarded(run, folder, seconds)
             atheris.Setup([sys.argv[0], *options, str(folder / CORPUS)], fuzzed)
             atheris.Fuzz()
@@ -49,7 +50,7 @@ def _guarded(run: Callable[[bytes], None], folder: Path, seconds: int) -> Callab
     numbers = count(1)
 
     def fuzzed(data: bytes) -> None:
-        (folder / CURRENT).write_bytes(data)
+        Path(CURRENT).write_bytes(data)
         try:
             run(data)
         except Exception as error:  # noqa: BLE001 (what is looked for)
