@@ -1,5 +1,9 @@
-"""The device to compute on, and the floating-point type that is fastest there."""
+"""The device to compute on, copies to and from it, and the floating-point type fastest there."""
 
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +21,27 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise CaptionerError("no CUDA device is available: choose the device cpu or auto")
     return torch.device(name)
+
+
+def stack_on(
+    device: torch.device, images: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
+) -> Tensor:
+    """Return arrays of one shape as a tensor uint8 [N, ...] on a device.
+
+    A GPU copies them from pinned memory while this thread goes on.
+    """
+    shape = len(images), *images[0].shape
+    stacked = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    np.stack([*images], out=stacked.numpy())
+    return stacked.to(device, non_blocking=True)
+
+
+def to_cpu(*tensors: Tensor) -> list[Tensor]:
+    """Return the tensors of one device on the CPU, after one wait for a GPU in all."""
+    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+    if tensors[0].is_cuda:
+        torch.cuda.current_stream(tensors[0].device).synchronize()
+    return copies
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

@@ -64,7 +64,7 @@ def beam_search(
     batch = _Batch(torch.arange(images, device=device), live, found)
     tokens = torch.full((images, 1), BOS, device=device)
     state = stepper.start()
-    interval = GPU_CHECK_INTERVAL if torch.device(device).type == "cuda" else 1
+    interval = 1 if torch.device(device).type == "cpu" else GPU_CHECK_INTERVAL
     for t in range(options.max_length + 1):
         log_probs, state = stepper.step(tokens, state)  # [N, B, V]
         allowed = constrain(log_probs, batch.live.tokens[:, :, :t], options, rules)

@@ -13,7 +13,7 @@ from torch import Tensor
 from captioner.calibration import SIGNALS, WORD_SIGNALS, Floats
 from captioner.caption import Alternative, Caption, Embeddings, Word
 from captioner.captioner import Captioner, Measure
-from captioner.device import choose_device
+from captioner.device import choose_device, stack_on, to_cpu
 from captioner.errors import CaptionerError
 from captioner.house_rules import HouseRules
 from captioner.identity import computing, identity
@@ -73,6 +73,7 @@ class LstmCaptioner(Captioner):
         self.presence = model.presence
         self.vocabulary = checkpoint.vocabulary
         self.rules = WordRules.of_vocabulary(checkpoint.vocabulary, device)
+        self._content_weights = (-self.presence.log_prior * self.rules.content).cpu()  # [V]
         self.calibration = checkpoint.calibration
         name = model_identity(checkpoint.name, checkpoint.fingerprint, search)
         self.identity = identity(name, self.precision)
@@ -105,19 +106,19 @@ class LstmCaptioner(Captioner):
     def answer(self, images: Sequence[DecodedImage], measure: Measure) -> Sequence[Caption]:
         """Return the captions of prepared images; see Captioner."""
         with measure("encode"):
-            features = self.encode(np.stack([image.pixels for image in images]))
-            vectors = self.embed(features) if self.embeddings else None
+            features = self.encode([image.pixels for image in images])
         with measure("search"):
             captions = self.search(features)
-        if vectors is None:
+        if not self.embeddings:
             return captions
+        with measure("encode"):  # after the search, which a GPU would otherwise wait for
+            vectors = self.embed(features)
         return [replace(c, embedding=v) for c, v in zip(captions, vectors, strict=True)]
 
     @torch.inference_mode()
-    def encode(self, pixels: Pixels) -> Tensor:
+    def encode(self, pixels: Pixels | Sequence[Pixels]) -> Tensor:
         """Encode uint8 RGB [N, image_size, image_size, 3] to grid features [N, L, C]."""
-        images = torch.from_numpy(pixels).to(self.device)
-        return self.encoder(images)
+        return self.encoder(stack_on(self.device, pixels))
 
     @torch.inference_mode()
     def embed(self, features: Tensor) -> Embeddings:
@@ -142,18 +143,18 @@ class LstmCaptioner(Captioner):
         bias = LogitBias.of(self.presence, log_presence, content, self.options)
         predictor = WordPredictor(self.decoder, features, bias)
         found = beam_search(predictor, len(features), self.options, self.device, self.rules)
-        hypotheses = Hypotheses(*(part.cpu() for part in found))
+        *parts, log_presence = to_cpu(*found, log_presence)
+        hypotheses = Hypotheses(*parts)
         if not hypotheses.scores[:, 0].isfinite().all():
             raise CaptionerError(
                 f"numbers of this model are too large for {self.precision}: choose another "
                 "precision, and if none will do, another checkpoint"
             )
-        return SearchResult(hypotheses, log_presence.cpu())
+        return SearchResult(hypotheses, log_presence)
 
     def signals(self, found: SearchResult) -> Floats:
         """Return the signals from which confidence is computed: float64 [N, len(SIGNALS)]."""
-        weights = -self.presence.log_prior * self.rules.content
-        return compute_signals(*found, weights.cpu())
+        return compute_signals(*found, self._content_weights)
 
     def words(self, found: SearchResult) -> list[tuple[Word, ...]]:
         """Return the content words of each image's caption, with a confidence if calibrated."""

@@ -58,7 +58,8 @@ def constrain(
     """
     t = tokens.shape[2]
     allowed = log_probs.clone()
-    allowed[..., [PAD, BOS, UNKNOWN]] = NEG_INF
+    for word in (PAD, BOS, UNKNOWN):  # not a list: a GPU would be waited for, to copy it
+        allowed[..., word] = NEG_INF
     if t == options.max_length:
         allowed[..., :EOS] = NEG_INF
         allowed[..., EOS + 1 :] = NEG_INF
