@@ -3,7 +3,8 @@
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from PIL import Image
@@ -50,10 +51,31 @@ _NOT_SUPPORTED = re.compile(
 T = TypeVar("T")
 
 
+class _Fault(Exception):
+    """A fault of something other than an image, which is its cause."""
+
+
+@contextmanager
+def without_codecs() -> Iterator[None]:
+    """Let `readable` raise errors as they are, as this context reads nothing of a file.
+
+    A lack of memory remains one of the image.
+    """
+    try:
+        yield
+    except DAMAGED as error:
+        if _NO_MEMORY.search(str(error)):
+            raise
+        raise _Fault from error
+
+
 def readable(decode: Callable[[], T]) -> T:
     """Return what `decode` does; its errors become those of an image."""
     try:
         return decode()
+    except _Fault as fault:
+        assert fault.__cause__
+        raise fault.__cause__ from None
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(str(error)) from error
     except MemoryError as error:

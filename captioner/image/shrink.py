@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from captioner.image.colour.transform import Transform
+from captioner.image.damage import without_codecs
 from captioner.image.depth import depth_of, is_deep
 from captioner.image.upright import upright, upright_size
 
@@ -45,12 +46,14 @@ def shrunk(
 
 def _bicubic(rgb: Image.Image, size: Size) -> Image.Image:
     """Resize by PyTorch, which takes a third of Pillow's time for nearly the same pixels."""
-    import torch  # here, because the pages and reports, which show pictures, do not need it
+    array = np.array(rgb)  # may still read the file
+    with without_codecs():
+        import torch  # here, because the pages and reports, which show pictures, do not need it
 
-    pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).unsqueeze(0)  # channels_last
-    width, height = size
-    small = torch.nn.functional.interpolate(pixels, (height, width), mode="bicubic", antialias=True)
-    return Image.fromarray(small[0].permute(1, 2, 0).numpy())
+        pixels = torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0)  # channels_last
+        shape = size[1], size[0]
+        small = torch.nn.functional.interpolate(pixels, shape, mode="bicubic", antialias=True)
+        return Image.fromarray(small[0].permute(1, 2, 0).numpy())
 
 
 def fitted_size(size: Size, side: int) -> Size:

@@ -207,6 +207,15 @@ def test_a_lack_of_memory_is_no_damage(error: Exception, monkeypatch: pytest.Mon
         decode_image(encoded(scene(), "PNG"), 32)
 
 
+def test_a_fault_of_pytorch_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", fail)
+    with pytest.raises(RuntimeError, match=r"^could not create a primitive$"):
+        decode_image(encoded(scene(), "PNG"), 32)
+
+
 # Damage that does not matter
 
 
