@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from captioner.device import mixed_precision
 from captioner.errors import CaptionerError
+from captioner.identity import PIPELINE_VERSION
 from captioner.lstm.encoder import Encoder
 from captioner.lstm.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
 from captioner.training.dataset import Split, decode_split
@@ -32,9 +33,12 @@ def cached_pixels(split: Split, size: int, cache: Path) -> npt.NDArray[np.uint8]
 
 
 def images_key(split: Split) -> str:
-    """Return a text that identifies the images: file, offset and modification time of each."""
+    """Return a text that identifies the pixels of the images.
+
+    It has the file, offset and modification time of each, and the version of what decodes them.
+    """
     versions = (f"{split.stores[store].version(image.name)}" for store, image in split.items)
-    return "\n".join(versions)
+    return "\n".join([f"pipeline {PIPELINE_VERSION}", *versions])
 
 
 def cached_features(

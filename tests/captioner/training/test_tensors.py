@@ -4,27 +4,42 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from captioner.lstm.encoder import Encoder
 from captioner.lstm.vocabulary import BOS, EOS, PAD, Vocabulary
-from captioner.training.dataset import load_split
+from captioner.training.dataset import Split, load_split
 from captioner.training.tensors import References, augment, cached_features, cached_pixels
 from tests.support.photographs import photograph
 
 
-def test_a_replaced_image_is_read_again(tmp_path: Path) -> None:
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
     for number in range(2):
         (tmp_path / f"{number}.jpg").write_bytes(photograph(number))
     captions = tmp_path / "captions.jsonl"
     lines = (json.dumps({"image": f"{number}.jpg", "captions": ["x"]}) for number in range(2))
     captions.write_text("\n".join(lines))
-    split = load_split([tmp_path], [captions], None)
+    return load_split([tmp_path], [captions], None)
+
+
+def test_a_replaced_image_is_read_again(split: Split, tmp_path: Path) -> None:
     before = np.array(cached_pixels(split, 32, tmp_path / "cache"))
     assert (cached_pixels(split, 32, tmp_path / "cache") == before).all()
     (tmp_path / "1.jpg").write_bytes(photograph(2))
     after = cached_pixels(split, 32, tmp_path / "cache")
     assert (after[0] == before[0]).all() and (after[1] != before[1]).any()
+
+
+def test_pixels_of_another_version_of_the_pipeline_are_decoded_again(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = np.array(cached_pixels(split, 32, tmp_path / "cache"))
+    (former,) = (tmp_path / "cache").iterdir()
+    np.save(former, np.zeros_like(expected))
+    monkeypatch.setattr("captioner.training.tensors.PIPELINE_VERSION", 99)
+    assert (cached_pixels(split, 32, tmp_path / "cache") == expected).all()
 
 
 def test_features_change_with_the_pixels_of_any_image(tmp_path: Path) -> None:
