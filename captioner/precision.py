@@ -34,10 +34,17 @@ def fast_precision(device: str) -> str:
     GPUs are as fast in both short types, and float16 rounds eight times less. With the device auto,
     a GPU is used if there is one.
     """
-    if device == "cuda" or (device == "auto" and gpu_count() and _torch_has_cuda()):
+    if expected_device(device) == "cuda":
         return "float16"
     numbers = tuple(int(number) for number in version("torch").split(".")[:2])
     return "bfloat16" if numbers >= SINCE_TORCH and BFLOAT16 & _cpu_flags() else "float32"
+
+
+def expected_device(device: str) -> str:
+    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda", without asking the driver of a GPU."""
+    if device == "auto":
+        return "cuda" if gpu_count() and _torch_has_cuda() else "cpu"
+    return device
 
 
 def check_precision(precision: str, device: str) -> None:

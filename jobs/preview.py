@@ -19,7 +19,7 @@ from captioner.jobs.estimate import Estimate, extrapolated, sample_of, timed, wi
 from captioner.jobs.execution.cluster.forks import forking
 from captioner.jobs.execution.record.progress import LISTING, PLANNING, TIMING, Moment, showing
 from captioner.jobs.execution.worker.sample import SampleTimes
-from captioner.jobs.pipeline.settings import choose_threshold
+from captioner.jobs.pipeline.settings import check_local_precision, choose_threshold
 from captioner.jobs.planning.asking import Asking, asking
 from captioner.jobs.planning.compare import Counts
 from captioner.jobs.planning.listing import counted, list_images
@@ -91,6 +91,7 @@ def preview_job(config: JobConfig, sample: int | None = None) -> Preview:
             from captioner.jobs.execution.cluster.scheduler import check_scheduler  # with Dask
 
             check_scheduler(config)
+        check_local_precision(config)
         source, second = list_images(config), config.second_job()
         source = counted(source, progress, then=PLANNING)
         if second is None:

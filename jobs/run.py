@@ -28,7 +28,11 @@ from captioner.jobs.execution.record.recorder import Recorder
 from captioner.jobs.messages import about, note, on_stderr, say, warn
 from captioner.jobs.pipeline.answers import forget_all_answers
 from captioner.jobs.pipeline.hash_index import index_table
-from captioner.jobs.pipeline.settings import choose_threshold, worker_settings
+from captioner.jobs.pipeline.settings import (
+    check_local_precision,
+    choose_threshold,
+    worker_settings,
+)
 from captioner.jobs.planning.listing import counted, list_images
 from captioner.jobs.planning.partitions import Size, share_plan
 from captioner.jobs.planning.plan import (
@@ -88,6 +92,7 @@ def run_passes(config: JobConfig) -> Iterator[JobReport]:
                 from captioner.jobs.execution.cluster.scheduler import check_scheduler  # with Dask
 
                 check_scheduler(config)
+            check_local_precision(config)
             source = list_images(config)
             if second:
                 source, again = keep(source, Path(folder, "listing.arrow"))

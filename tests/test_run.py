@@ -16,6 +16,7 @@ from captioner.jobs import JobConfig, run_job
 from captioner.jobs.cli.main import main
 from captioner.jobs.errors import JobError, TemporaryError, UsageError
 from captioner.jobs.execution.record.recorder import Recorder
+from captioner.jobs.preview import preview_job
 from captioner.schemas.job_report import JobReport
 from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import image_names, read_table, statuses
@@ -227,6 +228,21 @@ def test_a_checkpoint_that_is_not_there_is_an_error_of_the_user(
         run_job(replace(job, checkpoint="none"))
     (report,) = (tmp_path / "out").glob("runs/*/report.json")
     assert JobReport.from_json(report.read_text()).exit_code == 2
+
+
+def test_a_precision_that_this_cpu_lacks_is_refused_before_the_run(
+    tmp_path: Path, job: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : avx512_bf16\n")
+    monkeypatch.setattr("captioner.precision.CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    write_photographs(tmp_path / "photos", 1)
+    for device in ("auto", "cpu"):
+        local = replace(job, scheduler=None, precision="float16", device=device)
+        for start in (run_job, preview_job):
+            with pytest.raises(UsageError, match="no instructions for float16"):
+                start(local)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_scheduler_that_does_not_answer_is_a_temporary_error(

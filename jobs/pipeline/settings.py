@@ -12,6 +12,18 @@ from captioner.jobs.table.threshold import Threshold
 from captioner.loading import find_calibration
 from captioner.model_directory import CALIBRATION
 from captioner.options import CaptionerOptions
+from captioner.precision import check_precision, expected_device
+
+
+def check_local_precision(config: JobConfig) -> None:
+    """Raise UsageError if workers of this machine would refuse the precision of the job."""
+    options = config.captioner
+    if config.scheduler or options.kind:
+        return
+    try:
+        check_precision(options.precision, expected_device(options.device))
+    except CaptionerError as error:
+        raise UsageError(str(error)) from error
 
 
 def choose_threshold(config: JobConfig) -> Threshold | None:
