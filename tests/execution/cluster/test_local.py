@@ -19,6 +19,7 @@ from captioner.jobs import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster import local as cluster
 from captioner.jobs.execution.cluster.certificate import own_security
+from captioner.jobs.execution.cluster.forks import forking
 from captioner.jobs.execution.cluster.nannies import MORE_STARTS
 from tests.support.commands import GIVE_UP_SECONDS, start
 from tests.support.matrix.scene import has_role
@@ -40,6 +41,14 @@ def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert cluster._environment(4, gpu=2)["CUDA_VISIBLE_DEVICES"] == "2"
     assert "CUDA_VISIBLE_DEVICES" not in cluster._environment(4, gpu=None)
+
+
+def test_workers_see_one_gpu_each_and_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1")
+    job = JobConfig("photos", "out", workers=3, device="cuda")
+    with forking(job), cluster.local_workers(job, 1) as client:
+        seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
+    assert sorted(seen.values()) == ["3", "3", "GPU-1"]
 
 
 def test_a_large_model_is_loaded_by_few_workers_with_several_cores(
