@@ -123,7 +123,7 @@ def _preview(config: JobConfig, source: Source, sample: int | None, progress: _P
     choose_threshold(config)  # UsageError now rather than in the run
     out = OutFolder(out_path(config.out))
     with _folder(out) as folder:
-        size = Size(config.partition_size, config.limit)
+        size = Size(config.most_in_partition, config.limit)
         plan = make_plan(
             source, out, folder, size, redo_of(config, out, folder), second_opinion_of(config)
         )

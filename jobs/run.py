@@ -180,7 +180,7 @@ def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None
     writer = recorder.writer
     redo = redo_of(config, writer.out, writer.scratch)
     recorder.threshold, recorder.remarked = settle_threshold(recorder.threshold, writer)
-    size = Size(config.partition_size, config.limit)
+    size = Size(config.most_in_partition, config.limit)
     choice = second_opinion_of(config)
     recorder.plan = make_plan(source, writer.out, writer.scratch, size, redo, choice)
     prunes = config.prune and may_prune(source, recorder.plan.counts)

@@ -60,6 +60,15 @@ def test_source_and_out_are_required() -> None:
         load_config({"source": "a"})
 
 
+def test_gpus_of_this_machine_have_large_partitions() -> None:
+    job = JobConfig("photos", "out", device="cuda")
+    assert job.most_in_partition == 5000
+    assert replace(job, device="cpu").most_in_partition == 500
+    assert replace(job, checkpoint="hf:some/model").most_in_partition == 500
+    assert replace(job, scheduler="host:8786").most_in_partition == 500
+    assert replace(job, partition_size=40).most_in_partition == 40
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -68,7 +68,7 @@ def _check_paths(job: "JobConfig") -> None:
 
 
 def _check_numbers(job: "JobConfig") -> None:
-    for name in ("beam_size", "partition_size", "send_pixels", "keep_runs"):
+    for name in ("beam_size", "send_pixels", "keep_runs"):
         require(job, name, is_count(getattr(job, name)), "a whole number above 0")
     require(job, "max_bytes", is_count(job.max_bytes), A_SIZE)
     room = is_count(job.max_characters) and job.max_characters >= MIN_CHARACTERS
@@ -81,7 +81,7 @@ def _check_numbers(job: "JobConfig") -> None:
     require(job, "image_timeout", is_number(seconds) and seconds > 0, "seconds, a number above 0")
     alone = job.min_confidence is None or job.target_precision is None
     _refuse_unless(alone, "min_confidence must be omitted if target_precision is given")
-    for name in ("batch_size", "workers", "limit", "max_pixels", "max_requests"):
+    for name in ("batch_size", "partition_size", "workers", "limit", "max_pixels", "max_requests"):
         value = getattr(job, name)
         require(job, name, value is None or is_count(value), "a number above 0")
 

@@ -24,11 +24,13 @@ from captioner.jobs.storage.signatures import without_signature
 from captioner.jobs.storage.uris import is_local, local_path
 from captioner.jobs.toml_file import check_keys, toml_value
 from captioner.options import SEND_PIXELS, CaptionerOptions, server_from_environment
-from captioner.precision import fast_precision
+from captioner.precision import expected_device, fast_precision
 from captioner.schemas.caption_table import Status
 from captioner.search_options import SearchOptions
 
 IMAGE_SECONDS = 60.0  # to open an image, at most
+# Images in a partition, at least 15 batches: the network waits while the first one is decoded.
+PARTITIONS = {"cpu": 500, "cuda": 5_000}
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class JobConfig:
     min_confidence: float | None = None
     target_precision: float | None = None
     batch_size: int | None = None
-    partition_size: int = 500
+    partition_size: int | None = None
     workers: int | None = None
     device: str = "auto"
     precision: str = "auto"
@@ -127,6 +129,13 @@ class JobConfig:
         """Which hosts may be asked for images, and with which headers."""
         urls = [*map(str, self.sources), *([] if self.only is None else [str(self.only)])]
         return rules_of(urls, self.allow_host, self.allow_private, self.storage_options)
+
+    @property
+    def most_in_partition(self) -> int:
+        """The most images in a partition: more for a model of this package on GPUs here."""
+        is_ours = self.scheduler is None and not CaptionerOptions(str(self.checkpoint)).kind
+        device = expected_device(self.device) if is_ours else "cpu"
+        return self.partition_size or PARTITIONS[device]
 
     @property
     def search(self) -> SearchOptions:
