@@ -19,6 +19,7 @@ class ModelConfig:
 
     `image_size` is the side in pixels of the square that images are resized to; `mean` and `std`
     are per channel, for pixel values from 0 to 1. A `detector`, if any, sees the same pixels.
+    `seen_words` is the number of words whose presence is predicted, if not of all.
     """
 
     encoder: str = "efficientnet_lite0"
@@ -29,6 +30,7 @@ class ModelConfig:
     heads: int = 8
     dropout: float = 0.3
     detector: str | None = None
+    seen_words: int | None = None
 
 
 class CaptionModel(nn.Module):
@@ -50,7 +52,7 @@ class CaptionModel(nn.Module):
         self.decoder = Decoder(
             channels, words, hidden=config.hidden, heads=config.heads, dropout=config.dropout
         )
-        self.presence = WordPresence(channels, words)
+        self.presence = WordPresence(channels, words, config.seen_words)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """Return language states [N, B, T, H] for pixels uint8 [N, S, S, 3], tokens [N, B, T]."""

@@ -17,17 +17,26 @@ class WordPresence(nn.Module):
     decoder: a word on which both agree can be trusted.
 
     N images, L grid cells, C channels, V words. Before training it predicts the prior for every
-    image.
+    image, and for words outside of `seen` always: a few photographs do not teach what they look
+    like.
     """
 
     usual: Tensor  # [V], the log prior under its name in checkpoints
+    seen: Tensor | None  # int64 [K], the ids of the words that have weights; None: all
 
-    def __init__(self, channels: int, words: int) -> None:
+    def __init__(self, channels: int, words: int, seen: int | None = None) -> None:
+        """Create a predictor of all words, or of `seen` words, whose ids come with the weights."""
         super().__init__()
-        self.linear = nn.Linear(channels, words)
+        self.linear = nn.Linear(channels, words if seen is None else seen)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("usual", torch.full((words,), -math.log(2)))
+        self.register_buffer("seen", None if seen is None else torch.arange(seen))
+
+    @property
+    def rows(self) -> Tensor:
+        """The ids of the words that have weights, int64 [K]."""
+        return torch.arange(len(self.usual)) if self.seen is None else self.seen
 
     @property
     def log_prior(self) -> Tensor:
@@ -37,7 +46,11 @@ class WordPresence(nn.Module):
     def forward(self, grid: Tensor) -> Tensor:
         """Return natural logarithms of the shares, float32 [N, V], from grid features [N, L, C]."""
         logits: Tensor = self.linear(grid.mean(1, dtype=self.linear.weight.dtype))
-        return functional.logsigmoid(logits.float()).clamp(min=LOG_FLOOR)
+        log_shares = functional.logsigmoid(logits.float()).clamp(min=LOG_FLOOR)
+        if self.seen is None:
+            return log_shares
+        usual = self.log_prior.float().clamp(min=LOG_FLOOR).repeat(len(grid), 1)
+        return usual.index_copy_(1, self.seen, log_shares)
 
     def gain(self, log_presence: Tensor, content: Tensor) -> Tensor:
         """Return how far the image raises each content word above its prior: float32 [N, V].

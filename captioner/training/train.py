@@ -33,7 +33,7 @@ from captioner.training.acceptability import require_stemmer
 from captioner.training.calibrate import calibrate
 from captioner.training.config import TrainConfig, make_folder
 from captioner.training.data import TrainingData, load_data
-from captioner.training.fit_presence import fit_to_images
+from captioner.training.fit_presence import fit_to_images, leave_out_rare_words
 from captioner.training.metrics import require_metrics
 from captioner.training.progress import warn
 from captioner.training.stages import build_stages
@@ -88,6 +88,7 @@ def finish(config: TrainConfig, data: TrainingData) -> None:
     """Fit word presence and then the calibration to the best model."""
     device = choose_device(config.device)
     model = load_checkpoint(config.out).model.to(device)
+    leave_out_rare_words(model, data.references, data.vocabulary)
     fit_to_images(model, data.pixels, data.references, device)
     save_checkpoint(Path(config.out), model, data.vocabulary)
     checkpoint = load_checkpoint(config.out)

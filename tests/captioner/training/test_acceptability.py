@@ -57,3 +57,12 @@ def test_a_word_is_right_if_one_reference_has_it_or_a_word_that_supports_it() ->
     captions = [Caption("A text.", words=tuple(map(Word, words))) for words in said]
     right = right_words(captions, [DOG, DOG, CHILD])
     assert right.tolist() == [True, True, False, True, True, False]
+
+
+def test_with_fewer_references_a_caption_needs_less_of_their_support() -> None:
+    others = [["a plane above clouds"], ["a horse in a stable"], ["a ship at sea"]]
+    caption, reference = "a brown dog runs", "a dog runs across a meadow"
+    many = [reference, "an animal outside", "a pet at play", "some grass", "a sunny day"]
+    captions = [caption, *(texts[0] for texts in others)]
+    assert is_acceptable(captions, [[reference], *others])[0]
+    assert not is_acceptable(captions, [many, *others])[0]
