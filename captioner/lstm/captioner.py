@@ -21,8 +21,8 @@ from captioner.image import DecodedImage, decode_image
 from captioner.lstm.beam_search import Hypotheses, beam_search
 from captioner.lstm.checkpoint import Checkpoint, load_checkpoint
 from captioner.lstm.constraints import NEG_INF, WordRules
-from captioner.lstm.folded import FoldedDecoder
-from captioner.lstm.fused import FusedEncoder
+from captioner.lstm.inference.folded import FoldedDecoder
+from captioner.lstm.inference.fused import FusedEncoder
 from captioner.lstm.model import LogitBias, WordPredictor
 from captioner.lstm.signals import compute_signals, find_content_words
 from captioner.lstm.vocabulary import EOS, capitalised, sentence

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from captioner.lstm.decoder import Decoder, Memory, State
 from captioner.lstm.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
-from captioner.lstm.folded import FoldedDecoder
+from captioner.lstm.inference.folded import FoldedDecoder
 from captioner.lstm.presence import WordPresence
 from captioner.search_options import SearchOptions
 

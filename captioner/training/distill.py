@@ -20,15 +20,15 @@ from captioner.errors import CaptionerError
 from captioner.lstm.checkpoint import Checkpoint, load_checkpoint
 from captioner.lstm.vocabulary import PAD, Vocabulary
 from captioner.model_directory import find_finished
-from captioner.training.dataset import Split
-from captioner.training.progress import bar, say
-from captioner.training.tensors import (
+from captioner.training.data.dataset import Split
+from captioner.training.data.tensors import (
     References,
     cached_features,
     cached_pixels,
     images_key,
     save_array,
 )
+from captioner.training.progress import bar, say
 
 KEPT_WORDS = 16  # of each distribution; they hold almost all of its mass
 BATCH = 32

@@ -16,8 +16,8 @@ from captioner.lstm.model import CaptionModel
 from captioner.lstm.presence import LOG_FLOOR, WordPresence
 from captioner.lstm.vocabulary import Vocabulary
 from captioner.lstm.yolox import CHANNELS
+from captioner.training.data.tensors import References, mean_features
 from captioner.training.progress import bar, say
-from captioner.training.tensors import References, mean_features
 
 EPOCHS = 12
 MIN_STEPS = 1500  # also for few images

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from captioner.lstm.decoder import Decoder
 from captioner.lstm.vocabulary import PAD
+from captioner.training.data.tensors import References
 from captioner.training.distill import SoftTargets
-from captioner.training.tensors import References
 
 
 class Loss(Protocol):

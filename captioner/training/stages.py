@@ -11,9 +11,9 @@ from captioner.lstm.vocabulary import EOS
 from captioner.search_options import SearchOptions
 from captioner.training.cider import CiderD
 from captioner.training.config import TrainConfig
-from captioner.training.data import TrainingData
 from captioner.training.losses import CrossEntropy, Loss
 from captioner.training.self_critical import SelfCritical
+from captioner.training.training_data import TrainingData
 
 
 @dataclass(frozen=True)

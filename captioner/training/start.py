@@ -18,7 +18,7 @@ from captioner.lstm.model import CaptionModel, ModelConfig
 from captioner.lstm.presence import LOG_FLOOR
 from captioner.lstm.vocabulary import Vocabulary
 from captioner.training.config import TrainConfig
-from captioner.training.data import image_size
+from captioner.training.training_data import image_size
 
 
 def build_model(config: TrainConfig, vocabulary: Vocabulary) -> CaptionModel:

@@ -29,16 +29,16 @@ from captioner.model_directory import (
 )
 from captioner.precision import fast_precision
 from captioner.search_options import SearchOptions
-from captioner.training.acceptability import require_stemmer
-from captioner.training.calibrate import calibrate
 from captioner.training.config import TrainConfig, make_folder
-from captioner.training.data import TrainingData, load_data
+from captioner.training.evaluation.acceptability import require_stemmer
+from captioner.training.evaluation.calibrate import calibrate
+from captioner.training.evaluation.metrics import require_metrics
 from captioner.training.fit_presence import fit_to_images, leave_out_rare_words
-from captioner.training.metrics import require_metrics
 from captioner.training.progress import warn
 from captioner.training.stages import build_stages
 from captioner.training.start import build_model
 from captioner.training.trainer import Trainer
+from captioner.training.training_data import TrainingData, load_data
 
 
 def train(config: TrainConfig) -> Path:

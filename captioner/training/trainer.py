@@ -19,14 +19,14 @@ from captioner.errors import CaptionerError
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.lstm.model import CaptionModel
 from captioner.training.config import OF_STAGES, TrainConfig
-from captioner.training.data import TrainingData
-from captioner.training.evaluate import caption_features
+from captioner.training.data.tensors import augment, cached_features, encode, random_batches
+from captioner.training.evaluation.evaluate import caption_features
+from captioner.training.evaluation.metrics import cider
 from captioner.training.fit_presence import fit_to_images
-from captioner.training.metrics import cider
 from captioner.training.optimization import Optimization, moving_average
 from captioner.training.progress import bar, say
 from captioner.training.stages import Progress, Stage
-from captioner.training.tensors import augment, cached_features, encode, random_batches
+from captioner.training.training_data import TrainingData
 
 STATE = "training_state.pt"
 LOG = "training_log.jsonl"

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from captioner.calibration import Calibration
     from captioner.captioner import Captioner
     from captioner.jobs.cli import Commands
-    from captioner.training.dataset import Split
-    from captioner.training.evaluate import Confidence
-    from captioner.training.reliability import Reliability
-    from captioner.training.spoken import Spoken
+    from captioner.training.data.dataset import Split
+    from captioner.training.evaluation.evaluate import Confidence
+    from captioner.training.evaluation.reliability import Reliability
+    from captioner.training.evaluation.spoken import Spoken
 
 FIRST = "flickr8k"
 
@@ -74,8 +74,8 @@ def _evaluate(options: dict[str, Any]) -> int:
     if not options["images"] or not options["captions"] or options["recalibrate"]:
         raise UsageError("give --images and --captions, or --reviews (perhaps with --recalibrate)")
     from captioner.jobs.calibrations import kept_calibration
-    from captioner.training.evaluate import evaluate
-    from captioner.training.plots import require_plots
+    from captioner.training.evaluation.evaluate import evaluate
+    from captioner.training.evaluation.plots import require_plots
 
     captioner_options = captioner_of(options)
     if options["calibrate"]:
@@ -113,9 +113,9 @@ def _listen(
 ) -> "tuple[Spoken, Confidence, Calibration | None]":
     from captioner.allocator import keep_freed_memory
     from captioner.loading import open_captioner
-    from captioner.training.evaluate import given_confidence
-    from captioner.training.fit_confidence import fit_confidence
-    from captioner.training.spoken import listen
+    from captioner.training.evaluation.evaluate import given_confidence
+    from captioner.training.evaluation.fit_confidence import fit_confidence
+    from captioner.training.evaluation.spoken import listen
 
     keep_freed_memory()
     split = _split_of(options)
@@ -133,10 +133,10 @@ def _listen(
 
 def _split_of(options: dict[str, Any]) -> "Split":
     """Return the images to caption; raise CaptionerError if these cannot be scored."""
-    from captioner.training.acceptability import require_stemmer
-    from captioner.training.dataset import load_split
-    from captioner.training.fit_confidence import require_enough
-    from captioner.training.metrics import require_metrics
+    from captioner.training.data.dataset import load_split
+    from captioner.training.evaluation.acceptability import require_stemmer
+    from captioner.training.evaluation.fit_confidence import require_enough
+    from captioner.training.evaluation.metrics import require_metrics
 
     require_metrics()
     require_stemmer()
@@ -170,7 +170,7 @@ def _keep(
 
 
 def _draw(options: dict[str, Any], result: "Reliability | None") -> None:
-    from captioner.training.plots import draw
+    from captioner.training.evaluation.plots import draw
 
     if options["plots"] and result:
         for path in draw(result, options["plots"]):
@@ -179,9 +179,9 @@ def _draw(options: dict[str, Any], result: "Reliability | None") -> None:
 
 def _evaluate_reviews(options: dict[str, Any]) -> int:
     from captioner.jobs.publish.judgements import read_judgements
-    from captioner.training.evaluate import reliability_text
-    from captioner.training.plots import require_plots
-    from captioner.training.reliability import reliability
+    from captioner.training.evaluation.evaluate import reliability_text
+    from captioner.training.evaluation.plots import require_plots
+    from captioner.training.evaluation.reliability import reliability
 
     if options["images"] or options["captions"]:
         raise UsageError("give --images and --captions, or --reviews, but not both")
@@ -205,7 +205,7 @@ def _recalibrate(options: dict[str, Any]) -> int:
     from captioner.calibration import read_calibration
     from captioner.jobs.publish.judgements import read_judgements
     from captioner.model_directory import find_finished
-    from captioner.training.recalibrate import recalibrate, save_recalibrated
+    from captioner.training.evaluation.recalibrate import recalibrate, save_recalibrated
 
     model = find_finished(options["checkpoint"])
     calibration = read_calibration(model)

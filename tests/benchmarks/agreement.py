@@ -19,12 +19,12 @@ from captioner import Captioner
 from captioner.agreement import agreement
 from captioner.caption import Caption
 from captioner.lstm.vocabulary import tokenize
-from captioner.training.acceptability import is_acceptable
-from captioner.training.dataset import load_split
-from captioner.training.evaluate import Confidence
-from captioner.training.fit_confidence import fit_confidence
-from captioner.training.reliability import Booleans, auroc, reliability
-from captioner.training.spoken import Spoken, listen
+from captioner.training.data.dataset import load_split
+from captioner.training.evaluation.acceptability import is_acceptable
+from captioner.training.evaluation.evaluate import Confidence
+from captioner.training.evaluation.fit_confidence import fit_confidence
+from captioner.training.evaluation.reliability import Booleans, auroc, reliability
+from captioner.training.evaluation.spoken import Spoken, listen
 from captioner.words import FUNCTION_WORDS
 
 DRAWS = 1000

@@ -9,7 +9,7 @@ from skimage import data
 from captioner import Captioner
 from captioner.calibration import read_calibration
 from captioner.model_directory import find_checkpoint
-from captioner.training.acceptability import DEFINITION
+from captioner.training.evaluation.acceptability import DEFINITION
 
 RANDOM = np.random.default_rng(0)
 NOISE = [RANDOM.integers(0, 256, (300, 400, 3), dtype=np.uint8) for _ in range(8)]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from captioner.lstm.decoder import Decoder
-from captioner.lstm.folded import FoldedDecoder
+from captioner.lstm.inference.folded import FoldedDecoder
 from captioner.lstm.vocabulary import BOS, PAD
 
 CHANNELS, WORDS = 12, 20

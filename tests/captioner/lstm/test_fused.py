@@ -10,7 +10,7 @@ from PIL import Image
 
 from captioner.lstm.checkpoint import load_checkpoint
 from captioner.lstm.encoder import Encoder
-from captioner.lstm.fused import FusedEncoder
+from captioner.lstm.inference.fused import FusedEncoder
 from tests.support.photographs import photograph
 
 

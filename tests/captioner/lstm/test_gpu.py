@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from captioner.lstm.beam_search import GPU_CHECK_INTERVAL, beam_search
 from captioner.lstm.constraints import WordRules
-from captioner.lstm.folded import FoldedDecoder
-from captioner.lstm.fused import FusedEncoder
+from captioner.lstm.inference.folded import FoldedDecoder
+from captioner.lstm.inference.fused import FusedEncoder
 from captioner.lstm.model import CaptionModel, LogitBias, ModelConfig, WordPredictor
 from captioner.lstm.vocabulary import SPECIAL_WORDS, Vocabulary
 from captioner.search_options import SearchOptions

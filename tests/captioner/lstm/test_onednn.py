@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captioner.lstm import onednn
-from captioner.lstm.onednn import PackedConvolution, PackedLinear
+from captioner.lstm.inference import onednn
+from captioner.lstm.inference.onednn import PackedConvolution, PackedLinear
 
 TYPES = [torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.05}

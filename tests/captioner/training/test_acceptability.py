@@ -3,7 +3,7 @@
 import pytest
 
 from captioner.caption import Caption, Word
-from captioner.training.acceptability import consensus, is_acceptable, right_words
+from captioner.training.evaluation.acceptability import consensus, is_acceptable, right_words
 
 DOG = ["A brown dog runs on grass.", "A dog running.", "A puppy plays.", "Dogs run.", "A dog."]
 CHILD = ["A girl sits.", "A small child sitting.", "A girl on a chair.", "A girl.", "Someone sits."]

@@ -5,7 +5,7 @@ import pytest
 
 from captioner.calibration import SIGNALS, WORD_SIGNALS
 from captioner.caption import Caption, Word
-from captioner.training.calibrate import (
+from captioner.training.evaluation.calibrate import (
     cross_fitted,
     describe,
     fit,

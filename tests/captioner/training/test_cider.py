@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from captioner.training.cider import CiderD
-from captioner.training.metrics import cider
+from captioner.training.evaluation.metrics import cider
 
 CAPTIONS = [
     ("a dog runs", ["a dog runs on the grass", "the brown dog runs"]),

@@ -14,8 +14,8 @@ from PIL import Image
 
 from captioner.errors import DatasetError
 from captioner.image import decode_image
-from captioner.training.caption_files import CaptionedImage, read_captions
-from captioner.training.dataset import ImageStore, decode_split, load_split
+from captioner.training.data.caption_files import CaptionedImage, read_captions
+from captioner.training.data.dataset import ImageStore, decode_split, load_split
 
 IMAGES = [
     CaptionedImage("zebra.jpg", ("A zebra grazes .", "Stripes \u00e0 la carte\u2028on grass")),

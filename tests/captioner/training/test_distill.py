@@ -11,10 +11,10 @@ from captioner.errors import CaptionerError
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.lstm.model import CaptionModel, ModelConfig
 from captioner.lstm.vocabulary import PAD, SPECIAL_WORDS, Vocabulary
-from captioner.training.dataset import Split, load_split
+from captioner.training.data.dataset import Split, load_split
+from captioner.training.data.tensors import References, cached_pixels
 from captioner.training.distill import KEPT_WORDS, SoftTargets, cached_soft_targets
 from captioner.training.losses import CrossEntropy
-from captioner.training.tensors import References, cached_pixels
 from tests.support.photographs import photograph
 
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ import pytest
 from captioner.caption import Caption
 from captioner.confidence import confidence_beside, confidence_of
 from captioner.errors import CaptionerError
-from captioner.training.fit_confidence import fit_confidence
-from captioner.training.reliability import reliability
-from captioner.training.spoken import Spoken
+from captioner.training.evaluation.fit_confidence import fit_confidence
+from captioner.training.evaluation.reliability import reliability
+from captioner.training.evaluation.spoken import Spoken
 
 COUNT = 3000
 WORDS = np.array(["dog", "cat", "horse", "child", "woman", "boat", "hill", "kitchen", "tree"])

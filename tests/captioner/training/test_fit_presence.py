@@ -8,13 +8,13 @@ import torch
 
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.lstm.presence import LOG_FLOOR, WordPresence
+from captioner.training.data.tensors import References
 from captioner.training.fit_presence import (
     fit_presence,
     fit_to_images,
     leave_out_rare_words,
     word_shares,
 )
-from captioner.training.tensors import References
 
 WORDS = 8
 

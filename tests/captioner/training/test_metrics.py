@@ -13,7 +13,7 @@ pytest.importorskip("pycocoevalcap", reason="needs captioner[train]")
 from pycocoevalcap.meteor import meteor
 
 from captioner.errors import CaptionerError, MissingExtraError
-from captioner.training.metrics import Diversity, cider, diversity, score
+from captioner.training.evaluation.metrics import Diversity, cider, diversity, score
 
 REFERENCES = [
     ["A brown dog runs over the grass.", "The dog is running on a lawn."],

@@ -9,8 +9,8 @@ import pytest
 from captioner.calibration import SIGNALS, Calibration, read_calibration
 from captioner.errors import CaptionerError
 from captioner.lstm.checkpoint import load_checkpoint
-from captioner.training.recalibrate import MIN_JUDGEMENTS, recalibrate, save_recalibrated
-from captioner.training.reliability import reliability
+from captioner.training.evaluation.recalibrate import MIN_JUDGEMENTS, recalibrate, save_recalibrated
+from captioner.training.evaluation.reliability import reliability
 
 COUNT = len(SIGNALS)
 CALIBRATION = Calibration(

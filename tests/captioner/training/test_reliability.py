@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from captioner.training.reliability import reliability
+from captioner.training.evaluation.reliability import reliability
 
 
 def test_ranking_and_squared_error_agree_with_scikit_learn() -> None:

@@ -7,9 +7,9 @@ from captioner.lstm.decoder import Decoder
 from captioner.lstm.model import LogitBias, WordPredictor
 from captioner.lstm.vocabulary import BOS, EOS, PAD, UNKNOWN
 from captioner.training.cider import CiderD
+from captioner.training.data.tensors import References
 from captioner.training.losses import CrossEntropy
 from captioner.training.self_critical import SelfCritical, _bias_at, leave_one_out_advantage, sample
-from captioner.training.tensors import References
 
 WORDS = 10
 GRID = torch.zeros(2, 4, 8)

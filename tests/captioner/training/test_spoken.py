@@ -17,9 +17,9 @@ from captioner.calibration import Calibration
 from captioner.captioner import Answer, Measure
 from captioner.house_rules import HouseRules
 from captioner.image import DecodedImage, decode_image
-from captioner.training.dataset import Split, load_split
-from captioner.training.evaluate import evaluate, given_confidence
-from captioner.training.spoken import listen
+from captioner.training.data.dataset import Split, load_split
+from captioner.training.evaluation.evaluate import evaluate, given_confidence
+from captioner.training.evaluation.spoken import listen
 from tests.support.photographs import write_photographs
 
 pytestmark = pytest.mark.usefixtures("no_java")

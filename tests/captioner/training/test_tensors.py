@@ -9,8 +9,8 @@ import torch
 
 from captioner.lstm.encoder import Encoder
 from captioner.lstm.vocabulary import BOS, EOS, PAD, Vocabulary
-from captioner.training.dataset import Split, load_split
-from captioner.training.tensors import References, augment, cached_features, cached_pixels
+from captioner.training.data.dataset import Split, load_split
+from captioner.training.data.tensors import References, augment, cached_features, cached_pixels
 from tests.support.photographs import photograph
 
 
@@ -38,7 +38,7 @@ def test_pixels_of_another_version_of_the_pipeline_are_decoded_again(
     expected = np.array(cached_pixels(split, 32, tmp_path / "cache"))
     (former,) = (tmp_path / "cache").iterdir()
     np.save(former, np.zeros_like(expected))
-    monkeypatch.setattr("captioner.training.tensors.PIPELINE_VERSION", 99)
+    monkeypatch.setattr("captioner.training.data.tensors.PIPELINE_VERSION", 99)
     assert (cached_pixels(split, 32, tmp_path / "cache") == expected).all()
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from captioner.image import decode_fitted
 from captioner.openai.question import encode_jpeg
 from captioner.options import SEND_PIXELS
-from captioner.training.dataset import Split, load_split
+from captioner.training.data.dataset import Split, load_split
 from tests.support.chat import serving
 from tests.support.commands import command
 

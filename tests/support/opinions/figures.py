@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from captioner.training.acceptability import is_acceptable
-from captioner.training.metrics import cider
+from captioner.training.evaluation.acceptability import is_acceptable
+from captioner.training.evaluation.metrics import cider
 from tests.support.opinions.asked import Opinions
 from tests.support.opinions.ceiling import Judged, Metric, judged, predicted
 from tests.support.opinions.curves import (

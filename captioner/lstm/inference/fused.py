@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from captioner.lstm.efficientnet_lite import EfficientNetLite, InvertedResidual
 from captioner.lstm.encoder import Encoder
-from captioner.lstm.onednn import PackedConvolution
+from captioner.lstm.inference.onednn import PackedConvolution
 from captioner.lstm.yolox import EXACT, YoloxNano
 
 # How many images go through a CNN at once on a CPU, so that their activations stay in the cache.

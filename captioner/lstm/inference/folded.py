@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captioner.lstm.decoder import Decoder, Memory, State, arrange_memory, attend
-from captioner.lstm.onednn import PackedLinear
+from captioner.lstm.inference.onednn import PackedLinear
 
 
 class FoldedDecoder:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from captioner.errors import DatasetError, ImageError
 from captioner.image import decode_image
-from captioner.training.caption_files import CaptionedImage, read_captions
+from captioner.training.data.caption_files import CaptionedImage, read_captions
 from captioner.training.progress import bar
 
 

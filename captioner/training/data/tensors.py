@@ -16,7 +16,7 @@ from captioner.errors import CaptionerError
 from captioner.identity import PIPELINE_VERSION
 from captioner.lstm.encoder import Encoder
 from captioner.lstm.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
-from captioner.training.dataset import Split, decode_split
+from captioner.training.data.dataset import Split, decode_split
 from captioner.training.progress import bar, say
 
 ENCODE_BATCH = 32

@@ -9,8 +9,8 @@ import numpy as np
 
 from captioner.calibration import Calibration, Floats, save_calibration
 from captioner.errors import CaptionerError
-from captioner.training.calibrate import FOLDS, operating_points, regress
-from captioner.training.reliability import Booleans, reliability
+from captioner.training.evaluation.calibrate import FOLDS, operating_points, regress
+from captioner.training.evaluation.reliability import Booleans, reliability
 
 MIN_JUDGEMENTS = 50
 DEFINITION = "a person who reviewed the caption accepted it as it stands"

@@ -11,10 +11,10 @@ from captioner.caption import Caption
 from captioner.captioner import Captioner
 from captioner.errors import CaptionerError, DatasetError, ImageError
 from captioner.image import DecodedImage
-from captioner.training.acceptability import is_acceptable
-from captioner.training.dataset import Split
+from captioner.training.data.dataset import Split
+from captioner.training.evaluation.acceptability import is_acceptable
+from captioner.training.evaluation.reliability import Booleans
 from captioner.training.progress import bar, say
-from captioner.training.reliability import Booleans
 
 
 @dataclass(frozen=True)

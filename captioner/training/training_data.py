@@ -13,9 +13,9 @@ from captioner.lstm.checkpoint import load_checkpoint
 from captioner.lstm.model import ModelConfig
 from captioner.lstm.vocabulary import SPECIAL_WORDS, Vocabulary
 from captioner.training.config import TrainConfig
-from captioner.training.dataset import load_split
+from captioner.training.data.dataset import load_split
+from captioner.training.data.tensors import References, cached_pixels
 from captioner.training.distill import SoftTargets, cached_soft_targets
-from captioner.training.tensors import References, cached_pixels
 
 
 @dataclass(frozen=True)

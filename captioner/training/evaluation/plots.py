@@ -6,7 +6,7 @@ from typing import Any
 
 from captioner.errors import MissingExtraError
 from captioner.training.config import make_folder
-from captioner.training.reliability import COVERAGES, Reliability
+from captioner.training.evaluation.reliability import COVERAGES, Reliability
 
 
 def require_plots(folder: Path) -> None:

@@ -16,11 +16,11 @@ from captioner.lstm.constraints import WordRules
 from captioner.lstm.model import CaptionModel, LogitBias, WordPredictor
 from captioner.lstm.vocabulary import Vocabulary
 from captioner.search_options import SearchOptions
-from captioner.training.acceptability import right_words
-from captioner.training.metrics import Diversity, Scores, diversity, score
+from captioner.training.evaluation.acceptability import right_words
+from captioner.training.evaluation.metrics import Diversity, Scores, diversity, score
+from captioner.training.evaluation.reliability import Reliability, reliability
+from captioner.training.evaluation.spoken import Spoken
 from captioner.training.progress import bar
-from captioner.training.reliability import Reliability, reliability
-from captioner.training.spoken import Spoken
 
 SEARCH_BATCH = 50
 

@@ -9,15 +9,15 @@ import numpy.typing as npt
 from captioner.calibration import SIGNALS, WORD_SIGNALS, Calibration, Floats, OperatingPoint
 from captioner.caption import Caption
 from captioner.lstm.captioner import LstmCaptioner
-from captioner.training.acceptability import (
+from captioner.training.evaluation.acceptability import (
     DEFINITION,
     WORD_DEFINITION,
     is_acceptable,
     right_words,
 )
-from captioner.training.evaluate import search_pixels
+from captioner.training.evaluation.evaluate import search_pixels
+from captioner.training.evaluation.reliability import Booleans, reliability
 from captioner.training.progress import say
-from captioner.training.reliability import Booleans, reliability
 
 FOLDS = 5
 NEWTON_STEPS = 20

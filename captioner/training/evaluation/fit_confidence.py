@@ -8,10 +8,10 @@ import numpy as np
 from captioner.calibration import BESIDE_SIGNALS, SIGNALS, Calibration, Floats
 from captioner.confidence import log_odds, own_signals, signals_beside
 from captioner.errors import CaptionerError
-from captioner.training.calibrate import cross_fitted, fit, fit_words, folds, measured
-from captioner.training.evaluate import Confidence
-from captioner.training.reliability import Booleans
-from captioner.training.spoken import Spoken
+from captioner.training.evaluation.calibrate import cross_fitted, fit, fit_words, folds, measured
+from captioner.training.evaluation.evaluate import Confidence
+from captioner.training.evaluation.reliability import Booleans
+from captioner.training.evaluation.spoken import Spoken
 
 MIN_IMAGES = 50
 

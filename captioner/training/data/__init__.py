@@ -1,0 +1,1 @@
+"""Captioned images, from their files to tensors."""

@@ -1,0 +1,1 @@
+"""How good captions are, and how far their confidence can be trusted."""
