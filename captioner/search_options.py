@@ -13,7 +13,8 @@ class SearchOptions:
     repetition). `max_characters` includes the full stop; longer captions are never considered.
     `presence_weight` scales the gain of words that the image makes likelier than the prior (at 0
     the decoder alone decides). `repeat_penalty` is subtracted from the logit of a content word that
-    the caption already contains.
+    the caption already contains. `sureness_weight` scales the mean log-confidence of its words in
+    the choice among finished hypotheses, where words are calibrated (at 0 the search decides).
     """
 
     beam_size: int = 3
@@ -24,6 +25,7 @@ class SearchOptions:
     block_ngram: int = 3
     presence_weight: float = 0.9
     repeat_penalty: float = 2.0
+    sureness_weight: float = 0.8
 
     def __post_init__(self) -> None:
         for name in ("beam_size", "min_length", "max_length", "max_characters", "block_ngram"):
@@ -40,7 +42,8 @@ class SearchOptions:
             raise ValueError(
                 f"max_characters must be at least {MIN_CHARACTERS}, not {self.max_characters}"
             )
-        for name in ("length_penalty", "block_ngram", "presence_weight", "repeat_penalty"):
+        weights = ("presence_weight", "repeat_penalty", "sureness_weight")
+        for name in ("length_penalty", "block_ngram", *weights):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be finite and not negative, not {value}")

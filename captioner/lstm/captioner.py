@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captioner.calibration import SIGNALS, WORD_SIGNALS, Floats
+from captioner.calibration import SIGNALS, WORD_SIGNALS, Calibration, Floats
 from captioner.caption import Alternative, Caption, Embeddings, Word
 from captioner.captioner import Captioner, Measure
 from captioner.device import choose_device, stack_on, to_cpu
@@ -24,7 +24,8 @@ from captioner.lstm.constraints import NEG_INF, WordRules
 from captioner.lstm.inference.folded import FoldedDecoder
 from captioner.lstm.inference.fused import FusedEncoder
 from captioner.lstm.model import LogitBias, WordPredictor
-from captioner.lstm.signals import compute_signals, find_content_words
+from captioner.lstm.rerank import rerank
+from captioner.lstm.signals import compute_signals, find_content_words, word_confidence
 from captioner.lstm.vocabulary import EOS, capitalised, sentence
 from captioner.model_directory import find_finished, model_identity
 from captioner.options import CaptionerOptions
@@ -150,7 +151,20 @@ class LstmCaptioner(Captioner):
                 f"numbers of this model are too large for {self.precision}: choose another "
                 "precision, and if none will do, another checkpoint"
             )
-        return SearchResult(hypotheses, log_presence)
+        words = self.calibration.words if self.calibration else None
+        return self.rerank(SearchResult(hypotheses, log_presence), words)
+
+    def rerank(self, found: SearchResult, words: Calibration | None) -> SearchResult:
+        """Return the result with each image's hypotheses in the order that `words` give them.
+
+        That is the calibration of words; without one, the order stays.
+        """
+        weight = self.options.sureness_weight
+        if words is None or not weight:
+            return found
+        prior, content = self.presence.log_prior.cpu(), self.rules.content.cpu()
+        hypotheses = rerank(*found, prior, content, words, weight)
+        return found._replace(hypotheses=hypotheses)
 
     def signals(self, found: SearchResult) -> Floats:
         """Return the signals from which confidence is computed: float64 [N, len(SIGNALS)]."""
@@ -161,10 +175,7 @@ class LstmCaptioner(Captioner):
         prior, content = self.presence.log_prior.cpu(), self.rules.content.cpu()
         images, places, tokens, signals = find_content_words(*found, prior, content)
         part = self.calibration.words if self.calibration else None
-        confidence: list[float] | None = None
-        if part:
-            known = [WORD_SIGNALS.index(name) for name in part.signals]
-            confidence = part.confidence(signals[:, known]).tolist()
+        confidence = word_confidence(part, signals).tolist() if part else None
         words: list[list[Word]] = [[] for _ in found.log_presence]
         rows = zip(images.tolist(), places.tolist(), tokens.tolist(), signals.tolist(), strict=True)
         for m, (n, place, token, values) in enumerate(rows):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captioner.calibration import Floats
+from captioner.calibration import WORD_SIGNALS, Calibration, Floats
 from captioner.lstm.beam_search import Hypotheses
 from captioner.lstm.presence import LOG_FLOOR
 from captioner.lstm.vocabulary import PAD
@@ -64,3 +64,9 @@ def find_content_words(
         places.double(),
     )
     return ContentWords(images, places, words, torch.stack(columns, dim=1).numpy())
+
+
+def word_confidence(calibration: Calibration, signals: Floats) -> Floats:
+    """Return the confidences [M] of words by their signals [M, len(WORD_SIGNALS)]."""
+    known = [WORD_SIGNALS.index(name) for name in calibration.signals]
+    return calibration.confidence(signals[:, known])

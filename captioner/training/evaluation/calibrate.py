@@ -29,17 +29,20 @@ def calibrate(
 ) -> Calibration:
     """Caption images [N, S, S, 3] and fit a calibration to whether their references accept them.
 
-    It has a part for their words; see `fit_words`.
+    It has a part for their words, see `fit_words`. This part also chooses among hypotheses, so it
+    is fitted first, and once more to the captions of its own choice. The captioner must have no
+    calibration yet.
     """
     say(f"calibrating the confidence on {len(pixels):,} validation images")
-    captions: list[Caption] = []
-    values = []
-    for result in search_pixels(captioner, pixels):
-        captions += captioner.captions(result)
-        values.append(captioner.signals(result))
-    acceptable = is_acceptable([caption.text for caption in captions], references)
-    calibration = describe(np.concatenate(values), acceptable)
-    return replace(calibration, words=fit_words(captions, references)[0])
+    found = list(search_pixels(captioner, pixels))
+    words: Calibration | None = None
+    for _ in range(2):
+        captions = [caption for result in found for caption in captioner.captions(result)]
+        words = fit_words(captions, references)[0]
+        found = [captioner.rerank(result, words) for result in found]
+    texts = [caption.text for result in found for caption in captioner.captions(result)]
+    values = np.concatenate([captioner.signals(result) for result in found])
+    return replace(describe(values, is_acceptable(texts, references)), words=words)
 
 
 def describe(values: Floats, acceptable: Booleans) -> Calibration:
