@@ -25,7 +25,7 @@ class SearchOptions:
     block_ngram: int = 3
     presence_weight: float = 0.9
     repeat_penalty: float = 2.0
-    sureness_weight: float = 0.8
+    sureness_weight: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("beam_size", "min_length", "max_length", "max_characters", "block_ngram"):

@@ -55,6 +55,7 @@ class Decoder(nn.Module):
         super().__init__()
         if hidden % heads:
             raise ValueError(f"hidden ({hidden}) must be a multiple of heads ({heads})")
+        self.channels = channels
         self.heads = heads
         self.embedding = nn.Embedding(words, hidden, padding_idx=PAD)
         self.embedding_scale = math.sqrt(hidden)
@@ -70,8 +71,12 @@ class Decoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(hidden))
 
     def init_memory(self, grid: Tensor) -> Memory:
-        """Project grid features [N, L, C], once for all steps and sequences."""
-        cells = self.dropout(self.grid_norm(self.project_grid(grid)))  # [N, L, H]
+        """Project grid features [N, L, C], once for all steps and sequences.
+
+        The grid may have more channels than the decoder reads.
+        """
+        cells = self.project_grid(grid[..., : self.channels])  # [N, L, H]
+        cells = self.dropout(self.grid_norm(cells))
         image = self.project_image(cells.mean(1, keepdim=True))
         return arrange_memory(image, self.project_memory(cells), self.heads)
 

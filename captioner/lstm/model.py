@@ -19,7 +19,8 @@ class ModelConfig:
 
     `image_size` is the side in pixels of the square that images are resized to; `mean` and `std`
     are per channel, for pixel values from 0 to 1. A `detector`, if any, sees the same pixels.
-    `seen_words` is the number of words whose presence is predicted, if not of all.
+    `decoder_channels` is the number of channels of the grid, from the first on, that the decoder
+    reads, and `seen_words` that of the words whose presence is predicted, if not all.
     """
 
     encoder: str = "efficientnet_lite0"
@@ -30,6 +31,7 @@ class ModelConfig:
     heads: int = 8
     dropout: float = 0.3
     detector: str | None = None
+    decoder_channels: int | None = None
     seen_words: int | None = None
 
 
@@ -50,7 +52,11 @@ class CaptionModel(nn.Module):
         )
         channels = self.encoder.channels()
         self.decoder = Decoder(
-            channels, words, hidden=config.hidden, heads=config.heads, dropout=config.dropout
+            config.decoder_channels or channels,
+            words,
+            hidden=config.hidden,
+            heads=config.heads,
+            dropout=config.dropout,
         )
         self.presence = WordPresence(channels, words, config.seen_words)
 

@@ -27,11 +27,17 @@ def build_model(config: TrainConfig, vocabulary: Vocabulary) -> CaptionModel:
     if not config.start:
         return _new_model(config, size, len(vocabulary))
     model = average_checkpoints(config.start)
-    model.config = replace(model.config, image_size=size)
-    words = load_checkpoint(config.start[0]).vocabulary
-    adds_detector = config.detector is not None and model.config.detector is None
-    if adds_detector or len(vocabulary) > len(words):
-        model = _extended(model, config.detector or model.config.detector, len(vocabulary))
+    former = replace(model.config, image_size=size)
+    adds_detector = config.detector is not None and former.detector is None
+    reads = former.decoder_channels
+    if config.epochs:  # trained, the decoder learns to read whatever the grid has
+        reads = None
+    elif adds_detector:
+        reads = model.decoder.channels
+    larger = replace(former, detector=config.detector or former.detector, decoder_channels=reads)
+    model.config = former
+    if larger != former or len(vocabulary) > len(model.decoder.embedding.weight):
+        model = _extended(model, larger, len(vocabulary))
     if adds_detector:
         _load_detector_weights(model, config)
     return model
@@ -86,13 +92,13 @@ def _shapes(model: CaptionModel) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in model.state_dict().items()}
 
 
-def _extended(model: CaptionModel, detector: str | None, words: int) -> CaptionModel:
-    """Return a model with a detector and more words that, until it is trained, says the same.
+def _extended(model: CaptionModel, config: ModelConfig, words: int) -> CaptionModel:
+    """Return a model with more layers, channels or words that, until it is trained, says the same.
 
     What reads the new channels of the grid has zeros for weights; new words are as unlikely as the
     rarest ones, and their embeddings are random.
     """
-    larger = CaptionModel(replace(model.config, detector=detector), words)
+    larger = CaptionModel(config, words)
     former = model.state_dict()
     with torch.no_grad():
         cast(nn.Linear, larger.decoder.project_grid[0]).weight.zero_()

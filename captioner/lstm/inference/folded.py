@@ -22,7 +22,7 @@ class FoldedDecoder:
 
     def __init__(self, decoder: Decoder, dtype: torch.dtype) -> None:
         decoder = decoder.to(dtype)
-        self._heads, self._norm = decoder.heads, decoder.grid_norm
+        self._heads, self._norm, self._channels = decoder.heads, decoder.grid_norm, decoder.channels
         grid = cast(nn.Linear, decoder.project_grid[0])
         self._grid = PackedLinear(grid.weight, grid.bias)
         self._memory = PackedLinear(decoder.project_memory.weight)
@@ -45,7 +45,7 @@ class FoldedDecoder:
 
     def init_memory(self, grid: Tensor) -> Memory:
         """Project grid features; `image` are gates [N, 1, 4H], unlike those of the decoder."""
-        cells = self._norm(self._grid(grid).relu_())  # [N, L, H]
+        cells = self._norm(self._grid(grid[..., : self._channels]).relu_())  # [N, L, H]
         gates = self._of_image(self._image(cells.mean(1, keepdim=True)))
         return arrange_memory(gates, self._memory(cells), self._heads)
 

@@ -33,14 +33,17 @@ def published(tmp_path: Path) -> Path:
     return tmp_path / "yolox.pt"
 
 
+@pytest.mark.parametrize("trained", [True, False])
 @torch.inference_mode()
 def test_a_detector_and_new_words_change_nothing_at_first(
-    config: TrainConfig, published: Path, tmp_path: Path
+    config: TrainConfig, published: Path, tmp_path: Path, trained: bool
 ) -> None:
     former = load_checkpoint(config.start[0])
     words = former.vocabulary.extended(Vocabulary.build(["zebra zebra dog"], min_count=1))
     assert words.words == (*former.vocabulary.words, "zebra")
     extended = replace(config, detector="yolox_nano", detector_weights=str(published))
+    if not trained:
+        extended = replace(extended, decoder_epochs=0, finetune_epochs=0)
     model = build_model(extended, words).eval()
     save_checkpoint(tmp_path / "extended", model, words)
     model = load_checkpoint(tmp_path / "extended").model
@@ -48,6 +51,8 @@ def test_a_detector_and_new_words_change_nothing_at_first(
     pixels = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
     grid, larger = former.model.encoder(pixels), model.encoder(pixels)
     assert larger.shape[2] == grid.shape[2] + CHANNELS
+    reads = model.decoder.project_grid[0].in_features
+    assert reads == (larger if trained else grid).shape[2]
     tokens = torch.full((3, 1, 1), BOS)
     expected = former.model.decoder.predict(former.model.decoder(grid, tokens))
     logits = model.decoder.predict(model.decoder(larger, tokens))
