@@ -39,7 +39,9 @@ def test_in_bfloat16_the_grid_is_closer_to_the_truth_than_that_of_the_encoder() 
     pictures = [Image.open(io.BytesIO(photograph(seed))).resize((256, 256)) for seed in range(4)]
     pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
     true, fused = encoder(pixels), FusedEncoder(deepcopy(encoder), torch.bfloat16)(pixels)
-    encoder.trunk.bfloat16()
+    assert encoder.detector is not None
+    for network in (encoder.trunk, encoder.detector):
+        network.bfloat16()
     usual = encoder(pixels)
     assert fused.dtype == usual.dtype == torch.bfloat16
     assert 0 < (fused - true).norm() < 0.8 * (usual - true).norm()
