@@ -67,6 +67,7 @@ class LstmCaptioner(Captioner):
         self.house_rules = HouseRules(search.max_characters, language=None)
         self.embeddings = embeddings
         model, dtype = checkpoint.model.to(device), getattr(torch, self.precision)
+        self._detected = model.encoder.detected
         with torch.inference_mode():
             self.encoder = FusedEncoder(model.encoder, dtype)
             self.decoder = FoldedDecoder(model.decoder, dtype)
@@ -125,10 +126,11 @@ class LstmCaptioner(Captioner):
     def embed(self, features: Tensor) -> Embeddings:
         """Return vectors of unit length that say what images look like, from grid features.
 
-        float16 [N, C] for [N, L, C]: the mean over the grid. The closer to 1 the scalar product of
-        two, the more alike are the images.
+        float16 [N, C] for [N, L, C]: the mean over the grid, without the channels of a detector,
+        which have another scale. The closer to 1 the scalar product of two, the more alike are the
+        images.
         """
-        pooled = features.float().mean(1)  # [N, C]
+        pooled = features[..., : features.shape[2] - self._detected].float().mean(1)
         return torch.nn.functional.normalize(pooled, dim=1).half().cpu().numpy()
 
     @torch.inference_mode()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from captioner.errors import CaptionerError
 from captioner.lstm.efficientnet_lite import EfficientNetLite
-from captioner.lstm.yolox import YoloxNano
+from captioner.lstm.yolox import CHANNELS, YoloxNano
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -59,6 +59,11 @@ class Encoder(nn.Module):
         rows = (rows - self.mean.repeat(width)).div_(self.std.repeat(width))
         images = rows.view(pixels.shape).permute(0, 3, 1, 2)
         return images.to(next(self.trunk.parameters(), images).dtype)
+
+    @property
+    def detected(self) -> int:
+        """The number of the grid's channels, the last ones, that are the detector's."""
+        return 0 if self.detector is None else CHANNELS
 
     @torch.no_grad()
     def things(self, pixels: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from captioner.lstm.constraints import WordRules
 from captioner.lstm.model import CaptionModel
 from captioner.lstm.presence import LOG_FLOOR, WordPresence
 from captioner.lstm.vocabulary import Vocabulary
-from captioner.lstm.yolox import CHANNELS
 from captioner.training.data.tensors import References, mean_features
 from captioner.training.progress import bar, say
 
@@ -44,9 +43,8 @@ def fit_to_images(
         torch.manual_seed(0)  # the same images always give the same fit
         plain = mean_features(pixels, model.encoder, device)
         augmented = mean_features(pixels, model.encoder, device, references.mirrorable)
-        apart = 0 if model.encoder.detector is None else CHANNELS
         means = torch.cat([plain, augmented])
-        fit_presence(model.presence, means, references.ids * 2, apart=apart)
+        fit_presence(model.presence, means, references.ids * 2, apart=model.encoder.detected)
 
 
 def leave_out_rare_words(

@@ -41,3 +41,9 @@ def test_it_recognises_a_cat_and_writes_sentences(captioner: Captioner) -> None:
     for caption in (cat, *others):
         assert caption.text[0].isupper() and caption.text.endswith(".")
         assert len(caption.text) <= 125
+
+
+def test_embeddings_have_the_size_that_vector_stores_are_told(captioner: Captioner) -> None:
+    pixels = np.stack([image[:256, :256] for image in NOISE[:2]])
+    vectors = captioner.embed(captioner.encode(pixels))
+    assert vectors.shape == (2, 1280) and vectors.dtype == np.float16
