@@ -20,5 +20,5 @@ def compact_and_die(out: Path, step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)
-    compact(out, 30_000, quiet=True)
+    compact(out, 33_000, quiet=True)
     os._exit(0)

@@ -275,7 +275,7 @@ def test_a_reader_sees_every_row_once_or_without_an_exchange_seldom_twice(
         readers = [pool.submit(reads) for _ in range(2)]
         try:
             time.sleep(0.2)
-            compact(out, 30_000, quiet=True)
+            compact(out, 33_000, quiet=True)
             time.sleep(0.2)
         finally:
             ended.set()
@@ -336,7 +336,7 @@ def test_killed_before_any_step_every_row_is_there_and_once_after_the_next_comma
         with exclusive_writer(OutFolder(copy).new_run()):  # as a run begins
             assert not OutFolder(copy).merge_journal.exists()
             assert rows <= len(read(copy)) <= rows + 1, f"killed before step {step}"
-        assert compact(copy, 30_000, quiet=True).files == 2
+        assert compact(copy, 33_000, quiet=True).files == 2
         table = read(copy)
         assert len(table) == len(table["image_uri"].unique()) == rows
         assert table["captioner"].to_pylist()[0] == "b@1"
@@ -350,7 +350,7 @@ def test_a_signal_ends_a_compaction_and_leaves_the_table_whole(
     out: Path, kind: signal.Signals, code: int
 ) -> None:
     rows = write_parts(out, 400, rows=2)
-    process = start("compact", out, "--target-bytes", 30_000)
+    process = start("compact", out, "--target-bytes", 33_000)
     while len(files(out)) == 400 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(kind)
