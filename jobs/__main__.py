@@ -19,6 +19,10 @@ def main() -> int:
         code = run()
     except KeyboardInterrupt:
         code = _interrupted()
+    except RuntimeError as error:  # Python 3.11 wraps what interrupts the creation of a class
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        code = _interrupted()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done, and Python only has to end
     return code
 
