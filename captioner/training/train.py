@@ -59,7 +59,7 @@ def train(config: TrainConfig) -> Path:
             "choose a smaller batch size"
         )
     model = build_model(config, data.vocabulary)
-    _require_grid(model)
+    require_grid(model)
     trainer = Trainer(config, data, model)
     resumed = trainer.resume()
     mark_unfinished(Path(config.out))
@@ -98,9 +98,14 @@ def finish(config: TrainConfig, data: TrainingData) -> None:
     save_calibration(Path(config.out), calibration)
 
 
-def _require_grid(model: CaptionModel) -> None:
-    """Raise CaptionerError if the images are too small for the encoder."""
+def require_grid(model: CaptionModel) -> None:
+    """Raise CaptionerError if the images do not fit the encoder, or its detector."""
     size = model.config.image_size
+    if model.encoder.detector is not None and size % 32:
+        raise CaptionerError(
+            f"image_size {size} does not fit the detector {model.config.detector}: "
+            "choose a multiple of 32"
+        )
     try:
         with torch.no_grad():
             model.encoder.eval()(torch.zeros(1, size, size, 3, dtype=torch.uint8))
