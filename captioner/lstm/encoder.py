@@ -4,6 +4,7 @@ from http.client import HTTPException
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from captioner.errors import CaptionerError
 from captioner.lstm.efficientnet_lite import EfficientNetLite
@@ -20,7 +21,8 @@ class Encoder(nn.Module):
     slash and the layer whose output is the grid, as in ``resnet50/layer3``. `weights` is None
     (random) or any value that torchvision's `get_model` takes, such as "DEFAULT".
 
-    With the detector ``yolox_nano``, its channels follow those of the CNN. In training, `blind` is
+    With the detector ``yolox_nano``, its channels follow those of the CNN; it sees the images in
+    squares of `detector_size` pixels, or as they are. In training, `blind` is
     the share of images of which only the detector's channels are seen, so that the decoder learns
     to read them: of training images, a CNN that is trained, too, soon knows the captions by heart.
     """
@@ -36,10 +38,12 @@ class Encoder(nn.Module):
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         detector: str | None = None,
+        detector_size: int | None = None,
     ) -> None:
         super().__init__()
         self.trunk = build_trunk(name, weights).to(memory_format=torch.channels_last)
         self.detector = build_detector(detector)
+        self.detector_size = detector_size
         self.blind = 0.0
         self.register_buffer("mean", 255 * torch.tensor(mean), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std), persistent=False)
@@ -49,7 +53,7 @@ class Encoder(nn.Module):
         if self.detector is not None:
             if self.blind and torch.is_grad_enabled():
                 grid = grid * (torch.rand(len(grid), 1, 1, 1, device=grid.device) >= self.blind)
-            grid = torch.cat([grid, self.things(pixels)], 1)
+            grid = torch.cat([grid, self.things(pixels, grid.shape[2])], 1)
         return grid.flatten(2).transpose(1, 2)  # [N, L, C]
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -66,11 +70,12 @@ class Encoder(nn.Module):
         return 0 if self.detector is None else CHANNELS
 
     @torch.no_grad()
-    def things(self, pixels: Tensor) -> Tensor:
-        """Return the channels of the detector: [N, D, S / 32, S / 32] for pixels [N, S, S, 3]."""
+    def things(self, pixels: Tensor, cells: int) -> Tensor:
+        """Return the channels of the detector: [N, D, cells, cells] for pixels [N, S, S, 3]."""
         assert self.detector is not None
-        things: Tensor = self.detector(pixels.permute(0, 3, 1, 2).float())
-        return things
+        images = _resized(pixels.permute(0, 3, 1, 2), self.detector_size or pixels.shape[1])
+        things: Tensor = self.detector(images.float())
+        return things if things.shape[2] == cells else interpolate(things, (cells, cells))
 
     @torch.no_grad()
     def channels(self) -> int:
@@ -80,6 +85,15 @@ class Encoder(nn.Module):
         channels = self(torch.zeros(1, 224, 224, 3, dtype=torch.uint8, device=device)).shape[2]
         self.train(training)
         return channels
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """Return images [N, 3, S, S] in squares of `size` pixels."""
+    if images.shape[2] == size:
+        return images
+    if images.device.type != "cpu":  # where bytes take a tenth of the time; only it takes bytes
+        images = images.float()
+    return interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
 def build_trunk(name: str, weights: str | None = None) -> nn.Module:

@@ -18,9 +18,10 @@ class ModelConfig:
     """The architecture of a model and the preprocessing of its images.
 
     `image_size` is the side in pixels of the square that images are resized to; `mean` and `std`
-    are per channel, for pixel values from 0 to 1. A `detector`, if any, sees the same pixels.
-    `decoder_channels` is the number of channels of the grid, from the first on, that the decoder
-    reads, and `seen_words` that of the words whose presence is predicted, if not all.
+    are per channel, for pixel values from 0 to 1. A `detector`, if any, sees the same image
+    in a square of `detector_size` pixels, by default of the same size. `decoder_channels` is the
+    number of channels of the grid, from the first on, that the decoder reads, and `seen_words` that
+    of the words whose presence is predicted, if not all.
     """
 
     encoder: str = "efficientnet_lite0"
@@ -31,6 +32,7 @@ class ModelConfig:
     heads: int = 8
     dropout: float = 0.3
     detector: str | None = None
+    detector_size: int | None = None
     decoder_channels: int | None = None
     seen_words: int | None = None
 
@@ -49,6 +51,7 @@ class CaptionModel(nn.Module):
             mean=config.mean,
             std=config.std,
             detector=config.detector,
+            detector_size=config.detector_size,
         )
         channels = self.encoder.channels()
         self.decoder = Decoder(

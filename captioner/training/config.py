@@ -10,7 +10,8 @@ from captioner.errors import CaptionerError
 DATA = ("images", "captions", "val_images", "val_captions")
 SEQUENCES = (*DATA, "start", "teachers")
 OPTIONAL_TEXTS = ("split", "val_split", "encoder_weights", "detector", "detector_weights")
-COUNTS = ("batch_size", "image_size", "hidden", "heads", "min_count", "max_length", "samples")
+SIZES = ("image_size", "detector_size", "hidden", "heads")
+COUNTS = (*SIZES, "batch_size", "min_count", "max_length", "samples")
 COUNTS_FROM_0 = ("decoder_epochs", "finetune_epochs", "self_critical_epochs", "patience", "seed")
 SHARES = ("dropout", "blind", "distillation", "reward_share", "label_smoothing", "ema_decay")
 # May change between two runs of one training: they do not change its steps, but for rounding.
@@ -49,6 +50,7 @@ class TrainConfig:
     encoder_weights: DEFAULT (torchvision's, over the network), or a file of weights.
     detector: yolox_nano, whose features stand beside those of the encoder; it stays as it is.
     detector_weights: a file of its weights.
+    detector_size: side in pixels of the square that it sees, a multiple of 32.
     decoder_epochs: epochs with a frozen encoder, on cached features.
     finetune_epochs: epochs of encoder and decoder together, on augmented images.
     self_critical_epochs: the same, with sampled captions rewarded by their CIDEr-D.
@@ -85,6 +87,7 @@ class TrainConfig:
     encoder_weights: str | None = None
     detector: str | None = None
     detector_weights: str | None = None
+    detector_size: int = 192
     new_words: bool = False
     decoder_epochs: int = 8
     finetune_epochs: int = 8
@@ -131,6 +134,7 @@ class TrainConfig:
         choices = " or ".join(TRAINING_PRECISIONS)
         self._require("precision", self.precision in TRAINING_PRECISIONS, choices)
         self._check_numbers()
+        self._require("detector_size", self.detector_size % 32 == 0, "a multiple of 32")
         if self.hidden % self.heads:
             raise CaptionerError(f"hidden must be a multiple of heads ({self.heads})")
         if self.samples < 2:

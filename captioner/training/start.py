@@ -34,7 +34,9 @@ def build_model(config: TrainConfig, vocabulary: Vocabulary) -> CaptionModel:
         reads = None
     elif adds_detector:
         reads = model.decoder.channels
-    larger = replace(former, detector=config.detector or former.detector, decoder_channels=reads)
+    larger = replace(former, decoder_channels=reads)
+    if config.detector:
+        larger = replace(larger, detector=config.detector, detector_size=config.detector_size)
     model.config = former
     if larger != former or len(vocabulary) > len(model.decoder.embedding.weight):
         model = _extended(model, larger, len(vocabulary))
@@ -59,6 +61,7 @@ def _new_model(config: TrainConfig, size: int, words: int) -> CaptionModel:
             heads=config.heads,
             dropout=config.dropout,
             detector=config.detector,
+            detector_size=config.detector_size if config.detector else None,
         ),
         words,
         encoder_weights=None if from_file else weights,

@@ -99,13 +99,8 @@ def finish(config: TrainConfig, data: TrainingData) -> None:
 
 
 def require_grid(model: CaptionModel) -> None:
-    """Raise CaptionerError if the images do not fit the encoder, or its detector."""
+    """Raise CaptionerError if the images do not fit the encoder."""
     size = model.config.image_size
-    if model.encoder.detector is not None and size % 32:
-        raise CaptionerError(
-            f"image_size {size} does not fit the detector {model.config.detector}: "
-            "choose a multiple of 32"
-        )
     try:
         with torch.no_grad():
             model.encoder.eval()(torch.zeros(1, size, size, 3, dtype=torch.uint8))

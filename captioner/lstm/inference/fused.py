@@ -1,6 +1,7 @@
 """The encoder as captioning runs it: the same grid, with fewer passes over the activations."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
@@ -58,8 +59,8 @@ class FusedEncoder:
         )
         grid = _in_tiles(lambda tile: _run(deep, tile), halfway, DEEP_TILE)
         if self._encoder.detector is not None:
-            things = _in_tiles(self._encoder.things, pixels, DETECTOR_TILE)
-            grid = torch.cat([grid, things], 1)
+            things = partial(self._encoder.things, cells=grid.shape[2])
+            grid = torch.cat([grid, _in_tiles(things, pixels, DETECTOR_TILE)], 1)
         return grid.flatten(2).transpose(1, 2)
 
 

@@ -15,17 +15,20 @@ from tests.support.photographs import photograph
 
 
 @pytest.mark.parametrize(
-    ("name", "detector"),
+    ("name", "detector", "detector_size"),
     [
-        ("efficientnet_lite0", None),
-        ("efficientnet_lite0", "yolox_nano"),
-        ("resnet18", "yolox_nano"),
+        ("efficientnet_lite0", None, None),
+        ("efficientnet_lite0", "yolox_nano", None),
+        ("efficientnet_lite0", "yolox_nano", 32),
+        ("resnet18", "yolox_nano", 96),
     ],
 )
 @torch.inference_mode()
-def test_the_grid_is_that_of_the_encoder(name: str, detector: str | None) -> None:
+def test_the_grid_is_that_of_the_encoder(
+    name: str, detector: str | None, detector_size: int | None
+) -> None:
     torch.manual_seed(0)
-    encoder = Encoder(name, detector=detector).eval()
+    encoder = Encoder(name, detector=detector, detector_size=detector_size).eval()
     pixels = torch.randint(0, 256, (19, 64, 64, 3), dtype=torch.uint8)
     expected = encoder(pixels)
     fused = FusedEncoder(encoder, torch.float32)

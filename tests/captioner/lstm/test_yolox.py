@@ -174,3 +174,16 @@ def test_blind_images_show_only_the_detector_and_only_in_training() -> None:
     assert 0 < seen.sum() < len(pixels)
     with torch.no_grad():
         assert (encoder(pixels)[..., :-CHANNELS].abs().sum((1, 2)) > 0).all()
+
+
+@torch.inference_mode()
+def test_a_smaller_image_for_the_detector_alone_gives_its_grid_more_cells() -> None:
+    encoder = Encoder("efficientnet_lite0", detector="yolox_nano", detector_size=64).eval()
+    small = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    doubled = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert encoder.detector is not None
+    expected = encoder.detector(small.permute(0, 3, 1, 2).float())  # [2, D, 2, 2]
+    things = encoder(doubled)[..., -CHANNELS:].unflatten(1, (4, 4))
+    for y, x in ((0, 0), (1, 3), (3, 2)):
+        near = expected[:, :, y // 2, x // 2]
+        torch.testing.assert_close(things[:, y, x], near, atol=0.05, rtol=0.05)

@@ -13,7 +13,6 @@ from captioner.lstm.vocabulary import BOS, Vocabulary
 from captioner.lstm.yolox import CHANNELS, YoloxNano
 from captioner.training.config import TrainConfig
 from captioner.training.start import build_model
-from captioner.training.train import require_grid
 
 
 @pytest.fixture
@@ -61,15 +60,6 @@ def test_a_detector_and_new_words_change_nothing_at_first(
     presence = model.presence(larger)
     torch.testing.assert_close(presence[:, :-1], former.model.presence(grid))
     assert (presence[:, -1] < -10).all()
-
-
-def test_a_detector_needs_images_that_it_can_halve_five_times(
-    config: TrainConfig, published: Path
-) -> None:
-    vocabulary = load_checkpoint(config.start[0]).vocabulary
-    odd = replace(config, detector="yolox_nano", detector_weights=str(published), image_size=80)
-    with pytest.raises(CaptionerError, match="image_size 80 does not fit the detector yolox_nano"):
-        require_grid(build_model(odd, vocabulary))
 
 
 def test_a_detector_needs_its_weights(config: TrainConfig, tmp_path: Path) -> None:

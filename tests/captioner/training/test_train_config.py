@@ -41,6 +41,7 @@ PATHS = dict.fromkeys(("images", "captions", "val_images", "val_captions"), ("da
         {"weight_decay": float("inf")},
         {"mean": (0.5,), "std": (0.5, 0.5, 0.5)},
         {"std": (0.5, 0.5, 0), "mean": (0.5, 0.5, 0.5)},
+        {"detector_size": 80},
     ],
     ids=str,
 )
