@@ -148,7 +148,7 @@ class Trainer:
         if inputs.is_floating_point():
             return inputs.to(self.device).float()
         mirrorable = [self.data.references.mirrorable[image] for image in images]
-        return self.model.encoder(augment(inputs, mirrorable).to(self.device))
+        return self.model.encoder(augment(inputs.to(self.device), mirrorable))
 
     def _evaluate_epoch(self, stage: Stage, loss: float, begin: float) -> None:
         """Evaluate and log an epoch that began then; save the model if it is the best so far."""
