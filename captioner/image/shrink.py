@@ -50,7 +50,8 @@ def _bicubic(rgb: Image.Image, size: Size) -> Image.Image:
     with without_codecs():
         import torch  # here, because the pages and reports, which show pictures, do not need it
 
-        pixels = torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0)  # channels_last
+        # In this order, the strides are those of channels_last, which the result has then, too.
+        pixels = torch.from_numpy(array).unsqueeze(0).permute(0, 3, 1, 2)  # [1, 3, H, W]
         shape = size[1], size[0]
         small = torch.nn.functional.interpolate(pixels, shape, mode="bicubic", antialias=True)
         return Image.fromarray(small[0].permute(1, 2, 0).numpy())
