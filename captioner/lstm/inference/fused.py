@@ -50,7 +50,7 @@ class FusedEncoder:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Encode uint8 RGB pixels [N, S, S, 3] to grid features [N, L, C]."""
         if pixels.device.type != "cpu":
-            return self._encoder(pixels)
+            return _exactly(self._encoder, pixels)
         if not self._blocks:
             return _in_tiles(self._encoder, pixels, TILE)
         wide, deep = self._blocks[:WIDE_BLOCKS], self._blocks[WIDE_BLOCKS:]
@@ -114,6 +114,13 @@ def _fused(layer: nn.Module) -> PackedConvolution:
     if isinstance(layer, nn.Sequential):
         return PackedConvolution(cast(nn.Conv2d, layer[0]), layer[1])
     return PackedConvolution(cast(nn.Conv2d, layer))
+
+
+def _exactly(encoder: Encoder, pixels: Tensor) -> Tensor:
+    """Encode on a GPU, whose convolutions in float32 would otherwise round their inputs to TF32."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=cudnn.enabled, benchmark=cudnn.benchmark, allow_tf32=False):
+        return encoder(pixels)
 
 
 def _in_tiles(encode: Callable[[Tensor], Tensor], images: Tensor, size: int) -> Tensor:

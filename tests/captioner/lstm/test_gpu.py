@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from captioner.lstm.beam_search import GPU_CHECK_INTERVAL, beam_search
 from captioner.lstm.constraints import WordRules
+from captioner.lstm.encoder import Encoder
 from captioner.lstm.inference.folded import FoldedDecoder
 from captioner.lstm.inference.fused import FusedEncoder
 from captioner.lstm.model import CaptionModel, LogitBias, ModelConfig, WordPredictor
@@ -44,6 +46,22 @@ class Waits(TorchDispatchMode):
         if function in WAIT or len(devices) > 1:
             self.seen.append(str(function))
         return result
+
+
+def test_convolutions_do_not_round_float32_to_tf32() -> None:
+    encoder = Encoder("efficientnet_lite0").eval().to(META)
+    allowed = []
+    for convolution in (each for each in encoder.modules() if isinstance(each, nn.Conv2d)):
+        convolution.register_forward_hook(
+            lambda *_: allowed.append(torch.backends.cudnn.allow_tf32)
+        )
+    former = torch.backends.cudnn.allow_tf32
+    with torch.inference_mode():
+        fused = FusedEncoder(encoder, torch.float32)
+        fused(torch.zeros(2, 64, 64, 3, dtype=torch.uint8, device=META))
+    assert len(allowed) > 40
+    assert not any(allowed)
+    assert torch.backends.cudnn.allow_tf32 is former
 
 
 def test_until_the_search_looks_for_done_images_nothing_waits_for_a_gpu() -> None:
