@@ -18,6 +18,7 @@ from captioner.jobs.fetching import fetch
 from captioner.jobs.pipeline import loading
 from captioner.jobs.storage import filesystems
 from captioner.jobs.storage.attempts import hosts, retry
+from captioner.lstm.captioner import LstmCaptioner
 from captioner.schemas.job_report import JobReport
 from tests.support.photographs import write_photographs
 from tests.support.tables import read_table
@@ -131,6 +132,25 @@ def test_images_that_a_machine_has_too_few_open_files_for_have_no_row(
     assert in_report(run_job(job)) == (0, 1, {}), "it was tried again"
     assert not failures
     assert sum(captioned(tmp_path / "out").values()) == 12
+
+
+def test_images_for_which_a_gpu_fails_have_no_row(
+    job: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = write_photographs(tmp_path / "photos", 4)
+    write(job, *map(str, photos.iterdir()))
+    encode = LstmCaptioner.encode
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure\nFor debugging ...")
+
+    monkeypatch.setattr(LstmCaptioner, "encode", fail)
+    report = run_job(job)
+    assert in_report(report) == (75, 0, {MACHINE: 4})
+    assert f"{MACHINE} is at fault: [Errno 5] CUDA error: unspecified" in str(report.stopped)
+    assert "nvidia-smi" in str(report.stopped) and "debugging" not in str(report.stopped)
+    monkeypatch.setattr(LstmCaptioner, "encode", encode)
+    assert in_report(run_job(job)) == (0, 4, {})
 
 
 def test_a_host_that_comes_back_during_a_run_costs_nothing(

@@ -52,6 +52,9 @@ CUT = (
 )
 SLOW = ("ReadTimeoutError", "AioReadTimeoutError")
 SLOW_TO_CONNECT = ("ConnectTimeoutError", "ConnectionTimeoutError")
+# After one of these, a process cannot use its GPU any more, whatever it is given. A lack of the
+# GPU's memory reads otherwise: with fewer images, there may be enough.
+_OF_GPU = ("CUDA error", "cuDNN error")
 _NONSENSE = (
     *("InvalidURL", "InvalidUrlClientError", "ParamValidationError", "ValueError"),
     *("InvalidUrlRedirectClientError", "NonHttpUrlRedirectClientError", "TooManyRedirects"),
@@ -120,6 +123,9 @@ def machine_fault(error: BaseException) -> OSError | None:
             return each
         if isinstance(each, RuntimeError) and "start new thread" in str(each):
             return OSError(errno.EAGAIN, str(each))
+        if isinstance(each, RuntimeError) and str(each).startswith(_OF_GPU):
+            why = str(each).partition("\n")[0]  # what follows is advice for programmers
+            return OSError(errno.EIO, f"{why} (look at the GPU, by nvidia-smi, and run again)")
     return None
 
 
