@@ -27,7 +27,7 @@ from captioner.jobs.execution.cluster.nannies import (
 )
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.options import HF
-from captioner.precision import gpu_count
+from captioner.precision import expected_device, gpu_count
 
 IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
 CORES_PER_LARGE_MODEL = 4
@@ -80,7 +80,7 @@ def local_workers(config: JobConfig, images: int) -> Iterator[Client]:
 
 @contextmanager
 def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[SpecCluster]:
-    gpus = gpu_count() if config.device != "cpu" else 0
+    gpus = gpu_count() if expected_device(config.device) == "cuda" else 0
     workers = config.workers or min(_most_workers(config, gpus), -(-images // IMAGES_PER_WORKER))
     allow_files(workers)
     threads = max(1, CPU_COUNT // workers)

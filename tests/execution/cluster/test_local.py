@@ -51,6 +51,17 @@ def test_workers_see_one_gpu_each_and_take_turns(monkeypatch: pytest.MonkeyPatch
     assert sorted(seen.values()) == ["3", "3", "GPU-1"]
 
 
+def test_gpus_that_pytorch_cannot_use_are_not_counted(
+    job: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("captioner.precision._torch_has_cuda", lambda: False)
+    monkeypatch.setattr(cluster, "CPU_COUNT", 2)
+    job = replace(job, scheduler=None, workers=None, device="auto")
+    with forking(job), cluster.local_workers(job, 40) as client:
+        assert len(client.nthreads()) == 2
+
+
 def test_a_large_model_is_loaded_by_few_workers_with_several_cores(
     job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
