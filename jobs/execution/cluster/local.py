@@ -30,7 +30,12 @@ from captioner.options import HF
 from captioner.precision import expected_device, gpu_count
 
 IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
+IMAGES_PER_GPU_WORKER = 2_000  # its start takes longer, and it is faster
 CORES_PER_LARGE_MODEL = 4
+# Python lets one thread of a process run at a time, so one process can neither decode on all cores
+# nor keep a GPU busy beside that. Each takes 3 GB of the GPU's memory.
+CORES_PER_GPU_WORKER = 2
+WORKERS_PER_GPU = 8  # at most
 HOST = "127.0.0.1"
 WORKERS_MEMORY = 0.8  # of the machine's or the container's; the rest is for the driver and others
 MIN_MEMORY = 2**31  # of a worker: the model, and a few large images
@@ -81,7 +86,8 @@ def local_workers(config: JobConfig, images: int) -> Iterator[Client]:
 @contextmanager
 def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[SpecCluster]:
     gpus = gpu_count() if expected_device(config.device) == "cuda" else 0
-    workers = config.workers or min(_most_workers(config, gpus), -(-images // IMAGES_PER_WORKER))
+    each = IMAGES_PER_GPU_WORKER if gpus and not config.captioner.kind else IMAGES_PER_WORKER
+    workers = config.workers or min(_most_workers(config, gpus), -(-images // each))
     allow_files(workers)
     threads = max(1, CPU_COUNT // workers)
     over = threading.Event()
@@ -140,15 +146,20 @@ def _naming_the_cause() -> Iterator[None]:
 
 
 def _most_workers(config: JobConfig, gpus: int) -> int:
-    """Return how many workers are worth their start: as a rule, one for each GPU or core.
+    """Return how many workers are worth their start: as a rule, one for each core, or a few a GPU.
 
     A model of transformers has hundreds of megabytes or more, which each worker would load, and its
-    matrices are large enough to keep several cores busy. One worker alone keeps a server busy.
+    matrices are large enough to keep a GPU or several cores busy. One worker alone keeps a server
+    busy.
     """
     if config.captioner.asks_server:
         return 1
-    cores = CORES_PER_LARGE_MODEL if config.captioner.kind == HF else 1
-    return gpus or max(1, CPU_COUNT // cores)
+    if config.captioner.kind == HF:
+        return gpus or max(1, CPU_COUNT // CORES_PER_LARGE_MODEL)
+    if gpus:
+        cores = CPU_COUNT // gpus
+        return gpus * max(1, min(cores // CORES_PER_GPU_WORKER, WORKERS_PER_GPU))
+    return CPU_COUNT
 
 
 def _environment(threads: int, gpu: int | None) -> dict[str, str]:

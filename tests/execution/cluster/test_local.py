@@ -74,6 +74,13 @@ def test_a_large_model_is_loaded_by_few_workers_with_several_cores(
     assert cluster._most_workers(large, 0) == 1
 
 
+def test_several_workers_share_a_gpu_as_far_as_there_are_cores_to_decode(
+    job: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "CPU_COUNT", 16)
+    assert [cluster._most_workers(job, gpus) for gpus in (1, 2, 4, 8, 16)] == [8, 8, 8, 8, 16]
+
+
 def test_a_worker_that_died_is_waited_for_however_long_it_takes_and_no_file_stays(
     job: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
