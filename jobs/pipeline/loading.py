@@ -13,6 +13,7 @@ from captioner.jobs.pipeline.image_loader import ImageLoader, LoadedImage
 
 LOOK_SECONDS = 1.0  # between two looks whether the images that are awaited can still come
 MIN_READERS = 4  # threads that read what is at hand, and decode
+READERS = "CAPTIONER_READERS"  # the variable that says how many, if the network uses other cores
 Loading = tuple[int, "Future[LoadedImage]"]  # with the number of the image
 
 
@@ -68,4 +69,5 @@ def _waiting(loader: ImageLoader) -> AbstractContextManager[None]:
 
 def reader_count() -> int:
     """Return how many threads decode: one for each core, as the cluster counts them."""
-    return max(MIN_READERS, int(os.environ.get("OMP_NUM_THREADS", "0")))
+    cores = os.environ.get(READERS) or os.environ.get("OMP_NUM_THREADS", "0")
+    return max(MIN_READERS, int(cores))

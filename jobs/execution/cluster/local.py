@@ -25,6 +25,7 @@ from captioner.jobs.execution.cluster.nannies import (
     ended_when_interrupted,
     until_complete,
 )
+from captioner.jobs.pipeline.loading import READERS
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.options import HF
 from captioner.precision import expected_device, gpu_count
@@ -163,8 +164,17 @@ def _most_workers(config: JobConfig, gpus: int) -> int:
 
 
 def _environment(threads: int, gpu: int | None) -> dict[str, str]:
-    """Return the variables that give a worker its share of the cores, and its GPU."""
-    environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    """Return the variables that give a worker its share of the cores, and its GPU.
+
+    Beside a GPU, tensors on the CPU are small: a team of threads would wait for the threads that
+    decode, which need the cores.
+    """
+    team = threads if gpu is None else 1
+    environment = {
+        "OMP_NUM_THREADS": str(team),
+        "MKL_NUM_THREADS": str(team),
+        READERS: str(threads),
+    }
     if gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = visible.split(",") if visible else [str(n) for n in range(gpu + 1)]

@@ -21,6 +21,7 @@ from captioner.jobs.execution.cluster import local as cluster
 from captioner.jobs.execution.cluster.certificate import own_security
 from captioner.jobs.execution.cluster.forks import forking
 from captioner.jobs.execution.cluster.nannies import MORE_STARTS
+from captioner.jobs.pipeline.loading import reader_count
 from tests.support.commands import GIVE_UP_SECONDS, start
 from tests.support.matrix.scene import has_role
 from tests.support.photographs import write_photographs
@@ -31,16 +32,21 @@ def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1")
     assert cluster.gpu_count() == 2
-    assert cluster._environment(4, gpu=1) == {
-        "OMP_NUM_THREADS": "4",
-        "MKL_NUM_THREADS": "4",
-        "CUDA_VISIBLE_DEVICES": "GPU-1",
-    }
+    assert cluster._environment(4, gpu=1)["CUDA_VISIBLE_DEVICES"] == "GPU-1"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert cluster.gpu_count() == 0
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert cluster._environment(4, gpu=2)["CUDA_VISIBLE_DEVICES"] == "2"
     assert "CUDA_VISIBLE_DEVICES" not in cluster._environment(4, gpu=None)
+
+
+def test_on_gpus_the_cores_of_a_worker_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpu, team in ((None, "16"), (0, "1")):
+        environment = cluster._environment(16, gpu)
+        assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == team
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert reader_count() == 16
 
 
 def test_workers_see_one_gpu_each_and_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
