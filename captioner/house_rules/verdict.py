@@ -53,7 +53,11 @@ _STARTS = {
 QUESTION_MARKS = ("?", "\uff1f", "\u061f")  # the last two of Chinese and of Arabic
 _UNFINISHED = frozenset(tokenize("a an the and or but of with their its my your"))
 _LETTER_A = re.compile(r"\w [\"'“‘]?A[\"'”’]?\.\Z")
-_WITHOUT_PUNCTUATION = str.maketrans(dict.fromkeys('.,;:!?"()[]/…“”„«»「」『』、。，！？', " "))
+# With all characters of ASCII, because those that it lacks take long.
+_WITHOUT_PUNCTUATION = {
+    **{code: chr(code) for code in range(128)},
+    **str.maketrans(dict.fromkeys('.,;:!?"()[]/…“”„«»「」『』、。，！？', " ")),
+}
 _LONG_WORD = 24  # characters of a word that may be a loop, or of a text without spaces
 _LETTER_LOOP = re.compile(r"(\D.{0,19}?)\1{3}")
 
@@ -71,8 +75,9 @@ def broken_rule(text: str, max_characters: int, language: str | None) -> str | N
     words = text.lower().translate(_WITHOUT_PUNCTUATION).split()
     if len(text) > max_characters:
         return f"has more than {max_characters} characters and cannot be cut"
-    if start := next((rule for rule, start in _STARTS.items() if start.match(text)), None):
-        return start
+    for rule, start in _STARTS.items():
+        if start.match(text):
+            return rule
     if text.endswith(QUESTION_MARKS):
         return "is a question"
     if not _is_complete(words) and not _LETTER_A.search(text):

@@ -75,7 +75,8 @@ class LstmCaptioner(Captioner):
         self.presence = model.presence
         self.vocabulary = checkpoint.vocabulary
         self.rules = WordRules.of_vocabulary(checkpoint.vocabulary, device)
-        self._content_weights = (-self.presence.log_prior * self.rules.content).cpu()  # [V]
+        self._log_prior, self._content = to_cpu(self.presence.log_prior, self.rules.content)  # [V]
+        self._content_weights = -self._log_prior * self._content  # [V]
         self.calibration = checkpoint.calibration
         name = model_identity(checkpoint.name, checkpoint.fingerprint, search)
         self.identity = identity(name, self.precision)
@@ -164,8 +165,7 @@ class LstmCaptioner(Captioner):
         weight = self.options.sureness_weight
         if words is None or not weight:
             return found
-        prior, content = self.presence.log_prior.cpu(), self.rules.content.cpu()
-        hypotheses = rerank(*found, prior, content, words, weight)
+        hypotheses = rerank(*found, self._log_prior, self._content, words, weight)
         return found._replace(hypotheses=hypotheses)
 
     def signals(self, found: SearchResult) -> Floats:
@@ -174,14 +174,14 @@ class LstmCaptioner(Captioner):
 
     def words(self, found: SearchResult) -> list[tuple[Word, ...]]:
         """Return the content words of each image's caption, with a confidence if calibrated."""
-        prior, content = self.presence.log_prior.cpu(), self.rules.content.cpu()
-        images, places, tokens, signals = find_content_words(*found, prior, content)
+        images, places, tokens, signals = find_content_words(*found, self._log_prior, self._content)
         part = self.calibration.words if self.calibration else None
         confidence = word_confidence(part, signals).tolist() if part else None
         words: list[list[Word]] = [[] for _ in found.log_presence]
+        vocabulary = self.vocabulary.words
         rows = zip(images.tolist(), places.tolist(), tokens.tolist(), signals.tolist(), strict=True)
         for m, (n, place, token, values) in enumerate(rows):
-            text = self.vocabulary.words[token]
+            text = vocabulary[token]
             words[n].append(
                 Word(
                     text if place else capitalised(text),
@@ -196,20 +196,22 @@ class LstmCaptioner(Captioner):
         signals = self.signals(found)
         confidence = self.calibration.confidence(signals).tolist() if self.calibration else None
         words = self.words(found)
-        tokens, token_log_probs, log_probs, scores = (part.tolist() for part in found.hypotheses)
+        tokens, _, log_probs, scores = (part.tolist() for part in found.hypotheses)
+        best_log_probs = found.hypotheses.token_log_probs[:, 0].tolist()
+        values = signals.tolist()
         for n in range(len(tokens)):
             length = tokens[n][0].index(EOS) + 1
             texts: dict[str, Alternative] = {}  # hypotheses may differ in "a" and "an" only
             for ids, log_prob, score in zip(tokens[n], log_probs[n], scores[n], strict=True):
-                text = sentence(self.vocabulary.decode(ids))
                 if score > NEG_INF:
+                    text = sentence(self.vocabulary.decode(ids))
                     texts.setdefault(text, Alternative(text, log_prob))
             yield Caption(
                 text=next(iter(texts)),
                 confidence=confidence[n] if confidence else None,
                 log_prob=log_probs[n][0],
-                token_log_probs=tuple(token_log_probs[n][0][:length]),
+                token_log_probs=tuple(best_log_probs[n][:length]),
                 alternatives=tuple(texts.values())[1:],
                 words=words[n],
-                signals=dict(zip(SIGNALS, signals[n].tolist(), strict=True)),
+                signals=dict(zip(SIGNALS, values[n], strict=True)),
             )

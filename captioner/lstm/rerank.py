@@ -31,7 +31,7 @@ def rerank(
     """
     n, b = hypotheses.scores.shape
     alone = Hypotheses(*(part.flatten(0, 1).unsqueeze(1) for part in hypotheses))  # [N * B, 1, ...]
-    found = find_content_words(alone, log_presence.repeat_interleave(b, 0), log_prior, content)
+    found = find_content_words(alone, log_presence, log_prior, content, sharing=b)
     sure = torch.from_numpy(word_confidence(words, found.signals)).log()
     totals = torch.zeros(n * b, dtype=sure.dtype).index_add_(0, found.images, sure)
     counts = torch.bincount(found.images, minlength=n * b)

@@ -30,9 +30,9 @@ def compute_signals(hypotheses: Hypotheses, log_presence: Tensor, weights: Tenso
     log_probs, tokens = hypotheses.token_log_probs[:, 0].double(), hypotheses.tokens[:, 0]  # [N, T]
     length = (tokens != PAD).sum(1).clamp(min=1)
     total = log_probs.sum(1)
-    shares = weights.double()[tokens]
+    shares = weights[tokens].double()
     shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-9)
-    present = log_presence.double().gather(1, tokens)
+    present = log_presence.gather(1, tokens).double()
     columns = (
         total / length,
         total,
@@ -46,21 +46,26 @@ def compute_signals(hypotheses: Hypotheses, log_presence: Tensor, weights: Tenso
 
 
 def find_content_words(
-    hypotheses: Hypotheses, log_presence: Tensor, log_prior: Tensor, content: Tensor
+    hypotheses: Hypotheses,
+    log_presence: Tensor,
+    log_prior: Tensor,
+    content: Tensor,
+    sharing: int = 1,
 ) -> ContentWords:
     """Return the content words of each image's best hypothesis, with their WORD_SIGNALS.
 
-    `log_presence` is [N, V], `log_prior` [V]; `content` bool [V] marks the content words.
+    `log_presence` is [N / sharing, V]: one row for each `sharing` images, which are the same.
+    `log_prior` is [V]; `content` bool [V] marks the content words.
     """
     log_probs, tokens = hypotheses.token_log_probs[:, 0].double(), hypotheses.tokens[:, 0]  # [N, T]
     images, places = content[tokens].nonzero(as_tuple=True)
     words = tokens[images, places]
-    present = log_presence.double()[images, words]
+    present = log_presence[images // sharing, words].double()
     columns = (
         log_probs[images, places],
         present.exp(),
         present,
-        log_prior.double().clamp(min=LOG_FLOOR)[words],
+        log_prior[words].double().clamp(min=LOG_FLOOR),
         places.double(),
     )
     return ContentWords(images, places, words, torch.stack(columns, dim=1).numpy())

@@ -5,8 +5,8 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, lru_cache
+from itertools import pairwise, takewhile
 
 PAD, BOS, EOS, UNKNOWN = range(4)
 SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -14,6 +14,7 @@ SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 _POSSESSIVE = re.compile(r"\s*'s\b", re.IGNORECASE)
 _WORD = re.compile(r"'s|[^\W_]+(?:[-'][^\W_]+)*", re.IGNORECASE)  # letters and digits of any script
 # "an" precedes a vowel sound: "an hour", "an SUV", but "a unicycle", "a UFO".
+_ARTICLES = ("a", "an")
 _SPELT_OUT = re.compile(r"[A-Z](?:[A-Z]*|-.*)")  # spoken letter by letter
 _VOWEL_NAMES = frozenset("AEFHILMNORSX")
 _VOWEL = re.compile(
@@ -33,7 +34,10 @@ def _as_written(text: str) -> list[str]:
 
 def sentence(words: Sequence[str]) -> str:
     """Join words to a sentence with a capital and a full stop; no words give an empty string."""
-    corrected = [_article(word, after) for word, after in pairwise([*words, ""])]
+    corrected = [
+        _article(after) if word in _ARTICLES and after else word
+        for word, after in pairwise([*words, ""])
+    ]
     text = " ".join(corrected).replace(" 's", "'s")
     return f"{capitalised(text)}." if text else ""
 
@@ -43,10 +47,9 @@ def capitalised(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _article(word: str, after: str) -> str:
-    """Return the word; as an article, in the form, "a" or "an", that the next word requires."""
-    if word not in ("a", "an") or not after:
-        return word
+@lru_cache(maxsize=1 << 14)
+def _article(after: str) -> str:
+    """Return the article, "a" or "an", that the next word requires."""
     if _SPELT_OUT.fullmatch(after):
         return "an" if after[0] in _VOWEL_NAMES else "a"
     return "an" if _VOWEL.match(after.lower()) else "a"
@@ -103,13 +106,8 @@ class Vocabulary:
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Return the words up to the first EOS, without special tokens."""
-        words = []
-        for index in ids:
-            if index == EOS:
-                break
-            if index >= len(SPECIAL_WORDS):
-                words.append(self.words[index])
-        return words
+        until_end = takewhile(EOS.__ne__, ids)
+        return [self.words[index] for index in until_end if index >= len(SPECIAL_WORDS)]
 
 
 def _usual_form(forms: Counter[str]) -> str:
