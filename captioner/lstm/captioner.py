@@ -32,7 +32,9 @@ from captioner.options import CaptionerOptions
 from captioner.precision import check_precision, precision_of
 from captioner.search_options import SearchOptions
 
-BATCH_SIZES = {"cpu": 32, "cuda": 256}  # a step of the search costs a GPU the same for few images
+# A search starts thousands of kernels on a GPU; that takes the same time for few images.
+BATCH_SIZES = {"cpu": 32, "cuda": 1024}
+MOST_ENCODED = 256  # at once: more are no faster, and their activations take most of the memory
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -107,7 +109,22 @@ class LstmCaptioner(Captioner):
         return decode_image(image, self.image_size, self.limits)
 
     def answer(self, images: Sequence[DecodedImage], measure: Measure) -> Sequence[Caption]:
-        """Return the captions of prepared images; see Captioner."""
+        """Return the captions of prepared images; see Captioner.
+
+        If they take too much of a GPU's memory, which others may use, too, batches are halved from
+        then on.
+        """
+        try:
+            return self._answer(images, measure)
+        except torch.cuda.OutOfMemoryError:
+            if len(images) == 1:
+                raise
+        torch.cuda.empty_cache()  # after the exception, which would keep tensors
+        half = (len(images) + 1) // 2
+        self.batch_size = min(self.batch_size, half)
+        return [*self.answer(images[:half], measure), *self.answer(images[half:], measure)]
+
+    def _answer(self, images: Sequence[DecodedImage], measure: Measure) -> Sequence[Caption]:
         with measure("encode"):
             features = self.encode([image.pixels for image in images])
         with measure("search"):
@@ -121,7 +138,13 @@ class LstmCaptioner(Captioner):
     @torch.inference_mode()
     def encode(self, pixels: Pixels | Sequence[Pixels]) -> Tensor:
         """Encode uint8 RGB [N, image_size, image_size, 3] to grid features [N, L, C]."""
-        return self.encoder(stack_on(self.device, pixels))
+        starts = range(0, len(pixels), MOST_ENCODED)
+        # While a GPU computes one part, the next one is copied to it.
+        parts = [
+            self.encoder(stack_on(self.device, pixels[start : start + MOST_ENCODED]))
+            for start in starts
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @torch.inference_mode()
     def embed(self, features: Tensor) -> Embeddings:

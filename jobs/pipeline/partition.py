@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from captioner.captioner import Answer, Captioner
 
 BATCHES_AHEAD = 2  # decoded and waiting, at most
+ENOUGH_AHEAD = 512  # images; of larger batches, there is one
 
 
 @dataclass
@@ -125,7 +126,8 @@ class PartitionCaptioner:
         with ImageReader(records, self.settings.max_bytes, self.watch) as reader:
             prepare = self.captioner.prepare
             loader = ImageLoader(records, reader, prepare, self.find_caption, times, self.watch)
-            with closing(load_ahead(loader, BATCHES_AHEAD * size, self.waits)) as loading:
+            ahead = min(BATCHES_AHEAD * size, max(ENOUGH_AHEAD, size))
+            with closing(load_ahead(loader, ahead, self.waits)) as loading:
                 for batch in _batches(loading, size):
                     images += self._caption_batch(batch, times, result)
                     self.report(len(images))

@@ -23,6 +23,7 @@ from captioner import (
 from captioner.calibration import SIGNALS, Calibration, save_calibration
 from captioner.identity import identity
 from captioner.loading import identify, identify_model, open_captioner
+from captioner.lstm.captioner import LstmCaptioner
 from captioner.options import CaptionerOptions
 from captioner.precision import precision_of
 from captioner.words import FUNCTION_WORDS
@@ -62,6 +63,35 @@ def test_a_batch_of_64_gets_the_captions_of_64_single_images(captioner: Captione
     assert [caption.text for caption in together] == [caption.text for caption in alone]
     log_probs = [caption.log_prob for caption in alone]
     np.testing.assert_allclose([c.log_prob for c in together], log_probs, rtol=1e-4)
+
+
+def test_a_batch_too_large_for_the_memory_of_a_gpu_is_halved(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioner = LstmCaptioner.open(CaptionerOptions(str(tiny_checkpoint), device="cpu"))
+    expected = captioner.caption(IMAGES[:13])
+    encode, sizes = captioner.encoder, []
+
+    def encode_few(pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > 4:
+            raise torch.cuda.OutOfMemoryError
+        return encode(pixels)
+
+    monkeypatch.setattr(captioner, "encoder", encode_few)
+    halved = captioner.caption(IMAGES[:13])
+    assert [caption.text for caption in halved] == [caption.text for caption in expected]
+    assert sizes == [13, 7, 4, 3, 6, 3, 3]
+    assert captioner.batch_size == 3
+
+
+def test_more_images_than_are_encoded_at_once_have_their_captions(
+    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = captioner.caption(IMAGES[:13], batch_size=13)
+    monkeypatch.setattr("captioner.lstm.captioner.MOST_ENCODED", 4)
+    in_parts = captioner.caption(IMAGES[:13], batch_size=13)
+    assert [caption.text for caption in in_parts] == [caption.text for caption in expected]
 
 
 def test_a_caption_does_not_depend_on_its_neighbours(captioner: Captioner) -> None:
