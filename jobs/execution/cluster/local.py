@@ -19,6 +19,7 @@ from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster.certificate import own_security
 from captioner.jobs.execution.cluster.forks import can_fork
+from captioner.jobs.execution.cluster.gpus import free_gpu_memory
 from captioner.jobs.execution.cluster.limits import allow_files, check_addresses
 from captioner.jobs.execution.cluster.nannies import (
     HastyNanny,
@@ -34,9 +35,10 @@ IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
 IMAGES_PER_GPU_WORKER = 2_000  # its start takes longer, and it is faster
 CORES_PER_LARGE_MODEL = 4
 # Python lets one thread of a process run at a time, so one process can neither decode on all cores
-# nor keep a GPU busy beside that. Each takes 3 GB of the GPU's memory.
+# nor keep a GPU busy beside that.
 CORES_PER_GPU_WORKER = 2
 WORKERS_PER_GPU = 8  # at most
+MEMORY_OF_GPU_WORKER = 3 * 2**30  # on the GPU, and about as much beside it
 HOST = "127.0.0.1"
 WORKERS_MEMORY = 0.8  # of the machine's or the container's; the rest is for the driver and others
 MIN_MEMORY = 2**31  # of a worker: the model, and a few large images
@@ -158,9 +160,15 @@ def _most_workers(config: JobConfig, gpus: int) -> int:
     if config.captioner.kind == HF:
         return gpus or max(1, CPU_COUNT // CORES_PER_LARGE_MODEL)
     if gpus:
-        cores = CPU_COUNT // gpus
-        return gpus * max(1, min(cores // CORES_PER_GPU_WORKER, WORKERS_PER_GPU))
+        return gpus * _workers_per_gpu(gpus)
     return CPU_COUNT
+
+
+def _workers_per_gpu(gpus: int) -> int:
+    """Return how many workers can share each GPU, for which there must be cores and memory."""
+    room = min(free_gpu_memory(), int(WORKERS_MEMORY * MEMORY_LIMIT) // gpus)
+    most = CPU_COUNT // gpus // CORES_PER_GPU_WORKER, room // MEMORY_OF_GPU_WORKER
+    return max(1, min(*most, WORKERS_PER_GPU))
 
 
 def _environment(threads: int, gpu: int | None) -> dict[str, str]:
