@@ -88,14 +88,14 @@ def test_several_workers_share_a_gpu_as_far_as_there_are_cores_and_memory(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert cluster._most_workers(job, 1) == 2  # nothing tells how large the GPU is
     tell = tmp_path / "nvidia-smi"
-    for free, workers in (("140000", 8), ("140000\n15000", 4), ("900", 1), ("[N/A]", 2)):
+    for free, workers in (("140000", 4), ("140000\n10000", 3), ("900", 1), ("[N/A]", 2)):
         tell.write_text(f"#!/bin/sh\necho '{free}'\n")
         tell.chmod(0o755)
         assert cluster._most_workers(job, 1) == workers
     tell.write_text("#!/bin/sh\necho 80000\n")
-    assert [cluster._most_workers(job, gpus) for gpus in (1, 2, 4, 8, 16)] == [8, 8, 8, 8, 16]
-    monkeypatch.setattr(cluster, "MEMORY_LIMIT", 2**34)
-    assert cluster._most_workers(job, 1) == 4
+    assert [cluster._most_workers(job, gpus) for gpus in (1, 2, 4, 8, 16)] == [4, 8, 8, 8, 16]
+    monkeypatch.setattr(cluster, "MEMORY_LIMIT", 2**33)
+    assert cluster._most_workers(job, 1) == 2
 
 
 def test_a_worker_that_died_is_waited_for_however_long_it_takes_and_no_file_stays(
