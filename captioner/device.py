@@ -36,6 +36,13 @@ def stack_on(
     return stacked.to(device, non_blocking=True)
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; a GPU copies it from pinned memory while this thread goes on."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def to_cpu(*tensors: Tensor) -> list[Tensor]:
     """Return the tensors of one device on the CPU, after one wait for a GPU in all."""
     copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from captioner.device import send
 from captioner.lstm.vocabulary import PAD
 
 
@@ -109,12 +110,14 @@ class Decoder(nn.Module):
     def forward(self, grid: Tensor, tokens: Tensor) -> Tensor:
         """Return language states [N, B, T, H] for a grid [N, L, C] and true tokens [N, B, T].
 
-        Tokens start with BOS. A column of B is skipped (its states are zero) once all its sequences
-        have ended, so sort the references of each image by length, shortest first.
+        The tokens may be on the CPU, so that nothing waits for a GPU. They start with BOS. A column
+        of B is skipped (its states are zero) once all its sequences have ended, so sort the
+        references of each image by length, shortest first.
         """
         memory = self.init_memory(grid)
         state = self.init_state(memory, tokens.shape[1])
         lengths = (tokens != PAD).sum(-1).amax(0).tolist()  # the longest of each column of B
+        tokens = send(tokens, grid.device)
         hidden = []
         for t in range(tokens.shape[2]):
             ended = next((b for b, length in enumerate(lengths) if length > t), len(lengths) - 1)

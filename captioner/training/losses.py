@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from captioner.device import send
 from captioner.lstm.decoder import Decoder
 from captioner.lstm.vocabulary import PAD
 from captioner.training.data.tensors import References
 from captioner.training.distill import SoftTargets
+from captioner.training.processes import share
 
 
 class Loss(Protocol):
@@ -37,25 +39,36 @@ class CrossEntropy:
     distillation_weight: float = 0.0
 
     def __call__(self, decoder: Decoder, grid: Tensor, images: list[int]) -> Tensor:
-        inputs, targets = (tokens.to(grid.device) for tokens in self.references.tokens(images))
+        device = grid.device
+        inputs, targets = self.references.tokens(images)  # on the CPU: nothing waits for a GPU
         words = targets != PAD
-        hidden = decoder(grid, inputs)  # [N, B, T, H]
-        logits = decoder.predict(hidden[words]).float()  # [words, V]
-        weights = self._weights(images).to(grid.device).view(-1, 1, 1).expand(targets.shape)[words]
-        weights = weights / weights.sum()
+        hidden = at(words, decoder(grid, inputs))  # [words, H]
+        logits = decoder.predict(hidden).float()  # [words, V]
+        weights = self._weights(images).view(-1, 1, 1).expand(targets.shape)[words]
+        total = weights.sum()
+        weights = send(weights / total, device)
         losses = cross_entropy(
-            logits, targets[words], label_smoothing=self.label_smoothing, reduction="none"
+            logits,
+            send(targets[words], device),
+            label_smoothing=self.label_smoothing,
+            reduction="none",
         )
         loss = (weights * losses).sum()
-        if self.soft_targets is None:
-            return loss
-        soft = self.soft_targets.of(images, targets)
-        ids, probabilities = (part.to(grid.device)[words] for part in soft)
-        log_probs = logits.log_softmax(-1).gather(1, ids)  # [words, K]
-        distillation = -(weights * (probabilities * log_probs).sum(-1)).sum()
-        weight = self.distillation_weight
-        return (1 - weight) * loss + weight * distillation
+        if self.soft_targets is not None:
+            soft = self.soft_targets.of(images, targets)
+            ids, probabilities = (send(part[words], device) for part in soft)
+            log_probs = logits.log_softmax(-1).gather(1, ids)  # [words, K]
+            distillation = -(weights * (probabilities * log_probs).sum(-1)).sum()
+            weight = self.distillation_weight
+            loss = (1 - weight) * loss + weight * distillation
+        return share(send(total, device)) * loss
 
     def _weights(self, images: list[int]) -> Tensor:
         """Return the weight of a word of each image's references: float32 [N]."""
         return torch.tensor([len(self.references.ids[image]) ** -0.5 for image in images])
+
+
+def at(words: Tensor, states: Tensor) -> Tensor:
+    """Return the states [N, B, T, H] of some words, as [words, H]; bool [N, B, T] on the CPU."""
+    places = words.flatten().nonzero().squeeze(1)
+    return states.flatten(0, 2)[send(places, states.device)]

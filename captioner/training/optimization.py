@@ -1,5 +1,6 @@
 """The optimization of one stage: AdamW and its schedule; and the moving average of the weights."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, S
 from torch.optim.swa_utils import AveragedModel
 
 from captioner.lstm.model import CaptionModel
+from captioner.training.processes import average
 
 
 class Optimization:
@@ -29,19 +31,24 @@ class Optimization:
         self._optimizer = AdamW(groups, betas=(0.9, 0.98), weight_decay=weight_decay)
         self._schedule = _schedule(self._optimizer, steps)
 
-    def step(self, loss: Tensor) -> None:
-        """Update the model by the gradients of a loss.
+    def step(self, loss: Tensor) -> float:
+        """Update the model by the gradients of a loss, over all processes; return the loss.
 
         Raises FloatingPointError, before any change, if the loss or a gradient is not finite.
         """
-        self._optimizer.zero_grad()
+        self._model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        loss = loss.detach()
+        gradients = [each.grad for each in self._model.parameters() if each.grad is not None]
+        average([loss, *gradients])
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-        for what, value in (("loss", loss), ("gradient", norm)):
-            if not value.isfinite():
-                raise FloatingPointError(f"the {what} is {value.item()}")
+        values: list[float] = torch.stack([loss, norm]).tolist()  # the only wait for a GPU
+        for what, value in zip(("loss", "gradient"), values, strict=True):
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the {what} is {value}")
         self._optimizer.step()
         self._schedule.step()
+        return values[0]
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}

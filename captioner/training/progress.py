@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -24,12 +25,23 @@ def warn(text: str) -> None:
     LOGGER.warning(text)
 
 
+@contextmanager
+def only_errors(quiet: bool) -> Iterator[None]:
+    """Say nothing but errors while the context lasts, if it shall be quiet."""
+    former = LOGGER.level
+    LOGGER.setLevel(logging.ERROR if quiet else former)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(former)
+
+
 def bar(items: Iterable[T], what: str, unit: str, total: int | None = None) -> "tqdm[T]":
     """Return items with a bar on a terminal; elsewhere, a line is logged every SECONDS.
 
     The `total` is needed if the items have no length.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and LOGGER.level < logging.ERROR:
         return tqdm(items, what, total, unit=unit, leave=False)
     return tqdm(
         items, what, total, unit=unit, leave=False, file=_Lines(), bar_format=LINE,

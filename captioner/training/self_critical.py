@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from captioner.device import send
 from captioner.lstm.decoder import Decoder
 from captioner.lstm.model import LogitBias
 from captioner.lstm.vocabulary import BOS, EOS, PAD, UNKNOWN
 from captioner.training.cider import CiderD
-from captioner.training.losses import Loss
+from captioner.training.losses import Loss, at
+from captioner.training.processes import all_true, share
 
 
 @dataclass(frozen=True)
@@ -37,28 +39,39 @@ class SelfCritical:
     def __call__(self, decoder: Decoder, grid: Tensor, images: list[int]) -> Tensor:
         with torch.no_grad():
             bias = self.logit_bias(grid)
-        targets = sample(decoder, grid.detach(), self.samples, self.max_length, bias)
+        device = grid.device
+        targets = sample(decoder, grid.detach(), self.samples, self.max_length, bias).cpu()
+        words = targets != PAD  # [N, B, T]
+        inputs = functional.pad(targets, (1, 0), value=BOS)[:, :, :-1].masked_fill(~words, PAD)
+        hidden = at(words, decoder(grid, inputs))  # [words, H]
+        logits = decoder.predict(hidden).float() + _bias_at(words, inputs, bias)
+        log_probs = logits.log_softmax(-1)  # [words, V]
+        chosen = log_probs.gather(1, send(targets[words], device).unsqueeze(1)).squeeze(1)
+        supervised = self.cross_entropy(decoder, grid, images)
+        advantage = leave_one_out_advantage(self._rewards(images, targets))  # while a GPU computes
+        advantage = send(advantage.unsqueeze(2).expand(targets.shape)[words], device)
+        policy_loss = share(send(words.sum().float(), device)) * -(advantage * chosen).mean()
+        return self.reward_weight * policy_loss + (1 - self.reward_weight) * supervised
+
+    def _rewards(self, images: list[int], targets: Tensor) -> Tensor:
+        """Return the reward of each sampled caption: float32 [N, B] for targets [N, B, T]."""
         rewards = [
             [self.reward.score(image, [word for word in ids if word != PAD]) for ids in of_image]
             for image, of_image in zip(images, targets.tolist(), strict=True)
         ]
-        advantage = leave_one_out_advantage(torch.tensor(rewards, device=grid.device))  # [N, B]
-        words = targets != PAD  # [N, B, T]
-        inputs = functional.pad(targets, (1, 0), value=BOS)[:, :, :-1].masked_fill(~words, PAD)
-        hidden = decoder(grid, inputs)  # [N, B, T, H]
-        logits = decoder.predict(hidden[words]).float() + _bias_at(words, inputs, bias)
-        log_probs = logits.log_softmax(-1)  # [words, V]
-        chosen = log_probs.gather(1, targets[words].unsqueeze(1)).squeeze(1)
-        policy_loss = -(advantage.unsqueeze(2).expand(targets.shape)[words] * chosen).mean()
-        supervised = self.cross_entropy(decoder, grid, images)
-        return self.reward_weight * policy_loss + (1 - self.reward_weight) * supervised
+        return torch.tensor(rewards)
 
 
 def _bias_at(words: Tensor, inputs: Tensor, logit_bias: LogitBias) -> Tensor:
-    """Return the bias [words, V] at each position in `words` [N, B, T], after its inputs so far."""
+    """Return the bias [words, V] at each position in `words` [N, B, T], after its inputs so far.
+
+    Both `words` and `inputs` are on the CPU.
+    """
+    device = logit_bias.unsaid.device
     n, b, t = words.nonzero(as_tuple=True)
-    later = torch.arange(inputs.shape[2], device=inputs.device) > t.unsqueeze(1)
-    return logit_bias.after(logit_bias.unsaid[n], inputs[n, b].masked_fill(later, PAD))
+    later = torch.arange(inputs.shape[2]) > t.unsqueeze(1)
+    said = send(inputs[n, b].masked_fill(later, PAD), device)
+    return logit_bias.after(logit_bias.unsaid[send(n, device)], said)
 
 
 def leave_one_out_advantage(rewards: Tensor) -> Tensor:
@@ -74,19 +87,20 @@ def sample(
     """Sample captions from the decoder: int64 [N, samples, T], up to EOS if drawn, then PAD.
 
     They are sorted by length, shortest first, for efficient teacher forcing. Raises
-    FloatingPointError for a decoder that has diverged.
+    FloatingPointError, in all processes, for a decoder that has diverged in one of them.
     """
     memory = decoder.init_memory(grid)
     state = decoder.init_state(memory, samples)
     tokens = torch.full((len(grid), samples), BOS, device=grid.device)
     bias = logit_bias.unsaid.unsqueeze(1).expand(-1, samples, -1)  # [N, B, V]
+    finite = torch.ones((), dtype=torch.bool, device=grid.device)
     steps = []
     for _ in range(max_length + 1):
         state = decoder.step(tokens, state, memory)
         bias = logit_bias.after(bias, tokens.unsqueeze(2))
         logits = decoder.predict(state.language_hidden).float() + bias
-        if not logits.isfinite().all():
-            raise FloatingPointError("scores of words are not finite")
+        finite &= logits.isfinite().all()
+        logits = logits.nan_to_num()  # nothing can be drawn by others
         logits[..., [PAD, BOS, UNKNOWN]] = -torch.inf
         drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1).view(tokens.shape)
         ended = (tokens == EOS) | (tokens == PAD)
@@ -94,6 +108,8 @@ def sample(
         if bool((tokens == PAD).all()):
             break
         steps.append(tokens)
+    if not all_true(finite):
+        raise FloatingPointError("scores of words are not finite")
     captions = torch.stack(steps, dim=2)
     order = (captions != PAD).sum(2).argsort(1)
     return captions.gather(1, order.unsqueeze(2).expand_as(captions))

@@ -34,6 +34,7 @@ from captioner.training.evaluation.acceptability import require_stemmer
 from captioner.training.evaluation.calibrate import calibrate
 from captioner.training.evaluation.metrics import require_metrics
 from captioner.training.fit_presence import fit_to_images, leave_out_rare_words
+from captioner.training.processes import copy_first, count, first_before_others, is_first, together
 from captioner.training.progress import warn
 from captioner.training.stages import build_stages
 from captioner.training.start import build_model
@@ -42,36 +43,57 @@ from captioner.training.training_data import TrainingData, load_data
 
 
 def train(config: TrainConfig) -> Path:
-    """Run a training, or resume it; return the model directory.
+    """Run a training, or resume it, in all processes of torchrun; return the model directory.
 
     Raises CaptionerError (DatasetError for the data) if the settings do not fit together, or if the
     training diverges.
     """
+    with together(config.device):
+        data = _train(config)
+    if is_first():
+        finish(config, data)
+        mark_finished(Path(config.out))
+    return Path(config.out)
+
+
+def _train(config: TrainConfig) -> TrainingData:
+    """Train all stages; return the data."""
     require_metrics()
     require_stemmer()
     keep_freed_memory()
     torch.manual_seed(config.seed)
     make_folder(Path(config.out))
-    data = load_data(config)
+    _require_equal_parts(config.batch_size)
+    with first_before_others():
+        data = load_data(config)
     if len(data.pixels) < config.batch_size:
         raise CaptionerError(
             f"{len(data.pixels)} training images do not fill a batch of {config.batch_size}: "
             "choose a smaller batch size"
         )
-    model = build_model(config, data.vocabulary)
+    with first_before_others():  # it may download weights
+        model = build_model(config, data.vocabulary)
+    copy_first(model)
     require_grid(model)
     trainer = Trainer(config, data, model)
     resumed = trainer.resume()
-    mark_unfinished(Path(config.out))
+    if is_first():
+        mark_unfinished(Path(config.out))
     if not resumed:
         _warn_of_start(config)
-    if not resumed and config.start:
+    if not resumed and config.start and is_first():
         trainer.keep_start()
     for index, stage in enumerate(build_stages(config, data, trainer.model)):
         trainer.run(index, stage)
-    finish(config, data)
-    mark_finished(Path(config.out))
-    return Path(config.out)
+    return data
+
+
+def _require_equal_parts(batch_size: int) -> None:
+    if batch_size % count():
+        raise CaptionerError(
+            f"a batch of {batch_size} images cannot be divided evenly among {count()} processes: "
+            f"choose a batch size that is a multiple of {count()}"
+        )
 
 
 def _warn_of_start(config: TrainConfig) -> None:

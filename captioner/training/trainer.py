@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,16 +15,36 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captioner.device import choose_device, compute_dtype, mixed_precision, prepare_training
+from captioner.device import (
+    choose_device,
+    compute_dtype,
+    mixed_precision,
+    prepare_training,
+    send,
+)
 from captioner.errors import CaptionerError
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.lstm.model import CaptionModel
 from captioner.training.config import OF_STAGES, TrainConfig
-from captioner.training.data.tensors import augment, cached_features, encode, random_batches
+from captioner.training.data.tensors import (
+    augment,
+    cached_features,
+    encode,
+    random_batches,
+    read_ahead,
+)
 from captioner.training.evaluation.evaluate import caption_features
 from captioner.training.evaluation.metrics import cider
 from captioner.training.fit_presence import fit_to_images
 from captioner.training.optimization import Optimization, moving_average
+from captioner.training.processes import (
+    copy_first,
+    count,
+    first_before_others,
+    from_first,
+    is_first,
+    rank,
+)
 from captioner.training.progress import bar, say
 from captioner.training.stages import Progress, Stage
 from captioner.training.training_data import TrainingData
@@ -74,7 +95,8 @@ class Trainer:
 
     def _train(self, stage: Stage) -> None:
         pixels = self.data.pixels
-        inputs = self._cached_features(pixels) if stage.frozen else pixels
+        with first_before_others():
+            inputs = self._cached_features(pixels) if stage.frozen else pixels
         optimization = self._optimization(stage, len(inputs))
         if self.progress.epoch < stage.epochs:
             say(f"{self._name(stage)}: training on {len(inputs):,} images")
@@ -85,10 +107,17 @@ class Trainer:
             begin = time.monotonic()
             self.model.encoder.blind = 0.0 if stage.sampling else self.config.blind
             loss = self._epoch(inputs, stage, optimization)
-            self._evaluate_epoch(stage, loss, begin)
-            self.progress.epoch += 1
-            self.optimizer_state = optimization.state_dict()
-            self._save_state()
+            self.progress = from_first(partial(self._end_epoch, stage, loss, begin, optimization))
+
+    def _end_epoch(
+        self, stage: Stage, loss: float, begin: float, optimization: Optimization
+    ) -> Progress:
+        """Evaluate and save an epoch that began then; return the progress."""
+        self._evaluate_epoch(stage, loss, begin)
+        self.progress.epoch += 1
+        self.optimizer_state = optimization.state_dict()
+        self._save_state()
+        return self.progress
 
     def _name(self, stage: Stage) -> str:
         """Return the name of the epoch in progress."""
@@ -125,30 +154,34 @@ class Trainer:
         return optimization
 
     def _epoch(self, inputs: npt.NDArray[Any], stage: Stage, optimization: Optimization) -> float:
-        """Train on every image once; return the mean loss in nats per word."""
+        """Train on every image once, with the other processes; return the mean loss per word."""
         self.model.train()
         self.model.encoder.eval()  # BatchNorm keeps its published statistics
         seed = self.config.seed + 1000 * self.progress.stage + self.progress.epoch
         torch.manual_seed(seed)  # a resumed training repeats what an uninterrupted one does
-        batches = list(random_batches(len(inputs), self.config.batch_size))
+        whole = random_batches(len(inputs), self.config.batch_size)
+        batches = [batch[rank() :: count()] for batch in whole]
+        if not is_first():  # other dropout and augmentation than in the first process
+            torch.manual_seed(seed + 1_000_000 * rank())
         total = 0.0
-        with bar(batches, self._name(stage), " steps") as steps:
-            for batch in steps:
+        with bar(read_ahead(inputs, batches), self._name(stage), " steps", len(batches)) as steps:
+            for batch, rows in zip(batches, steps, strict=True):
                 with mixed_precision(self.device, self.config.precision):
-                    grid = self._grid(torch.from_numpy(inputs[batch]), batch)
+                    grid = self._grid(torch.from_numpy(rows), batch)
                     loss = stage.loss(self.model.decoder, grid, batch)
-                optimization.step(loss)
+                nats = optimization.step(loss)
                 self.averaging.update_parameters(self.model)
-                total += loss.item()
-                steps.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
+                total += nats
+                steps.set_postfix(loss=f"{nats:.2f}", refresh=False)
         return total / max(1, len(batches))
 
     def _grid(self, inputs: Tensor, images: list[int]) -> Tensor:
         """Return grid features from cached ones [N, L, C], or from pixels [N, S, S, 3]."""
+        inputs = send(inputs, self.device)
         if inputs.is_floating_point():
-            return inputs.to(self.device).float()
+            return inputs.float()
         mirrorable = [self.data.references.mirrorable[image] for image in images]
-        return self.model.encoder(augment(inputs.to(self.device), mirrorable))
+        return self.model.encoder(augment(inputs, mirrorable))
 
     def _evaluate_epoch(self, stage: Stage, loss: float, begin: float) -> None:
         """Evaluate and log an epoch that began then; save the model if it is the best so far."""
@@ -184,10 +217,13 @@ class Trainer:
         if self.progress.best >= 0:
             best = load_checkpoint(self.out).model.to(self.device)
             self.model.load_state_dict(best.state_dict())
-        fit_to_images(self.model, self.data.pixels, self.data.references, self.device)
+        if is_first():
+            fit_to_images(self.model, self.data.pixels, self.data.references, self.device)
+        copy_first(self.model)
         self.average.load_state_dict(self.model.state_dict())
-        self.progress.best = self._score(stage)
-        save_checkpoint(self.out, self.average, self.data.vocabulary)
+        self.progress.best = from_first(partial(self._score, stage))
+        if is_first():
+            save_checkpoint(self.out, self.average, self.data.vocabulary)
 
     def _log(self, entry: dict[str, Any]) -> None:
         with (self.out / LOG).open("a") as log:

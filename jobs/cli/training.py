@@ -72,9 +72,11 @@ def _train(options: dict[str, Any]) -> int:
         elif name in SEQUENCES:  # one file, as a recipe may give it
             values[name] = (value,)
     training = TrainConfig(**dict.fromkeys(DATA, ()) | {"out": ""} | values)
+    from captioner.training.processes import is_first
     from captioner.training.train import train
 
     with beside_a_bar():
         model = train(training)
-    print(f"trained: {model}")
+    if is_first():
+        print(f"trained: {model}")
     return ExitCode.DONE

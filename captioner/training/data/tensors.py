@@ -2,9 +2,12 @@
 
 import hashlib
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captioner.device import mixed_precision
+from captioner.device import mixed_precision, send
 from captioner.errors import CaptionerError
 from captioner.identity import PIPELINE_VERSION
 from captioner.lstm.encoder import Encoder
 from captioner.lstm.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
 from captioner.training.data.dataset import Split, decode_split
+from captioner.training.processes import threads
 from captioner.training.progress import bar, say
 
 ENCODE_BATCH = 32
@@ -29,7 +33,7 @@ def cached_pixels(split: Split, size: int, cache: Path) -> npt.NDArray[np.uint8]
     path = cache / f"pixels-{key}.npy"
     if not path.is_file():
         say(f"decoding {len(split):,} images")
-        save_array(path, decode_split(split, size, threads=torch.get_num_threads()))
+        save_array(path, decode_split(split, size, threads=threads()))
     return np.load(path, mmap_mode="r")
 
 
@@ -141,13 +145,13 @@ class References:
         texts = [self.ids[image] for image in images]
         beams = max(len(of_image) for of_image in texts)
         length = 1 + max(len(ids) for of_image in texts for ids in of_image)
-        inputs = torch.full((len(images), beams, length), PAD)
-        targets = torch.full((len(images), beams, length), PAD)
+        inputs = np.full((len(images), beams, length), PAD)  # tensors take ten times as long
+        targets = np.full((len(images), beams, length), PAD)
         for n, of_image in enumerate(texts):
             for b, ids in enumerate(of_image, start=beams - len(of_image)):
-                inputs[n, b, : len(ids) + 1] = torch.tensor([BOS, *ids])
-                targets[n, b, : len(ids) + 1] = torch.tensor([*ids, EOS])
-        return inputs, targets
+                inputs[n, b, : len(ids) + 1] = [BOS, *ids]
+                targets[n, b, : len(ids) + 1] = [*ids, EOS]
+        return torch.from_numpy(inputs), torch.from_numpy(targets)
 
 
 def augment(pixels: Tensor, mirrorable: list[bool]) -> Tensor:
@@ -164,7 +168,7 @@ def augment(pixels: Tensor, mirrorable: list[bool]) -> Tensor:
     area, ratio = uniform(0.75, 1), uniform(-math.log(1.18), math.log(1.18)).exp()
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     x, y = (1 - width) * uniform(-1, 1), (1 - height) * uniform(-1, 1)
-    mirrored = torch.tensor(mirrorable, device=device) & (uniform(0, 1) < 0.5)
+    mirrored = send(torch.tensor(mirrorable), device) & (uniform(0, 1) < 0.5)
     zero = torch.zeros_like(x)
     rows = (torch.where(mirrored, -width, width), zero, x), (zero, height, y)
     crops = torch.stack([torch.stack(row, 1) for row in rows], 1)  # [N, 2, 3]
@@ -190,6 +194,16 @@ def _lit(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tenso
 def _grey(images: Tensor) -> Tensor:
     weights = images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
     return (images * weights).sum(1, keepdim=True)
+
+
+def read_ahead(array: npt.NDArray[Any], batches: Sequence[list[int]]) -> Iterator[npt.NDArray[Any]]:
+    """Yield the rows of each batch; a thread reads them while the batch before it is in use."""
+    with ThreadPoolExecutor(1) as reader:
+        reading = deque([reader.submit(array.__getitem__, batch) for batch in batches[:1]])
+        for batch in batches[1:]:
+            reading.append(reader.submit(array.__getitem__, batch))
+            yield reading.popleft().result()
+        yield from (last.result() for last in reading)
 
 
 def random_batches(images: int, size: int) -> Iterator[list[int]]:
