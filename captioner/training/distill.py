@@ -26,7 +26,7 @@ from captioner.training.data.tensors import (
     cached_features,
     cached_pixels,
     images_key,
-    save_array,
+    written,
 )
 from captioner.training.progress import bar, say
 
@@ -84,7 +84,8 @@ def cached_soft_targets(
             encoder = checkpoint.model.to(device).encoder
             features.append(cached_features(pixels, encoder, cache, device))
         say(f"predicting {sum(map(len, references.ids)):,} captions by {len(teachers)} teachers")
-        save_array(path, _teacher_distributions(checkpoints, features, references, device))
+        with written(path) as partial:
+            np.save(partial, _teacher_distributions(checkpoints, features, references, device))
     packed = np.load(path, mmap_mode="r")  # [2, R, T, K]
     counts = [len(texts) for texts in references.ids]
     return SoftTargets(packed[0], packed[1].view(np.float16), [0, *np.cumsum(counts).tolist()])

@@ -178,6 +178,6 @@ def _connected() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise CaptionerError(
-            f"another process of this training has ended: see what it or torchrun says, and give "
-            f"the same command to continue ({str(error).splitlines()[0]})"
+            "another process of this training has ended: see what it or torchrun says, and give "
+            f"the same command to continue ({str(error).partition('. ')[0]})"
         ) from error

@@ -134,12 +134,12 @@ def _require_images(store: ImageStore, captioned: Iterable[CaptionedImage], path
         )
 
 
-def decode_split(split: Split, size: int, threads: int) -> npt.NDArray[np.uint8]:
-    """Decode the images of a split to uint8 RGB [N, size, size, 3], in the order of `items`.
+def decode_split(split: Split, pixels: npt.NDArray[np.uint8], threads: int) -> None:
+    """Decode the images of a split, in the order of `items`, into RGB `pixels` [N, S, S, 3].
 
     Raises DatasetError, naming the image, if one cannot be decoded.
     """
-    pixels = np.empty((len(split), size, size, 3), dtype=np.uint8)
+    size = pixels.shape[1]
 
     def decode(index: int) -> None:
         try:
@@ -154,4 +154,3 @@ def decode_split(split: Split, size: int, threads: int) -> npt.NDArray[np.uint8]
         done = pool.map(decode, range(len(split)))
         for _ in bar(done, "decode", " images", len(split)):
             pass
-    return pixels

@@ -2,10 +2,13 @@
 
 import hashlib
 import math
+import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial as bind
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from captioner.training.data.dataset import Split, decode_split
 from captioner.training.processes import threads
 from captioner.training.progress import bar, say
 
-ENCODE_BATCH = 32
+ENCODE_BATCH = {"cpu": 32, "cuda": 128}
 
 
 def cached_pixels(split: Split, size: int, cache: Path) -> npt.NDArray[np.uint8]:
@@ -33,7 +36,9 @@ def cached_pixels(split: Split, size: int, cache: Path) -> npt.NDArray[np.uint8]
     path = cache / f"pixels-{key}.npy"
     if not path.is_file():
         say(f"decoding {len(split):,} images")
-        save_array(path, decode_split(split, size, threads=threads()))
+        with written(path) as partial:
+            shape = len(split), size, size, 3
+            decode_split(split, create_array(partial, shape, np.dtype(np.uint8)), threads())
     return np.load(path, mmap_mode="r")
 
 
@@ -57,27 +62,37 @@ def cached_features(
     path = cache / f"features-{key.hexdigest()[:16]}.npy"
     if not path.is_file():
         say(f"encoding {len(pixels):,} images")
-        save_array(path, encode(pixels, encoder, device))
+        with written(path) as partial:
+            encode(pixels, encoder, device, bind(create_array, partial))
     return np.load(path, mmap_mode="r")
 
 
 @torch.inference_mode()
 def encode(
-    pixels: npt.NDArray[np.uint8], encoder: Encoder, device: torch.device
+    pixels: npt.NDArray[np.uint8],
+    encoder: Encoder,
+    device: torch.device,
+    create: Callable[..., npt.NDArray[Any]] = np.empty,
 ) -> npt.NDArray[np.float16]:
     """Return the grid features, float16 [N, L, C], of pixels uint8 [N, S, S, 3].
 
-    Raises CaptionerError if they are not finite in float16.
+    `create` makes their array of a shape and a dtype. Raises CaptionerError if they are not finite
+    in float16.
     """
-    batches = []
+    features, end = None, 0
     for grids in _grids(pixels, encoder, device):
-        batches.append(grids.half().cpu().numpy())
-        if not np.isfinite(batches[-1]).all():
+        batch = grids.half().cpu().numpy()
+        if features is None:
+            features = create((len(pixels), *batch.shape[1:]), batch.dtype)
+        start, end = end, end + len(batch)
+        features[start:end] = batch
+        if not np.isfinite(batch).all():
             raise CaptionerError(
                 "the features of the encoder are too large for float16: give it weights "
                 "(--encoder-weights) or, if it has some, a smaller encoder_learning_rate"
             )
-    return np.concatenate(batches)
+    assert features is not None
+    return features
 
 
 def _grids(
@@ -88,11 +103,13 @@ def _grids(
 ) -> Iterator[Tensor]:
     """Yield grid features batch by batch; of augmented images if `mirrorable` is given."""
     encoder.eval()
-    for start in bar(range(0, len(pixels), ENCODE_BATCH), "encode", " batches"):
-        rows = slice(start, start + ENCODE_BATCH)
-        batch = torch.from_numpy(np.array(pixels[rows])).to(device)
+    size = ENCODE_BATCH[device.type]
+    batches = [[*range(len(pixels))[start : start + size]] for start in range(0, len(pixels), size)]
+    progress = bar(read_ahead(pixels, batches), "encode", " batches", len(batches))
+    for rows, images in zip(batches, progress, strict=True):
+        batch = send(torch.from_numpy(images), device)
         if mirrorable is not None:
-            batch = augment(batch, mirrorable[rows])
+            batch = augment(batch, mirrorable[rows[0] : rows[-1] + 1])
         with mixed_precision(device):
             yield encoder(batch)
 
@@ -112,12 +129,28 @@ def mean_features(
     return torch.cat([grid.float().mean(1) for grid in grids])
 
 
-def save_array(path: Path, array: npt.NDArray[np.generic]) -> None:
-    """Write an array to a .npy file atomically."""
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Give another path to write a .npy file to, which becomes `path` once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npy")
-    np.save(partial, array)
-    partial.replace(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Create a .npy file that may be larger than the memory; return it memory-mapped, to be filled.
+
+    Raises OSError if the disk has no room for it, where the system can tell so before it is filled.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from captioner.training.evaluation.reliability import Reliability, reliability
 from captioner.training.evaluation.spoken import Spoken
 from captioner.training.progress import bar
 
-SEARCH_BATCH = 50
+SEARCH_BATCH = {"cpu": 50, "cuda": 250}
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,9 @@ def caption_features(
     """
     rules, options = WordRules.of_vocabulary(vocabulary, device), SearchOptions()
     captions = []
-    for start in bar(range(0, len(features), SEARCH_BATCH), "caption", " batches"):
-        grid = torch.from_numpy(np.array(features[start : start + SEARCH_BATCH])).float().to(device)
+    size = SEARCH_BATCH[device.type]
+    for start in bar(range(0, len(features), size), "caption", " batches"):
+        grid = torch.from_numpy(np.array(features[start : start + size])).to(device).float()
         bias = LogitBias.of(model.presence, model.presence(grid), rules.content, options)
         predictor = WordPredictor(model.decoder, grid, bias)
         found = beam_search(predictor, len(grid), options, device, rules)

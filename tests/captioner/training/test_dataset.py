@@ -271,8 +271,8 @@ def test_each_store_needs_its_caption_file(stores: int, files: int, tmp_path: Pa
 def test_a_split_is_decoded_in_its_order(tmp_path: Path) -> None:
     images = as_tar(tmp_path / "images.tar", PICTURES)
     captions = written(tmp_path / "captions.jsonl", as_json_lines(IMAGES))
-    pixels = decode_split(load_split([images], [captions], None), 24, threads=3)
-    assert pixels.dtype == np.uint8
+    pixels = np.empty((len(IMAGES), 24, 24, 3), np.uint8)
+    decode_split(load_split([images], [captions], None), pixels, threads=3)
     expected = [decode_image(PICTURES[image.name], 24).pixels for image in IMAGES]
     assert (pixels == np.stack(expected)).all()
 
@@ -281,4 +281,6 @@ def test_the_error_for_an_undecodable_image_names_it(tmp_path: Path) -> None:
     images = as_directory(tmp_path / "images", PICTURES | {"moon.jpg": b"no image"})
     captions = written(tmp_path / "captions.jsonl", as_json_lines(IMAGES))
     with pytest.raises(DatasetError, match=r"moon\.jpg: not an image, but text; replace"):
-        decode_split(load_split([images], [captions], None), 24, threads=2)
+        decode_split(
+            load_split([images], [captions], None), np.empty((3, 24, 24, 3), np.uint8), threads=2
+        )
