@@ -25,31 +25,19 @@ from captioner.device import (
 from captioner.errors import CaptionerError
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.lstm.model import CaptionModel
+from captioner.training import processes
 from captioner.training.config import OF_STAGES, TrainConfig
-from captioner.training.data.tensors import (
-    augment,
-    cached_features,
-    encode,
-    random_batches,
-    read_ahead,
-)
+from captioner.training.data.batches import random_batches, read_ahead
+from captioner.training.data.tensors import augment, cached_features, encode
 from captioner.training.evaluation.evaluate import caption_features
 from captioner.training.evaluation.metrics import cider
 from captioner.training.fit_presence import fit_to_images
 from captioner.training.optimization import Optimization, moving_average
-from captioner.training.processes import (
-    copy_first,
-    count,
-    first_before_others,
-    from_first,
-    is_first,
-    rank,
-)
 from captioner.training.progress import bar, say
+from captioner.training.saved_state import load_state, require_settings, save_state
 from captioner.training.stages import Progress, Stage
 from captioner.training.training_data import TrainingData
 
-STATE = "training_state.pt"
 LOG = "training_log.jsonl"
 
 
@@ -95,7 +83,7 @@ class Trainer:
 
     def _train(self, stage: Stage) -> None:
         pixels = self.data.pixels
-        with first_before_others():
+        with processes.first_before_others():
             inputs = self._cached_features(pixels) if stage.frozen else pixels
         optimization = self._optimization(stage, len(inputs))
         if self.progress.epoch < stage.epochs:
@@ -107,7 +95,9 @@ class Trainer:
             begin = time.monotonic()
             self.model.encoder.blind = 0.0 if stage.sampling else self.config.blind
             loss = self._epoch(inputs, stage, optimization)
-            self.progress = from_first(partial(self._end_epoch, stage, loss, begin, optimization))
+            self.progress = processes.from_first(
+                partial(self._end_epoch, stage, loss, begin, optimization)
+            )
 
     def _end_epoch(
         self, stage: Stage, loss: float, begin: float, optimization: Optimization
@@ -160,9 +150,9 @@ class Trainer:
         seed = self.config.seed + 1000 * self.progress.stage + self.progress.epoch
         torch.manual_seed(seed)  # a resumed training repeats what an uninterrupted one does
         whole = random_batches(len(inputs), self.config.batch_size)
-        batches = [batch[rank() :: count()] for batch in whole]
-        if not is_first():  # other dropout and augmentation than in the first process
-            torch.manual_seed(seed + 1_000_000 * rank())
+        batches = [batch[processes.rank() :: processes.count()] for batch in whole]
+        if not processes.is_first():  # other dropout and augmentation than in the first process
+            torch.manual_seed(seed + 1_000_000 * processes.rank())
         total = 0.0
         with bar(read_ahead(inputs, batches), self._name(stage), " steps", len(batches)) as steps:
             for batch, rows in zip(batches, steps, strict=True):
@@ -217,12 +207,12 @@ class Trainer:
         if self.progress.best >= 0:
             best = load_checkpoint(self.out).model.to(self.device)
             self.model.load_state_dict(best.state_dict())
-        if is_first():
+        if processes.is_first():
             fit_to_images(self.model, self.data.pixels, self.data.references, self.device)
-        copy_first(self.model)
+        processes.copy_first(self.model)
         self.average.load_state_dict(self.model.state_dict())
-        self.progress.best = from_first(partial(self._score, stage))
-        if is_first():
+        self.progress.best = processes.from_first(partial(self._score, stage))
+        if processes.is_first():
             save_checkpoint(self.out, self.average, self.data.vocabulary)
 
     def _log(self, entry: dict[str, Any]) -> None:
@@ -241,41 +231,19 @@ class Trainer:
             "averaging": self.averaging.state_dict(),
             "optimizer": self.optimizer_state,
         }
-        partial = self.out / f"{STATE}.partial"
-        torch.save(state, partial)
-        partial.replace(self.out / STATE)
+        save_state(self.out, state)
 
     def resume(self) -> bool:
         """Resume an earlier training in the same folder; return whether there was one.
 
         Raises CaptionerError if that training had another model or other settings.
         """
-        path = self.out / STATE
-        if not path.is_file():
+        modules = {"model": self.model, "averaging": self.averaging}
+        state = load_state(self.out, self.data.vocabulary.words, modules, self.device)
+        if state is None:
             return False
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        try:
-            if state["words"] != self.data.vocabulary.words:
-                raise ValueError("different words")
-            self.model.load_state_dict(state["model"])
-            self.averaging.load_state_dict(state["averaging"])
-        except (RuntimeError, ValueError) as error:
-            raise CaptionerError(
-                f"{path}: an earlier training of another model or vocabulary; "
-                "choose another output folder, or remove this one"
-            ) from error
         self.progress = Progress(**state["progress"])
         self.optimizer_state = state["optimizer"]
-        self._require_settings(state.get("settings", {}))
+        settings = self.config.settings(self.progress.stage)
+        require_settings(self.out, state.get("settings", {}), settings)
         return True
-
-    def _require_settings(self, earlier: dict[str, Any]) -> None:
-        now = self.config.settings(self.progress.stage)
-        changed = [
-            f"{name} {value!r}" for name, value in earlier.items() if now.get(name, value) != value
-        ]
-        if changed:
-            raise CaptionerError(
-                f"{self.out / STATE}: an earlier training with {', '.join(changed)}; "
-                "give the same settings to resume it, or choose another output folder"
-            )

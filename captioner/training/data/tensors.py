@@ -3,9 +3,7 @@
 import hashlib
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial as bind
@@ -23,6 +21,7 @@ from captioner.errors import CaptionerError
 from captioner.identity import PIPELINE_VERSION
 from captioner.lstm.encoder import Encoder
 from captioner.lstm.vocabulary import BOS, EOS, PAD, Vocabulary, tokenize
+from captioner.training.data.batches import read_ahead
 from captioner.training.data.dataset import Split, decode_split
 from captioner.training.processes import threads
 from captioner.training.progress import bar, say
@@ -227,20 +226,3 @@ def _lit(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tenso
 def _grey(images: Tensor) -> Tensor:
     weights = images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
     return (images * weights).sum(1, keepdim=True)
-
-
-def read_ahead(array: npt.NDArray[Any], batches: Sequence[list[int]]) -> Iterator[npt.NDArray[Any]]:
-    """Yield the rows of each batch; a thread reads them while the batch before it is in use."""
-    with ThreadPoolExecutor(1) as reader:
-        reading = deque([reader.submit(array.__getitem__, batch) for batch in batches[:1]])
-        for batch in batches[1:]:
-            reading.append(reader.submit(array.__getitem__, batch))
-            yield reading.popleft().result()
-        yield from (last.result() for last in reading)
-
-
-def random_batches(images: int, size: int) -> Iterator[list[int]]:
-    """Yield the indices of all images in random order, `size` at a time, without the remainder."""
-    order = torch.randperm(images).tolist()
-    for start in range(0, images - size + 1, size):
-        yield order[start : start + size]
