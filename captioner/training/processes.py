@@ -114,7 +114,7 @@ def from_first(function: Callable[[], T]) -> T:
     results = [function() if is_first() else None]
     if count() > 1:
         with _connected():
-            dist.broadcast_object_list(results, device=torch.device("cpu"))
+            dist.broadcast_object_list(results, src=0, device=torch.device("cpu"))
     return results[0]  # type: ignore[return-value]
 
 

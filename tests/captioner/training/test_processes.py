@@ -1,6 +1,7 @@
 """The processes of torchrun train one model together, resume, and end together."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -92,7 +93,8 @@ def test_two_processes_train_as_one_does(
 def test_a_killed_process_ends_the_other_and_both_resume(
     through: TrainConfig, tmp_path: Path
 ) -> None:
-    killed = replace(through, out=str(tmp_path / "killed"))
+    out = str(tmp_path / "killed")
+    killed = replace(through, out=out, finetune_epochs=0, self_critical_epochs=0)
     with torchrun(killed) as run:
         while not log_of(killed):
             assert run.poll() is None
@@ -102,9 +104,9 @@ def test_a_killed_process_ends_the_other_and_both_resume(
         run.communicate(timeout=SECONDS)
     assert run.returncode != 0
     assert not any(each.is_running() for each in processes)
-    assert len(log_of(killed)) < len(log_of(through))
+    assert len(log_of(killed)) < 8
     run_to_its_end(killed)
-    losses = [[entry["loss"] for entry in log_of(each)] for each in (killed, through)]
+    losses = [[entry["loss"] for entry in log_of(each)[:8]] for each in (killed, through)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -113,22 +115,27 @@ def test_a_killed_process_ends_the_other_and_both_resume(
     [
         ({"learning_rate": 1e20}, "decoder, epoch 1 of 8: the "),
         ({"batch_size": 7}, "a batch of 7 images cannot be divided evenly among 2 processes"),
-        ({"val_images": ("damaged",)}, "5.jpg: "),
     ],
 )
-def test_an_error_in_any_process_is_said_once_and_ends_all(
+def test_an_error_of_all_processes_is_said_once(
     config: TrainConfig, tmp_path: Path, changed: dict[str, Any], error: str
 ) -> None:
-    if "val_images" in changed:  # only the first process decodes it
-        damaged = tmp_path / "damaged"
-        damaged.mkdir()
-        for photo in Path(config.val_images[0]).iterdir():
-            cut = 100 if photo.name == "5.jpg" else None
-            (damaged / photo.name).write_bytes(photo.read_bytes()[:cut])
-        changed = {"val_images": (str(damaged),)}
-    with torchrun(replace(config, out=str(tmp_path / "out"), **changed)) as run:
+    assert said_by(replace(config, out=str(tmp_path / "out"), **changed)).startswith(error)
+
+
+def test_an_error_of_the_first_process_ends_the_others(config: TrainConfig, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(config.val_images[0], damaged)
+    (damaged / "5.jpg").write_bytes(b"")  # only the first process decodes it
+    of_damaged = replace(config, out=str(tmp_path / "out"), val_images=(str(damaged),))
+    assert said_by(of_damaged).startswith("5.jpg: ")
+
+
+def said_by(config: TrainConfig) -> str:
+    """Return the one error that the processes of a training print."""
+    with torchrun(config) as run:
         _, err = run.communicate(timeout=SECONDS)
     assert run.returncode != 0
-    (said,) = [line for line in err.splitlines() if line.startswith("captioner: error: ")]
-    assert said.startswith(f"captioner: error: {error}")
-    assert "Traceback" not in err.partition("torch/distributed")[0]
+    start = "captioner: error: "
+    (line,) = [line for line in err.splitlines() if line.startswith(start)]
+    return line.removeprefix(start)
