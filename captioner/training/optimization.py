@@ -42,7 +42,7 @@ class Optimization:
         gradients = [each.grad for each in self._model.parameters() if each.grad is not None]
         average([loss, *gradients])
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-        values: list[float] = torch.stack([loss, norm]).tolist()  # the only wait for a GPU
+        values: list[float] = torch.stack([loss, norm]).tolist()  # one wait for a GPU
         for what, value in zip(("loss", "gradient"), values, strict=True):
             if not math.isfinite(value):
                 raise FloatingPointError(f"the {what} is {value}")

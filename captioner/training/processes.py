@@ -62,6 +62,7 @@ def together(device: str) -> Iterator[None]:
         _join(store, choose_device(device))
         with only_errors(not is_first()):
             yield
+        _wait()  # so that nobody closes a connection from which another still reads
         dist.destroy_process_group()
     except BaseException as error:
         if _fails_first(store):
