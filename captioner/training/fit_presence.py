@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from captioner.lstm.model import CaptionModel
 from captioner.lstm.presence import LOG_FLOOR, WordPresence
 from captioner.lstm.vocabulary import Vocabulary
 from captioner.training.data.tensors import References, mean_features
+from captioner.training.optimization import moving_average
 from captioner.training.progress import bar, say
 
 EPOCHS = 12
@@ -24,6 +26,7 @@ BATCH = 64
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 0.01
 DROPOUT = 0.5  # of the features, which are many for the number of images
+AVERAGED = 0.3  # share of the steps whose weights are averaged; the last ones differ at random
 BLIND = 0.25  # share of the images of which only the detector's features are seen
 MOST_WORDS = 1750  # whose presence is predicted; the rarer ones are in a handful of photographs
 # Smaller differences between images are noise: bfloat16 resolves no smaller ones relative to the
@@ -109,6 +112,7 @@ def _regress(
     optimizer = AdamW(linear.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     steps = math.ceil(len(inputs) / BATCH)  # in an epoch
     epochs = max(EPOCHS, math.ceil(MIN_STEPS / steps))
+    averaging = moving_average(linear, 1 - 1 / (AVERAGED * epochs * steps))
     for _ in bar(range(epochs), "word presence", " epochs"):
         for batch in torch.split(torch.randperm(len(inputs)), BATCH):
             shares = word_shares([references[image] for image in batch.tolist()], words)[:, rows]
@@ -121,7 +125,8 @@ def _regress(
             # Averaged over all words, gradients would be as small as AdamW's epsilon.
             (loss * len(rows)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    return linear
+            averaging.update_parameters(linear)
+    return cast(torch.nn.Linear, averaging.module)
 
 
 def word_shares(references: Sequence[Sequence[Sequence[int]]], words: int) -> Tensor:

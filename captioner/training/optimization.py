@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 from torch.optim.swa_utils import AveragedModel
@@ -66,7 +66,7 @@ def _schedule(optimizer: Optimizer, steps: int) -> LRScheduler:
     return SequentialLR(optimizer, [rise, fall], [warm])
 
 
-def moving_average(model: CaptionModel, decay: float) -> AveragedModel:
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     """Return an exponential moving average, short at first so that it forgets the random start."""
 
     def update(averaged: Any, current: Any, updates: Any) -> None:
