@@ -29,7 +29,7 @@ class FusedEncoder:
 
     On a CPU, the convolutions of an EfficientNet-Lite and of the detector take in what follows
     them, an activation or an addition, and few images at once pass the first blocks, whose
-    activations are large.
+    activations are large. On a GPU, those of one pixel are matrix products.
     """
 
     def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
@@ -46,6 +46,8 @@ class FusedEncoder:
             _convert(encoder.detector, dtype)
             if on_cpu:
                 _fuse(encoder.detector)
+        if not on_cpu:
+            make_products(encoder)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Encode uint8 RGB pixels [N, S, S, 3] to grid features [N, L, C]."""
@@ -80,6 +82,21 @@ class _FusedBlock:
         return self._layers[-1](y, added=x if self._residual else None)
 
 
+class _PixelConvolution(nn.Conv2d):
+    """A convolution of one pixel as a matrix product, which adds the bias as it goes.
+
+    After a convolution of cuDNN, PyTorch adds the bias in a kernel that takes as long again.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.bias
+        assert bias is not None
+        n, _, h, w = x.shape
+        rows = x.permute(0, 2, 3, 1).flatten(0, 2)  # of images in channels_last, a view
+        product = torch.addmm(bias, rows, self.weight.flatten(1).t())
+        return product.view(n, h, w, -1).permute(0, 3, 1, 2)
+
+
 class _FusedConvolution(nn.Module):
     """A packed convolution in the place of a convolution, or of it and its activation."""
 
@@ -107,6 +124,18 @@ def _fuse(network: nn.Module) -> None:
             setattr(network, name, _FusedConvolution(child))
         else:
             _fuse(child)
+
+
+def make_products(network: nn.Module) -> None:
+    """Make matrix products of convolutions of one pixel, in place."""
+    for layer in network.modules():
+        if type(layer) is nn.Conv2d and _is_of_one_pixel(layer):
+            layer.__class__ = _PixelConvolution
+
+
+def _is_of_one_pixel(layer: nn.Conv2d) -> bool:
+    plain = layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1
+    return layer.kernel_size == (1, 1) and plain and layer.bias is not None
 
 
 def _fused(layer: nn.Module) -> PackedConvolution:

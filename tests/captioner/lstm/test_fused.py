@@ -10,7 +10,7 @@ from PIL import Image
 
 from captioner.lstm.checkpoint import load_checkpoint
 from captioner.lstm.encoder import Encoder
-from captioner.lstm.inference.fused import FusedEncoder
+from captioner.lstm.inference.fused import FusedEncoder, make_products
 from tests.support.photographs import photograph
 
 
@@ -34,6 +34,18 @@ def test_the_grid_is_that_of_the_encoder(
     fused = FusedEncoder(encoder, torch.float32)
     for images in (19, 1, 8):
         torch.testing.assert_close(fused(pixels[:images]), expected[:images])
+
+
+@torch.inference_mode()
+def test_convolutions_of_one_pixel_are_matrix_products() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder("efficientnet_lite0", detector="yolox_nano").eval()
+    pixels = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    expected = encoder(pixels)
+    make_products(encoder)
+    kinds = [type(layer) for layer in encoder.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert 0 < kinds.count(torch.nn.Conv2d) < len(kinds) / 2
+    torch.testing.assert_close(encoder(pixels), expected)
 
 
 @torch.inference_mode()
