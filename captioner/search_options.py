@@ -15,6 +15,7 @@ class SearchOptions:
     the decoder alone decides). `repeat_penalty` is subtracted from the logit of a content word that
     the caption already contains. `sureness_weight` scales the mean log-confidence of its words in
     the choice among finished hypotheses, where words are calibrated (at 0 the search decides).
+    Nouns whose confidence is below `back_off_below` give way to more general ones (at 0 none does).
     """
 
     beam_size: int = 3
@@ -26,6 +27,7 @@ class SearchOptions:
     presence_weight: float = 0.9
     repeat_penalty: float = 2.0
     sureness_weight: float = 1.0
+    back_off_below: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("beam_size", "min_length", "max_length", "max_characters", "block_ngram"):
@@ -42,7 +44,7 @@ class SearchOptions:
             raise ValueError(
                 f"max_characters must be at least {MIN_CHARACTERS}, not {self.max_characters}"
             )
-        weights = ("presence_weight", "repeat_penalty", "sureness_weight")
+        weights = ("presence_weight", "repeat_penalty", "sureness_weight", "back_off_below")
         for name in ("length_penalty", "block_ngram", *weights):
             value = getattr(self, name)
             if not 0 <= value < math.inf:

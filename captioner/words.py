@@ -19,3 +19,24 @@ FUNCTION_WORDS = frozenset(
 DEPICTIONS = frozenset(
     tokenize("image images photo photos photograph photographs picture pictures shot")
 )
+NUMBERS = frozenset(tokenize("two three four five several many some"))
+ADJECTIVES = frozenset(
+    tokenize(
+        """
+        one other another small little big large tall young old
+        red yellow green blue brown black white grey gray orange pink tan
+        """
+    )
+)
+_KINDS = (
+    ("animal", "cat dog puppy kitten horse cow goat bear zebra giraffe elephant bird duck"),
+    ("animals", "cats dogs puppies horses cows sheep goats bears zebras giraffes elephants birds"),
+    ("vehicle", "car truck bus train van taxi"),
+    ("vehicles", "cars trucks buses trains vans taxis"),
+    ("child", "boy girl"),
+    ("children", "boys girls"),
+    ("person", "man woman"),
+    ("people", "men women"),
+)
+KINDS = {general: tuple(kinds.split()) for general, kinds in _KINDS}  # what a general word may mean
+PLURALS = frozenset({"animals", "vehicles", "children", "people"})

@@ -18,6 +18,7 @@ from captioner.errors import CaptionerError
 from captioner.house_rules import HouseRules
 from captioner.identity import computing, identity
 from captioner.image import DecodedImage, decode_image
+from captioner.lstm.back_off import BackOff
 from captioner.lstm.beam_search import Hypotheses, beam_search
 from captioner.lstm.checkpoint import Checkpoint, load_checkpoint
 from captioner.lstm.constraints import NEG_INF, WordRules
@@ -79,6 +80,8 @@ class LstmCaptioner(Captioner):
         self.rules = WordRules.of_vocabulary(checkpoint.vocabulary, device)
         self._log_prior, self._content = to_cpu(self.presence.log_prior, self.rules.content)  # [V]
         self._content_weights = -self._log_prior * self._content  # [V]
+        lengths = self.rules.lengths.cpu()
+        self._back_off = BackOff(checkpoint.vocabulary, lengths, search.max_characters)
         self.calibration = checkpoint.calibration
         name = model_identity(checkpoint.name, checkpoint.fingerprint, search)
         self.identity = identity(name, self.precision)
@@ -183,13 +186,19 @@ class LstmCaptioner(Captioner):
     def rerank(self, found: SearchResult, words: Calibration | None) -> SearchResult:
         """Return the result with each image's hypotheses in the order that `words` give them.
 
-        That is the calibration of words; without one, the order stays.
+        That is the calibration of words; without one, the order stays. Doubtful nouns of the first
+        hypotheses have given way to general ones.
         """
-        weight = self.options.sureness_weight
-        if words is None or not weight:
+        if words is None:
             return found
-        hypotheses = rerank(*found, self._log_prior, self._content, words, weight)
-        return found._replace(hypotheses=hypotheses)
+        if weight := self.options.sureness_weight:
+            hypotheses = rerank(*found, self._log_prior, self._content, words, weight)
+            found = found._replace(hypotheses=hypotheses)
+        content = find_content_words(*found, self._log_prior, self._content)
+        confidence = torch.from_numpy(word_confidence(words, content.signals))
+        doubtful = confidence.argsort()[: (confidence < self.options.back_off_below).sum()]
+        places = torch.stack([content.images, content.places], 1)[doubtful].tolist()
+        return SearchResult(*self._back_off(*found, places))
 
     def signals(self, found: SearchResult) -> Floats:
         """Return the signals from which confidence is computed: float64 [N, len(SIGNALS)]."""

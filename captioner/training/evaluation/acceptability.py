@@ -17,7 +17,7 @@ import numpy.typing as npt
 from captioner.caption import Caption
 from captioner.errors import MissingExtraError
 from captioner.lstm.vocabulary import tokenize
-from captioner.words import FUNCTION_WORDS
+from captioner.words import FUNCTION_WORDS, KINDS
 
 try:
     import snowballstemmer
@@ -37,14 +37,16 @@ DEFINITION = (
 )
 WORD_DEFINITION = (
     "any of the image's references has the word, compared by its stem; for people, also a more "
-    "general or more specific word ('person', 'woman')"
+    "general or more specific word ('person', 'woman'); for 'animal' and 'vehicle', also a kind"
 )
 
 ROLES = "player rider biker cyclist skier snowboarder skateboarder surfer climber hiker runner"
 ADULTS = "man men woman women guy lady gentleman male female"
 CHILDREN = "child children kid toddler baby"
-# Words for people, and the words that support them.
+# General words, words for people, and the words that support them.
 SUPPORTED_BY = {
+    "animal": " ".join(KINDS["animal"]),
+    "vehicle": " ".join(KINDS["vehicle"]),
     "person": f"people {ADULTS} {CHILDREN} boy girl {ROLES}",
     "people": f"person {ADULTS} {CHILDREN} boy girl {ROLES}",
     "man": f"men guy gentleman male person {ROLES}",
