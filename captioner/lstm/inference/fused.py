@@ -17,7 +17,7 @@ TILE = 16
 WIDE_BLOCKS = 6  # the first ones of an EfficientNet-Lite, down to an eighth of the image's side
 WIDE_TILE = 2
 DEEP_TILE = 8  # through its other blocks, whose weights are larger
-DETECTOR_TILE = 8
+DETECTOR_TILE = 16
 
 # The first blocks of an EfficientNet-Lite look for small differences between neighbours, which
 # bfloat16 loses: nearly half of the error of the grid would come from them.
