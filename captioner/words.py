@@ -40,3 +40,4 @@ _KINDS = (
 )
 KINDS = {general: tuple(kinds.split()) for general, kinds in _KINDS}  # what a general word may mean
 PLURALS = frozenset({"animals", "vehicles", "children", "people"})
+SINGULAR = frozenset(tokenize("a an this every each is was has does"))  # not beside a plural

@@ -11,7 +11,7 @@ from torch import Tensor
 from captioner.lstm.beam_search import Hypotheses
 from captioner.lstm.presence import LOG_FLOOR
 from captioner.lstm.vocabulary import EOS, Vocabulary
-from captioner.words import ADJECTIVES, FUNCTION_WORDS, KINDS, NUMBERS, PLURALS
+from captioner.words import ADJECTIVES, FUNCTION_WORDS, KINDS, NUMBERS, PLURALS, SINGULAR
 
 
 class BackOff:
@@ -19,7 +19,8 @@ class BackOff:
 
     A noun that is part of a name stays, as in "teddy bear" and "train tracks": only function words
     and some adjectives may come before one that gives way, and only function words, an "-ing" and
-    the end of the caption after it. Before a plural, there is no adjective ("a white sheep").
+    the end of the caption after it. Beside a plural, there is no adjective ("a white sheep") and no
+    word for a single thing ("the sheep is"), but for the verb of "a herd of cows is".
     """
 
     def __init__(self, vocabulary: Vocabulary, lengths: Tensor, max_characters: int) -> None:
@@ -33,14 +34,15 @@ class BackOff:
         self._general = {
             member: general for general, members in self._members.items() for member in members[1:]
         }
-        self._before = {
-            ids[general]: {ids[word] for word in _words_before(general) if word in ids}
-            for general in KINDS
-            if general in ids
-        }
-        self._after = {EOS} | {
-            index for word, index in ids.items() if word in FUNCTION_WORDS or word.endswith("ing")
-        }
+
+        def known(words: Iterable[str]) -> set[int]:
+            return {ids[word] for word in words if word in ids}
+
+        self._plurals, self._singular = known(PLURALS), known(SINGULAR)
+        self._before = known(FUNCTION_WORDS | ADJECTIVES)
+        self._before_plural = known(FUNCTION_WORDS - SINGULAR | NUMBERS)
+        self._after = known(FUNCTION_WORDS) | known(w for w in ids if w.endswith("ing")) | {EOS}
+        self._of = ids.get("of")
         self._lengths, self._max_characters = lengths.tolist(), max_characters
 
     def __call__(
@@ -64,20 +66,18 @@ class BackOff:
         return hypotheses._replace(tokens=tokens), log_presence
 
     def _fits(self, ids: list[int], place: int, general: int) -> bool:
-        alone = (place == 0 or ids[place - 1] in self._before[general]) and ids[
-            place + 1
-        ] in self._after
+        if not self._stands_alone(ids[:place][-1:], ids[place + 1], general in self._plurals):
+            return False
         length = sum(self._lengths[word] for word in ids)
         longer = self._lengths[general] - self._lengths[ids[place]]
-        return alone and general not in ids and length + longer <= self._max_characters
+        return general not in ids and length + longer <= self._max_characters
 
-
-def _words_before(general: str) -> frozenset[str]:
-    return (
-        FUNCTION_WORDS - {"a", "an"} | NUMBERS
-        if general in PLURALS
-        else FUNCTION_WORDS | ADJECTIVES
-    )
+    def _stands_alone(self, before: list[int], after: int, plural: bool) -> bool:
+        """Return whether a noun is no part of a name, given the word before it, if any."""
+        if not plural:
+            return self._before.issuperset(before) and after in self._after
+        agrees = after not in self._singular or before == [self._of]
+        return self._before_plural.issuperset(before) and after in self._after and agrees
 
 
 def _any(log_probs: Tensor) -> Tensor:

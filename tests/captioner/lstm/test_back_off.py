@@ -14,7 +14,7 @@ from captioner.words import KINDS, PLURALS
 WORDS = tokenize(
     """
     a an the of herd two white teddy cat dog bear sheep animal animals man men person people
-    train tracks vehicle sits sitting on bed hot and
+    train tracks vehicle sits sitting on bed hot and is are this
     """
 )
 VOCABULARY = Vocabulary((*SPECIAL_WORDS, *WORDS))
@@ -41,8 +41,13 @@ def said_instead(text: str, doubted: str, most: int = 125) -> tuple[str, torch.T
         ("the white cat", "cat", "The white animal."),
         ("two men and a dog", "men dog", "Two people and an animal."),
         ("herd of sheep on a bed", "sheep", "Herd of animals on a bed."),
+        ("the sheep are sitting", "sheep", "The animals are sitting."),
+        ("a herd of sheep is sitting", "sheep", "A herd of animals is sitting."),
+        ("this cat is sitting", "cat", "This animal is sitting."),
         # It would not be English, or say something else.
         ("a white sheep", "sheep", "A white sheep."),
+        ("the sheep is sitting", "sheep", "The sheep is sitting."),
+        ("this sheep on a bed", "sheep", "This sheep on a bed."),
         ("a teddy bear on a bed", "bear", "A teddy bear on a bed."),
         ("a hot dog", "dog", "A hot dog."),
         ("a man on train tracks", "train", "A man on train tracks."),
