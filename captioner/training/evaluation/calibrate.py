@@ -34,12 +34,12 @@ def calibrate(
     calibration yet.
     """
     say(f"calibrating the confidence on {len(pixels):,} validation images")
-    found = list(search_pixels(captioner, pixels))
-    words: Calibration | None = None
+    searched = list(search_pixels(captioner, pixels))
+    found, words = searched, None
     for _ in range(2):
         captions = [caption for result in found for caption in captioner.captions(result)]
         words = fit_words(captions, references)[0]
-        found = [captioner.rerank(result, words) for result in found]
+        found = [captioner.rerank(result, words) for result in searched]
     texts = [caption.text for result in found for caption in captioner.captions(result)]
     values = np.concatenate([captioner.signals(result) for result in found])
     return replace(describe(values, is_acceptable(texts, references)), words=words)

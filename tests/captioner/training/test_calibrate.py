@@ -2,16 +2,22 @@
 
 import numpy as np
 import pytest
+from PIL import Image
+from skimage import data
 
 from captioner.calibration import SIGNALS, WORD_SIGNALS
 from captioner.caption import Caption, Word
+from captioner.lstm.captioner import LstmCaptioner
+from captioner.options import CaptionerOptions
 from captioner.training.evaluation.calibrate import (
+    calibrate,
     cross_fitted,
     describe,
     fit,
     fit_words,
     operating_points,
 )
+from captioner.training.evaluation.evaluate import search_pixels
 
 
 def test_a_fitted_calibration_recovers_the_probabilities_it_was_drawn_from() -> None:
@@ -90,3 +96,14 @@ def test_there_is_no_calibration_of_words_without_right_and_wrong_ones_or_for_fe
     assert fit_words(*captions_with_words(signals, np.ones((20, 2), bool))) == (None, None)
     assert fit_words(*captions_with_words(signals[:, :0], np.ones((20, 0), bool))) == (None, None)
     assert fit_words(*captions_with_words(signals[:3], np.eye(3, 2, dtype=bool))) == (None, None)
+
+
+def test_a_captioner_is_calibrated_on_what_it_says_once_it_is_calibrated() -> None:
+    captioner = LstmCaptioner.open(CaptionerOptions("flickr8k", device="cpu", precision="float32"))
+    captioner.calibration = None
+    photographs = data.astronaut(), data.chelsea()
+    images = [each[9 * n :][:200, 7 * n :][:, :250] for n in range(8) for each in photographs]
+    pixels = np.stack([captioner.prepare(Image.fromarray(image)).pixels for image in images])
+    captioner.calibration = calibrate(captioner, pixels, [["A woman smiles.", "A cat looks."]] * 16)
+    signals = [captioner.signals(found) for found in search_pixels(captioner, pixels)]
+    assert np.concatenate(signals).mean(0) == pytest.approx(captioner.calibration.mean)
