@@ -45,7 +45,7 @@ ADULTS = "man men woman women guy lady gentleman male female"
 CHILDREN = "child children kid toddler baby"
 # General words, words for people, and the words that support them.
 SUPPORTED_BY = {
-    "animal": " ".join(KINDS["animal"]),
+    "animal": " ".join(KINDS["animal"] + KINDS["animals"]),  # only the latter have "sheep"
     "vehicle": " ".join(KINDS["vehicle"]),
     "person": f"people {ADULTS} {CHILDREN} boy girl {ROLES}",
     "people": f"person {ADULTS} {CHILDREN} boy girl {ROLES}",

@@ -29,6 +29,8 @@ def test_general_words_support_men_and_women_alike(others: str) -> None:
 
 def test_specific_words_support_general_ones() -> None:
     assert consensus(["A person."], [CHILD])[0] == pytest.approx(1)
+    for kind in ("A cat.", "Two puppies.", "Some sheep."):
+        assert consensus(["Animals."], [[kind] * 5])[0] == pytest.approx(1)
     assert consensus(["A woman."], [["A man."] * 5])[0] == 0
     assert consensus(["A lady."], [["A person."] * 5])[0] == 0
 
