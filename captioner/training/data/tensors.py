@@ -55,9 +55,11 @@ def cached_features(
 ) -> npt.NDArray[np.float16]:
     """Return grid features, float16 [N, L, C], of the encoder's present weights; memory-mapped."""
     middle_rows = pixels[:, pixels.shape[1] // 2]  # reading all pixels would take too long
-    key = hashlib.sha256(str(pixels.shape).encode() + middle_rows.tobytes())
-    for name, value in encoder.state_dict().items():
-        key.update(name.encode() + value.cpu().numpy().tobytes())
+    key = hashlib.sha256(f"{pixels.shape} {encoder.detector_size}".encode())
+    key.update(middle_rows.tobytes())
+    # Not by state_dict, which lacks the mean and the standard deviation of pixels.
+    for name, value in (*encoder.named_parameters(), *encoder.named_buffers()):
+        key.update(name.encode() + value.detach().cpu().numpy().tobytes())
     path = cache / f"features-{key.hexdigest()[:16]}.npy"
     if not path.is_file():
         say(f"encoding {len(pixels):,} images")

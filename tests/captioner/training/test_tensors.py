@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +54,20 @@ def test_features_change_with_the_pixels_of_any_image(tmp_path: Path) -> None:
     after = cached_features(changed, encoder, tmp_path, cpu)
     np.testing.assert_allclose(after[2], before[2], rtol=0.02, atol=0.02)
     assert np.abs(after[3].astype(float) - before[3]).max() > 0.1
+
+
+@pytest.mark.parametrize("changed", [{"detector_size": 32}, {"mean": (0.0, 0.0, 0.0)}])
+def test_features_of_another_preprocessing_are_computed_again(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    settings = {"detector": "yolox_nano", "detector_size": 64}
+    features = []
+    for each in (settings, settings | changed):
+        torch.manual_seed(0)  # the same weights
+        encoder = Encoder("efficientnet_lite0", **each)
+        features.append(np.array(cached_features(pixels, encoder, tmp_path, torch.device("cpu"))))
+    assert (features[0] != features[1]).any()
 
 
 def test_references_become_inputs_and_targets() -> None:
