@@ -121,8 +121,13 @@ def finish(config: TrainConfig, data: TrainingData) -> None:
 
 
 def require_grid(model: CaptionModel) -> None:
-    """Raise CaptionerError if the images do not fit the encoder."""
-    size = model.config.image_size
+    """Raise CaptionerError if the images do not fit the encoder, or its detector."""
+    size, config = model.config.image_size, model.config
+    if config.detector and not config.detector_size and size % 32:
+        raise CaptionerError(
+            f"image_size {size} does not fit the detector {config.detector}, which sees the same "
+            "images: choose a multiple of 32"
+        )
     try:
         with torch.no_grad():
             model.encoder.eval()(torch.zeros(1, size, size, 3, dtype=torch.uint8))

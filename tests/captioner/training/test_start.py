@@ -9,10 +9,12 @@ import torch
 
 from captioner.errors import CaptionerError
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
+from captioner.lstm.model import CaptionModel, ModelConfig
 from captioner.lstm.vocabulary import BOS, Vocabulary
 from captioner.lstm.yolox import CHANNELS, YoloxNano
 from captioner.training.config import TrainConfig
 from captioner.training.start import build_model
+from captioner.training.train import require_grid
 
 
 @pytest.fixture
@@ -60,6 +62,14 @@ def test_a_detector_and_new_words_change_nothing_at_first(
     presence = model.presence(larger)
     torch.testing.assert_close(presence[:, :-1], former.model.presence(grid))
     assert (presence[:, -1] < -10).all()
+
+
+def test_a_detector_that_sees_the_same_images_needs_some_that_it_can_halve_five_times() -> None:
+    model = CaptionModel(ModelConfig(image_size=80, detector="yolox_nano"), words=9)
+    with pytest.raises(CaptionerError, match="image_size 80 does not fit the detector yolox_nano"):
+        require_grid(model)
+    model = CaptionModel(ModelConfig(image_size=80, detector="yolox_nano", detector_size=64), 9)
+    require_grid(model)
 
 
 def test_a_detector_needs_its_weights(config: TrainConfig, tmp_path: Path) -> None:
