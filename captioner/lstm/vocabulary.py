@@ -5,8 +5,9 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import pairwise, takewhile
+from operator import ne
 
 PAD, BOS, EOS, UNKNOWN = range(4)
 SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -106,7 +107,7 @@ class Vocabulary:
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Return the words up to the first EOS, without special tokens."""
-        until_end = takewhile(EOS.__ne__, ids)
+        until_end = takewhile(partial(ne, EOS), ids)
         return [self.words[index] for index in until_end if index >= len(SPECIAL_WORDS)]
 
 

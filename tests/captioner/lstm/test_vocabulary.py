@@ -1,5 +1,6 @@
 """Words, ids and sentences."""
 
+import numpy as np
 import pytest
 
 from captioner.lstm.vocabulary import (
@@ -78,6 +79,7 @@ def test_encoding_and_decoding_are_inverse_for_known_words() -> None:
     assert vocabulary.decode(ids) == ["the", "dogs", "run"]
     assert vocabulary.encode("dogs fly")[1] == UNKNOWN
     assert vocabulary.decode([*ids, EOS, ids[0]]) == ["the", "dogs", "run"]
+    assert vocabulary.decode(np.array([*ids, EOS, ids[0]])) == ["the", "dogs", "run"]
     assert vocabulary.decode([PAD, UNKNOWN]) == []
 
 
