@@ -148,7 +148,12 @@ def _fused(layer: nn.Module) -> PackedConvolution:
 def _exactly(encoder: Encoder, pixels: Tensor) -> Tensor:
     """Encode on a GPU, whose convolutions in float32 would otherwise round their inputs to TF32."""
     cudnn = torch.backends.cudnn
-    with cudnn.flags(enabled=cudnn.enabled, benchmark=cudnn.benchmark, allow_tf32=False):
+    with cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    ):
         return encoder(pixels)
 
 
