@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 
 from captioner import (
     Captioner,
@@ -21,6 +22,7 @@ from captioner import (
     UnreadableImage,
 )
 from captioner.calibration import SIGNALS, Calibration, save_calibration
+from captioner.caption import Caption
 from captioner.identity import identity
 from captioner.loading import identify, identify_model, open_captioner
 from captioner.lstm.captioner import LstmCaptioner
@@ -92,6 +94,18 @@ def test_more_images_than_are_encoded_at_once_have_their_captions(
     monkeypatch.setattr("captioner.lstm.captioner.MOST_ENCODED", 4)
     in_parts = captioner.caption(IMAGES[:13], batch_size=13)
     assert [caption.text for caption in in_parts] == [caption.text for caption in expected]
+
+
+def test_nouns_below_a_confidence_give_way_and_the_others_stay() -> None:
+    def captions(back_off_below: float) -> list[Caption]:
+        search = SearchOptions(back_off_below=back_off_below)
+        return Captioner.load(device="cpu", search=search).caption([data.chelsea()])
+
+    (never,), (usual,), (always,) = (captions(below) for below in (0, 0.5, 1))
+    assert usual == never and never.text.startswith("A cat ")
+    assert always.text == never.text.replace("A cat ", "An animal ")
+    assert always.words[0].text == "animal"
+    assert always.token_log_probs == never.token_log_probs
 
 
 def test_a_caption_does_not_depend_on_its_neighbours(captioner: Captioner) -> None:
