@@ -1,5 +1,6 @@
 """LstmCaptioner: the captioner of this package, a CNN with an attention LSTM."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import NamedTuple
@@ -64,6 +65,7 @@ class LstmCaptioner(Captioner):
     ) -> None:
         self.device = device
         self.batch_size = BATCH_SIZES[device.type]
+        self._most_at_once = sys.maxsize  # images: of more, a GPU has no memory
         self.options = search
         self.precision = precision
         # Its vocabulary has one language.
@@ -114,17 +116,19 @@ class LstmCaptioner(Captioner):
     def answer(self, images: Sequence[DecodedImage], measure: Measure) -> Sequence[Caption]:
         """Return the captions of prepared images; see Captioner.
 
-        If they take too much of a GPU's memory, which others may use, too, batches are halved from
-        then on.
+        If they take too much of a GPU's memory, which others may use, too, batches of this size are
+        halved from then on, whoever chose it.
         """
-        try:
-            return self._answer(images, measure)
-        except torch.cuda.OutOfMemoryError:
-            if len(images) == 1:
-                raise
-        torch.cuda.empty_cache()  # after the exception, which would keep tensors
         half = (len(images) + 1) // 2
-        self.batch_size = min(self.batch_size, half)
+        if len(images) <= self._most_at_once:
+            try:
+                return self._answer(images, measure)
+            except torch.cuda.OutOfMemoryError:
+                if len(images) == 1:
+                    raise
+            torch.cuda.empty_cache()  # after the exception, which would keep tensors
+            self._most_at_once = half
+            self.batch_size = min(self.batch_size, half)
         return [*self.answer(images[:half], measure), *self.answer(images[half:], measure)]
 
     def _answer(self, images: Sequence[DecodedImage], measure: Measure) -> Sequence[Caption]:

@@ -83,8 +83,10 @@ def test_a_batch_too_large_for_the_memory_of_a_gpu_is_halved(
     monkeypatch.setattr(captioner, "encoder", encode_few)
     halved = captioner.caption(IMAGES[:13])
     assert [caption.text for caption in halved] == [caption.text for caption in expected]
-    assert sizes == [13, 7, 4, 3, 6, 3, 3]
-    assert captioner.batch_size == 3
+    assert sizes == [13, 7, 4, 3, 3, 3]
+    assert captioner.batch_size == 4
+    assert captioner.caption(IMAGES[:9], batch_size=9) == halved[:9]
+    assert max(sizes[6:]) <= 4  # nothing is tried again that took too much
 
 
 def test_more_images_than_are_encoded_at_once_have_their_captions(
