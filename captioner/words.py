@@ -1,4 +1,4 @@
-"""English words with a role: those that say nothing by themselves, and those for pictures."""
+"""English words with a role: in sentences, for pictures, and for kinds of what is seen."""
 
 from captioner.lstm.vocabulary import tokenize
 

@@ -22,9 +22,9 @@ class Encoder(nn.Module):
     (random) or any value that torchvision's `get_model` takes, such as "DEFAULT".
 
     With the detector ``yolox_nano``, its channels follow those of the CNN; it sees the images in
-    squares of `detector_size` pixels, or as they are. In training, `blind` is
-    the share of images of which only the detector's channels are seen, so that the decoder learns
-    to read them: of training images, a CNN that is trained, too, soon knows the captions by heart.
+    squares of `detector_size` pixels, or as they are. In training, `blind` is the share of images
+    of which only the detector's channels are seen, so that the decoder learns to read them: of
+    training images, a CNN that is trained, too, soon knows the captions by heart.
     """
 
     mean: Tensor

@@ -94,3 +94,16 @@ def test_images_whose_captions_mention_sides_are_not_mirrored() -> None:
     varied = augment(ramp.permute(0, 2, 3, 1), [False] * 32 + [True] * 32)
     falls = (varied[:, 0, 0, 0].int() > varied[:, 0, -1, 0].int()).tolist()
     assert not any(falls[:32]) and 8 < sum(falls[32:]) < 24
+
+
+@pytest.mark.parametrize(
+    ("level", "darkest", "brightest"), [(0, 0, 0), (100, 80, 120), (250, 200, 255)]
+)
+def test_augmented_images_are_up_to_a_fifth_brighter_or_darker(
+    level: int, darkest: int, brightest: int
+) -> None:
+    torch.manual_seed(0)
+    varied = augment(torch.full((64, 16, 16, 3), level, dtype=torch.uint8), [True] * 64).int()
+    assert (varied == varied[:, :1, :1, :1]).all()  # grey and even, as before
+    assert varied.min() in range(darkest, darkest + level // 20 + 1)
+    assert varied.max() in range(brightest - level // 20, brightest + 1)
