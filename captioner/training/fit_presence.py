@@ -26,7 +26,8 @@ BATCH = 64
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 0.01
 DROPOUT = 0.5  # of the features, which are many for the number of images
-AVERAGED = 0.3  # share of the steps whose weights are averaged; the last ones differ at random
+# The moving average looks back over this share of the steps: the last ones differ at random.
+AVERAGED = 0.3
 BLIND = 0.25  # share of the images of which only the detector's features are seen
 MOST_WORDS = 1750  # whose presence is predicted; the rarer ones are in a handful of photographs
 # Smaller differences between images are noise: bfloat16 resolves no smaller ones relative to the

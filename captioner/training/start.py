@@ -35,7 +35,7 @@ def build_model(config: TrainConfig, vocabulary: Vocabulary) -> CaptionModel:
     elif adds_detector:
         reads = model.decoder.channels
     larger = replace(former, decoder_channels=reads)
-    if config.detector:
+    if adds_detector:
         larger = replace(larger, detector=config.detector, detector_size=config.detector_size)
     model.config = former
     if larger != former or len(vocabulary) > len(model.decoder.embedding.weight):
