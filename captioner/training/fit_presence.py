@@ -21,7 +21,7 @@ from captioner.training.optimization import moving_average
 from captioner.training.progress import bar, say
 
 EPOCHS = 12
-MIN_STEPS = 1500  # also for few images
+MIN_STEPS = 2000  # also for few images
 BATCH = 64
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 0.01

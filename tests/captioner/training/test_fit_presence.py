@@ -28,7 +28,7 @@ def test_word_shares_count_references_not_repetitions() -> None:
 def test_fitted_presence_predicts_the_words_of_the_references() -> None:
     random = np.random.default_rng(0)
     kinds = random.integers(0, 2, 400)
-    features = random.normal(size=(400, 4, 6)) * 0.4 + 3
+    features = random.normal(size=(400, 4, 6)) * 0.5 + 3
     features[:, :, 0] += kinds[:, None]
     references = [[[4, 5 + kind]] for kind in kinds.tolist()]
     torch.manual_seed(0)
