@@ -24,6 +24,7 @@ from tests.support.photographs import write_photographs
 from tests.support.tables import read_table
 from tests.support.unreliable import UnreliableServer, unreliable_server
 
+FETCH_SECONDS = retry.FETCH_SECONDS  # as users have it
 Hosts = tuple[UnreliableServer, UnreliableServer]
 
 
@@ -183,13 +184,24 @@ def test_rows_to_replace_stay_while_their_host_is_down(
 
 
 def test_a_host_that_limits_requests_gives_all_its_images(
-    job: JobConfig, unreliable: UnreliableServer, tmp_path: Path
+    job: JobConfig, unreliable: UnreliableServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(retry, "FETCH_SECONDS", FETCH_SECONDS)
+    monkeypatch.setattr(filesystems, "HTTP_READ_SECONDS", FETCH_SECONDS)
     write(job, *photographs(unreliable, 12))
     unreliable.limit, unreliable.window = 4, 1.0
     assert in_report(run_job(job)) == (0, 12, {})
     assert captioned(tmp_path / "out") == {unreliable.url: 12}
     assert unreliable.refused
+
+
+def test_an_image_that_a_host_refuses_while_it_gives_others_has_no_row(
+    job: JobConfig, unreliable: UnreliableServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "BUSY_ATTEMPTS", 2)
+    write(job, f"{unreliable.url}/status/429/1.jpg", *photographs(unreliable, 20))
+    assert in_report(run_job(job)) == (75, 20, {unreliable.url: 1})
+    assert captioned(tmp_path / "out") == {unreliable.url: 20}
 
 
 def test_the_command_says_which_host_does_not_answer(

@@ -36,9 +36,10 @@ LOOK_SECONDS = 5.0  # for which it is known that a host gives what it gave befor
 class Tries:
     """The attempts to read one image, or one part of a container, from a host.
 
-    Time in which bytes come, or that the host asks to wait, does not count. After `patience`
-    seconds without any answer of the host, it is taken for down. `look` reads the beginning of a
-    URI, to see whether the host gives what it gave before.
+    Time in which bytes come, or that the host asks to wait, does not count; nor do attempts at
+    which it asks for fewer requests, the `refusals`. After `patience` seconds without any answer of
+    the host, it is taken for down. `look` reads the beginning of a URI, to see whether the host
+    gives what it gave before.
     """
 
     uri: str
@@ -46,6 +47,7 @@ class Tries:
     patience: float | None = None  # FETCH_SECONDS
     look: Callable[[str], object] | None = None
     attempts: int = 0
+    refusals: int = 0
     seconds: float = 0.0  # of attempts without progress, and of pauses between them
     _first: float = 0.0
     _began: float = 0.0
@@ -69,27 +71,34 @@ class Tries:
 
         Raise FetchError if the image is at fault, HostDown if its host is.
         """
-        self.attempts += 1
-        self.seconds += time.monotonic() - self._pace.since
         fault = fault_of(error)
-        wait = retry_after(error) or 0.0 if fault is Fault.BUSY else 0.0
+        is_busy = fault is Fault.BUSY
+        self.attempts += 1
+        self.refusals += is_busy
+        self.seconds += 0.0 if is_busy else time.monotonic() - self._pace.since
+        wait = retry_after(error) or 0.0 if is_busy else 0.0
         if fault is Fault.MACHINE:
             raise fetch_error(error) from error
         if fault is Fault.EXPIRED:
             raise self._outage(error) from error
         if isinstance(error, FetchError | UsageError) or self._is_final(error, fault):
             raise self._final(error) from error
-        self.host.failed(self.uri, self._pace.since, is_busy=fault is Fault.BUSY)
+        self.host.failed(self.uri, self._pace.since, is_busy=is_busy)
         if wait:
             self.host.wait(wait)
-        delay = 0.0 if wait or not RETRY_DELAYS else self._delay()
+        delay = 0.0 if wait or not RETRY_DELAYS else self._delay(is_busy=is_busy)
         if verdict := self._verdict(error, fault, wait, delay):
             raise verdict from error
-        self.seconds += 0.0 if fault is Fault.BUSY else delay
+        self.seconds += 0.0 if is_busy else delay
         return delay
 
-    def _delay(self) -> float:
-        longest = RETRY_DELAYS[min(self.attempts, len(RETRY_DELAYS)) - 1]
+    @property
+    def _failures(self) -> int:
+        return self.attempts - self.refusals
+
+    def _delay(self, *, is_busy: bool) -> float:
+        attempts = self.refusals if is_busy else self._failures
+        longest = RETRY_DELAYS[min(attempts, len(RETRY_DELAYS)) - 1]
         return longest * random.uniform(0.75, 1.0)
 
     def _is_final(self, error: Exception, fault: Fault) -> bool:
@@ -122,9 +131,10 @@ class Tries:
             fault is Fault.BROKEN and len(host.failing) < BROKEN_IMAGES
         )
         if is_alone and not (is_busy and wait > LONGEST_WAIT):
-            most = BUSY_ATTEMPTS if is_busy else len(RETRY_DELAYS) + 1
-            is_last = self.attempts >= most or self.seconds + delay >= FETCH_SECONDS
-            return self._failure(error) if is_last or wait > LONGEST_WAIT else None
+            if is_busy:
+                return self._refused(error) if self.refusals >= BUSY_ATTEMPTS else None
+            is_last = self._failures > len(RETRY_DELAYS) or self.seconds + delay >= FETCH_SECONDS
+            return self._failure(error) if is_last else None
         patience = FETCH_SECONDS if self.patience is None else self.patience
         is_patient = host.silent_seconds() + delay < patience and host.waited <= LONGEST_WAIT
         if RETRY_DELAYS and is_patient and not host.trouble:
@@ -133,6 +143,11 @@ class Tries:
 
     def _failure(self, error: Exception) -> FetchError:
         return fetch_error(error, self.seconds)
+
+    def _refused(self, error: Exception) -> HostDown:
+        """Return the error of an image that is left, while the host goes on with others."""
+        failure = self._failure(error)
+        return HostDown(self.host.name, str(failure), failure.status)
 
     def _outage(self, error: Exception) -> HostDown:
         failure = self._failure(error)
