@@ -42,7 +42,8 @@ class Captioner(ABC):
     `identity` names it with all that changes its captions. It likes `batch_size` images at once.
     Its captions have a confidence if there is a `calibration`, which `load` finds.
     Images beyond its `limits` are refused.
-    One that asks a server keeps to its `budget`, and asks nothing whose answer it has in `answers`.
+    One that asks a server keeps to its `budget`, and asks nothing whose answer it has in `answers`,
+    nor anything else once it `is_abandoned`: nobody waits for its answers any more.
 
     >>> captioner = Captioner.load("flickr8k")
     >>> captioner.caption("dog.jpg").text
@@ -55,6 +56,7 @@ class Captioner(ABC):
     limits = ImageLimits()
     budget = Budget()
     answers: AnswerStore = NoAnswers()
+    is_abandoned: Callable[[], bool] = staticmethod(lambda: False)
 
     @staticmethod
     def load(name_or_directory: str | Path = "flickr8k", **options: Any) -> "Captioner":

@@ -68,6 +68,10 @@ class StaleCommit(JobError):
     """The worker lost the right to commit its part: a later run, or a split of it, owns it."""
 
 
+class Abandoned(Exception):
+    """The end of a task whose run has ended: nobody waits for its rows."""
+
+
 class FetchError(Exception):
     """A failure to fetch one image; `status` says why."""
 

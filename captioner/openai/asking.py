@@ -94,6 +94,10 @@ class Asker:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
+    async def stop(self) -> None:
+        """Ask nothing more about these images; what is in flight is still answered and kept."""
+        await self._in_flight.stop(CaptionerUnavailable("nobody waits for an answer"))
+
     async def _ask(self, image: Pixels) -> Answer:
         question = await asyncio.to_thread(self._questions.about, image)
         kept = await asyncio.to_thread(self._answers.get, question.key)
@@ -222,7 +226,7 @@ class Asker:
     async def _pause(self, trouble: Trouble, began: float) -> None:
         """Wait until another try makes sense; raise CaptionerUnavailable if none does."""
         self._patience.endure(trouble)
-        await asyncio.sleep(self._in_flight.troubled(trouble, began))
+        await self._in_flight.pause(self._in_flight.troubled(trouble, began))
 
     async def _answers_otherwise(self) -> bool:
         """Return whether the server answers about a harmless image, be it with a refusal."""

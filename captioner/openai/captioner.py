@@ -4,7 +4,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Self
 
 from PIL import Image
@@ -27,6 +27,7 @@ except ImportError as error:
 
 BATCH_SIZE = 2 * MOST  # so that few slots are empty while the last images of a batch are asked
 DEADLINE = 120.0  # seconds for one request
+LOOK_SECONDS = 1.0  # between two looks whether somebody waits for the answers
 PATIENCE = 120.0  # seconds without an answer, until the server counts as down
 
 
@@ -81,6 +82,9 @@ class OpenaiCaptioner(Captioner):
             asking = self._asker.ask(pixels, self.budget, self.answers)
             future = asyncio.run_coroutine_threadsafe(asking, self._loop)
             try:
+                while not wait([future], LOOK_SECONDS).done:
+                    if self.is_abandoned():
+                        asyncio.run_coroutine_threadsafe(self._asker.stop(), self._loop)
                 return future.result()
             finally:
                 future.cancel()  # after Ctrl-C, for one

@@ -77,8 +77,15 @@ class InFlight:
             self._resume_at = max(self._resume_at, now + wait)
         return max(self._resume_at - now, self._pause())
 
+    async def pause(self, seconds: float) -> None:
+        """Wait, but not beyond `stop`."""
+        end = time.monotonic() + seconds
+        async with self._changed:
+            while not self._stopped and (left := end - time.monotonic()) > 0:
+                await self._change(left)
+
     async def stop(self, error: Exception) -> None:
-        """Raise an error for all who wait for a slot, until `begin`."""
+        """Raise an error for all who wait for a slot, until `begin`; end all pauses."""
         self._stopped = error
         await self._tell()
 

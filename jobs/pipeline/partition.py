@@ -10,7 +10,7 @@ import numpy as np
 
 from captioner.errors import CaptionerUnavailable
 from captioner.image import DecodedImage
-from captioner.jobs.errors import HostDown
+from captioner.jobs.errors import Abandoned, HostDown
 from captioner.jobs.fetching.container_reader import ImageReader, Watch, unwatched
 from captioner.jobs.pipeline.former import second_opinion
 from captioner.jobs.pipeline.image_loader import (
@@ -77,7 +77,7 @@ class PartitionCaptioner:
     waits: Callable[[str], None] = lambda uri: None
 
     def caption(self, records: Sequence[ImageRecord], times: StageTimes) -> CaptionedImages:
-        """Return the rows of the images in records."""
+        """Return the rows of the images in records; raise Abandoned if nobody waits for them."""
         now = datetime.now(UTC)
         result = CaptionedImages()
         images = self._captioned(records, times, result)
@@ -127,14 +127,23 @@ class PartitionCaptioner:
             prepare = self.captioner.prepare
             loader = ImageLoader(records, reader, prepare, self.find_caption, times, self.watch)
             ahead = min(BATCHES_AHEAD * size, max(ENOUGH_AHEAD, size))
-            with closing(load_ahead(loader, ahead, self.waits)) as loading:
+            with closing(load_ahead(loader, ahead, self._wait)) as loading:
                 for batch in _batches(loading, size):
                     images += self._caption_batch(batch, times, result)
+                    self._check()
                     self.report(len(images))
                     if result.unavailable:
                         break
         places = {record.uri: place for place, record in enumerate(records)}
         return sorted(images, key=lambda image: places[image.record.uri])
+
+    def _wait(self, uri: str) -> None:
+        self._check()
+        self.waits(uri)
+
+    def _check(self) -> None:
+        if self.captioner.is_abandoned():
+            raise Abandoned
 
     def _caption_batch(
         self, batch: Sequence[LoadedImage], times: StageTimes, result: CaptionedImages

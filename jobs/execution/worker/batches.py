@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
@@ -31,8 +32,16 @@ def caption_and_report(task: Task) -> PartitionResult:
     worker = get_worker()
     report = _seldom(lambda done: worker.log_event(TOPIC, [task.key, done]), SECONDS)
     waits = _seldom(lambda uri: worker.log_event(TOPIC, [task.key, None, uri]), WAITING_SECONDS)
-    result = caption_partition(task, Host(report, waits, _limits(worker, task.settings)))
+    limits = _limits(worker, task.settings)
+    host = Host(report, waits, partial(_is_abandoned, worker, task.key), limits)
+    result = caption_partition(task, host)
     return replace(result, worker=worker.address)
+
+
+def _is_abandoned(worker: Worker, key: str) -> bool:
+    """Return whether nobody waits for a task: its run has ended. Dask goes on all the same."""
+    state = worker.state.tasks.get(key)
+    return state is None or state.state == "cancelled"
 
 
 def time_and_watch(settings: WorkerSettings, plan: pa.Table, allowance: Allowance) -> SampleTimes:

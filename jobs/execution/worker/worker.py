@@ -47,11 +47,13 @@ Report = Callable[[int], None]  # called with the number of images done so far
 class Host:
     """The process that a task runs in: its limits, None for any, and to whom the task reports.
 
-    It says that it `waits` for an image of another host, with its URI.
+    It says that it `waits` for an image of another host, with its URI. Once the task
+    `is_abandoned`, it ends soon.
     """
 
     report: Report = lambda done: None
     waits: Callable[[str], None] = lambda uri: None
+    is_abandoned: Callable[[], bool] = lambda: False
     limits: Limits | None = None
     watch: Watch = unwatched
 
@@ -126,7 +128,7 @@ def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host)
     host.report(0)
     plan = planned(task)
     known = state.known_captions(task.run)
-    captioner.budget = budget
+    captioner.budget, captioner.is_abandoned = budget, host.is_abandoned
     former = _former_rows(task, plan)
     partitions = PartitionCaptioner(
         *(captioner, task.settings, task.run.run_id, known.find, host.report),

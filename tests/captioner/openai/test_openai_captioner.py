@@ -122,7 +122,7 @@ def test_a_small_image_is_sent_in_its_own_size(chat: Chat) -> None:
 
 
 def test_requests_are_in_flight_together_but_not_too_many(chat: Chat) -> None:
-    chat.behave(latency=0.1)
+    chat.behave(latency=0.3)
     assert all(isinstance(answer, Caption) for answer in ask(captioner(chat), 160))
     assert 8 < max(request["in_flight"] for request in chat.requests()) <= 32
 
@@ -248,6 +248,20 @@ def test_a_server_that_is_down_is_unavailable() -> None:
     (answer,) = ask(captioner(Chat(port=9), patience=0.2))
     assert isinstance(answer, CaptionerUnavailable)
     assert "http://127.0.0.1:9/v1 does not answer" in str(answer)
+
+
+def test_nothing_more_is_asked_once_nobody_waits_and_what_was_is_kept(chat: Chat) -> None:
+    chat.behave(latency=2.0)
+    asks = captioner(chat)
+    asks.answers = kept = Kept()
+    asks.is_abandoned = lambda: True
+    answers = ask(asks, 10)
+    unasked = [str(answer) for answer in answers if not isinstance(answer, Caption)]
+    assert set(unasked) == {"nobody waits for an answer"}
+    assert len(kept) == 10 - len(unasked) == len(chat.requests())
+    down = captioner(Chat(port=9))
+    down.is_abandoned = lambda: True
+    assert [str(answer) for answer in ask(down)] == ["nobody waits for an answer"]
 
 
 def test_an_image_that_breaks_the_server_costs_one_caption(chat: Chat) -> None:
