@@ -1,7 +1,7 @@
 """The model that a training starts from: new, or made of trained ones."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import cast
@@ -77,7 +77,7 @@ def average_checkpoints(names: Sequence[str]) -> CaptionModel:
     """Return a model with the mean of the weights of checkpoints.
 
     It only works if they were trained from a common model (Wortsman et al. 2022, arXiv:2203.05482).
-    Raises CaptionerError if they have different words or layers.
+    Raises CaptionerError if they have different words or layers, or were configured otherwise.
     """
     checkpoints = [load_checkpoint(name) for name in names]
     first = checkpoints[0]
@@ -87,8 +87,20 @@ def average_checkpoints(names: Sequence[str]) -> CaptionModel:
         same_words = checkpoint.vocabulary.has_same_words(first.vocabulary)
         if not same_words or _shapes(checkpoint.model) != shapes:
             raise CaptionerError(f"{names[0]} and {name} have different words or layers")
+        _require_same_config(names[0], first.model.config, name, checkpoint.model.config)
         averaging.update_parameters(checkpoint.model)
     return cast(CaptionModel, averaging.module)
+
+
+def _require_same_config(name: str, config: ModelConfig, other: str, others: ModelConfig) -> None:
+    """Raise CaptionerError if two models of the same shapes would compute in different ways."""
+    for field, value in asdict(config).items():
+        different = getattr(others, field)
+        if value != different and field != "dropout":  # which only training knows
+            raise CaptionerError(
+                f"{name} has {field} {value}, and {other} has {different}: only models that agree "
+                "can be averaged"
+            )
 
 
 def _shapes(model: CaptionModel) -> dict[str, torch.Size]:

@@ -13,7 +13,7 @@ from captioner.lstm.model import CaptionModel, ModelConfig
 from captioner.lstm.vocabulary import BOS, Vocabulary
 from captioner.lstm.yolox import CHANNELS, YoloxNano
 from captioner.training.config import TrainConfig
-from captioner.training.start import build_model
+from captioner.training.start import average_checkpoints, build_model
 from captioner.training.train import require_grid
 
 
@@ -62,6 +62,25 @@ def test_a_detector_and_new_words_change_nothing_at_first(
     presence = model.presence(larger)
     torch.testing.assert_close(presence[:, :-1], former.model.presence(grid))
     assert (presence[:, -1] < -10).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [("image_size", 96, "64, and .* 96"), ("std", (0.5, 0.5, 0.5), ".*, and .* 0.5"),
+     ("heads", 1, "[2-9], and .* 1"), ("dropout", 0.9, None)],
+)  # fmt: skip
+def test_models_that_compute_in_different_ways_cannot_be_averaged(
+    tiny_checkpoint: Path, tmp_path: Path, field: str, value: object, said: str | None
+) -> None:
+    other = load_checkpoint(tiny_checkpoint)
+    other.model.config = replace(other.model.config, **{field: value})
+    save_checkpoint(tmp_path / "other", other.model, other.vocabulary)
+    names = [str(tiny_checkpoint), str(tmp_path / "other")]
+    if said is None:
+        average_checkpoints(names)
+        return
+    with pytest.raises(CaptionerError, match=f"has {field} {said}.*only models that agree"):
+        average_checkpoints(names)
 
 
 def test_a_detector_that_sees_the_same_images_needs_some_that_it_can_halve_five_times() -> None:
