@@ -1,6 +1,7 @@
 """The state of a training, saved after each epoch, from which it resumes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from captioner.errors import CaptionerError
+from captioner.training.config import TrainConfig
 
 STATE = "training_state.pt"
 
@@ -44,10 +46,14 @@ def load_state(
 
 
 def require_settings(out: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise CaptionerError if the settings of an earlier training have changed."""
-    changed = [
-        f"{name} {value!r}" for name, value in earlier.items() if now.get(name, value) != value
-    ]
+    """Raise CaptionerError if the settings of an earlier training have changed.
+
+    One that it lacks did not exist then, and had the effect of its default; one that does not exist
+    any more is ignored.
+    """
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    former = {name: earlier.get(name, defaults[name]) for name in now}
+    changed = [f"{name} {value!r}" for name, value in former.items() if now[name] != value]
     if changed:
         raise CaptionerError(
             f"{out / STATE}: an earlier training with {', '.join(changed)}; "

@@ -13,6 +13,7 @@ from captioner import Captioner
 from captioner.errors import CaptionerError, CheckpointError
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.training.config import TrainConfig
+from captioner.training.saved_state import require_settings
 from captioner.training.train import train
 from tests.support.colours import COLOURS, stop_after
 
@@ -197,6 +198,16 @@ def test_settings_of_completed_steps_cannot_change(config: TrainConfig, trained:
         expected = f"earlier training with {name} {getattr(config, name)};"
         with pytest.raises(CaptionerError, match=expected):
             train(replace(config, **changed))
+
+
+def test_a_setting_that_an_earlier_training_did_not_know_had_its_default(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    now = replace(config, blind=TrainConfig.blind).settings(0)
+    earlier = {name: value for name, value in now.items() if name != "blind"}
+    require_settings(tmp_path, {**earlier, "forgotten": 1}, now)
+    with pytest.raises(CaptionerError, match=r"an earlier training with blind 0\.2; give the same"):
+        require_settings(tmp_path, earlier, {**now, "blind": 0.5})
 
 
 @pytest.mark.usefixtures("rough_presence")
