@@ -25,6 +25,7 @@ from captioner.jobs.preview import preview_job
 from captioner.jobs.storage.backends.backend import backend_of
 from captioner.jobs.storage.backends.paths import out_path
 from captioner.jobs.table.layout import OutFolder
+from captioner.openai import asking
 from captioner.openai.prompt import expected_tokens
 from captioner.schemas.job_report import JobReport
 from tests.support.chat import Chat, serving
@@ -184,8 +185,10 @@ def test_a_dead_worker_costs_the_budget_little(tmp_path: Path, job: JobConfig, c
 
 
 def test_a_server_that_is_down_leaves_no_row_and_the_next_run_does_all(
-    tmp_path: Path, job: JobConfig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, job: JobConfig, one_worker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(asking, "FIRST_SECONDS", 1.0)
+    job = replace(job, scheduler=one_worker)
     photographs(tmp_path, 12)
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://ann:{PASSWORD}@127.0.0.1:9/v1")
     report = run_job(job)

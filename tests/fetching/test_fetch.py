@@ -434,7 +434,10 @@ def test_a_copy_that_trickles_is_given_up(trickle: Any, monkeypatch: pytest.Monk
     assert reason(caught.value).startswith("the answer came too slowly")
 
 
-def test_an_archive_whose_host_is_slow_holds_up_no_other(trickle: Any, tmp_path: Path) -> None:
+def test_an_archive_whose_host_is_slow_holds_up_no_other(
+    trickle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "RETRY_DELAYS", (0.05,))
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a.jpg", b"bytes")
     with ThreadPoolExecutor(1) as pool:
