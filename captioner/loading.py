@@ -122,6 +122,8 @@ def check_options(options: CaptionerOptions) -> None:
     if options.asks_server and options.precision != "auto":
         raise CaptionerError(f"the server of {options.checkpoint} computes: omit precision")
     if options.kind:
+        if options.precision == "int8":
+            raise CaptionerError(f"int8 is not for {options.checkpoint}: choose another precision")
         if options.embeddings:
             raise CaptionerError(f"{options.checkpoint} makes no embeddings: omit embeddings")
     elif options.language != "en" or options.prompt is not None:

@@ -11,7 +11,7 @@ from captioner.search_options import SearchOptions
 
 BUNDLED = Path(__file__).parent / "checkpoints"
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.txt", "model.safetensors"
-CALIBRATION = "calibration.json"
+CALIBRATION, INT8 = "calibration.json", "int8.safetensors"
 UNFINISHED = "training_unfinished.txt"  # there from the beginning of a training to its end
 
 
@@ -63,7 +63,8 @@ def fingerprint(directory: Path, calibration: Mapping[str, object] | None = None
     The values of another `calibration` may be used instead of the directory's.
     """
     digest = hashlib.sha256()
-    for name in (CONFIG, VOCABULARY, WEIGHTS, CALIBRATION):
+    weights = (WEIGHTS, INT8) if (directory / INT8).is_file() else (WEIGHTS,)
+    for name in (CONFIG, VOCABULARY, *weights, CALIBRATION):
         path = directory / name
         content = path.read_bytes() if path.is_file() else b""
         if name == CALIBRATION and calibration is not None:

@@ -12,7 +12,7 @@ from captioner.search_options import SearchOptions
 
 HF, OPENAI = "hf:", "openai:"
 SEND_PIXELS = 512
-PRECISIONS = ("auto", "float32", "float16", "bfloat16")
+PRECISIONS = ("auto", "float32", "float16", "bfloat16", "int8")
 _LANGUAGE = re.compile(r"[a-z]{2}")
 
 

@@ -1,4 +1,4 @@
-"""The floating-point type that a captioner computes in. Importing this does not import torch."""
+"""The type of numbers that a captioner computes in. Importing this does not import torch."""
 
 import os
 from importlib.metadata import version
@@ -12,11 +12,12 @@ CPU_INFO = Path("/proc/cpuinfo")
 # Instructions of CPUs for the shorter types.
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 FLOAT16 = {"avx512_fp16", "amx_fp16"}
+INT8 = {"avx512_vnni", "avx_vnni"}
 SINCE_TORCH = (2, 10)  # PyTorch's own kernels use them
 
 
 def precision_of(options: CaptionerOptions) -> str | None:
-    """Return the precision that a captioner computes in: "float32", "float16" or "bfloat16".
+    """Return the precision that a captioner computes in: one of PRECISIONS but "auto".
 
     For `auto`, it is the fastest one on this machine. A model of Hugging Face then keeps that of
     its weights, "weights"; a captioner that asks a server has none.
@@ -48,11 +49,20 @@ def expected_device(device: str) -> str:
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Raise CaptionerError for float16 on a CPU without instructions for it: it would take ages."""
+    """Raise CaptionerError for a type that the device has no instructions for.
+
+    On a CPU, float16 would take ages; int8 would be wrong.
+    """
     if precision == "float16" and device == "cpu" and not FLOAT16 & _cpu_flags():
         raise CaptionerError(
             "PyTorch can use no GPU here, and this CPU has no instructions for float16: choose the "
             "device cpu, or the precision float32 or bfloat16"
+        )
+    if precision == "int8" and device == "cuda":
+        raise CaptionerError("int8 is for CPUs: choose the device cpu, or another precision")
+    if precision == "int8" and not INT8 & _cpu_flags():
+        raise CaptionerError(
+            "this CPU has no instructions for int8 (VNNI): choose another precision"
         )
 
 

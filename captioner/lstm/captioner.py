@@ -71,11 +71,12 @@ class LstmCaptioner(Captioner):
         # Its vocabulary has one language.
         self.house_rules = HouseRules(search.max_characters, language=None)
         self.embeddings = embeddings
-        model, dtype = checkpoint.model.to(device), getattr(torch, self.precision)
+        model, int8 = checkpoint.model.to(device), checkpoint.int8_for(precision)
+        dtype = torch.float32 if int8 else getattr(torch, precision)  # int8: of what stays
         self._detected = model.encoder.detected
         with torch.inference_mode():
-            self.encoder = FusedEncoder(model.encoder, dtype)
-            self.decoder = FoldedDecoder(model.decoder, dtype)
+            self.encoder = FusedEncoder(model.encoder, dtype, int8)
+            self.decoder = FoldedDecoder(model.decoder, dtype, int8=int8 is not None)
         self.image_size = model.config.image_size  # the side in pixels of what `encode` takes
         self.presence = model.presence
         self.vocabulary = checkpoint.vocabulary

@@ -1,8 +1,9 @@
 """Load and save a model directory.
 
 A model directory holds `config.json` (a `ModelConfig`), `vocabulary.txt` (one word per line),
-`model.safetensors` (the weights), and optionally `calibration.json` (a `Calibration`) and
-`MODEL_CARD.md`. Loading never executes code from it: pickled weights are refused.
+`model.safetensors` (the weights), and optionally `calibration.json` (a `Calibration`),
+`int8.safetensors` (`Int8Weights`) and `MODEL_CARD.md`. Loading never executes code from it: pickled
+weights are refused.
 """
 
 import json
@@ -17,12 +18,14 @@ from torch import Tensor
 
 from captioner.calibration import SIGNALS, Calibration, read_calibration
 from captioner.errors import CheckpointError
+from captioner.lstm.int8 import Int8Weights, load_int8
 from captioner.lstm.model import CaptionModel, ModelConfig
 from captioner.lstm.vocabulary import Vocabulary
 from captioner.lstm.yolox import is_exact
 from captioner.model_directory import (
     CALIBRATION,
     CONFIG,
+    INT8,
     VOCABULARY,
     WEIGHTS,
     find_checkpoint,
@@ -39,7 +42,19 @@ class Checkpoint:
     model: CaptionModel
     vocabulary: Vocabulary
     calibration: Calibration | None
-    fingerprint: str  # 64 hexadecimal digits over configuration, vocabulary, weights, calibration
+    int8: Int8Weights | None
+    fingerprint: str  # 64 hexadecimal digits over the files that make its captions
+
+    def int8_for(self, precision: str) -> Int8Weights | None:
+        """Return the weights for int8, for this precision only; CheckpointError without them."""
+        if precision != "int8":
+            return None
+        if self.int8 is None:
+            raise CheckpointError(
+                f"{self.name} has no {INT8}: choose another precision, or make it with `captioner "
+                "quantize`"
+            )
+        return self.int8
 
 
 def load_checkpoint(
@@ -62,6 +77,7 @@ def load_checkpoint(
         model=model.eval(),
         vocabulary=vocabulary,
         calibration=_calibration(directory, calibration),
+        int8=load_int8(path, model.encoder) if (path := directory / INT8).is_file() else None,
         fingerprint=fingerprint(directory, calibration),
     )
 
@@ -73,7 +89,7 @@ def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary
     in every precision they may compute in; what never computes in bfloat16, word presence and the
     exact layers of a detector, is rounded to float16, but for the few biases of word presence. The
     weights are replaced last and atomically, so a reader never sees half of them. An existing
-    calibration is removed, because it belongs to other weights.
+    calibration is removed, and so are weights for int8, because they belong to other weights.
 
     Raises CheckpointError, naming the tensor, if a value is not finite; nothing is written then.
     """
@@ -88,7 +104,8 @@ def save_checkpoint(directory: Path, model: CaptionModel, vocabulary: Vocabulary
     (directory / VOCABULARY).write_text("\n".join(vocabulary.words) + "\n", encoding="utf-8")
     partial = directory / f".{WEIGHTS}.partial"
     partial.write_bytes(save(weights))  # save_file would make it unreadable for other users
-    (directory / CALIBRATION).unlink(missing_ok=True)
+    for name in (CALIBRATION, INT8):
+        (directory / name).unlink(missing_ok=True)
     partial.replace(directory / WEIGHTS)
 
 

@@ -24,6 +24,7 @@ from captioner.jobs.cli.failing import failing, lack_of, reason_of, wanted
 from captioner.jobs.cli.find import add_duplicates, add_index, add_search
 from captioner.jobs.cli.job_options import size
 from captioner.jobs.cli.out import add_out, configure_for
+from captioner.jobs.cli.quantize import add_quantize
 from captioner.jobs.cli.report import add_report
 from captioner.jobs.cli.review import add_review
 from captioner.jobs.cli.run import add_plan, add_run
@@ -152,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         *(add_run, add_plan, _add_status, add_report, add_review, _add_compact, add_verify),
         *(add_caption, add_index, add_search, add_duplicates),
-        *(add_export, add_train, add_evaluate),
+        *(add_export, add_train, add_quantize, add_evaluate),
     ):
         add(commands)
     add_completion(commands, parser)

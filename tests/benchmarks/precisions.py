@@ -20,7 +20,7 @@ from captioner import Caption, Captioner, CaptionerError
 from captioner.image import DecodedImage
 from captioner.jobs.sources.open_source import open_source
 
-EXACT, SHORT = "float32", ("float16", "bfloat16")
+EXACT, OTHERS = "float32", ("float16", "bfloat16", "int8")
 BATCH = 32
 BATCHES = (1, 7, 64)
 
@@ -34,7 +34,7 @@ def main() -> None:
     print(f"{len(images)} photographs, against {EXACT} in batches of {BATCH}")
     for size in BATCHES:
         _compare(f"{EXACT} in batches of {size}", _captions(exact, images, size), usual)
-    for precision in SHORT:
+    for precision in OTHERS:
         try:
             other = Captioner.load(options.checkpoint, device=options.device, precision=precision)
         except CaptionerError as error:

@@ -1,6 +1,6 @@
 """The encoder as captioning runs it: the same grid, with fewer passes over the activations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from captioner.lstm.efficientnet_lite import EfficientNetLite, InvertedResidual
 from captioner.lstm.encoder import Encoder
+from captioner.lstm.inference.int8 import Int8Block, int8_blocks
 from captioner.lstm.inference.onednn import PackedConvolution
+from captioner.lstm.int8 import ACTIVE, Int8Weights
 from captioner.lstm.yolox import EXACT, YoloxNano
 
 # How many images go through a CNN at once on a CPU, so that their activations stay in the cache.
@@ -27,16 +29,23 @@ EXACT_BLOCKS = 2
 class FusedEncoder:
     """An encoder in evaluation mode, which it takes over and converts to numbers of type `dtype`.
 
+    With `int8`, its EfficientNet-Lite computes in whole numbers; its detector does not.
+
     On a CPU, the convolutions of an EfficientNet-Lite and of the detector take in what follows
     them, an activation or an addition, and few images at once pass the first blocks, whose
     activations are large. On a GPU, those of one pixel are matrix products.
     """
 
-    def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
+    def __init__(
+        self, encoder: Encoder, dtype: torch.dtype, int8: Int8Weights | None = None
+    ) -> None:
         self._encoder = encoder
-        self._blocks: list[_FusedBlock] = []
+        self._int8 = int8 is not None
+        self._blocks: list[_FusedBlock] | list[Int8Block] = []
         trunk, on_cpu = encoder.trunk, encoder.mean.device.type == "cpu"
-        if isinstance(trunk, EfficientNetLite) and on_cpu:
+        if int8 is not None:
+            self._blocks = int8_blocks(cast(EfficientNetLite, trunk), int8)
+        elif isinstance(trunk, EfficientNetLite) and on_cpu:
             exact = EXACT_BLOCKS if dtype == torch.bfloat16 else 0
             trunk.features[exact:].to(dtype)
             self._blocks = [_FusedBlock(block) for block in trunk.features]
@@ -56,14 +65,18 @@ class FusedEncoder:
         if not self._blocks:
             return _in_tiles(self._encoder, pixels, TILE)
         wide, deep = self._blocks[:WIDE_BLOCKS], self._blocks[WIDE_BLOCKS:]
-        halfway = _in_tiles(
-            lambda tile: _run(wide, self._encoder.normalize(tile)), pixels, WIDE_TILE
-        )
+        halfway = _in_tiles(lambda tile: _run(wide, self._input(tile)), pixels, WIDE_TILE)
         grid = _in_tiles(lambda tile: _run(deep, tile), halfway, DEEP_TILE)
+        if self._int8:
+            grid = grid.float().mul_(ACTIVE.step)
         if self._encoder.detector is not None:
             things = partial(self._encoder.things, cells=grid.shape[2])
             grid = torch.cat([grid, _in_tiles(things, pixels, DETECTOR_TILE)], 1)
         return grid.flatten(2).transpose(1, 2)
+
+    def _input(self, pixels: Tensor) -> Tensor:
+        """Return what the first block takes."""
+        return pixels.permute(0, 3, 1, 2) if self._int8 else self._encoder.normalize(pixels)
 
 
 class _FusedBlock:
@@ -161,7 +174,7 @@ def _in_tiles(encode: Callable[[Tensor], Tensor], images: Tensor, size: int) -> 
     return torch.cat([encode(tile) for tile in torch.split(images, size)])
 
 
-def _run(blocks: list[_FusedBlock], x: Tensor) -> Tensor:
+def _run(blocks: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
     for block in blocks:
         x = block(x)
     return x

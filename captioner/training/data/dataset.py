@@ -1,5 +1,6 @@
 """Captioned photographs for training and evaluation: image stores, and splits of a data set."""
 
+import math
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from captioner.errors import DatasetError, ImageError
 from captioner.image import decode_image
 from captioner.training.data.caption_files import CaptionedImage, read_captions
-from captioner.training.progress import bar
+from captioner.training.progress import bar, say
 
 
 class ImageStore:
@@ -42,6 +43,14 @@ class ImageStore:
         """Return an image's file and offset, and the file's modification time in nanoseconds."""
         path, offset, _ = self._place(name)
         return str(path), offset, path.stat().st_mtime_ns
+
+    def names(self) -> list[str]:
+        """Return the names of all files."""
+        if self._members is not None:
+            places = {place: name for name, place in self._members.items()}  # one name of each
+            return sorted(places.values())
+        files = (path for path in self.path.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(self.path)) for path in files)
 
     def _place(self, name: str) -> tuple[Path, int, int]:
         place = self._find(name)
@@ -154,3 +163,31 @@ def decode_split(split: Split, pixels: npt.NDArray[np.uint8], threads: int) -> N
         done = pool.map(decode, range(len(split)))
         for _ in bar(done, "decode", " images", len(split)):
             pass
+
+
+def decode_some(
+    images: Sequence[Path], size: int, most: int, threads: int
+) -> npt.NDArray[np.uint8]:
+    """Decode images of directories and tars, whatever they show: uint8 RGB [N, size, size, 3].
+
+    There are about `most` at most, evenly spaced. Files that are no images are left out; raises
+    DatasetError if no others are there.
+    """
+    files = [(store, name) for store in map(ImageStore, images) for name in store.names()]
+    some = files[:: math.ceil(len(files) / most) or 1]
+
+    def decode(file: tuple[ImageStore, str]) -> npt.NDArray[np.uint8] | None:
+        store, name = file
+        try:
+            return decode_image(store.read(name), size).pixels
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        decoded = bar(pool.map(decode, some), "decode", " images", len(some))
+        pixels = [each for each in decoded if each is not None]
+    if not pixels:
+        raise DatasetError(f"{', '.join(map(str, images))}: no images")
+    if len(pixels) < len(some):
+        say(f"{len(some) - len(pixels):,} files are no images that can be read")
+    return np.stack(pixels)

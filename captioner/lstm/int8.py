@@ -1,0 +1,101 @@
+"""An EfficientNet-Lite in whole numbers of 8 bits, as `captioner quantize` makes it.
+
+A whole number q stands for step * (q - zero) (Jacob et al. 2017, arXiv:1712.05877). Weights have a
+step for each output channel and no zero. Pixels are whole numbers from the start. After a ReLU6 the
+step is 6 / 255, so that the activation costs nothing: a byte cuts off the same values. The output
+of a block may be negative, and has a step of its own, by which the next block reads it; blocks that
+add their input add it as it was.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from captioner.errors import CheckpointError
+from captioner.lstm.efficientnet_lite import MEAN, STD, EfficientNetLite, InvertedResidual
+from captioner.lstm.encoder import Encoder
+
+LARGEST = 127  # of a weight, so that each has its negative
+
+
+class Scale(NamedTuple):
+    """What the whole numbers of a tensor stand for."""
+
+    step: float
+    zero: int
+
+
+PIXELS = Scale(1 / 128, 127)  # with the MEAN and STD of EfficientNet-Lite
+ACTIVE = Scale(6 / 255, 0)  # after a ReLU6
+BLOCK_ZERO = 128
+
+
+@dataclass(frozen=True)
+class Int8Weights:
+    """The weights of a trunk, by the names of its modules.
+
+    For each convolution there are `<name>.weight` int8 [outputs, inputs, k, k], `<name>.steps`
+    float32 [outputs] and `<name>.bias` float32 [outputs], and for each inverted residual block
+    `<name>.step`, float32 [], of its output as it is read.
+    """
+
+    tensors: dict[str, Tensor]
+
+    def output_scale(self, block: str) -> Scale:
+        """Return the scale of the output of a block, by which the next one reads it."""
+        step = self.tensors.get(f"{block}.step")
+        return ACTIVE if step is None else Scale(step.item(), BLOCK_ZERO)
+
+    def save(self, path: Path) -> None:
+        """Write the weights, atomically."""
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_bytes(save(self.tensors))
+        partial.replace(path)
+
+
+def round_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return whole numbers, of the type of `weight` [outputs, ...], and steps [outputs]."""
+    steps = (weight.flatten(1).abs().amax(1) / LARGEST).clamp(min=1e-12)
+    return (weight / steps.view(-1, *[1] * (weight.ndim - 1))).round_(), steps
+
+
+def can_be_int8(encoder: Encoder) -> bool:
+    """Return whether an encoder has an EfficientNet-Lite, with the pixels it was published for."""
+    mean, std = 255 * encoder.mean.new_tensor(MEAN), 255 * encoder.std.new_tensor(STD)
+    usual = encoder.mean.allclose(mean) and encoder.std.allclose(std)
+    return isinstance(encoder.trunk, EfficientNetLite) and usual
+
+
+def load_int8(path: Path, encoder: Encoder) -> Int8Weights:
+    """Read the weights for an encoder; raises CheckpointError if they are damaged or do not fit."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    expected = _shapes(encoder.trunk)
+    for name in sorted(expected.keys() | tensors.keys()):
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if not can_be_int8(encoder) or found != expected.get(name):
+            raise CheckpointError(
+                f"{path}: does not fit the encoder ({name}): make it again with `captioner "
+                f"quantize {path.parent} --images DIR`"
+            )
+        if not tensors[name].isfinite().all():
+            raise CheckpointError(f"{path}: {name} has values that are not finite")
+    return Int8Weights(tensors)
+
+
+def _shapes(trunk: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors for a trunk."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, module in trunk.named_modules():
+        if isinstance(module, nn.Conv2d):
+            shapes[f"{name}.weight"] = tuple(module.weight.shape)
+            shapes |= {f"{name}.{each}": (module.out_channels,) for each in ("steps", "bias")}
+        elif isinstance(module, InvertedResidual):
+            shapes[f"{name}.step"] = ()
+    return shapes
