@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from captioner.errors import CaptionerError
 from captioner.precision import fast_precision
 
+# Of errors that PyTorch raises as a mere RuntimeError.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 def choose_device(name: str) -> torch.device:
     """Return the device for "auto", "cpu" or "cuda"; CaptionerError if it does not exist."""
@@ -49,6 +52,13 @@ def to_cpu(*tensors: Tensor) -> list[Tensor]:
     if tensors[0].is_cuda:
         torch.cuda.current_stream(tensors[0].device).synchronize()
     return copies
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether there was not enough memory, of a GPU or of the machine."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

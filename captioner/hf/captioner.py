@@ -9,7 +9,7 @@ from PIL import Image
 
 from captioner.caption import Alternative, Caption
 from captioner.captioner import Answer, Captioner, Measure
-from captioner.device import choose_device
+from captioner.device import choose_device, is_out_of_memory
 from captioner.errors import CaptionerError, UnreadableImage
 from captioner.hf.files import (
     find_model,
@@ -19,7 +19,7 @@ from captioner.hf.files import (
     hf_settings,
     max_new_tokens,
 )
-from captioner.hf.model import FAULTS, HfModel, is_out_of_memory, load_model
+from captioner.hf.model import FAULTS, HfModel, load_model
 from captioner.house_rules import HouseRules
 from captioner.identity import computing, identity
 from captioner.image import DecodedImage, decode_fitted

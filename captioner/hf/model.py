@@ -27,16 +27,6 @@ FAULTS = (
     SafetensorError,
 )
 
-# Of errors that PyTorch raises as a mere RuntimeError.
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether there was not enough memory, of a GPU or of the machine."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
-
 
 class Generated(NamedTuple):
     """The hypotheses for N images, R for each, the best first."""

@@ -11,10 +11,11 @@ import torch
 from captioner.calibration import Floats
 from captioner.captioner import Captioner
 from captioner.lstm.beam_search import beam_search
-from captioner.lstm.captioner import LstmCaptioner, SearchResult
+from captioner.lstm.captioner import LstmCaptioner
 from captioner.lstm.constraints import WordRules
 from captioner.lstm.model import CaptionModel, LogitBias, WordPredictor
 from captioner.lstm.vocabulary import Vocabulary
+from captioner.lstm.wording import SearchResult
 from captioner.search_options import SearchOptions
 from captioner.training.evaluation.acceptability import right_words
 from captioner.training.evaluation.metrics import Diversity, Scores, diversity, score
