@@ -135,20 +135,23 @@ def test_images_that_a_machine_has_too_few_open_files_for_have_no_row(
     assert sum(captioned(tmp_path / "out").values()) == 12
 
 
+@pytest.mark.parametrize(
+    "error", ["CUDA error: unspecified launch failure", "CUDA out of memory. Tried to allocate"]
+)
 def test_images_for_which_a_gpu_fails_have_no_row(
-    job: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
 ) -> None:
     photos = write_photographs(tmp_path / "photos", 4)
     write(job, *map(str, photos.iterdir()))
     encode = LstmCaptioner.encode
 
     def fail(*_: object) -> None:
-        raise RuntimeError("CUDA error: unspecified launch failure\nFor debugging ...")
+        raise RuntimeError(f"{error}\nFor debugging ...")
 
     monkeypatch.setattr(LstmCaptioner, "encode", fail)
     report = run_job(job)
     assert in_report(report) == (75, 0, {MACHINE: 4})
-    assert f"{MACHINE} is at fault: [Errno 5] CUDA error: unspecified" in str(report.stopped)
+    assert f"{MACHINE} is at fault: [Errno 5] {error}" in str(report.stopped)
     assert "nvidia-smi" in str(report.stopped) and "debugging" not in str(report.stopped)
     monkeypatch.setattr(LstmCaptioner, "encode", encode)
     assert in_report(run_job(job)) == (0, 4, {})

@@ -67,8 +67,17 @@ def test_a_batch_of_64_gets_the_captions_of_64_single_images(captioner: Captione
     np.testing.assert_allclose([c.log_prob for c in together], log_probs, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError(),
+        RuntimeError("CUDA error: out of memory\nCompile with ..."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=str,
+)
 def test_a_batch_too_large_for_the_memory_of_a_gpu_is_halved(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     captioner = LstmCaptioner.open(CaptionerOptions(str(tiny_checkpoint), device="cpu"))
     expected = captioner.caption(IMAGES[:13])
@@ -77,7 +86,7 @@ def test_a_batch_too_large_for_the_memory_of_a_gpu_is_halved(
     def encode_few(pixels: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixels))
         if len(pixels) > 4:
-            raise torch.cuda.OutOfMemoryError
+            raise error
         return encode(pixels)
 
     monkeypatch.setattr(captioner, "encoder", encode_few)

@@ -52,9 +52,9 @@ CUT = (
 )
 SLOW = ("ReadTimeoutError", "AioReadTimeoutError")
 SLOW_TO_CONNECT = ("ConnectTimeoutError", "ConnectionTimeoutError")
-# After one of these, a process cannot use its GPU any more, whatever it is given. A lack of the
-# GPU's memory reads otherwise: with fewer images, there may be enough.
-_OF_GPU = ("CUDA error", "cuDNN error")
+# After one of these, a process cannot use its GPU any more, whatever it is given; or the GPU lacks
+# memory even for one image: a batch for which it does is halved, by the captioner.
+_OF_GPU = ("CUDA error", "cuDNN error", "CUDA out of memory")
 _NONSENSE = (
     *("InvalidURL", "InvalidUrlClientError", "ParamValidationError", "ValueError"),
     *("InvalidUrlRedirectClientError", "NonHttpUrlRedirectClientError", "TooManyRedirects"),
