@@ -32,12 +32,15 @@ def load_captioner(name_or_directory: str | Path = "flickr8k", **options: Any) -
     return open_captioner(CaptionerOptions(str(name_or_directory), **known))
 
 
-def open_captioner(options: CaptionerOptions) -> "Captioner":
-    """Load the captioner that the options describe; see `Captioner.load`. This may import torch."""
+def open_captioner(options: CaptionerOptions, gpu: Path | None = None) -> "Captioner":
+    """Load the captioner that the options describe; see `Captioner.load`. This may import torch.
+
+    For a model of this package, `gpu` is the folder of the GPU process that searches, if any.
+    """
     from captioner.image import ImageLimits
 
     check_options(options)
-    captioner = _open(options)
+    captioner = _forwarding(options, gpu) if gpu else _open(options)
     captioner.limits = ImageLimits(options.max_pixels)
     return captioner
 
@@ -54,6 +57,13 @@ def _open(options: CaptionerOptions) -> "Captioner":
     from captioner.lstm.captioner import LstmCaptioner
 
     return LstmCaptioner.open(options)
+
+
+def _forwarding(options: CaptionerOptions, gpu: Path) -> "Captioner":
+    from captioner.lstm.gpu.forwarding import ForwardingCaptioner
+    from captioner.lstm.gpu.place import Place
+
+    return ForwardingCaptioner(options, Place(gpu))
 
 
 def _calibrated(captioner: "Captioner", options: CaptionerOptions) -> "Captioner":

@@ -205,7 +205,7 @@ class JobReport:
 _LOADING, _IN_TURN = (
     ("fetch", "decode"),
     (
-        *("encode", "search", "generate", "ask"),
+        *("gpu", "encode", "search", "generate", "ask"),
         "commit",
     ),
 )

@@ -5,10 +5,11 @@ alone: without it, whoever can connect to a port of Dask can run code as the use
 """
 
 import logging
-import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
@@ -19,26 +20,21 @@ from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster.certificate import own_security
 from captioner.jobs.execution.cluster.forks import can_fork
-from captioner.jobs.execution.cluster.gpus import free_gpu_memory
+from captioner.jobs.execution.cluster.gpu_processes import gpu_processes, only_gpu
 from captioner.jobs.execution.cluster.limits import allow_files, check_addresses
 from captioner.jobs.execution.cluster.nannies import (
     HastyNanny,
     ended_when_interrupted,
     until_complete,
 )
-from captioner.jobs.pipeline.loading import READERS
+from captioner.jobs.execution.worker.run_state import GPU_PROCESS
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.options import HF
 from captioner.precision import expected_device, gpu_count
 
 IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
-IMAGES_PER_GPU_WORKER = 2_000  # its start takes longer, and it is faster
+IMAGES_PER_DECODING_WORKER = 200  # beside a GPU process, it captions as many in the same time
 CORES_PER_LARGE_MODEL = 4
-# Python lets one thread of a process run at a time, so one process can neither decode on all cores
-# nor keep a GPU busy beside that.
-CORES_PER_GPU_WORKER = 2
-WORKERS_PER_GPU = 4  # at most: with 16 cores, 8 were no faster on an H200, and started later
-MEMORY_OF_GPU_WORKER = 3 * 2**30  # on the GPU, and about as much beside it
 HOST = "127.0.0.1"
 WORKERS_MEMORY = 0.8  # of the machine's or the container's; the rest is for the driver and others
 MIN_MEMORY = 2**31  # of a worker: the model, and a few large images
@@ -88,44 +84,53 @@ def local_workers(config: JobConfig, images: int) -> Iterator[Client]:
 
 @contextmanager
 def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[SpecCluster]:
-    gpus = gpu_count() if expected_device(config.device) == "cuda" else 0
-    each = IMAGES_PER_GPU_WORKER if gpus and not config.captioner.kind else IMAGES_PER_WORKER
+    gpus = _gpus_of(config)
+    shares_gpus = gpus > 0 and not config.captioner.kind
+    each = IMAGES_PER_DECODING_WORKER if shares_gpus else IMAGES_PER_WORKER
     workers = config.workers or min(_most_workers(config, gpus), -(-images // each))
     allow_files(workers)
-    threads = max(1, CPU_COUNT // workers)
     over = threading.Event()
     reach = {"host": HOST, "protocol": "tls://", "security": own_security()}
-    specs = {
-        number: {
-            "cls": HastyNanny,
-            "options": {
+    options = {**reach, "dashboard": False, "dashboard_address": f"{HOST}:0"}
+    with ExitStack() as stack:
+        with until_complete(over), _naming_the_cause():
+            processes = stack.enter_context(
+                gpu_processes(config, min(gpus, workers) if shares_gpus else 0, Path(folder))
+            )
+            environments = [_environment(n, workers, gpus, processes) for n in range(workers)]
+            nanny = {
                 **reach,
                 "over": over,
                 "nthreads": 1,
                 "local_directory": folder,
-                "memory_limit": memory_share(workers),
+                "memory_limit": memory_share(workers + len(processes)),
                 "silence_logs": logging.CRITICAL,
-                "env": {
-                    "TMPDIR": folder,  # which a worker that is killed cannot empty
-                    **_environment(threads, number % gpus if gpus else None),
-                },
-            },
-        }
-        for number in range(workers)
-    }
-    options = {**reach, "dashboard": False, "dashboard_address": f"{HOST}:0"}
-    scheduler = {"cls": Scheduler, "options": options}
-    with ExitStack() as stack:
-        with until_complete(over), _naming_the_cause():
+            }
             cluster = SpecCluster(
-                workers=specs,
-                scheduler=scheduler,
+                workers=_specs(nanny, environments, folder),
+                scheduler={"cls": Scheduler, "options": options},
                 security=reach["security"],
                 silence_logs=logging.CRITICAL,
             )
             stack.enter_context(cluster)
             stack.enter_context(ended_when_interrupted(cluster, over))
         yield cluster
+
+
+def _gpus_of(config: JobConfig) -> int:
+    """Return how many GPUs the workers of a job have."""
+    return gpu_count() if expected_device(config.device) == "cuda" else 0
+
+
+def _specs(
+    nanny: Mapping[str, Any], environments: Sequence[Mapping[str, str]], folder: str
+) -> dict[int, dict[str, Any]]:
+    """Return what Dask starts workers by: one for each environment."""
+    own = {"TMPDIR": folder}  # which a worker that is killed cannot empty
+    return {
+        number: {"cls": HastyNanny, "options": {**nanny, "env": {**own, **environment}}}
+        for number, environment in enumerate(environments)
+    }
 
 
 def memory_share(workers: int) -> int:
@@ -149,42 +154,25 @@ def _naming_the_cause() -> Iterator[None]:
 
 
 def _most_workers(config: JobConfig, gpus: int) -> int:
-    """Return how many workers are worth their start: as a rule, one for each core, or a few a GPU.
+    """Return how many workers are worth their start: as a rule, one for each core.
 
-    A model of transformers has hundreds of megabytes or more, which each worker would load, and its
-    matrices are large enough to keep a GPU or several cores busy. One worker alone keeps a server
-    busy.
+    A GPU process takes a core. A model of transformers has hundreds of megabytes or more, which
+    each worker would load, and its matrices are large enough to keep a GPU or several cores busy.
+    One worker alone keeps a server busy.
     """
     if config.captioner.asks_server:
         return 1
     if config.captioner.kind == HF:
         return gpus or max(1, CPU_COUNT // CORES_PER_LARGE_MODEL)
+    return max(CPU_COUNT - gpus, gpus, 1)
+
+
+def _environment(number: int, workers: int, gpus: int, processes: Sequence[Path]) -> dict[str, str]:
+    """Return the variables that give a worker its share of the cores, its GPU and its process."""
+    threads = str(max(1, CPU_COUNT // workers))
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if gpus:
-        return gpus * _workers_per_gpu(gpus)
-    return CPU_COUNT
-
-
-def _workers_per_gpu(gpus: int) -> int:
-    """Return how many workers can share each GPU, for which there must be cores and memory."""
-    room = min(free_gpu_memory(), int(WORKERS_MEMORY * MEMORY_LIMIT) // gpus)
-    most = CPU_COUNT // gpus // CORES_PER_GPU_WORKER, room // MEMORY_OF_GPU_WORKER
-    return max(1, min(*most, WORKERS_PER_GPU))
-
-
-def _environment(threads: int, gpu: int | None) -> dict[str, str]:
-    """Return the variables that give a worker its share of the cores, and its GPU.
-
-    Beside a GPU, tensors on the CPU are small: a team of threads would wait for the threads that
-    decode, which need the cores.
-    """
-    team = threads if gpu is None else 1
-    environment = {
-        "OMP_NUM_THREADS": str(team),
-        "MKL_NUM_THREADS": str(team),
-        READERS: str(threads),
-    }
-    if gpu is not None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = visible.split(",") if visible else [str(n) for n in range(gpu + 1)]
-        environment["CUDA_VISIBLE_DEVICES"] = devices[gpu]
+        environment |= only_gpu(number % gpus)
+    if processes:
+        environment[GPU_PROCESS] = str(processes[number % gpus])
     return environment

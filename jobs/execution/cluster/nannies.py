@@ -29,7 +29,7 @@ class HastyNanny(Nanny):
     def __init__(self, *arguments: Any, over: threading.Event, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._over = over
-        _keep_ctrl_c_from_workers()
+        keep_ctrl_c_from_children()
 
     async def instantiate(self) -> Status:
         status = Status.init
@@ -61,8 +61,8 @@ class HastyNanny(Nanny):
                     process.kill()
 
 
-def _keep_ctrl_c_from_workers() -> None:
-    """Block SIGINT in this thread, of Dask's loop, and thus in the processes that it starts.
+def keep_ctrl_c_from_children() -> None:
+    """Block SIGINT in this thread, and thus in the processes that it starts.
 
     The driver ends them itself. The resource tracker of multiprocessing must run before, because
     its start unblocks the signal.

@@ -5,6 +5,7 @@ import sys
 import threading
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.answers import NoAnswers
@@ -18,6 +19,7 @@ from captioner.options import CaptionerOptions, server_from_environment
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
 
+GPU_PROCESS = "CAPTIONER_GPU_PROCESS"  # the variable with its folder, on workers that have one
 ONE_AT_A_TIME = threading.Lock()  # held by whoever uses the state
 
 
@@ -64,6 +66,8 @@ def state_of(run_id: str, settings: WorkerSettings) -> RunState:
 def load_captioner(options: CaptionerOptions) -> "Captioner":
     """Load the captioner of a job; this may import torch.
 
+    A worker that has a GPU process lets it search.
+
     From here on, what codecs write to stderr is left out: it names no image.
     """
     from captioner.allocator import keep_freed_memory
@@ -75,7 +79,8 @@ def load_captioner(options: CaptionerOptions) -> "Captioner":
     _use_threads()
     if options.asks_server and options.api_key is None:  # it is not sent in the clear
         options = replace(options, api_key=server_from_environment()["api_key"])
-    return open_captioner(options)
+    gpu = os.environ.get(GPU_PROCESS)
+    return open_captioner(options, Path(gpu) if gpu else None)
 
 
 def _use_threads() -> None:

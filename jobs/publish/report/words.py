@@ -83,6 +83,7 @@ STAGES: Mapping[str, tuple[str, str]] = {  # its name, and what would make a run
         "Decoding images",
         "More CPU cores would make it faster, and so would smaller copies of large images.",
     ),
+    "gpu": ("Waiting for a GPU", "Another GPU, or a faster one, would make it faster."),
     "encode": ("Encoding images", "More workers, or a GPU, would make it faster."),
     "search": ("Searching for captions", "More workers, or a GPU, would make it faster."),
     "generate": ("Generating captions", "More workers, or a GPU, would make it faster."),

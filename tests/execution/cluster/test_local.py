@@ -20,41 +20,31 @@ from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster import local as cluster
 from captioner.jobs.execution.cluster.certificate import own_security
 from captioner.jobs.execution.cluster.forks import forking
+from captioner.jobs.execution.cluster.gpu_processes import only_gpu
 from captioner.jobs.execution.cluster.nannies import MORE_STARTS
-from captioner.jobs.pipeline.loading import reader_count
 from tests.support.commands import GIVE_UP_SECONDS, start
 from tests.support.matrix.scene import has_role
 from tests.support.photographs import write_photographs
 
 
-def test_each_worker_has_its_share_of_the_cores_and_one_gpu(
+def test_a_process_may_use_one_of_the_gpus_that_the_driver_may_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1")
     assert cluster.gpu_count() == 2
-    assert cluster._environment(4, gpu=1)["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert only_gpu(1) == {"CUDA_VISIBLE_DEVICES": "GPU-1"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert cluster.gpu_count() == 0
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert cluster._environment(4, gpu=2)["CUDA_VISIBLE_DEVICES"] == "2"
-    assert "CUDA_VISIBLE_DEVICES" not in cluster._environment(4, gpu=None)
+    assert only_gpu(2) == {"CUDA_VISIBLE_DEVICES": "2"}
 
 
-def test_on_gpus_the_cores_of_a_worker_decode(monkeypatch: pytest.MonkeyPatch) -> None:
-    for gpu, team in ((None, "16"), (0, "1")):
-        environment = cluster._environment(16, gpu)
-        assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == team
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        assert reader_count() == 16
-
-
-def test_workers_see_one_gpu_each_and_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1")
-    job = JobConfig("photos", "out", workers=3, device="cuda")
-    with forking(job), cluster.local_workers(job, 1) as client:
-        seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
-    assert sorted(seen.values()) == ["3", "3", "GPU-1"]
+def test_each_worker_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CPU_COUNT", 16)
+    for gpus in (0, 2):
+        environment = cluster._environment(1, 2, gpus, [])
+        assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "8"
+        assert environment.get("CUDA_VISIBLE_DEVICES") == ("1" if gpus else None)
 
 
 def test_gpus_that_pytorch_cannot_use_are_not_counted(
@@ -80,22 +70,11 @@ def test_a_large_model_is_loaded_by_few_workers_with_several_cores(
     assert cluster._most_workers(large, 0) == 1
 
 
-def test_several_workers_share_a_gpu_as_far_as_there_are_cores_and_memory(
-    job: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_core_for_each_gpu_process_is_left_by_the_workers(
+    job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "CPU_COUNT", 16)
-    monkeypatch.setattr(cluster, "MEMORY_LIMIT", 2**37)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert cluster._most_workers(job, 1) == 2  # nothing tells how large the GPU is
-    tell = tmp_path / "nvidia-smi"
-    for free, workers in (("140000", 4), ("140000\n10000", 3), ("900", 1), ("[N/A]", 2)):
-        tell.write_text(f"#!/bin/sh\necho '{free}'\n")
-        tell.chmod(0o755)
-        assert cluster._most_workers(job, 1) == workers
-    tell.write_text("#!/bin/sh\necho 80000\n")
-    assert [cluster._most_workers(job, gpus) for gpus in (1, 2, 4, 8, 16)] == [4, 8, 8, 8, 16]
-    monkeypatch.setattr(cluster, "MEMORY_LIMIT", 2**33)
-    assert cluster._most_workers(job, 1) == 2
+    assert [cluster._most_workers(job, gpus) for gpus in (1, 2, 8, 12)] == [15, 14, 8, 12]
 
 
 def test_a_worker_that_died_is_waited_for_however_long_it_takes_and_no_file_stays(

@@ -1,0 +1,1 @@
+"""A GPU process: one process that searches for many others, which only decode."""
