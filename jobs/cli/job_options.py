@@ -62,7 +62,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # by field of JobConfig
     "max_characters": {"help": "longest caption, with full stop", "metavar": "N", "type": whole},
     "batch_size": {"help": "images per pass through the network", "metavar": "N", "type": whole},
     "partition_size": {"help": "the most images in one file", "metavar": "N", "type": whole},
-    "workers": {"help": "processes (one per core or GPU)", "metavar": "N", "type": whole},
+    "workers": {"help": "processes (one per core)", "metavar": "N", "type": whole},
     "device": {"help": "where the network runs", "choices": DEVICES},
     "precision": {"help": "the precision in which the network computes", "choices": PRECISIONS},
     "scheduler": {

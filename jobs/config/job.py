@@ -29,7 +29,8 @@ from captioner.schemas.caption_table import Status
 from captioner.search_options import SearchOptions
 
 IMAGE_SECONDS = 60.0  # to open an image, at most
-# Images in a partition, at least 15 batches: the network waits while the first one is decoded.
+# Images in a partition, at least 15 batches of a worker, which has nothing to decode while it waits
+# for the last one and commits.
 PARTITIONS = {"cpu": 500, "cuda": 5_000}
 
 

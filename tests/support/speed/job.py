@@ -1,4 +1,4 @@
-"""The whole job: `captioner run` with one worker a core, or a GPU."""
+"""The whole job: `captioner run` with one worker a core, or as many as it likes beside GPUs."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from tests.support.speed.figures import Row, in_turn, ratio, spread
 from tests.support.speed.photographs import Photographs
 from tests.support.speed.subject import Subject, on_cores
 
-STAGES = ("fetch", "decode", "encode", "search", "commit")
+STAGES = ("fetch", "decode", "gpu", "encode", "search", "commit")
 
 
 class Job(NamedTuple):
@@ -88,8 +88,8 @@ def _run(subject: Subject, paths: Sequence[Path], cores: int) -> Measured:
     with TemporaryDirectory() as name, on_cores(cores):
         manifest, out = Path(name, "images.jsonl"), Path(name, "out")
         manifest.write_text("\n".join(json.dumps({"image_uri": str(path)}) for path in paths))
-        workers = subject.gpus or cores
-        line = command("run", manifest, "--out", out, "--workers", workers, *subject.arguments)
+        workers = () if subject.gpus else ("--workers", cores)
+        line = command("run", manifest, "--out", out, *workers, *subject.arguments)
         start = time.perf_counter()
         subprocess.run([*line, "--quiet", "--quiet"], check=True)
         seconds = time.perf_counter() - start
@@ -98,7 +98,7 @@ def _run(subject: Subject, paths: Sequence[Path], cores: int) -> Measured:
         events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
         commits = [event for event in events if event["event"] == "committed"]
     stages = {stage: taken / len(paths) for stage, taken in report["seconds"].items()}
-    return Measured(len(paths) / seconds, steady_rate(commits, workers), stages)
+    return Measured(len(paths) / seconds, steady_rate(commits, report["workers"]), stages)
 
 
 def steady_rate(commits: Sequence[Mapping[str, Any]], workers: int) -> float | None:
