@@ -61,6 +61,8 @@ def _end(owner: Connection, error: BaseException | None) -> None:
 def _caption(job: "GpuJob") -> None:
     """Load the captioner, and caption what comes."""
     captioner = LstmCaptioner.open(job.options)
+    if captioner.device.type == "cpu" != job.options.device:
+        raise CaptionerError("PyTorch cannot use the GPU of this machine: choose the device cpu")
     most = job.most or captioner.batch_size
     filling, taken = (Batch(most, captioner.image_size, captioner.device) for _ in range(2))
     hello = Hello(captioner.identity, _layout(captioner, taken, min(most, BATCH_SIZE)))

@@ -36,8 +36,9 @@ def gpu_processes(config: JobConfig, count: int, folder: Path) -> Iterator[list[
             place.make()
             variables = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **only_gpu(number)}
             job = GpuJob(config.captioner, place, config.batch_size, variables)
-            owners.append(_Owner(job, number))
-            owners[-1].start()
+            owner = _Owner(job, number)
+            owner.start()
+            owners.append(owner)
         yield [owner.job.place.folder for owner in owners]
     finally:
         for owner in owners:
@@ -88,7 +89,10 @@ class _Owner(threading.Thread):
             with theirs, self._lock:
                 if self._is_over:
                     return None
-                process.start()
+                try:
+                    process.start()
+                except OSError as error:
+                    return str(error)
                 self._process = process
             told = None
             with suppress(EOFError, OSError):
@@ -122,8 +126,6 @@ def _said_by(exit_code: int | None) -> str:
     """Return in words what the end of a process tells."""
     if exit_code is None:
         return "it does not end"
-    return (
-        f"killed by {signal.Signals(-exit_code).name}"
-        if exit_code < 0
-        else f"exit code {exit_code}"
-    )
+    if exit_code >= 0:
+        return f"it ended with exit code {exit_code}"
+    return f"killed by {signal.Signals(-exit_code).name}"

@@ -190,12 +190,17 @@ def test_ctrl_c_is_left_to_the_owner(
     assert running.process.is_alive()
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"checkpoint": "/nowhere"}, "/nowhere"), ({"device": "auto"}, "cannot use the GPU")],
+)
 def test_a_captioner_that_cannot_be_loaded_is_told_to_the_owner(
-    job: GpuJob, forkserver: None
+    job: GpuJob, changes: dict[str, Any], reason: str, forkserver: None
 ) -> None:
-    broken = Running(replace(job, options=replace(job.options, checkpoint="/nowhere")))
+    options = replace(job.options, **changes)
+    broken = Running(replace(job, options=options, environment={"CUDA_VISIBLE_DEVICES": ""}))
     error = broken.owner.recv()
-    assert isinstance(error, CaptionerError) and "/nowhere" in str(error)
+    assert isinstance(error, CaptionerError) and reason in str(error)
     broken.process.join(END_SECONDS)
     assert not broken.process.is_alive()
 
