@@ -76,6 +76,7 @@ class Batch:
             torch.cuda.current_stream().wait_stream(self._stream)
 
     def clear(self) -> None:
+        """Forget the requests, which keep the memory of workers."""
         self.requests, self.images = [], 0
 
     def blank(self) -> None:
@@ -98,11 +99,13 @@ class Intake:
             self._changed.notify_all()
 
     def take(self) -> Batch:
-        """Return all that has come since the last batch was taken, which is over; wait for some."""
+        """Return all that has come since the last batch was taken, which was cleared since.
+
+        Wait only if nothing has come.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._filling.images)
             self._filling, self._taken = self._taken, self._filling
-            self._filling.clear()
             self._taken.finish()
             self._changed.notify_all()
             return self._taken

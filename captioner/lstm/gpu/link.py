@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, CaptionerUnavailable
 from captioner.lstm.gpu.block import Layout, allocate, arrays_in
 from captioner.lstm.gpu.place import Place
 from captioner.lstm.wording import Found, Pixels, joined
@@ -68,12 +68,23 @@ class Link:
                 f"the model has changed since the run began, from {hello.identity} to "
                 f"{self._identity}: run again"
             )
-        block = allocate(hello.layout)
+        block = _allocated(hello.layout)
         try:
             send_handle(connection, block, None)  # on Unix, no process need be named
             return connection, arrays_in(hello.layout, block)
         finally:
             os.close(block)
+
+
+def _allocated(layout: Layout) -> int:
+    """Return a new block; CaptionerUnavailable without memory for it."""
+    try:
+        return allocate(layout)
+    except OSError as error:
+        raise CaptionerUnavailable(
+            f"a worker has no memory for what it shares with its GPU process ({error.strerror}): "
+            "start fewer workers"
+        ) from error
 
 
 def _asked(

@@ -71,13 +71,16 @@ def _caption(job: "GpuJob") -> None:
     listener = Listener(job.place.address, "AF_UNIX", BACKLOG, job.place.key)
     threading.Thread(target=_accept, args=(listener, hello, intake), daemon=True).start()
     while True:
-        _answer(captioner, intake.take())
+        batch = intake.take()
+        _answer(captioner, batch)
+        batch.clear()
 
 
 def _layout(captioner: LstmCaptioner, batch: Batch, images: int) -> Layout:
     """Return the layout of blocks, by what is found in a blank batch, which warms a GPU up."""
     batch.blank()
     found = captioner.find(batch.pixels, not_measured)
+    batch.clear()
     side = captioner.image_size
     fields = (Field("|u1", (side, side, 3)), *map(field_of, found.arrays))
     return Layout(images, fields)

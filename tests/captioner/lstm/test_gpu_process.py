@@ -249,7 +249,10 @@ def test_what_has_come_is_one_batch_and_what_comes_meanwhile_the_next_one() -> N
     intake.put(request_of(3, 10))
     assert [len(each.pixels) for each in batch.requests] == [3, 4]
     assert batch.pixels[:, 0, 0, 0].tolist() == [1] * 3 + [2] * 4
+    batch.clear()
     assert intake.take().pixels.unique().tolist() == [3]
+    intake.put(request_of(4, 2))
+    assert intake.take().pixels.unique().tolist() == [4]
 
 
 def test_a_request_that_finds_no_room_waits_for_the_next_batch() -> None:
