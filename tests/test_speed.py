@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from captioner.lstm.checkpoint import load_checkpoint
+from tests.support.int8 import needs_int8
 from tests.support.photographs import write_photographs
 from tests.support.speed.figures import (
     Row,
@@ -53,9 +54,10 @@ def test_the_machine_limits_the_job_by_its_multiply_adds() -> None:
     assert machine_limit(multiply_adds=1e9, rate=80e9, processors=2) == pytest.approx(160)
 
 
-def test_fused_layers_have_the_multiply_adds_of_the_layers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", pytest.param("int8", marks=needs_int8)])
+def test_fused_layers_have_the_multiply_adds_of_the_layers(precision: str, tmp_path: Path) -> None:
     paths = sorted(write_photographs(tmp_path, 3).iterdir())
-    found = multiply_adds(Subject("flickr8k", "cpu", "float32"), paths)
+    found = multiply_adds(Subject("flickr8k", "cpu", precision), paths)
     encoder = load_checkpoint("flickr8k").model.encoder
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         encoder(torch.zeros(1, 256, 256, 3, dtype=torch.uint8))

@@ -1,11 +1,13 @@
 """What the machine could do: the model's multiply-adds at the rate of a large matrix product."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from captioner.lstm.inference.int8 import Int8Linear
 from tests.support.speed.figures import Row, seconds_of
 from tests.support.speed.steps import pixel_batches, some
 from tests.support.speed.subject import Subject
@@ -23,7 +25,13 @@ class Product:
         device = subject.captioner.device
         self.side, self.count = SIDES[device.type], PRODUCTS[device.type]
         self._finish = subject.finish
-        self._matrices = torch.rand(2, self.side, self.side, device=device).to(subject.dtype)
+        precision = subject.captioner.precision
+        first, second = torch.rand(2, self.side, self.side, device=device)
+        if precision == "int8":
+            self._product = partial(Int8Linear(second), first)
+        else:
+            dtype = getattr(torch, precision)
+            self._product = partial(torch.mm, first.to(dtype), second.to(dtype))
 
     def rate(self) -> float:
         """Return its multiply-adds per second."""
@@ -32,7 +40,7 @@ class Product:
 
     def _multiply(self) -> None:
         for _ in range(self.count):
-            torch.mm(*self._matrices)
+            self._product()
 
 
 def multiply_adds(subject: Subject, paths: Sequence[Path]) -> dict[str, float]:
@@ -55,18 +63,21 @@ def _of_linear(x: torch.Size, *_: object, out_shape: torch.Size, **__: object) -
 
 def _of_convolution(x: torch.Size, *others: object, out_shape: torch.Size, **__: object) -> int:
     """Count those of a convolution; if something is added to it, that comes before the weights."""
-    weight, *_ = (each for each in others if isinstance(each, torch.Size) and each != out_shape)
+    shapes = (each for each in others if isinstance(each, torch.Size) and len(each) == len(x))
+    weight, *_ = (shape for shape in shapes if shape != out_shape)
     return FLOPS * out_shape.numel() * weight.numel() // out_shape[1]
 
 
-# The operations of captioner/lstm/onednn.py.
+# The operations of captioner/lstm/inference/onednn.py and int8.py.
 _PACKED = {
-    getattr(torch.ops.mkldnn, name): count
-    for name, count in (
-        ("_linear_pointwise", _of_linear),
-        ("_convolution_pointwise", _of_convolution),
+    getattr(operations, name): count
+    for operations, name, count in (
+        (torch.ops.mkldnn, "_linear_pointwise", _of_linear),
+        (torch.ops.mkldnn, "_convolution_pointwise", _of_convolution),
+        (torch.ops.onednn, "qlinear_pointwise", _of_linear),
+        (torch.ops.onednn, "qconv2d_pointwise", _of_convolution),
     )
-    if hasattr(torch.ops.mkldnn, name)
+    if hasattr(operations, name)
 }
 
 

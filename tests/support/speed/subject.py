@@ -48,8 +48,9 @@ class Subject:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that the captioner's matrix products have."""
-        return getattr(torch, self.captioner.precision)
+        """The type of what the captioner computes, but for its int8."""
+        precision = self.captioner.precision
+        return torch.float32 if precision == "int8" else getattr(torch, precision)
 
     @property
     def gpus(self) -> int:
