@@ -3,8 +3,8 @@
     python tests/benchmarks/precisions.py PHOTOGRAPHS [--limit 1000] [--device cpu]
 
 PHOTOGRAPHS is a folder of image files. They are captioned in float32, 32 at once, and then in other
-batches, and in the other precisions of the device. Prints a line for each: how many captions are
-the same, and by how much confidences differ, at most and in the mean.
+batches, and in the other precisions of the device, each in other batches, too. Prints a line for
+each: how many captions are the same, and by how much confidences differ, at most and in the mean.
 """
 
 import argparse
@@ -40,7 +40,11 @@ def main() -> None:
         except CaptionerError as error:
             print(f"{precision}: {error}")
         else:
-            _compare(precision, _captions(other, images, BATCH), usual)
+            together = _captions(other, images, BATCH)
+            _compare(precision, together, usual)
+            for size in BATCHES:
+                name = f"{precision} in batches of {size}, against {precision} in {BATCH}"
+                _compare(name, _captions(other, images, size), together)
 
 
 def _options() -> argparse.Namespace:
