@@ -7,14 +7,19 @@ import hashlib
 PIPELINE_VERSION = 3
 
 
-def identity(model: str, precision: str | None, pipeline_version: int = PIPELINE_VERSION) -> str:
+def identity(
+    model: str,
+    precision: str | None,
+    own_weights: str = "",
+    pipeline_version: int = PIPELINE_VERSION,
+) -> str:
     """Return "<name>@<12 hex digits>" for "<name>@<digits>", a model with its settings.
 
-    The new digits are of the old ones, the precision that the model computes in, and the version of
-    the pipeline.
+    The new digits are of the old ones, the precision that the model computes in, the hash of the
+    weights that it has for this precision alone, and the version of the pipeline.
     """
     name, _, digits = model.rpartition("@")
-    content = f"{digits} {precision} {pipeline_version}"
+    content = f"{digits} {precision}{own_weights} {pipeline_version}"
     return f"{name}@{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from captioner.calibration import Calibration, read_calibration
 from captioner.errors import CaptionerError, CheckpointError
 from captioner.identity import identity
-from captioner.model_directory import find_finished, fingerprint, model_identity
+from captioner.model_directory import find_finished, fingerprint, model_identity, own_weights
 from captioner.options import (
     HF,
     OPENAI,
@@ -76,7 +76,11 @@ def identify(options: CaptionerOptions) -> str:
 
     Raises CheckpointError if there is no such model, or its training is unfinished.
     """
-    return identity(identify_model(options), precision_of(options))
+    model, precision = identify_model(options), precision_of(options)
+    if options.kind:
+        return identity(model, precision)
+    directory = find_finished(options.checkpoint)
+    return identity(model, precision, own_weights(directory, precision))
 
 
 def identify_model(options: CaptionerOptions) -> str:

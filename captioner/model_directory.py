@@ -63,14 +63,21 @@ def fingerprint(directory: Path, calibration: Mapping[str, object] | None = None
     The values of another `calibration` may be used instead of the directory's.
     """
     digest = hashlib.sha256()
-    weights = (WEIGHTS, INT8) if (directory / INT8).is_file() else (WEIGHTS,)
-    for name in (CONFIG, VOCABULARY, *weights, CALIBRATION):
+    for name in (CONFIG, VOCABULARY, WEIGHTS, CALIBRATION):
         path = directory / name
         content = path.read_bytes() if path.is_file() else b""
         if name == CALIBRATION and calibration is not None:
             content = json.dumps(calibration, sort_keys=True).encode()
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
+
+
+def own_weights(directory: Path, precision: str | None) -> str:
+    """Return a hash of the weights that a model has for this precision alone, "" if for none."""
+    path = directory / INT8
+    if precision != "int8" or not path.is_file():
+        return ""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def model_identity(name: str, fingerprint: str, search: SearchOptions) -> str:

@@ -39,22 +39,25 @@ class Checkpoint:
     """The content of a model directory; the model is in float32, on the CPU, in evaluation mode."""
 
     name: str
+    directory: Path
     model: CaptionModel
     vocabulary: Vocabulary
     calibration: Calibration | None
-    int8: Int8Weights | None
     fingerprint: str  # 64 hexadecimal digits over the files that make its captions
 
     def int8_for(self, precision: str) -> Int8Weights | None:
-        """Return the weights for int8, for this precision only; CheckpointError without them."""
+        """Return the weights for int8, for this precision only.
+
+        Raises CheckpointError if there are none, or if they are damaged.
+        """
         if precision != "int8":
             return None
-        if self.int8 is None:
+        if not (self.directory / INT8).is_file():
             raise CheckpointError(
                 f"{self.name} has no {INT8}: choose another precision, or make it with `captioner "
                 "quantize`"
             )
-        return self.int8
+        return load_int8(self.directory / INT8, self.model.encoder)
 
 
 def load_checkpoint(
@@ -74,10 +77,10 @@ def load_checkpoint(
     _load_weights(model, directory / WEIGHTS)
     return Checkpoint(
         name=directory.resolve().name,
+        directory=directory,
         model=model.eval(),
         vocabulary=vocabulary,
         calibration=_calibration(directory, calibration),
-        int8=load_int8(path, model.encoder) if (path := directory / INT8).is_file() else None,
         fingerprint=fingerprint(directory, calibration),
     )
 

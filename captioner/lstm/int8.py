@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -78,15 +79,24 @@ def load_int8(path: Path, encoder: Encoder) -> Int8Weights:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     expected = _shapes(encoder.trunk)
     for name in sorted(expected.keys() | tensors.keys()):
-        found = tuple(tensors[name].shape) if name in tensors else None
-        if not can_be_int8(encoder) or found != expected.get(name):
+        if not can_be_int8(encoder) or not _fits(tensors.get(name), name, expected.get(name)):
             raise CheckpointError(
                 f"{path}: does not fit the encoder ({name}): make it again with `captioner "
                 f"quantize {path.parent} --images DIR`"
             )
-        if not tensors[name].isfinite().all():
-            raise CheckpointError(f"{path}: {name} has values that are not finite")
+        if not _is_usable(tensors[name], name):
+            raise CheckpointError(f"{path}: {name} has values that are not finite or not positive")
     return Int8Weights(tensors)
+
+
+def _fits(tensor: Tensor | None, name: str, shape: tuple[int, ...] | None) -> bool:
+    dtype = torch.int8 if name.endswith(".weight") else torch.float32
+    return tensor is not None and tensor.dtype == dtype and tensor.shape == shape
+
+
+def _is_usable(tensor: Tensor, name: str) -> bool:
+    is_step = name.rpartition(".")[2] in ("step", "steps")
+    return bool(tensor.isfinite().all()) and not (is_step and bool((tensor <= 0).any()))
 
 
 def _shapes(trunk: nn.Module) -> dict[str, tuple[int, ...]]:

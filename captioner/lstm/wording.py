@@ -28,7 +28,7 @@ from captioner.lstm.constraints import NEG_INF, WordRules
 from captioner.lstm.rerank import rerank
 from captioner.lstm.signals import compute_signals, find_content_words, word_confidence
 from captioner.lstm.vocabulary import EOS, capitalised, sentence
-from captioner.model_directory import model_identity
+from captioner.model_directory import model_identity, own_weights
 from captioner.search_options import SearchOptions
 
 Pixels = npt.NDArray[np.uint8]
@@ -92,7 +92,8 @@ class LstmWording(Captioner):
         self._back_off = BackOff(checkpoint.vocabulary, rules.lengths, search.max_characters)
         self.calibration = checkpoint.calibration
         name = model_identity(checkpoint.name, checkpoint.fingerprint, search)
-        self.identity = identity(name, self.precision)
+        weights = own_weights(checkpoint.directory, precision)
+        self.identity = identity(name, precision, weights)
 
     @property
     def settings(self) -> dict[str, object]:

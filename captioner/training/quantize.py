@@ -22,7 +22,8 @@ from captioner.lstm.checkpoint import load_checkpoint
 from captioner.lstm.efficientnet_lite import EfficientNetLite, InvertedResidual
 from captioner.lstm.encoder import Encoder
 from captioner.lstm.int8 import Int8Weights, Scale, can_be_int8, round_weight
-from captioner.model_directory import INT8, find_checkpoint
+from captioner.model_directory import INT8, find_finished
+from captioner.training.config import make_folder
 from captioner.training.data.batches import random_batches
 from captioner.training.data.dataset import decode_some
 from captioner.training.data.tensors import augment
@@ -51,7 +52,8 @@ def quantize(
     """
     keep_freed_memory()
     torch.manual_seed(seed)
-    directory = find_checkpoint(model)
+    directory = find_finished(model)
+    make_folder(directory)  # before the work of half an hour, not after it
     checkpoint = load_checkpoint(directory)
     encoder = checkpoint.model.encoder
     if not can_be_int8(encoder):
@@ -60,11 +62,14 @@ def quantize(
             f"mean and std, not the encoder {checkpoint.model.config.encoder}"
         )
     pixels = decode_some(images, checkpoint.model.config.image_size, MOST_IMAGES, threads())
+    np.random.default_rng(seed).shuffle(pixels)  # they come in the order of their names
     reader = cast(nn.Linear, checkpoint.model.decoder.project_grid[0]).weight.detach()
     on = choose_device(device)
     say(f"quantising with {len(pixels):,} images")
     learner = Learner(encoder.to(on), reader.to(on))
     error = learner.learn(pixels, steps)
+    if not math.isfinite(error):
+        raise CaptionerError(f"the features of {model} in whole numbers are not finite")
     learner.weights().save(directory / INT8)
     return directory / INT8, error
 

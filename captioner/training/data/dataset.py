@@ -170,8 +170,8 @@ def decode_some(
 ) -> npt.NDArray[np.uint8]:
     """Decode images of directories and tars, whatever they show: uint8 RGB [N, size, size, 3].
 
-    There are about `most` at most, evenly spaced. Files that are no images are left out; raises
-    DatasetError if no others are there.
+    There are about `most` at most, evenly spaced. Files that cannot be read as images are left out;
+    raises DatasetError if no others are there.
     """
     files = [(store, name) for store in map(ImageStore, images) for name in store.names()]
     some = files[:: math.ceil(len(files) / most) or 1]
@@ -180,7 +180,7 @@ def decode_some(
         store, name = file
         try:
             return decode_image(store.read(name), size).pixels
-        except ImageError:
+        except (ImageError, OSError):
             return None
 
     with ThreadPoolExecutor(threads) as pool:

@@ -17,7 +17,12 @@ from captioner.jobs.storage.http.access import allow
 from captioner.jobs.storage.uris import image_uri
 from captioner.jobs.table.embeddings import embedding_captioners
 from captioner.jobs.table.layout import OutFolder
-from captioner.model_directory import find_checkpoint, fingerprint, model_identity
+from captioner.model_directory import (
+    find_checkpoint,
+    fingerprint,
+    model_identity,
+    own_weights,
+)
 from captioner.options import CaptionerOptions
 from captioner.search_options import SearchOptions
 
@@ -49,11 +54,11 @@ def _by_model(directory: Path, known: Mapping[str, Mapping[str, Any]], out: OutF
     """Return those of the captioners in OUT that are this model, with any search options."""
     if not known:
         raise UsageError(f"{out.root} has no embeddings: repeat its run with --embeddings")
-    name, model = directory.resolve().name, fingerprint(directory)
+    model = fingerprint(directory)
     same = [
         captioner
         for captioner, settings in known.items()
-        if captioner in _identities(name, model, settings)
+        if captioner in _identities(directory, model, settings)
     ]
     if not same:
         raise UsageError(
@@ -63,11 +68,15 @@ def _by_model(directory: Path, known: Mapping[str, Mapping[str, Any]], out: OutF
     return same
 
 
-def _identities(name: str, model: str, settings: Mapping[str, Any]) -> set[str]:
-    """Return what a model with these settings is called, and was called in older tables."""
-    former = model_identity(name, model, SearchOptions(**settings["search"]))
+def _identities(directory: Path, model: str, settings: Mapping[str, Any]) -> set[str]:
+    """Return what a model with these settings is called, and was called in older tables.
+
+    The `model` is the fingerprint of its directory.
+    """
+    options = SearchOptions(**settings["search"])
+    former = model_identity(directory.resolve().name, model, options)
     precision, version = settings.get("precision"), settings.get("pipeline_version", 0)
-    return {former, identity(former, precision, version)}
+    return {former, identity(former, precision, own_weights(directory, precision), version)}
 
 
 def _fetch(uri: str) -> bytes:

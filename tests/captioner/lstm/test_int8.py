@@ -3,6 +3,7 @@
 import io
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 
 from captioner.captioner import Captioner
 from captioner.errors import CaptionerError, CheckpointError
+from captioner.loading import identify
 from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.lstm.inference import int8
 from captioner.lstm.inference.fused import FusedEncoder
 from captioner.lstm.inference.int8 import Int8Linear, int8_blocks
 from captioner.lstm.int8 import PIXELS
 from captioner.model_directory import BUNDLED, INT8
+from captioner.options import CaptionerOptions
 from captioner.training.rounding import rounded_block
 from tests.support.int8 import needs_int8
 from tests.support.photographs import photograph
@@ -102,6 +105,7 @@ def test_captions_are_the_same_in_any_batch_and_have_their_own_identity() -> Non
         assert alone.text == caption.text
         assert alone.confidence == pytest.approx(caption.confidence, abs=5e-3)  # rounding differs
     exact = Captioner.load("flickr8k", device="cpu", precision="float32")
+    assert quick.identity == identify(CaptionerOptions(device="cpu", precision="int8"))
     assert quick.identity != exact.identity and quick.settings["precision"] == "int8"
     for one, other in zip(together, exact.caption(images), strict=True):
         assert one.log_prob == pytest.approx(other.log_prob, rel=0.5)
@@ -112,28 +116,43 @@ def test_a_model_without_weights_for_it_says_how_to_make_them(tiny_checkpoint: P
         load_checkpoint(tiny_checkpoint).int8_for("int8")
 
 
-@pytest.mark.parametrize("harm", ["no file of this kind", "a tensor less", "other shape", "nan"])
-def test_damaged_weights_are_refused_by_name(harm: str, copy: Path) -> None:
-    path = copy / INT8
-    tensors = load_file(path)
-    if harm == "a tensor less":
-        del tensors["features.3.step"]
-    elif harm == "other shape":
-        tensors["features.3.step"] = torch.ones(2)
-    elif harm == "nan":
-        tensors["features.3.step"] = torch.tensor(torch.nan)
-    save_file(tensors, path)
-    if harm == "no file of this kind":
-        path.write_bytes(b"GIF89a")
-    with pytest.raises(CheckpointError, match=f"{path}: .*(features.3.step|cannot be read)"):
-        load_checkpoint(copy)
+@pytest.mark.parametrize(
+    "value", [None, torch.ones(2), torch.tensor(1), torch.tensor(torch.nan), torch.tensor(0.0)]
+)
+def test_weights_that_do_not_fit_are_refused_by_name(value: Tensor | None, copy: Path) -> None:
+    tensors = load_file(copy / INT8)
+    del tensors["features.3.step"]
+    if value is not None:
+        tensors["features.3.step"] = value
+    save_file(tensors, copy / INT8)
+    with pytest.raises(CheckpointError, match=f"{copy / INT8}: .*features.3.step"):
+        load_checkpoint(copy).int8_for("int8")
+
+
+def test_a_damaged_file_is_refused_by_name(copy: Path) -> None:
+    (copy / INT8).write_bytes(b"GIF89a")
+    with pytest.raises(CheckpointError, match=f"{copy / INT8}: cannot be read"):
+        load_checkpoint(copy).int8_for("int8")
 
 
 def test_new_weights_of_the_model_remove_those_for_int8(copy: Path) -> None:
     checkpoint = load_checkpoint(copy)
     save_checkpoint(copy, checkpoint.model, checkpoint.vocabulary)
-    assert load_checkpoint(copy).int8 is None
-    assert load_checkpoint(copy).fingerprint != checkpoint.fingerprint
+    with pytest.raises(CheckpointError, match="has no int8"):
+        load_checkpoint(copy).int8_for("int8")
+
+
+def test_its_weights_are_part_of_its_own_identity_only(copy: Path) -> None:
+    def identities() -> list[str]:
+        options = CaptionerOptions(str(copy), "cpu")
+        return [identify(replace(options, precision=each)) for each in ("float32", "int8")]
+
+    exact, quick = identities()
+    weights = load_checkpoint(copy).int8_for("int8")
+    assert weights is not None
+    weights.tensors["features.3.step"] *= 2
+    weights.save(copy / INT8)
+    assert identities()[0] == exact and identities()[1] not in (exact, quick)
 
 
 @pytest.mark.parametrize(
