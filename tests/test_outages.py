@@ -1,6 +1,7 @@
 """Runs whose hosts limit requests, go down, and come back, on real servers."""
 
 import errno
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,14 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FETCH_SECONDS", 2.0)
     monkeypatch.setattr(hosts, "LONGEST_BACK_OFF", 0.1)
     monkeypatch.setattr(filesystems, "HTTP_READ_SECONDS", 2.0)
+
+
+@pytest.fixture
+def closed() -> Iterator[str]:
+    """Yield the URL of a port that refuses connections, and that no other server takes."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -208,37 +217,34 @@ def test_an_image_that_a_host_refuses_while_it_gives_others_has_no_row(
 
 
 def test_the_command_says_which_host_does_not_answer(
-    job: JobConfig, capsys: pytest.CaptureFixture[str]
+    job: JobConfig, closed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with unreliable_server() as server:
-        uris = photographs(server, 3)
-    write(job, *uris)
+    write(job, *(f"{closed}/ok/{number}.jpg" for number in range(3)))
     options = ["--out", job.out, "--checkpoint", job.checkpoint, "--scheduler", job.scheduler]
     options.append("--allow-private")
     assert main(["run", str(job.source), *map(str, options)]) == 75
     said = capsys.readouterr().err
-    assert f"{server.url} does not answer: the connection was refused (3 images)" in said
+    assert f"{closed} does not answer: the connection was refused (3 images)" in said
     assert "left for a later run: 3 images" in said
 
 
 def test_a_plan_whose_sample_cannot_be_fetched_ends_and_can_be_tried_again(
-    job: JobConfig, capsys: pytest.CaptureFixture[str]
+    job: JobConfig, closed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with unreliable_server() as server:
-        uris = photographs(server, 3)
-    write(job, *uris)
+    write(job, *(f"{closed}/ok/{number}.jpg" for number in range(3)))
     options = ["--out", job.out, "--checkpoint", job.checkpoint, "--scheduler", job.scheduler]
     options.append("--allow-private")
     assert main(["plan", str(job.source), *map(str, options)]) == 75
-    assert f"{server.url} does not answer: the connection was refused" in capsys.readouterr().err
+    assert f"{closed} does not answer: the connection was refused" in capsys.readouterr().err
 
 
 def test_one_caption_is_asked_for_and_the_error_says_why_there_is_none(
-    tiny_checkpoint: Path, unreliable: UnreliableServer, capsys: pytest.CaptureFixture[str]
+    tiny_checkpoint: Path,
+    unreliable: UnreliableServer,
+    closed: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with unreliable_server() as server:
-        uris = photographs(server, 1)
-    urls = [*photographs(unreliable, 1), *uris, f"{unreliable.url}/status/404/1.jpg"]
+    urls = [*photographs(unreliable, 1), f"{closed}/ok/0.jpg", f"{unreliable.url}/status/404/1.jpg"]
     assert main(["caption", *urls, "--checkpoint", str(tiny_checkpoint)]) == 3
     said = capsys.readouterr()
     assert unreliable.url in said.out
