@@ -26,25 +26,26 @@ def load_ahead(
     """
     reader, downloads = loader.reader, loader.reader.downloads
     loading: SimpleQueue[Loading] = SimpleQueue()
-    with ThreadPoolExecutor(reader_count()) as pool:
+    pool = ThreadPoolExecutor(reader_count())
 
-        def load(number: int) -> None:
-            loading.put((number, pool.submit(loader.load, number)))
+    def load(number: int) -> None:
+        loading.put((number, pool.submit(loader.load, number)))
 
+    try:
         at_hand = iter(reader.at_hand)
         for number in islice(at_hand, ahead + 1):
             load(number)
         downloads.start(load, ahead, lambda: _waiting(loader))
-        try:
-            for _ in loader.records:
-                number, future = _next_of(loading, loader, waits)
-                yield future.result()
-                if number in downloads:
-                    downloads.used()
-                elif (following := next(at_hand, None)) is not None:
-                    load(following)
-        finally:
-            downloads.close()  # before the pool, which takes nothing more then
+        for _ in loader.records:
+            number, future = _next_of(loading, loader, waits)
+            yield future.result()
+            if number in downloads:
+                downloads.used()
+            elif (following := next(at_hand, None)) is not None:
+                load(following)
+    finally:
+        downloads.close()  # before the pool, which takes nothing more then
+        pool.shutdown(cancel_futures=True)  # nobody takes the images that are queued
 
 
 def _next_of(
