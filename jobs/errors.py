@@ -88,6 +88,10 @@ class HostDown(FetchError):
         self.host = host
 
 
+class HostBusy(HostDown):
+    """A refusal: the host of an image answers, but asks for fewer requests."""
+
+
 class MachineFault(HostDown):
     """A fault of the machine that would fetch an image, such as too many open files.
 

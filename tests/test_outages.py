@@ -212,8 +212,13 @@ def test_an_image_that_a_host_refuses_while_it_gives_others_has_no_row(
 ) -> None:
     monkeypatch.setattr(retry, "BUSY_ATTEMPTS", 2)
     write(job, f"{unreliable.url}/status/429/1.jpg", *photographs(unreliable, 20))
-    assert in_report(run_job(job)) == (75, 20, {unreliable.url: 1})
+    report = run_job(job)
+    assert in_report(report) == (75, 20, {unreliable.url: 1})
     assert captioned(tmp_path / "out") == {unreliable.url: 20}
+    assert report.stopped == (
+        f"{unreliable.url} refuses requests: the server answered 429 Too Many Requests: "
+        "use fewer workers, or run again later (1 image)"
+    )
 
 
 def test_the_command_says_which_host_does_not_answer(

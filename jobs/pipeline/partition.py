@@ -48,7 +48,7 @@ class CaptionedImages:
 
     New images are those that the captioner saw; `new` has their hashes, with None unless the job
     wants embeddings. If the captioner became `unavailable`, the images from then on have no row;
-    nor have those that are `down`, because their host does not answer.
+    nor have those that are `down`, because their host does not answer, or refuses requests.
     """
 
     rows: list[CaptionRow] = field(default_factory=list)

@@ -1,12 +1,12 @@
 """Outages of hosts: their images wait until all else is done, are tried once more, then left."""
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from captioner.jobs.errors import MACHINE
+from captioner.jobs.errors import MACHINE, HostBusy, HostDown
 from captioner.jobs.execution.tasks.task import Outage, PartitionResult, Task, continued
 from captioner.jobs.messages import how_many
 from captioner.schemas.caption_table import Status
@@ -23,19 +23,24 @@ LATE_TO_STOP = 10  # one after the other, with no success between
 
 
 class Outages:
-    """The tasks whose images were left because their hosts did not answer."""
+    """The tasks whose images were left because their hosts did not answer, or refused requests."""
 
     def __init__(self) -> None:
         self._waiting: deque[Task] = deque()
         self._is_over = False  # whether all else is done
-        self._troubles: dict[str, str] = {}  # by host, the last at the end
+        self._troubles: dict[str, Outage] = {}  # by host, the last at the end
         self._late = 0  # images in succession that took too long to open
         self.left: Counter[str] = Counter()  # images that stay without a row, by host
 
     @property
     def suspects(self) -> Mapping[str, str]:
-        """Why hosts are taken for down, for workers that have not asked them yet."""
-        return dict(islice(reversed(self._troubles.items()), MOST_SUSPECTS))
+        """Why hosts are taken for down, for workers that have not asked them yet.
+
+        A busy host is none: it may refuse the first request of a worker, and answer the next.
+        """
+        last = reversed(self._troubles.items())
+        down = ((host, outage.reason) for host, outage in last if not outage.is_busy)
+        return dict(islice(down, MOST_SUSPECTS))
 
     @property
     def has_waiting(self) -> bool:
@@ -56,7 +61,7 @@ class Outages:
         """Keep the task for the images that were left, or count them if they had their chance."""
         for host, outage in down.items():
             self._troubles.pop(host, None)
-            self._troubles[host] = outage.reason
+            self._troubles[host] = outage
         while len(self._troubles) > MOST_TROUBLES:
             del self._troubles[next(iter(self._troubles))]
         if self._is_over or len(self._waiting) >= MOST_TASKS:
@@ -90,7 +95,7 @@ class Outages:
             )
 
     def stop(self, recorder: "Recorder") -> None:
-        """Record which hosts did not answer, if some did not, when all else is done."""
+        """Record which hosts did not give all their images, when all else is done."""
         if self.left:
             recorder.outages, recorder.is_outage = dict(self.left), True
             recorder.stopped = "; ".join(filter(None, (recorder.stopped, self._message())))
@@ -108,7 +113,21 @@ class Outages:
         )
 
 
-def said_of(host: str, trouble: str | None) -> str:
+def outages_of(errors: Iterable[HostDown]) -> dict[str, Outage]:
+    """Count the images that were left by host; one is busy if it refused all of them."""
+    by_kind = sorted(errors, key=lambda error: not isinstance(error, HostBusy))
+    images = Counter(error.host for error in by_kind)
+    last = {error.host: error for error in by_kind}
+    return {
+        host: Outage(str(error), images[host], isinstance(error, HostBusy))
+        for host, error in last.items()
+    }
+
+
+def said_of(host: str, outage: Outage | None) -> str:
     """Return what happens with a host, and why, if that is known."""
+    if outage and outage.is_busy:
+        remedy = "use fewer workers, or run again later"
+        return f"{host} refuses requests: {outage.reason}: {remedy}"
     what = "is at fault" if host == MACHINE else "does not answer"
-    return f"{host} {what}{f': {trouble}' if trouble else ''}"
+    return f"{host} {what}{f': {outage.reason}' if outage else ''}"

@@ -86,10 +86,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Outage:
-    """What happened with a host that does not answer, and how many images were left."""
+    """What happened with a host that does not answer, and how many images were left.
+
+    A host that `is_busy` does answer, but refuses requests.
+    """
 
     reason: str
     images: int
+    is_busy: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from captioner.budget import Spending
 from captioner.errors import CaptionerError
 from captioner.jobs.errors import JobError, TemporaryError
-from captioner.jobs.execution.tasks.outages import said_of
+from captioner.jobs.execution.tasks.outages import outages_of, said_of
 from captioner.jobs.execution.tasks.purse import Allowance
 from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, state_of
 from captioner.jobs.execution.worker.watch import Limits, watching_images
@@ -77,8 +77,8 @@ def _sample_times(partitions: PartitionCaptioner, plan: pa.Table) -> SampleTimes
     seconds = time.perf_counter() - start
     rows = captioned.rows
     if not rows:
-        for _, down in captioned.down:
-            raise TemporaryError(said_of(down.host, str(down)))
+        for host, outage in outages_of(error for _, error in captioned.down).items():
+            raise TemporaryError(said_of(host, outage))
         raise JobError(str(captioned.unavailable))
     table = rows_to_table(rows, passthrough_of(plan)[: len(rows)], partitions.file_metadata())
     row_bytes, file_bytes = _part_bytes(table)

@@ -16,7 +16,8 @@ from captioner.errors import BudgetSpent, CaptionerError
 from captioner.jobs.execution.record.examples import COLUMNS, examples_of
 from captioner.jobs.execution.tasks.drawn import budget_of, mark
 from captioner.jobs.execution.tasks.listed import planned, row_numbers
-from captioner.jobs.execution.tasks.task import DIED, Outage, PartitionResult, Task
+from captioner.jobs.execution.tasks.outages import outages_of
+from captioner.jobs.execution.tasks.task import DIED, PartitionResult, Task
 from captioner.jobs.execution.worker.cannot import (
     cannot_caption,
     cannot_load,
@@ -224,12 +225,5 @@ def _result(task: Task, images: CaptionedImages, times: StageTimes) -> Partition
         reused=max(statuses[Status.OK] - len(images.new), 0),
         new_digits=first_digits([*images.new]),
         unavailable=None if why is None or isinstance(why, BudgetSpent) else str(why),
-        down=_outages(images),
+        down=outages_of(error for _, error in images.down),
     )
-
-
-def _outages(images: CaptionedImages) -> Mapping[str, Outage]:
-    """Count the images that were left by host."""
-    reasons = {error.host: str(error) for _, error in images.down}
-    counts = Counter(error.host for _, error in images.down)
-    return {host: Outage(reasons[host], count) for host, count in counts.items()}

@@ -48,6 +48,7 @@ class Host:
     waited: float = 0.0  # seconds that it asked to wait since then
     failing_since: float = math.inf
     trouble: str | None = None  # why it is taken for down
+    kind: type[HostDown] = HostDown  # of the trouble
     failing: set[str] = field(default_factory=set)  # URIs that failed since it answered
     looked_at: float = -math.inf  # when it was last seen to give `good` again
     gives_lists: bool = True  # of what it has, as far as is known
@@ -73,7 +74,7 @@ class Host:
         with self._lock:
             now = time.monotonic()
             if self.trouble and now < self._probe_at:
-                raise HostDown(self.name, self.trouble)
+                raise self.kind(self.name, self.trouble)
             if self._is_probing or self._is_full(now):
                 return math.inf
             wait = max(self._wait_until, self._back_off_until) - now
@@ -169,17 +170,17 @@ class Host:
                 self.waited += until - max(now, self._wait_until)
                 self._wait_until = until
 
-    def give_up(self, trouble: str) -> HostDown:
+    def give_up(self, trouble: str, kind: type[HostDown] = HostDown) -> HostDown:
         """Take the host for down for a while; return the error of the images that it has."""
         with self._lock:
             if self.trouble and time.monotonic() < self._probe_at:
-                return HostDown(self.name, trouble)
-            self.trouble = trouble
+                return kind(self.name, trouble)
+            self.trouble, self.kind = trouble, kind
             self._probe_seconds = min(
                 max(2 * self._probe_seconds, PROBE_SECONDS), LONGEST_PROBE_SECONDS
             )
             self._probe_at = max(time.monotonic() + self._probe_seconds, self._wait_until)
-            return HostDown(self.name, trouble)
+            return kind(self.name, trouble)
 
     def suspect(self, trouble: str) -> None:
         """Take the host for down if the next request fails, unless it has answered here."""

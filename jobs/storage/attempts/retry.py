@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from captioner.jobs.errors import FetchError, HostDown, UsageError
+from captioner.jobs.errors import FetchError, HostBusy, HostDown, UsageError
 from captioner.jobs.storage.attempts.faults import (
     Fault,
     fault_of,
@@ -144,14 +144,15 @@ class Tries:
     def _failure(self, error: Exception) -> FetchError:
         return fetch_error(error, self.seconds)
 
-    def _refused(self, error: Exception) -> HostDown:
+    def _refused(self, error: Exception) -> HostBusy:
         """Return the error of an image that is left, while the host goes on with others."""
         failure = self._failure(error)
-        return HostDown(self.host.name, str(failure), failure.status)
+        return HostBusy(self.host.name, str(failure), failure.status)
 
     def _outage(self, error: Exception) -> HostDown:
         failure = self._failure(error)
-        down = self.host.give_up(str(failure))
+        kind = HostBusy if fault_of(error) is Fault.BUSY else HostDown
+        down = self.host.give_up(str(failure), kind)
         down.status = failure.status
         return down
 

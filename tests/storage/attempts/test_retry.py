@@ -8,7 +8,7 @@ from aiohttp import ClientResponseError, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from captioner.jobs.errors import FetchError, HostDown
+from captioner.jobs.errors import FetchError, HostBusy, HostDown
 from captioner.jobs.storage.attempts import hosts, pace, retry
 from captioner.jobs.storage.attempts.hosts import Host
 from captioner.jobs.storage.attempts.retry import BUSY_ATTEMPTS, FETCH_SECONDS, RETRY_DELAYS, Tries
@@ -62,6 +62,18 @@ def test_an_image_that_is_refused_too_often_is_left_and_its_host_goes_on(clock: 
     tries = Tries(URI, host)
     for _ in range(BUSY_ATTEMPTS - 1):
         fail(tries, clock, refusal(), 0.1)
-    with pytest.raises(HostDown, match="429 Too Many Requests"):
+    with pytest.raises(HostBusy, match="429 Too Many Requests"):
         fail(tries, clock, refusal(), 0.1)
     assert host.trouble is None
+
+
+def test_a_host_that_refuses_all_images_is_called_busy(clock: Clock) -> None:
+    host = Host("https://example.org")
+    tries = Tries(URI, host)
+    tries.begin()
+    tries.failed(refusal())
+    clock.now += 2 * FETCH_SECONDS
+    with pytest.raises(HostBusy, match="429 Too Many Requests"):
+        tries.failed(refusal())
+    with pytest.raises(HostBusy, match="429 Too Many Requests"):
+        host.claim()
