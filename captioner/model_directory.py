@@ -75,9 +75,13 @@ def fingerprint(directory: Path, calibration: Mapping[str, object] | None = None
 def own_weights(directory: Path, precision: str | None) -> str:
     """Return a hash of the weights that a model has for this precision alone, "" if for none."""
     path = directory / INT8
-    if precision != "int8" or not path.is_file():
-        return ""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hash_of(path) if precision == "int8" and path.is_file() else ""
+
+
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_identity(name: str, fingerprint: str, search: SearchOptions) -> str:

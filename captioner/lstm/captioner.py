@@ -62,9 +62,10 @@ class LstmCaptioner(LstmWording):
         Raises CheckpointError if it is missing, damaged or unfinished, CaptionerError if the device
         is missing or has no instructions for the precision.
         """
-        device = choose_device(options.device)
         precision, embeddings = precision_of(options), options.embeddings
         assert precision  # only servers have none
+        check_precision(precision, options.device)  # before whether there is such a device
+        device = choose_device(options.device)
         check_precision(precision, device.type)
         checkpoint = load_checkpoint(find_finished(options.checkpoint), options.calibration)
         return cls(checkpoint, device, options.search, precision=precision, embeddings=embeddings)

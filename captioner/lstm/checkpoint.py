@@ -46,18 +46,8 @@ class Checkpoint:
     fingerprint: str  # 64 hexadecimal digits over the files that make its captions
 
     def int8_for(self, precision: str) -> Int8Weights | None:
-        """Return the weights for int8, for this precision only.
-
-        Raises CheckpointError if there are none, or if they are damaged.
-        """
-        if precision != "int8":
-            return None
-        if not (self.directory / INT8).is_file():
-            raise CheckpointError(
-                f"{self.name} has no {INT8}: choose another precision, or make it with `captioner "
-                "quantize`"
-            )
-        return load_int8(self.directory / INT8, self.model.encoder)
+        """Return the weights for int8, for this precision only; see `load_int8`."""
+        return load_int8(self.directory, self.model.encoder) if precision == "int8" else None
 
 
 def load_checkpoint(

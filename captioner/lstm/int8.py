@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from captioner.errors import CheckpointError
 from captioner.lstm.efficientnet_lite import MEAN, STD, EfficientNetLite, InvertedResidual
 from captioner.lstm.encoder import Encoder
+from captioner.model_directory import INT8, WEIGHTS, hash_of
 
 LARGEST = 127  # of a weight, so that each has its negative
 
@@ -33,6 +34,7 @@ class Scale(NamedTuple):
 PIXELS = Scale(1 / 128, 127)  # with the MEAN and STD of EfficientNet-Lite
 ACTIVE = Scale(6 / 255, 0)  # after a ReLU6
 BLOCK_ZERO = 128
+SOURCE = "source"  # a field of the file's metadata
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Int8Weights:
     """
 
     tensors: dict[str, Tensor]
+    source: str  # the hash of the file with the weights of the model that they stand for
 
     def output_scale(self, block: str) -> Scale:
         """Return the scale of the output of a block, by which the next one reads it."""
@@ -54,8 +57,11 @@ class Int8Weights:
     def save(self, path: Path) -> None:
         """Write the weights, atomically."""
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(save(self.tensors))
-        partial.replace(path)
+        try:
+            partial.write_bytes(save(self.tensors, {SOURCE: self.source}))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def round_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,22 +77,42 @@ def can_be_int8(encoder: Encoder) -> bool:
     return isinstance(encoder.trunk, EfficientNetLite) and usual
 
 
-def load_int8(path: Path, encoder: Encoder) -> Int8Weights:
-    """Read the weights for an encoder; raises CheckpointError if they are damaged or do not fit."""
+def load_int8(directory: Path, encoder: Encoder) -> Int8Weights:
+    """Read the weights of a model directory for an encoder.
+
+    Raises CheckpointError if there are none, if they are damaged, or if they were made for other
+    weights of the model.
+    """
+    path = directory / INT8
     try:
-        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            source = (file.metadata() or {}).get(SOURCE, "")
+        weights = Int8Weights(load_file(path), source)
+        _check(weights, encoder, hash_of(directory / WEIGHTS))
+    except FileNotFoundError:
+        why = "there is no such file"
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
-    expected = _shapes(encoder.trunk)
+        why = f"cannot be read ({error})"
+    except ValueError as error:
+        why = str(error)
+    else:
+        return weights
+    raise CheckpointError(
+        f"{path}: {why}: make it with `captioner quantize {directory} --images DIR`, or choose "
+        "another precision"
+    )
+
+
+def _check(weights: Int8Weights, encoder: Encoder, source: str) -> None:
+    """Raise ValueError unless the weights are for this encoder, from a file of this hash."""
+    expected, tensors = _shapes(encoder.trunk), weights.tensors
     for name in sorted(expected.keys() | tensors.keys()):
         if not can_be_int8(encoder) or not _fits(tensors.get(name), name, expected.get(name)):
-            raise CheckpointError(
-                f"{path}: does not fit the encoder ({name}): make it again with `captioner "
-                f"quantize {path.parent} --images DIR`"
-            )
+            raise ValueError(f"does not fit the encoder ({name})")
         if not _is_usable(tensors[name], name):
-            raise CheckpointError(f"{path}: {name} has values that are not finite or not positive")
-    return Int8Weights(tensors)
+            raise ValueError(f"{name} has values that are not finite or not positive")
+    if weights.source != source:
+        raise ValueError(f"it was made for other weights than {WEIGHTS} has")
 
 
 def _fits(tensor: Tensor | None, name: str, shape: tuple[int, ...] | None) -> bool:

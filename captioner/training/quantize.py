@@ -22,7 +22,7 @@ from captioner.lstm.checkpoint import load_checkpoint
 from captioner.lstm.efficientnet_lite import EfficientNetLite, InvertedResidual
 from captioner.lstm.encoder import Encoder
 from captioner.lstm.int8 import Int8Weights, Scale, can_be_int8, round_weight
-from captioner.model_directory import INT8, find_finished
+from captioner.model_directory import CONFIG, INT8, WEIGHTS, find_finished, hash_of
 from captioner.training.config import make_folder
 from captioner.training.data.batches import random_batches
 from captioner.training.data.dataset import decode_some
@@ -44,7 +44,7 @@ SAMPLES = 20_000  # of the activations of a block and batch
 def quantize(
     model: str, images: Sequence[Path], *, steps: int = STEPS, device: str = "auto", seed: int = 1
 ) -> tuple[Path, float]:
-    """Write the weights for int8 of a model directory, or of a bundled checkpoint.
+    """Write the weights for int8 of a model directory.
 
     Return their path, and the error of the features, relative to their size, on some of the images.
     The images lie in directories and tars. Raises CaptionerError (CheckpointError, DatasetError) if
@@ -52,6 +52,8 @@ def quantize(
     """
     keep_freed_memory()
     torch.manual_seed(seed)
+    if not (Path(model) / CONFIG).is_file():  # not the name of a bundled one, which stays as it is
+        raise CaptionerError(f"{model}: give a model directory, which has a {CONFIG}")
     directory = find_finished(model)
     make_folder(directory)  # before the work of half an hour, not after it
     checkpoint = load_checkpoint(directory)
@@ -65,12 +67,13 @@ def quantize(
     np.random.default_rng(seed).shuffle(pixels)  # they come in the order of their names
     reader = cast(nn.Linear, checkpoint.model.decoder.project_grid[0]).weight.detach()
     on = choose_device(device)
-    say(f"quantising with {len(pixels):,} images")
+    say(f"quantizing; images to learn from: {len(pixels):,}")
     learner = Learner(encoder.to(on), reader.to(on))
     error = learner.learn(pixels, steps)
     if not math.isfinite(error):
         raise CaptionerError(f"the features of {model} in whole numbers are not finite")
-    learner.weights().save(directory / INT8)
+    weights = Int8Weights(learner.tensors(), hash_of(directory / WEIGHTS))
+    weights.save(directory / INT8)
     return directory / INT8, error
 
 
@@ -116,8 +119,8 @@ class Learner:
             progress.set_postfix_str(f"error {math.sqrt(loss.item() / 2):.1%}", refresh=False)
         return self.error(held_out)
 
-    def weights(self) -> Int8Weights:
-        """Return the rounded weights."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the rounded weights; see Int8Weights."""
         tensors = {f"{name}.step": torch.tensor(each.step) for name, each in self._scales.items()}
         for name, layer in self._trunk.named_modules():
             if isinstance(layer, nn.Conv2d):
@@ -125,7 +128,7 @@ class Learner:
                 tensors[f"{name}.weight"] = numbers.to(torch.int8)
                 tensors[f"{name}.steps"] = steps
                 tensors[f"{name}.bias"] = cast(Tensor, layer.bias).detach()
-        return Int8Weights({name: each.cpu().contiguous() for name, each in tensors.items()})
+        return {name: each.cpu().contiguous() for name, each in tensors.items()}
 
     @torch.inference_mode()
     def error(self, pixels: npt.NDArray[np.uint8]) -> float:

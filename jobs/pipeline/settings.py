@@ -9,7 +9,7 @@ from captioner.jobs.errors import UsageError
 from captioner.jobs.storage.filesystems import StorageOptions
 from captioner.jobs.storage.http.access import NO_EXCEPTIONS, AccessRules, access_rules
 from captioner.jobs.table.threshold import Threshold
-from captioner.loading import find_calibration
+from captioner.loading import check_options, find_calibration
 from captioner.model_directory import CALIBRATION
 from captioner.options import CaptionerOptions
 from captioner.precision import check_precision, expected_device
@@ -18,9 +18,10 @@ from captioner.precision import check_precision, expected_device
 def check_local_precision(config: JobConfig) -> None:
     """Raise UsageError if workers of this machine would refuse the precision of the job."""
     options = config.captioner
-    if config.scheduler or options.kind:
-        return
     try:
+        check_options(options)
+        if config.scheduler or options.kind:
+            return
         check_precision(options.precision, expected_device(options.device))
     except CaptionerError as error:
         raise UsageError(str(error)) from error

@@ -152,7 +152,7 @@ def _is_exact() -> bool:
         "layer.steps": torch.ones(16),
         "layer.bias": torch.ones(16),
     }
-    layer, weights = nn.Conv2d(32, 16, 1), Int8Weights(tensors)
+    layer, weights = nn.Conv2d(32, 16, 1), Int8Weights(tensors, source="")
     one, written = Scale(1.0, 0), Scale(32 * 255.0, 1)
     values = torch.full((1, 32, 4, 4), 255.0).to(memory_format=torch.channels_last)
     try:

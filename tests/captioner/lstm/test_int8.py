@@ -21,7 +21,7 @@ from captioner.lstm.inference import int8
 from captioner.lstm.inference.fused import FusedEncoder
 from captioner.lstm.inference.int8 import Int8Linear, int8_blocks
 from captioner.lstm.int8 import PIXELS
-from captioner.model_directory import BUNDLED, INT8
+from captioner.model_directory import BUNDLED, INT8, WEIGHTS, hash_of
 from captioner.options import CaptionerOptions
 from captioner.training.rounding import rounded_block
 from tests.support.int8 import needs_int8
@@ -112,7 +112,7 @@ def test_captions_are_the_same_in_any_batch_and_have_their_own_identity() -> Non
 
 
 def test_a_model_without_weights_for_it_says_how_to_make_them(tiny_checkpoint: Path) -> None:
-    with pytest.raises(CaptionerError, match=r"tiny has no int8\.safetensors.*captioner quantize"):
+    with pytest.raises(CaptionerError, match=f"{tiny_checkpoint / INT8}: .*captioner quantize"):
         load_checkpoint(tiny_checkpoint).int8_for("int8")
 
 
@@ -124,7 +124,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(value: Tensor | None, copy:
     del tensors["features.3.step"]
     if value is not None:
         tensors["features.3.step"] = value
-    save_file(tensors, copy / INT8)
+    save_file(tensors, copy / INT8, {"source": hash_of(copy / WEIGHTS)})
     with pytest.raises(CheckpointError, match=f"{copy / INT8}: .*features.3.step"):
         load_checkpoint(copy).int8_for("int8")
 
@@ -138,7 +138,15 @@ def test_a_damaged_file_is_refused_by_name(copy: Path) -> None:
 def test_new_weights_of_the_model_remove_those_for_int8(copy: Path) -> None:
     checkpoint = load_checkpoint(copy)
     save_checkpoint(copy, checkpoint.model, checkpoint.vocabulary)
-    with pytest.raises(CheckpointError, match="has no int8"):
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        load_checkpoint(copy).int8_for("int8")
+
+
+def test_weights_that_were_made_for_others_are_refused(copy: Path) -> None:
+    tensors = load_file(copy / WEIGHTS)
+    tensors["decoder.output_bias"][0] += 1
+    save_file(tensors, copy / WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"other weights than model\.safetensors has"):
         load_checkpoint(copy).int8_for("int8")
 
 
@@ -164,7 +172,6 @@ def test_where_it_cannot_be_computed_it_is_refused(
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
     monkeypatch.setattr("captioner.precision.CPU_INFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     with pytest.raises(CaptionerError, match=message):
         Captioner.load("flickr8k", device=device, precision="int8")
 

@@ -55,4 +55,9 @@ def test_an_encoder_that_cannot_is_refused(tiny_checkpoint: Path, tmp_path: Path
 def test_a_folder_without_images_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(DatasetError, match=f"{tmp_path}: no images"):
+        quantize(str(BUNDLED / "flickr8k"), [tmp_path])
+
+
+def test_the_name_of_a_bundled_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CaptionerError, match="flickr8k: give a model directory"):
         quantize("flickr8k", [tmp_path])
