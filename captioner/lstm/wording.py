@@ -50,9 +50,10 @@ class Found(NamedTuple):
     @classmethod
     def of(cls, arrays: Sequence[npt.NDArray[Any]]) -> "Found":
         """Return what has these `arrays`."""
-        *parts, log_presence = map(torch.from_numpy, arrays[:5])
+        searched = len(Hypotheses._fields) + 1
+        *parts, log_presence = map(torch.from_numpy, arrays[:searched])
         result = SearchResult(Hypotheses(*parts), log_presence)
-        return cls(result, arrays[5] if len(arrays) > 5 else None)
+        return cls(result, *arrays[searched:])
 
     @property
     def arrays(self) -> list[npt.NDArray[Any]]:
@@ -84,10 +85,8 @@ class LstmWording(Captioner):
         self.image_size = checkpoint.model.config.image_size  # the side in pixels of its images
         self.vocabulary = checkpoint.vocabulary
         rules = WordRules.of_vocabulary(checkpoint.vocabulary, torch.device("cpu"))
-        self._log_prior, self._content = (
-            checkpoint.model.presence.log_prior.cpu(),
-            rules.content,
-        )  # [V]
+        self._log_prior = checkpoint.model.presence.log_prior.cpu()  # [V]
+        self._content = rules.content  # [V]
         self._content_weights = -self._log_prior * self._content  # [V]
         self._back_off = BackOff(checkpoint.vocabulary, rules.lengths, search.max_characters)
         self.calibration = checkpoint.calibration
