@@ -1,5 +1,6 @@
 """Captioner: photographs -> captions. What every captioner has in common."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -39,7 +40,8 @@ def not_measured(stage: str) -> AbstractContextManager[object]:
 class Captioner(ABC):
     """A captioner of images; `load` makes one.
 
-    `identity` names it with all that changes its captions. It likes `batch_size` images at once.
+    `identity` names it with all that changes its captions. It likes `batch_size` images at once,
+    and more than `max_batch_size` only keep memory.
     Its captions have a confidence if there is a `calibration`, which `load` finds.
     Images beyond its `limits` are refused.
     One that asks a server keeps to its `budget`, and asks nothing whose answer it has in `answers`,
@@ -51,6 +53,7 @@ class Captioner(ABC):
 
     identity: str
     batch_size: int
+    max_batch_size: int = sys.maxsize
     house_rules: HouseRules
     calibration: Calibration | None = None
     limits = ImageLimits()

@@ -4,22 +4,18 @@ from collections.abc import Sequence
 
 from captioner.captioner import Measure
 from captioner.lstm.checkpoint import load_checkpoint
-from captioner.lstm.gpu.link import Link
+from captioner.lstm.gpu.link import BATCH_SIZE, Link
 from captioner.lstm.gpu.place import Place
 from captioner.lstm.wording import Found, LstmWording, Pixels
 from captioner.model_directory import find_finished
 from captioner.options import CaptionerOptions
 from captioner.precision import precision_of
 
-# Few enough for a worker to decode as many more until they have been answered. The process puts
-# those of several workers together.
-BATCH_SIZE = 128
-
 
 class ForwardingCaptioner(LstmWording):
     """A captioner that decodes and words; it never opens a GPU, and keeps no weights."""
 
-    batch_size = BATCH_SIZE
+    batch_size = max_batch_size = BATCH_SIZE
 
     def __init__(self, options: CaptionerOptions, place: Place) -> None:
         """Read the model, and look for its process at a `place` once there is an image."""

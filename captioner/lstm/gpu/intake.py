@@ -33,7 +33,7 @@ class Request:
         self._say(error)
 
     def _say(self, message: CaptionerError | None) -> None:
-        with suppress(OSError):  # the worker may have died
+        with suppress(ConnectionError):  # the worker may have died
             self.connection.send(message)
 
 
@@ -47,26 +47,26 @@ class Batch:
         shape = (most, side, side, 3)
         is_gpu = device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if is_gpu else None  # type: ignore[no-untyped-call]
-        self._here = torch.zeros(shape, dtype=torch.uint8, pin_memory=is_gpu)
-        self._there = self._here.to(device)  # the same on a CPU
+        self._pinned = torch.zeros(shape, dtype=torch.uint8, pin_memory=is_gpu)
+        self._on_device = self._pinned.to(device)  # the same on a CPU
         self.requests: list[Request] = []
         self.images = 0
 
     @property
     def pixels(self) -> Tensor:
         """The pixels on the device: uint8 [N, S, S, 3]."""
-        return self._there[: self.images]
+        return self._on_device[: self.images]
 
     def has_room(self, images: int) -> bool:
-        return self.images + images <= len(self._here)
+        return self.images + images <= len(self._pinned)
 
     def add(self, request: Request) -> None:
         """Copy the pixels of a request to the device."""
         places = slice(self.images, self.images + len(request.pixels))
-        self._here[places] = torch.from_numpy(request.pixels)
+        self._pinned[places] = torch.from_numpy(request.pixels)
         if self._stream is not None:
             with torch.cuda.stream(self._stream):
-                self._there[places].copy_(self._here[places], non_blocking=True)
+                self._on_device[places].copy_(self._pinned[places], non_blocking=True)
         self.requests.append(request)
         self.images = places.stop
 
@@ -81,7 +81,7 @@ class Batch:
 
     def blank(self) -> None:
         """Fill the batch with black images that nobody has sent."""
-        self.images = len(self._here)
+        self.images = len(self._pinned)
 
 
 class Intake:
@@ -98,13 +98,14 @@ class Intake:
             self._filling.add(request)
             self._changed.notify_all()
 
-    def take(self) -> Batch:
+    def take(self, seconds: float) -> Batch | None:
         """Return all that has come since the last batch was taken, which was cleared since.
 
-        Wait only if nothing has come.
+        Wait only if nothing has come, and no longer than so many seconds; then return None.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._filling.images)
+            if not self._changed.wait_for(lambda: self._filling.images, seconds):
+                return None
             self._filling, self._taken = self._taken, self._filling
             self._taken.finish()
             self._changed.notify_all()

@@ -25,7 +25,8 @@ class GpuJob:
 
     def run(self, owner: Connection) -> None:
         """Be the GPU process: see `run_gpu_process`."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides
+        for number in (signal.SIGINT, signal.SIGTERM):  # which all processes of a run may get
+            signal.signal(number, signal.SIG_IGN)  # the owner decides
         os.environ.update(self.environment)  # before a library reads it
         from captioner.lstm.gpu.process import run_gpu_process
 

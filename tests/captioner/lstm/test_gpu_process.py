@@ -2,12 +2,15 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Pipe
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,11 +24,14 @@ from captioner.caption import Caption
 from captioner.errors import CaptionerError, CaptionerUnavailable
 from captioner.image import DecodedImage
 from captioner.loading import open_captioner
+from captioner.lstm.captioner import LstmCaptioner
 from captioner.lstm.gpu import link
 from captioner.lstm.gpu.forwarding import ForwardingCaptioner
 from captioner.lstm.gpu.intake import Batch, Intake, Request
 from captioner.lstm.gpu.job import GpuJob
+from captioner.lstm.gpu.link import BATCH_SIZE
 from captioner.lstm.gpu.place import Place
+from captioner.lstm.gpu.process import _answer
 from captioner.options import CaptionerOptions
 from tests.support.photographs import photograph
 
@@ -66,6 +72,10 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         assert self.process.pid
         os.kill(self.process.pid, number)
+
+    def files(self) -> list[int]:
+        """Return the file descriptors that it has open."""
+        return [int(file.name) for file in Path(f"/proc/{self.process.pid}/fd").iterdir()]
 
     def blocks(self) -> int:
         """Count the blocks of memory that it shares."""
@@ -122,6 +132,7 @@ def test_workers_get_the_captions_of_a_captioner_of_their_own_in_any_mixture_of_
             assert_same(captions, expected)
     worker, own = forwarding(job), open_captioner(options)
     assert (worker.identity, worker.settings) == (own.identity, own.settings)
+    assert worker.max_batch_size == BATCH_SIZE < own.max_batch_size
 
 
 def test_a_batch_that_a_process_dies_at_is_captioned_by_the_next_one(
@@ -165,7 +176,7 @@ def _send(
     job: GpuJob, images: Sequence[DecodedImage], connected: Event, may_send: Event, sent: Event
 ) -> None:
     """Be a worker that never learns of an answer."""
-    connection, (pixels, *_) = forwarding(job)._link._connect()
+    _, connection, (pixels, *_) = forwarding(job)._link._connect()
     connected.set()
     may_send.wait()
     pixels[:5] = images[0].pixels
@@ -180,12 +191,13 @@ def test_a_process_ends_with_its_owner(running: Running) -> None:
     assert running.process.exitcode == 0
 
 
-def test_ctrl_c_is_left_to_the_owner(
-    job: GpuJob, running: Running, images: Sequence[DecodedImage]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_all_processes_of_a_run_are_left_to_the_owner(
+    job: GpuJob, running: Running, images: Sequence[DecodedImage], number: signal.Signals
 ) -> None:
     captioner = forwarding(job)
     captioner.caption_batch(images[:1])
-    running.signal(signal.SIGINT)
+    running.signal(number)
     assert len(captioner.caption_batch(images)) == IMAGES
     assert running.process.is_alive()
 
@@ -227,6 +239,152 @@ def test_workers_learn_why_a_process_was_given_up(
             answers.result(END_SECONDS)
 
 
+def test_a_process_that_hangs_and_cannot_be_ended_is_left_for_the_next_one(
+    job: GpuJob, running: Running, images: Sequence[DecodedImage], expected: Sequence[Caption]
+) -> None:
+    captioner = forwarding(job)
+    captioner.caption_batch(images[:1])
+    running.signal(signal.SIGSTOP)
+    with ThreadPoolExecutor() as workers:
+        answers = [workers.submit(c.caption_batch, images) for c in (captioner, forwarding(job))]
+        time.sleep(0.2)  # one waits for its answer, the other one until it is connected
+        job.place.renew()
+        next_one = Running(job)
+        for answer in answers:
+            assert_same(answer.result(END_SECONDS), expected)
+    next_one.process.kill()
+
+
+def test_workers_of_a_process_that_hangs_learn_that_it_was_given_up(
+    job: GpuJob, running: Running, images: Sequence[DecodedImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "LOOK_SECONDS", 0.01)
+    captioner = forwarding(job)
+    captioner.caption_batch(images[:1])
+    running.signal(signal.SIGSTOP)
+    with ThreadPoolExecutor() as workers:
+        answer = workers.submit(captioner.caption_batch, images)
+        job.place.give_up(CaptionerUnavailable("it is broken"))
+        with pytest.raises(CaptionerUnavailable, match="it is broken"):
+            answer.result(END_SECONDS)
+
+
+def test_that_a_process_was_given_up_is_learnt_even_if_the_reason_cannot_be_written(
+    job: GpuJob, images: Sequence[DecodedImage]
+) -> None:
+    (job.place.folder / "error.unfinished").mkdir()  # so it cannot be a file
+    job.place.give_up(CaptionerUnavailable("it is broken"))
+    with pytest.raises(CaptionerUnavailable, match=r"was given up.*run again"):
+        forwarding(job).caption_batch(images[:1])
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(
+    job: GpuJob,
+    running: Running,
+    images: Sequence[DecodedImage],
+    expected: Sequence[Caption],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    captioner = forwarding(job)
+    captioner.caption_batch(images[:1])
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(captioner._link, "_received", out_of_memory)
+        captioner.caption_batch(images[:1])
+    assert_same(captioner.caption_batch(images[1:2]), expected[1:2])
+
+
+def out_of_memory(*_: object) -> None:
+    raise MemoryError
+
+
+def test_a_worker_that_never_says_who_it_is_keeps_no_other_waiting(
+    job: GpuJob, running: Running, images: Sequence[DecodedImage]
+) -> None:
+    forwarding(job).caption_batch(images[:1])
+    with Client(job.place.address, "AF_UNIX"):
+        assert len(forwarding(job).caption_batch(images)) == IMAGES
+
+
+def test_a_stranger_without_the_key_is_refused(
+    job: GpuJob, running: Running, images: Sequence[DecodedImage]
+) -> None:
+    forwarding(job).caption_batch(images[:1])
+    with pytest.raises(AuthenticationError):
+        Client(job.place.address, "AF_UNIX", b"another key")
+    (job.place.folder / "key").write_bytes(b"another key")
+    with pytest.raises(CaptionerUnavailable, match=r"cannot use the GPU process in .*digest"):
+        forwarding(job).caption_batch(images)
+
+
+def test_an_address_that_cannot_be_used_is_an_error_that_names_the_process(
+    job: GpuJob, images: Sequence[DecodedImage]
+) -> None:
+    place = Place(job.place.folder / ("long" * 50))
+    place.make()
+    with pytest.raises(CaptionerUnavailable, match=r"GPU process in .*too long"):
+        forwarding(replace(job, place=place)).caption_batch(images)
+
+
+def test_a_process_without_room_for_a_worker_refuses_it_and_goes_on(
+    job: GpuJob, running: Running, images: Sequence[DecodedImage]
+) -> None:
+    captioner, late = forwarding(job), forwarding(job)
+    captioner.caption_batch(images[:1])
+    all_used = 1 + max(running.files())
+    holes = all_used - len(running.files())
+    idle = [Client(job.place.address, "AF_UNIX") for _ in range(holes)]
+    while len(running.files()) < all_used:
+        time.sleep(0.01)
+    most = all_used + 2  # one for a connection, one that accept(2) has before the next one comes
+    assert running.process.pid
+    resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (most, most))
+    with pytest.raises(CaptionerUnavailable, match=r"no room .* start fewer workers"):
+        late.caption_batch(images)
+    assert len(captioner.caption_batch(images)) == IMAGES
+    del idle
+
+
+class FailingJob(GpuJob):
+    """A process that cannot caption white images, of which others get to hear, too."""
+
+    def run(self, owner: Connection) -> None:
+        find = LstmCaptioner.find
+
+        def find_or_fail(captioner: LstmCaptioner, pixels: Any, measure: Any) -> Any:
+            if (pixels == 255).flatten(1).all(1).any():
+                raise CaptionerError("numbers are too large")
+            return find(captioner, pixels, measure)
+
+        LstmCaptioner.find = find_or_fail  # type: ignore[method-assign]
+        super().run(owner)
+
+
+def test_an_error_in_a_batch_reaches_its_worker_and_the_process_goes_on(
+    job: GpuJob, images: Sequence[DecodedImage], expected: Sequence[Caption], forkserver: None
+) -> None:
+    failing = Running(FailingJob(job.options, job.place, job.most, job.environment))
+    white = replace(images[0], pixels=np.full_like(images[0].pixels, 255))
+    captioner = forwarding(job)
+    with pytest.raises(CaptionerError, match="numbers are too large"):
+        captioner.caption_batch([images[0], white])
+    assert_same(captioner.caption_batch(images), expected)
+    failing.process.kill()
+
+
+def test_an_error_in_a_batch_reaches_all_its_workers(options: CaptionerOptions) -> None:
+    captioner: Any = SimpleNamespace(find=fail)
+    batch = Batch(10, 2, torch.device("cpu"))
+    pipes = [Pipe() for _ in range(2)]
+    for _, theirs in pipes:
+        batch.add(Request(theirs, np.zeros((3, 2, 2, 3), np.uint8), []))
+    _answer(captioner, batch)
+    assert [str(ours.recv()) for ours, _ in pipes] == ["numbers are too large"] * 2
+
+
+def fail(*_: object) -> None:
+    raise CaptionerError("numbers are too large")
+
+
 def test_nobody_else_may_enter_the_folder_of_a_process(job: GpuJob) -> None:
     assert job.place.folder.stat().st_mode & 0o077 == 0
 
@@ -241,18 +399,28 @@ def intake_of(most: int) -> Intake:
     return Intake(first, second)
 
 
+def taken(intake: Intake) -> Batch:
+    batch = intake.take(END_SECONDS)
+    assert batch
+    return batch
+
+
+def test_without_a_request_no_batch_is_taken() -> None:
+    assert intake_of(10).take(0.01) is None
+
+
 def test_what_has_come_is_one_batch_and_what_comes_meanwhile_the_next_one() -> None:
     intake = intake_of(10)
     intake.put(request_of(1, 3))
     intake.put(request_of(2, 4))
-    batch = intake.take()
+    batch = taken(intake)
     intake.put(request_of(3, 10))
     assert [len(each.pixels) for each in batch.requests] == [3, 4]
     assert batch.pixels[:, 0, 0, 0].tolist() == [1] * 3 + [2] * 4
     batch.clear()
-    assert intake.take().pixels.unique().tolist() == [3]
+    assert taken(intake).pixels.unique().tolist() == [3]
     intake.put(request_of(4, 2))
-    assert intake.take().pixels.unique().tolist() == [4]
+    assert taken(intake).pixels.unique().tolist() == [4]
 
 
 def test_a_request_that_finds_no_room_waits_for_the_next_batch() -> None:
@@ -262,6 +430,6 @@ def test_a_request_that_finds_no_room_waits_for_the_next_batch() -> None:
     late.start()
     late.join(0.05)
     assert late.is_alive()
-    assert intake.take().images == 8
+    assert taken(intake).images == 8
     late.join(END_SECONDS)
-    assert intake.take().images == 4
+    assert taken(intake).images == 4
