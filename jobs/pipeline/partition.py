@@ -122,6 +122,7 @@ class PartitionCaptioner:
     ) -> list[LoadedImage]:
         """Return the images in order, with values unless they are copies, or were left."""
         size = self.settings.batch_size or self.captioner.batch_size
+        size = min(size, self.captioner.max_batch_size)
         images: list[LoadedImage] = []
         with ImageReader(records, self.settings.max_bytes, self.watch) as reader:
             prepare = self.captioner.prepare

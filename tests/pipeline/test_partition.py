@@ -105,6 +105,14 @@ def test_batches_are_full_although_copies_and_failures_lie_between(partition: Pa
     assert [row.caption for row in rows[::3]] == [row.caption for row in rows[1::3]]
 
 
+def test_a_batch_is_no_larger_than_its_captioner_uses(partition: Partition) -> None:
+    settings = replace(partition.partitions.settings, batch_size=5)
+    partition.partitions = replace(partition.partitions, settings=settings)
+    partition.captioner.max_batch_size = 4
+    partition.caption([photograph(number) for number in range(7)])
+    assert partition.captioner.batches == [4, 3]
+
+
 def test_a_known_caption_is_reused_and_judged_again(partition: Partition) -> None:
     known = photograph(1)
     partition.known[sha256(known)] = {"status": "ok", "caption": "A cat.", "confidence": 0.7}
