@@ -4,6 +4,7 @@ Workers find them in folders of their own. When a process has died too often, it
 there instead, and the run ends.
 """
 
+import math
 import multiprocessing
 import os
 import signal
@@ -11,11 +12,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from captioner.errors import CaptionerError, CaptionerUnavailable
 from captioner.jobs.config.job import JobConfig
+from captioner.jobs.errors import TemporaryError, UsageError
 from captioner.jobs.execution.cluster.forks import can_fork
 from captioner.jobs.execution.cluster.nannies import keep_ctrl_c_from_children
 from captioner.jobs.messages import warn
@@ -23,18 +26,25 @@ from captioner.lstm.gpu.job import GpuJob
 from captioner.lstm.gpu.place import Place
 
 MOST_DEATHS, WITHIN_SECONDS = 3, 600.0  # of a process, before it is given up
+PAUSES = (1.0, 5.0)  # seconds before the second and the third start
+# A process hangs if it gives no sign of life for so long: the first one, or another one.
+LOAD_SECONDS, QUIET_SECONDS = 900.0, 300.0
+LOOK_SECONDS = 1.0
+MOST_OF_ADDRESS = 107  # bytes of the path of a Unix socket: a limit of Linux
 END_SECONDS = 30.0  # for one that was killed: a broken GPU may keep it
 
 
 @contextmanager
 def gpu_processes(config: JobConfig, count: int, folder: Path) -> Iterator[list[Path]]:
-    """Yield the folders of the processes of the first `count` GPUs, which end with the context."""
-    owners = []
+    """Yield the folders of the processes of the first `count` GPUs, which end with the context.
+
+    Raises TemporaryError if a folder cannot be made, UsageError if its path is too long.
+    """
+    owners: list[_Owner] = []
     try:
         for number in range(count):
-            place = Place(folder / f"gpu-{number}")
-            place.make()
             variables = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **only_gpu(number)}
+            place = _made(folder / f"gpu-{number}")
             job = GpuJob(config.captioner, place, config.batch_size, variables)
             owner = _Owner(job, number)
             owner.start()
@@ -43,6 +53,27 @@ def gpu_processes(config: JobConfig, count: int, folder: Path) -> Iterator[list[
     finally:
         for owner in owners:
             owner.end()
+        deadline = time.monotonic() + END_SECONDS
+        for owner in owners:
+            owner.join(max(0.0, deadline - time.monotonic()))
+
+
+def _made(folder: Path) -> Place:
+    """Make the place of a GPU process, or raise the errors of `gpu_processes`."""
+    place = Place(folder)
+    if len(os.fsencode(place.address)) > MOST_OF_ADDRESS:
+        raise UsageError(
+            f"the path of a Unix socket, {place.address}, is longer than {MOST_OF_ADDRESS} bytes: "
+            "let TMPDIR name a folder with a shorter path"
+        )
+    try:
+        place.make()
+    except OSError as error:
+        raise TemporaryError(
+            f"cannot make the folder of a GPU process, {folder}: {error.strerror} (TMPDIR may name "
+            "another place)"
+        ) from error
+    return place
 
 
 def only_gpu(number: int) -> Mapping[str, str]:
@@ -63,10 +94,17 @@ class _Owner(threading.Thread):
         self.job, self._number = job, number
         self._lock = threading.Lock()  # over the process, and whether all is over
         self._process: Any = None
-        self._is_over = False
+        self._over = threading.Event()
 
     def run(self) -> None:
         """Keep the process running, unless it dies too often."""
+        try:
+            self._keep_running()
+        except Exception as error:  # noqa: BLE001 (the boundary: nobody else starts the process)
+            why = f"the process of GPU {self._number} has lost its owner ({error!r}): run again"
+            self.job.place.give_up(CaptionerUnavailable(why))
+
+    def _keep_running(self) -> None:
         keep_ctrl_c_from_children()
         deaths: list[float] = []
         while (reason := self._death()) is not None:
@@ -78,6 +116,7 @@ class _Owner(threading.Thread):
             details = {"gpu": self._number, "reason": str(reason)}
             line = f"the process of GPU {self._number} has died and is started again: {reason}"
             warn(line, "gpu_process_died", details)
+            self._over.wait(PAUSES[len(deaths) - 1])
 
     def _death(self) -> str | CaptionerError | None:
         """Start the process and wait until it dies; return why, None if all is over."""
@@ -87,19 +126,18 @@ class _Owner(threading.Thread):
         process = context.Process(target=self.job.run, args=[theirs], name=name, daemon=True)
         with ours:
             with theirs, self._lock:
-                if self._is_over:
+                if self._over.is_set():
                     return None
                 try:
+                    self.job.place.renew()
                     process.start()
-                except OSError as error:
-                    return str(error)
+                except Exception as error:  # noqa: BLE001 (of what starts it, such as a server)
+                    return str(error) or repr(error)
                 self._process = process
-            told = None
-            with suppress(EOFError, OSError):
-                told = ours.recv()
-        process.kill()  # if it has told why, it may still hang
+            told = _told(ours)
+        process.kill()  # it may still hang
         process.join(END_SECONDS)
-        return None if self._is_over else told or _said_by(process.exitcode)
+        return None if self._over.is_set() else told or _said_by(process.exitcode)
 
     def _final(self, reason: str | CaptionerError, deaths: int) -> CaptionerError | None:
         """Return the error with which the process is given up, if it is."""
@@ -114,12 +152,31 @@ class _Owner(threading.Thread):
         )
 
     def end(self) -> None:
-        """End the process for good."""
+        """Kill the process for good, and wait for nothing."""
         with self._lock:
-            self._is_over = True
+            self._over.set()
             if self._process is not None:
                 self._process.kill()
-        self.join(END_SECONDS)
+
+
+def _told(process: Connection) -> str | CaptionerError | None:
+    """Return why a process ends or must end; None if it has ended and said nothing."""
+    limit = LOAD_SECONDS
+    with suppress(EOFError, OSError):
+        while _speaks(process, limit):
+            if (told := process.recv()) is not None:
+                return told
+            limit = QUIET_SECONDS
+        return f"it hangs: for {limit:g} s, it has given no sign of life"
+    return None
+
+
+def _speaks(process: Connection, seconds: float) -> bool:
+    """Return whether a process says something in this time.
+
+    Time is counted in steps, for both may be stopped for long meanwhile.
+    """
+    return any(process.poll(LOOK_SECONDS) for _ in range(math.ceil(seconds / LOOK_SECONDS)))
 
 
 def _said_by(exit_code: int | None) -> str:
@@ -128,4 +185,7 @@ def _said_by(exit_code: int | None) -> str:
         return "it does not end"
     if exit_code >= 0:
         return f"it ended with exit code {exit_code}"
-    return f"killed by {signal.Signals(-exit_code).name}"
+    try:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    except ValueError:  # a real-time signal
+        return f"killed by signal {-exit_code}"

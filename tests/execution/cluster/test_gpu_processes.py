@@ -15,13 +15,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from captioner.errors import CaptionerUnavailable
 from captioner.jobs import JobConfig, run_job
 from captioner.jobs.errors import TemporaryError, UsageError
+from captioner.jobs.execution.cluster import gpu_processes as gpu
 from captioner.jobs.execution.cluster import local
 from captioner.jobs.execution.cluster.forks import forking
 from captioner.jobs.execution.worker.run_state import GPU_PROCESS
+from captioner.loading import open_captioner
 from tests.support.commands import GIVE_UP_SECONDS, environment
-from tests.support.photographs import write_photographs
+from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import read_table
 
 IMAGES = 24
@@ -31,6 +34,7 @@ IMAGES = 24
 def job(job: JobConfig, calibrated_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> JobConfig:
     """Return a job for workers of this machine, which has two GPUs: CPUs in their stead."""
     monkeypatch.setattr(local, "_gpus_of", lambda config: 2)
+    monkeypatch.setattr(gpu, "PAUSES", (0.0, 0.0))
     write_photographs(Path(str(job.source)), IMAGES)
     return replace(
         job,
@@ -144,6 +148,62 @@ def test_a_run_that_is_interrupted_leaves_no_gpu_process(job: JobConfig) -> None
         raise KeyboardInterrupt
     assert len(processes) == 2
     assert not any(process.is_alive() for process in processes)
+
+
+def test_a_gpu_process_that_hangs_is_started_again(
+    job: JobConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(gpu, "QUIET_SECONDS", 5.0)
+    with forking(job), gpu.gpu_processes(job, 1, tmp_path) as (folder,):
+        captioner = open_captioner(job.captioner, folder)
+        captioner.caption(photograph(0))
+        (process,) = gpu_processes()
+        assert process.pid
+        os.kill(process.pid, signal.SIGSTOP)
+        assert captioner.caption(photograph(0)).text
+    assert "started again: it hangs: for 5 s, it has given no sign" in caplog.text
+
+
+def test_workers_learn_that_a_gpu_process_cannot_be_started(
+    job: JobConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", _end_of_file)
+    with gpu.gpu_processes(job, 1, tmp_path) as (folder,):
+        captioner = open_captioner(job.captioner, folder)
+        with pytest.raises(CaptionerUnavailable, match=r"has died 3 times .*EOFError"):
+            captioner.caption(photograph(0))
+
+
+def _end_of_file(_: object) -> None:
+    raise EOFError
+
+
+def test_a_folder_of_a_gpu_process_that_cannot_be_made_ends_the_run(
+    job: JobConfig, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(TemporaryError, match=r"gpu-0: No such file or directory .TMPDIR"),
+        gpu.gpu_processes(job, 1, tmp_path / "nowhere"),
+    ):
+        pass
+    with (
+        pytest.raises(UsageError, match=r"gpu-0/socket, is longer than 107 bytes: let TMPDIR"),
+        gpu.gpu_processes(job, 1, tmp_path / ("long" * 20)),
+    ):
+        pass
+
+
+def test_the_end_of_a_process_is_told_in_words() -> None:
+    codes = (None, 3, -9, -signal.SIGRTMIN - 1)
+    assert [gpu._said_by(code) for code in codes] == [
+        "it does not end",
+        "it ended with exit code 3",
+        "killed by SIGKILL",
+        f"killed by signal {signal.SIGRTMIN + 1}",
+    ]
 
 
 DRIVER = """
