@@ -5,7 +5,8 @@ import resource
 from captioner.jobs.errors import UsageError
 
 MIN_ADDRESSES = 6 * 2**30  # bytes of a process: libraries, and the stacks of its threads
-FILES, FILES_OF_A_WORKER = 32, 16  # that the driver has open: by itself, and for each worker
+# That the driver has open: by itself, and for each process.
+FILES, FILES_OF_A_WORKER, FILES_OF_A_GPU_PROCESS = 32, 16, 3
 
 
 def check_addresses() -> None:
@@ -18,9 +19,9 @@ def check_addresses() -> None:
         )
 
 
-def allow_files(workers: int) -> None:
-    """Let the driver open the files that it needs for its workers; UsageError if it may not."""
-    needed = FILES + FILES_OF_A_WORKER * workers
+def allow_files(workers: int, gpu_processes: int) -> None:
+    """Let the driver open the files that it needs for processes; UsageError if it may not."""
+    needed = FILES + FILES_OF_A_WORKER * workers + FILES_OF_A_GPU_PROCESS * gpu_processes
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if not _is_less(allowed, needed):
         return

@@ -88,15 +88,14 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[Spec
     shares_gpus = gpus > 0 and not config.captioner.kind
     each = IMAGES_PER_DECODING_WORKER if shares_gpus else IMAGES_PER_WORKER
     workers = config.workers or min(_most_workers(config, gpus), -(-images // each))
-    allow_files(workers)
+    count = min(gpus, workers) if shares_gpus else 0
+    allow_files(workers, count)
     over = threading.Event()
     reach = {"host": HOST, "protocol": "tls://", "security": own_security()}
     options = {**reach, "dashboard": False, "dashboard_address": f"{HOST}:0"}
     with ExitStack() as stack:
         with until_complete(over), _naming_the_cause():
-            processes = stack.enter_context(
-                gpu_processes(config, min(gpus, workers) if shares_gpus else 0, Path(folder))
-            )
+            processes = stack.enter_context(gpu_processes(config, count, Path(folder)))
             environments = [_environment(n, workers, gpus, processes) for n in range(workers)]
             nanny = {
                 **reach,

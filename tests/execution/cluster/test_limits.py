@@ -47,9 +47,11 @@ def test_more_files_may_be_open_if_the_shell_lets_a_process_raise_its_limit() ->
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits[1]))
-        allow_files(30)
+        allow_files(30, 0)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 512
-        allow_files(31)
+        allow_files(30, 1)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 515
+        allow_files(31, 0)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 528
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
