@@ -28,6 +28,7 @@ from captioner.jobs.execution.cluster.nannies import (
     until_complete,
 )
 from captioner.jobs.execution.worker.run_state import GPU_PROCESS
+from captioner.jobs.pipeline.loading import READERS
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.options import HF
 from captioner.precision import expected_device, gpu_count
@@ -167,9 +168,14 @@ def _most_workers(config: JobConfig, gpus: int) -> int:
 
 
 def _environment(number: int, workers: int, gpus: int, processes: Sequence[Path]) -> dict[str, str]:
-    """Return the variables that give a worker its share of the cores, its GPU and its process."""
-    threads = str(max(1, CPU_COUNT // workers))
-    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    """Return the variables that give a worker its share of the cores, its GPU and its process.
+
+    Beside a GPU, tensors on the CPU are small: a team of threads would wait for the threads that
+    decode, which need the cores.
+    """
+    cores = str(max(1, CPU_COUNT // workers))
+    team = "1" if gpus else cores
+    environment = {"OMP_NUM_THREADS": team, "MKL_NUM_THREADS": team, READERS: cores}
     if gpus:
         environment |= only_gpu(number % gpus)
     if processes:

@@ -22,6 +22,7 @@ from captioner.jobs.execution.cluster.certificate import own_security
 from captioner.jobs.execution.cluster.forks import forking
 from captioner.jobs.execution.cluster.gpu_processes import only_gpu
 from captioner.jobs.execution.cluster.nannies import MORE_STARTS
+from captioner.jobs.pipeline.loading import reader_count
 from tests.support.commands import GIVE_UP_SECONDS, start
 from tests.support.matrix.scene import has_role
 from tests.support.photographs import write_photographs
@@ -39,12 +40,17 @@ def test_a_process_may_use_one_of_the_gpus_that_the_driver_may_use(
     assert only_gpu(2) == {"CUDA_VISIBLE_DEVICES": "2"}
 
 
-def test_each_worker_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("gpus", "team", "gpu"), [(0, "8", None), (2, "1", "1")])
+def test_each_worker_has_its_share_of_the_cores_which_decode_beside_a_gpu(
+    gpus: int, team: str, gpu: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cluster, "CPU_COUNT", 16)
-    for gpus in (0, 2):
-        environment = cluster._environment(1, 2, gpus, [])
-        assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "8"
-        assert environment.get("CUDA_VISIBLE_DEVICES") == ("1" if gpus else None)
+    environment = cluster._environment(1, 2, gpus, [])
+    assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == team
+    assert environment.get("CUDA_VISIBLE_DEVICES") == gpu
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert reader_count() == 8
 
 
 def test_gpus_that_pytorch_cannot_use_are_not_counted(
