@@ -293,7 +293,8 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(
     assert_same(captioner.caption_batch(images[1:2]), expected[1:2])
 
 
-def out_of_memory(*_: object) -> None:
+def out_of_memory(connection: Connection, _: bytes) -> None:
+    assert connection.poll(END_SECONDS)
     raise MemoryError
 
 
