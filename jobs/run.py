@@ -1,6 +1,7 @@
 """run_job: a job from lock to report."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from captioner.jobs.calibrations import with_calibration
@@ -192,7 +193,7 @@ def _update_table(config: JobConfig, source: Source, recorder: Recorder) -> None
     if recorder.plan.images:
         share_plan(writer.run, writer.scratch)
         index_table(writer.run, _whose_captions(config, redo), writer.scratch, redo.embedded)
-        _caption(config, recorder)
+        _caption(config, recorder, redo.captioner)
     _finish(recorder)
     if asks_server and not (recorder.stopped or recorder.plan.postponed):
         forget_all_answers(writer.run, captioner)
@@ -205,11 +206,12 @@ def _whose_captions(config: JobConfig, redo: Redo) -> str:
     return "" if config.force else redo.captioner or ""
 
 
-def _caption(config: JobConfig, recorder: Recorder) -> None:
+def _caption(config: JobConfig, recorder: Recorder, captioner: str | None) -> None:
     # Imported here, because a job without work needs no Dask.
     from captioner.jobs.execution.driver import caption_plan
 
-    caption_plan(config, worker_settings(config, recorder.threshold), recorder)
+    settings = replace(worker_settings(config, recorder.threshold), planned_identity=captioner)
+    caption_plan(config, settings, recorder)
 
 
 def _finish(recorder: Recorder) -> None:

@@ -62,6 +62,7 @@ class WorkerSettings:
 
     To open an image takes at most `image_timeout` seconds. `batch_size` is None for what the
     captioner likes. With an `identity`, a worker whose captioner has another one captions nothing.
+    With a `planned_identity`, a run ends as soon as a captioner has another one.
     """
 
     captioner: CaptionerOptions
@@ -69,6 +70,7 @@ class WorkerSettings:
     image_timeout: float = IMAGE_SECONDS
     batch_size: int | None = None
     identity: str | None = None
+    planned_identity: str | None = None
     threshold: Threshold | None = None
     second_opinion: bool = False  # about rows of the table
     storage_options: StorageOptions = field(default_factory=dict, repr=False)

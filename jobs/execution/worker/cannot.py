@@ -32,6 +32,14 @@ def cannot_caption(task: Task, error: CaptionerError) -> PartitionResult:
     return PartitionResult(task.name, error=str(error), fatal=code)
 
 
+def has_changed(task: Task, identity: str) -> PartitionResult:
+    """Return that the job ends, since the files of its captioner have changed."""
+    change = f"from {task.settings.planned_identity} to {identity}"
+    return cannot_caption(
+        task, CaptionerError(f"the captioner has changed since the run began, {change}: run again")
+    )
+
+
 def cannot_write(task: Task, error: OSError) -> PartitionResult:
     """Return that the job ends, since no task can write."""
     message = f"cannot write to {task.run.out.root}: {without_secrets(with_remedy(error))}"

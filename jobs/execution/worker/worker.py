@@ -23,6 +23,7 @@ from captioner.jobs.execution.worker.cannot import (
     cannot_load,
     cannot_start,
     cannot_write,
+    has_changed,
 )
 from captioner.jobs.execution.worker.run_state import ONE_AT_A_TIME, RunState, state_of
 from captioner.jobs.execution.worker.sight import missing_images
@@ -125,6 +126,8 @@ def _caption_and_commit(task: Task, state: RunState, budget: Budget, host: Host)
         return cannot_load(task, error)
     if task.settings.identity not in (None, captioner.identity):
         return PartitionResult(task.name, unfit=f"its captioner is now {captioner.identity}")
+    if task.settings.planned_identity not in (None, captioner.identity):
+        return has_changed(task, captioner.identity)
     start = time.perf_counter()
     host.report(0)
     plan = planned(task)

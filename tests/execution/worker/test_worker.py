@@ -60,3 +60,15 @@ def test_a_cluster_goes_on_without_a_worker_that_cannot_load_the_captioner(
     else:
         assert result.fatal is result.error is None
         assert result.unfit and result.unfit.startswith("it cannot load the captioner (")
+
+
+def test_a_captioner_that_has_changed_since_the_run_began_ends_it(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    run = OutFolder(tmp_path).new_run()
+    run.create()
+    options = CaptionerOptions(str(tiny_checkpoint), "cpu")
+    settings = WorkerSettings(options, 1000, planned_identity="tiny@0123456789ab")
+    result = caption_partition(Task(run, settings, 0, 4, 0, 4))
+    assert result.fatal is ExitCode.USAGE
+    assert result.error and "has changed since the run began, from tiny@0123" in result.error
