@@ -35,9 +35,8 @@ def cannot_caption(task: Task, error: CaptionerError) -> PartitionResult:
 def has_changed(task: Task, identity: str) -> PartitionResult:
     """Return that the job ends, since the files of its captioner have changed."""
     change = f"from {task.settings.planned_identity} to {identity}"
-    return cannot_caption(
-        task, CaptionerError(f"the captioner has changed since the run began, {change}: run again")
-    )
+    message = f"the captioner has changed since the run began, {change}: run again"
+    return PartitionResult(task.name, error=message, fatal=ExitCode.TEMPORARY)
 
 
 def cannot_write(task: Task, error: OSError) -> PartitionResult:

@@ -70,5 +70,5 @@ def test_a_captioner_that_has_changed_since_the_run_began_ends_it(
     options = CaptionerOptions(str(tiny_checkpoint), "cpu")
     settings = WorkerSettings(options, 1000, planned_identity="tiny@0123456789ab")
     result = caption_partition(Task(run, settings, 0, 4, 0, 4))
-    assert result.fatal is ExitCode.USAGE
+    assert result.fatal is ExitCode.TEMPORARY
     assert result.error and "has changed since the run began, from tiny@0123" in result.error
