@@ -2,31 +2,13 @@
 
 import math
 import threading
-from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 
-from captioner.jobs.storage.attempts import hosts, pace
+from captioner.jobs.storage.attempts import hosts
 from captioner.jobs.storage.attempts.hosts import STALL_SECONDS, Host, host_of
 from captioner.jobs.storage.attempts.pace import SLOWEST, Pace
-
-
-class Clock:
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    clock = Clock()
-    for module in (hosts, pace):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
-    hosts.forget_hosts()
-    yield clock
-    hosts.forget_hosts()
+from tests.support.clock import Clock
 
 
 def claim(host: Host) -> float:

@@ -1,34 +1,16 @@
 """What counts as a failure of an image, by a clock that the tests set."""
 
-from collections.abc import Iterator
-from types import SimpleNamespace
-
 import pytest
 from aiohttp import ClientResponseError, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from captioner.jobs.errors import FetchError, HostBusy, HostDown
-from captioner.jobs.storage.attempts import hosts, pace, retry
 from captioner.jobs.storage.attempts.hosts import Host
 from captioner.jobs.storage.attempts.retry import BUSY_ATTEMPTS, FETCH_SECONDS, RETRY_DELAYS, Tries
+from tests.support.clock import Clock
 
 URI = "https://example.org/7.jpg"
-
-
-class Clock:
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    clock = Clock()
-    for module in (hosts, pace, retry):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
-    yield clock
 
 
 def refusal() -> ClientResponseError:
