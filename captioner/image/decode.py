@@ -14,10 +14,11 @@ from captioner.image.colour.transform import transform_to_srgb
 from captioner.image.damage import readable
 from captioner.image.formats import raw, signatures
 from captioner.image.formats.frames import is_blank, later_frames
+from captioner.image.formats.jpeg import plain_pixels
 from captioner.image.formats.sizes import size_in_header
 from captioner.image.memory import DECODING, ImageLimits, bytes_before_opening, bytes_to_decode
 from captioner.image.opening import Opened, load, open_picture
-from captioner.image.shrink import GAP, fitted_size, shrunk
+from captioner.image.shrink import GAP, fitted_size, is_squeezed_only, shrunk, squeezed
 from captioner.image.upright import orientation_of, upright_size
 
 Pixels = npt.NDArray[np.uint8]
@@ -38,19 +39,6 @@ class DecodedImage:
     format: str
 
 
-@dataclass(frozen=True)
-class _Small:
-    """A small upright picture in sRGB, and the size of the original as displayed."""
-
-    rgb: Image.Image
-    width: int
-    height: int
-    format: str
-
-    def decoded(self) -> DecodedImage:
-        return DecodedImage(np.array(self.rgb), self.width, self.height, self.format)
-
-
 _DEFAULT_LIMITS = ImageLimits()
 
 
@@ -66,7 +54,7 @@ def decode_image(
     are a file of another kind, and ImageTooLarge, before any pixel is decoded, if the picture
     exceeds the limits or needs more memory than decoding may take. OutOfMemory if it got none.
     """
-    return readable(lambda: _small(image, _Square(size), limits).decoded())
+    return readable(lambda: _small(image, _Square(size), limits))
 
 
 def decode_fitted(
@@ -76,7 +64,7 @@ def decode_fitted(
 
     Otherwise as `decode_image`.
     """
-    return readable(lambda: _small(image, _Fitted(side), limits).decoded())
+    return readable(lambda: _small(image, _Fitted(side), limits))
 
 
 def shrink_image(data: bytes, side: int, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Image:
@@ -84,7 +72,7 @@ def shrink_image(data: bytes, side: int, limits: ImageLimits = _DEFAULT_LIMITS) 
 
     The picture keeps its proportions. Errors are those of `decode_image`.
     """
-    return readable(lambda: _small(data, _Fitted(side), limits).rgb)
+    return Image.fromarray(decode_fitted(data, side, limits).pixels)
 
 
 @dataclass(frozen=True)
@@ -112,7 +100,7 @@ class _Fitted:
 _Target = _Square | _Fitted
 
 
-def _small(image: bytes | Image.Image, target: _Target, limits: ImageLimits) -> _Small:
+def _small(image: bytes | Image.Image, target: _Target, limits: ImageLimits) -> DecodedImage:
     if isinstance(image, Image.Image):
         return _of_picture(image, target)
     kind = signatures.kind_of(image)
@@ -123,26 +111,28 @@ def _small(image: bytes | Image.Image, target: _Target, limits: ImageLimits) -> 
     return _of_file(kind, image, target, limits)
 
 
-def _of_picture(picture: Image.Image, target: _Target) -> _Small:
+def _of_picture(picture: Image.Image, target: _Target) -> DecodedImage:
     picture.load()
     orientation = orientation_of(picture) or 1
-    rgb = _shrunk(picture, picture.info.get("icc_profile"), target, orientation)
-    return _Small(rgb, *upright_size(picture.size, orientation), picture.format or "unknown")
+    pixels = _shrunk(picture, picture.info.get("icc_profile"), target, orientation)
+    return DecodedImage(
+        pixels, *upright_size(picture.size, orientation), picture.format or "unknown"
+    )
 
 
-def _of_raw(data: bytes, target: _Target, limits: ImageLimits) -> _Small:
+def _of_raw(data: bytes, target: _Target, limits: ImageLimits) -> DecodedImage:
     file = raw.read_raw(data)
     if preview := file.full_preview():
         small = _of_file(signatures.JPEG, preview, target, limits, file.orientation or 1)
     else:
         picture, size = raw.develop(data, GAP * target.side, limits)
-        small = _Small(_shrunk(picture, None, target), *size, signatures.RAW)
+        small = DecodedImage(_shrunk(picture, None, target), *size, signatures.RAW)
     return replace(small, format=signatures.RAW)
 
 
 def _of_file(
     kind: str, data: bytes, target: _Target, limits: ImageLimits, orientation: int = 1
-) -> _Small:
+) -> DecodedImage:
     """Decode a file as soon as there is room; `orientation` holds if the file has none itself."""
     if kind in signatures.OPEN_WHOLE:
         size = size_in_header(kind, data)
@@ -160,14 +150,29 @@ def _of_file(
         return _decoded(opened, size, target, orientation)
 
 
-def _decoded(opened: Opened, size: Size, target: _Target, orientation: int) -> _Small:
+def _decoded(opened: Opened, size: Size, target: _Target, orientation: int) -> DecodedImage:
+    if (pixels := _squeezed(opened, target, orientation)) is not None:
+        return DecodedImage(pixels, *size, opened.kind)
     picture = load(opened)
     _check_size(picture, size)
     if opened.kind != signatures.JPEG:
         size = picture.size  # HEIF turns pictures upright when it decodes them
     orientation = orientation_of(picture) or orientation
-    rgb = _first_that_shows(picture, opened.profile(), target, orientation)
-    return _Small(rgb, *upright_size(size, orientation), picture.format or opened.kind)
+    pixels = _first_that_shows(picture, opened.profile(), target, orientation)
+    return DecodedImage(pixels, *upright_size(size, orientation), picture.format or opened.kind)
+
+
+def _squeezed(opened: Opened, target: _Target, orientation: int) -> Pixels | None:
+    """Decode a JPEG that need only be squeezed, in less time than others; None if it is none."""
+    picture, size = opened.picture, (target.side, target.side)
+    if opened.kind != signatures.JPEG or picture.mode != "RGB" or not isinstance(target, _Square):
+        return None
+    if (orientation_of(picture) or orientation) != 1 or not is_squeezed_only(picture.size, size):
+        return None
+    if transform_to_srgb(opened.profile(), picture.mode):
+        return None
+    pixels = plain_pixels(opened.data, picture.size)
+    return None if pixels is None else squeezed(pixels, size)
 
 
 def _check_size(picture: Image.Image, size: Size) -> None:
@@ -181,19 +186,18 @@ def _check_size(picture: Image.Image, size: Size) -> None:
 
 def _first_that_shows(
     picture: Image.Image, profile: bytes | None, target: _Target, orientation: int
-) -> Image.Image:
+) -> Pixels:
     """Shrink a picture or, if it is a blank frame of an animation, the first one that is not."""
     first = _shrunk(picture, profile, target, orientation)
     if not getattr(picture, "is_animated", False) or not is_blank(first):
         return first
-    first = first.copy()  # it may be the picture itself, which is turned to its other frames
     later = (_shrunk(frame, profile, target, orientation) for frame in later_frames(picture))
     return next((frame for frame in later if not is_blank(frame)), first)
 
 
 def _shrunk(
     picture: Image.Image, profile: bytes | None, target: _Target, orientation: int = 1
-) -> Image.Image:
+) -> Pixels:
     colours = transform_to_srgb(profile, picture.mode)
     size = target.size(picture.size)
     return shrunk(picture, size, target.resample, colours, orientation)

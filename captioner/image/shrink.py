@@ -6,6 +6,7 @@ A large picture is converted in strips: it is never copied as a whole.
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from captioner.image.colour.transform import Transform
@@ -21,6 +22,7 @@ _PLAIN = ("RGB", "L", "CMYK", "LAB")  # modes without alpha that need no convers
 _PREMULTIPLIED = ("RGBa", "La")
 Convert = Callable[[Image.Image], Image.Image]
 Size = tuple[int, int]
+Pixels = npt.NDArray[np.uint8]
 
 
 def shrunk(
@@ -29,32 +31,41 @@ def shrunk(
     resample: Image.Resampling,
     colours: Transform | None,
     orientation: int,
-) -> Image.Image:
-    """Return a picture in sRGB, as mode RGB of this size, turned upright."""
+) -> Pixels:
+    """Return a picture in sRGB, as uint8 [H, W, 3] of this size, turned upright."""
     factors = _factor(picture.width, size[0]), _factor(picture.height, size[1])
     blends = picture.has_transparency_data or picture.mode in _PREMULTIPLIED
     late = colours if colours and colours.keeps_tones and not blends else None
     small = _reduced(picture, factors, _conversion(picture, None if late else colours))
     rgb = late(small) if late else small if small.mode == "RGB" else small.convert("RGB")
     if picture.size == size:
-        return upright(rgb, orientation)
+        return np.array(upright(rgb, orientation))
     box = (0, 0, picture.width / factors[0], picture.height / factors[1])
     if resample == Image.Resampling.BICUBIC and box[2:] == rgb.size:
-        return _bicubic(upright(rgb, orientation), upright_size(size, orientation))
-    return upright(rgb.resize(size, resample, box), orientation)
+        return squeezed(np.array(upright(rgb, orientation)), upright_size(size, orientation))
+    return np.array(upright(rgb.resize(size, resample, box), orientation))
 
 
-def _bicubic(rgb: Image.Image, size: Size) -> Image.Image:
-    """Resize by PyTorch, which takes a third of Pillow's time for nearly the same pixels."""
-    array = np.array(rgb)  # may still read the file
+def is_squeezed_only(size: Size, target: Size) -> bool:
+    """Return whether nothing but `squeezed` is done to a picture in sRGB of this size."""
+    return all(_factor(length, end) == 1 for length, end in zip(size, target, strict=True))
+
+
+def squeezed(pixels: Pixels, size: Size) -> Pixels:
+    """Resize pixels [H, W, 3] by the bicubic filter.
+
+    PyTorch takes a third of Pillow's time for nearly the same pixels.
+    """
+    if pixels.shape[1::-1] == size:
+        return pixels
     with without_codecs():
         import torch  # here, because the pages and reports, which show pictures, do not need it
 
         # In this order, the strides are those of channels_last, which the result has then, too.
-        pixels = torch.from_numpy(array).unsqueeze(0).permute(0, 3, 1, 2)  # [1, 3, H, W]
+        tensor = torch.from_numpy(pixels).unsqueeze(0).permute(0, 3, 1, 2)  # [1, 3, H, W]
         shape = size[1], size[0]
-        small = torch.nn.functional.interpolate(pixels, shape, mode="bicubic", antialias=True)
-        return Image.fromarray(small[0].permute(1, 2, 0).numpy())
+        small = torch.nn.functional.interpolate(tensor, shape, mode="bicubic", antialias=True)
+        return small[0].permute(1, 2, 0).numpy()
 
 
 def fitted_size(size: Size, side: int) -> Size:

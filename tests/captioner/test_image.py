@@ -3,6 +3,7 @@
 import io
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from captioner.errors import ImageError, ImageTooLarge, UnreadableImage
-from captioner.image import DecodedImage, ImageLimits, decode_image
+from captioner.image import DecodedImage, ImageLimits, decode, decode_image
+from captioner.image.formats.jpeg import plain_pixels
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -32,6 +34,11 @@ def scene(width: int = 60, height: int = 40) -> Pixels:
     across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     channels = (across, down, 1 - across * down)
     return np.stack([(20 + 200 * channel).astype(np.uint8) for channel in channels], axis=-1)
+
+
+def detailed(width: int, height: int) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height))
 
 
 def encoded(picture: Image.Image | Pixels, file_format: str, **options: Any) -> bytes:
@@ -93,6 +100,38 @@ def test_scaled_jpeg_decoding_nearly_equals_full_decoding(width: int, height: in
     decoded = decode_image(data, 64)
     assert difference(decoded.pixels, np.asarray(in_full)) < 1
     assert (decoded.width, decoded.height) == (width, height)
+
+
+@pytest.mark.parametrize("size", [(33, 17), (500, 375), (1023, 700), (1025, 1027), (4001, 2999)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"keep_rgb": True}],
+)
+def test_jpeg_files_have_the_pixels_that_pillow_decodes(
+    size: tuple[int, int], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(detailed(*size), "JPEG", quality=80, **options)
+    quick: list[Pixels | None] = []
+    monkeypatch.setattr(
+        decode, "plain_pixels", lambda *given: quick.append(plain_pixels(*given)) or quick[-1]
+    )
+    decoded = decode_image(data, 256)
+    assert quick and quick[0] is not None
+    monkeypatch.setattr(decode, "plain_pixels", lambda *given: None)
+    by_pillow = decode_image(data, 256)
+    assert (decoded.pixels == by_pillow.pixels).all()
+    assert replace(decoded, pixels=by_pillow.pixels) == by_pillow
+
+
+def test_damaged_jpeg_files_are_left_to_pillow() -> None:
+    size = (100, 80)
+    data = encoded(detailed(*size), "JPEG")
+    assert plain_pixels(data, size) is not None
+    assert plain_pixels(data + b"more", size) is not None  # as cameras append it
+    assert plain_pixels(data[: len(data) // 2], size) is None
+    assert plain_pixels(data, (101, 80)) is None
+    middle = len(data) // 2
+    assert plain_pixels(data[:middle] + b"\xff\xd0" + data[middle + 2 :], size) is None
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from captioner.image.damage import DAMAGED
@@ -48,6 +50,6 @@ def later_frames(picture: Image.Image) -> Iterator[Image.Image]:
         yield picture
 
 
-def is_blank(picture: Image.Image) -> bool:
-    """Return whether all pixels of an RGB picture are the same."""
-    return all(isinstance(band, tuple) and band[0] == band[1] for band in picture.getextrema())
+def is_blank(pixels: npt.NDArray[np.uint8]) -> bool:
+    """Return whether all pixels [H, W, 3] are the same."""
+    return bool((pixels == pixels[0, 0]).all())

@@ -4,6 +4,8 @@ import io
 import random
 
 import numpy as np
+import numpy.typing as npt
+import simplejpeg
 from PIL import Image, JpegImagePlugin
 
 from captioner.image.damage import DAMAGED
@@ -24,6 +26,19 @@ def open_jpeg(data: bytes, place: int = 0) -> JpegImagePlugin.JpegImageFile:
     file = io.BytesIO(data)
     file.seek(place)
     return JpegImagePlugin.JpegImageFile(file, "")
+
+
+def plain_pixels(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.uint8] | None:
+    """Decode a JPEG file to RGB [H, W, 3] of this size, in which Pillow would decode it.
+
+    None for a damaged or an unusual one. The pixels are those of Pillow, which has the same
+    library, but copies them twice.
+    """
+    try:
+        pixels = simplejpeg.decode_jpeg(data, min_width=size[0], min_height=size[1])
+    except ValueError:
+        return None
+    return pixels if pixels.shape == (size[1], size[0], 3) else None
 
 
 def with_end(data: bytes, least: tuple[int, int]) -> bytes | None:

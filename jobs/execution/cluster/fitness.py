@@ -16,26 +16,13 @@ from captioner.options import CaptionerOptions
 
 # Whatever may change a caption, a status or a row, or stand between driver and worker.
 PACKAGES = (
-    *(
-        "torch",
-        "torchvision",
-        "pillow",
-        "numpy",
-        "safetensors",
-        "transformers",
-        "tokenizers",
-        "py3langid",
-    ),
-    *("pillow-heif", "pillow-jxl-plugin", "rawpy"),
+    *("torch", "torchvision", "numpy", "safetensors", "transformers", "tokenizers", "py3langid"),
+    *("pillow", "simplejpeg", "pillow-heif", "pillow-jxl-plugin", "rawpy"),
     *("pyarrow", "fsspec", "s3fs", "aiobotocore", "gcsfs", "adlfs", "aiohttp", "httpx"),
     *("dask", "distributed"),
 )
-STORES = (
-    "s3fs",
-    "aiobotocore",
-    "gcsfs",
-    "adlfs",
-)  # a worker may have more of them: they change no row
+# A worker may have more of these: they change no row.
+STORES = ("s3fs", "aiobotocore", "gcsfs", "adlfs")
 PROBE = Path(probe.__file__).read_text(encoding="utf-8")
 RUN_PROBE = "(exec(source, found), found['describe'](packages))[1]"  # on any Python, by `eval`
 URGENT = 1000  # before the tasks that wait
