@@ -2,13 +2,17 @@
 
 import faulthandler
 import json
+import mmap
 import os
 import subprocess
 import sys
+import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
 from captioner.jobs.execution.tasks.death import death_file
@@ -62,49 +66,84 @@ class _Watch:
 
     def __init__(self, rows: Sequence[int]) -> None:
         self.rows = rows
-        self.input = _watchdog_input()
+        self.watchdog = _running_watchdog()
 
     @contextmanager
     def image(self, number: int) -> Iterator[None]:
-        row = self.rows[number]
-        self.tell(f"+{row} {threading.get_native_id()}")
+        with self.watchdog.opening(self.rows[number]):
+            yield
+
+    def tell(self, line: str) -> None:
+        """Send a line, unless there is no watchdog any more: a task goes on without."""
+        with suppress(OSError):
+            os.write(self.watchdog.input, f"{line}\n".encode())
+
+
+class _Watchdog:
+    """The watchdog of this process, and the memory that it reads; see watchdog.py."""
+
+    def __init__(self) -> None:
+        memory = _memory(watchdog.TABLE_BYTES)
+        try:
+            self.process = _start(memory)
+            self._table = memoryview(mmap.mmap(memory, watchdog.TABLE_BYTES)).cast("q")
+        finally:
+            os.close(memory)
+        self._free = deque(range(watchdog.PLACES))
+        self._numbers = count(1)
+
+    @property
+    def input(self) -> int:
+        """The file descriptor of its standard input."""
+        assert self.process.stdin
+        return self.process.stdin.fileno()
+
+    @contextmanager
+    def opening(self, row: int) -> Iterator[None]:
+        """Show that the image in a row is open, at once: its opening may end this process."""
+        place = self._free.pop()  # there are more than threads
+        self._table[2 * place] = threading.get_native_id()
+        self._table[2 * place + 1] = next(self._numbers) * watchdog.ROWS + row
         try:
             yield
         finally:
-            self.tell(f"-{row}")
-
-    def tell(self, line: str) -> None:
-        """Send a line, at once: the next thing that this process does may be its last."""
-        with suppress(OSError):  # without its watchdog, a task goes on
-            os.write(self.input, f"{line}\n".encode())
+            self._table[2 * place + 1] = 0
+            self._free.append(place)
 
 
-_running: dict[str, subprocess.Popen[bytes]] = {}
+_running: dict[str, _Watchdog] = {}
 
 
-def _watchdog_input() -> int:
-    """Return the file descriptor of the watchdog's input, after starting it if none runs."""
-    process = _running.get("watchdog")
-    if process is None or process.poll() is not None:
-        process = _running["watchdog"] = _start()
+def _running_watchdog() -> _Watchdog:
+    """Return the watchdog of this process, after starting it if none runs."""
+    running = _running.get("watchdog")
+    if running is None or running.process.poll() is not None:
+        running = _running["watchdog"] = _Watchdog()
         # If this process crashes, as by a segmentation fault, Python says so before it dies.
-        faulthandler.enable(_input_of(process), all_threads=False)
-    return _input_of(process)
+        faulthandler.enable(running.input, all_threads=False)
+    return running
 
 
-def _input_of(process: subprocess.Popen[bytes]) -> int:
-    assert process.stdin
-    return process.stdin.fileno()
+def _memory(size: int) -> int:
+    """Return the file descriptor of new memory that a process can share with another."""
+    if sys.platform == "linux":
+        memory = os.memfd_create("captioner")
+    else:
+        with tempfile.TemporaryFile() as file:
+            memory = os.dup(file.fileno())
+    os.truncate(memory, size)
+    return memory
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(memory: int) -> subprocess.Popen[bytes]:
     # It finds packages where this process does, and finds them only when it has to act.
     environment: Mapping[str, Any] = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
-        [sys.executable, "-P", str(watchdog.__file__), str(os.getpid())],
+        [sys.executable, "-P", str(watchdog.__file__), str(os.getpid()), str(memory)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment,
         bufsize=0,
+        pass_fds=[memory],
     )

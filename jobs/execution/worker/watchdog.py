@@ -1,17 +1,22 @@
 """The watchdog of a worker: a process that ends it when an image takes too long or too much memory.
 
 It is a process of its own, because a reader of images may never return, and may keep Python's lock
-meanwhile. It runs as a script and imports nothing else until it has to act. Its argument is the
-process to watch, its parent. The lines on its standard input come from watch.py:
+meanwhile. It runs as a script and imports nothing else until it has to act. Its arguments are the
+process to watch, its parent, and a file descriptor. The lines on its standard input come from
+watch.py:
 
 {"limits": ..., ...}    a task begins
-+17 4711                its thread 4711 begins to open the image in row 17 of the partition
--17                     that has ended
 end                     the task has ended
 Fatal Python error: ... the worker crashes; Python's faulthandler says so, and where, in many lines
+
+The file is memory in which the worker shows which images it has open, since a line for each would
+take a tenth of its time. It has PLACES pairs of int64. The first is a thread, and the second says
+that it has an image open: a number that grows with each image, times ROWS, plus the row of the
+image in the partition. It is 0 once that has ended.
 """
 
 import json
+import mmap
 import os
 import select
 import signal
@@ -27,6 +32,8 @@ POLL_SECONDS, HASTY_SECONDS = 0.1, 0.02  # hasty when half of the memory is take
 JUDGE_SECONDS, NEARLY = 0.5, 0.9
 WRITE_SECONDS = 30.0  # for a store that does not answer
 PIPE_BYTES = 65536
+PLACES, ROWS = 1024, 1 << 24
+TABLE_BYTES = 16 * PLACES
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TIMEOUT, MEMORY, CRASHED, KILLED = "timeout", "memory", "crashed", "killed"  # kinds of deaths
 CRASH = "Fatal Python error: "
@@ -40,8 +47,9 @@ class Memory(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """An image that is open: in which thread, and since when."""
+    """An image that is open: its number, in which thread it is, and since when."""
 
+    number: int
     thread: int
     since: float
 
@@ -52,8 +60,9 @@ class Watchdog:
     The clock stands still while the worker or this process does not run, as when a laptop sleeps.
     """
 
-    def __init__(self, worker: int) -> None:
+    def __init__(self, worker: int, table: memoryview) -> None:
         self.worker = worker
+        self._table = table  # of int64
         self.task: Mapping[str, Any] = {}
         self.open: dict[int, Opening] = {}  # by row
         self.memory = Memory()
@@ -66,9 +75,11 @@ class Watchdog:
         """Watch until the worker has ended."""
         while self._receive(self._pause()):
             self._advance()
+            self._look()
             if self.task and (kind := self._excess()):
                 self._end(kind)
         if self.task:  # a nanny may have ended the worker for its memory
+            self._look()
             kind = CRASHED if self.has_crashed else KILLED
             kind = MEMORY if self._is_above(self.memory.resident) else kind
             self._write(kind, late=[], suspects=self.open)
@@ -92,14 +103,18 @@ class Watchdog:
         self.has_crashed = self.has_crashed or line.startswith(CRASH)
         if self.has_crashed:
             return
-        if line.startswith("+"):
-            row, thread = map(int, line.split())
-            self.open[row] = Opening(thread, self.clock)
-        elif line.startswith("-"):
-            self.open.pop(-int(line), None)
-        else:
-            self.task = {} if line == "end" else json.loads(line)
-            self.open = {}
+        self.task = {} if line == "end" else json.loads(line)
+
+    def _look(self) -> None:
+        """See which images are open; those that were before have been open since then."""
+        threads, numbers = self._table[::2].tolist(), self._table[1::2].tolist()
+        before, self.open = self.open, {}
+        for thread, number in zip(threads, numbers, strict=True):
+            if number:
+                row = number % ROWS
+                known = before.get(row)
+                since = known.since if known and known.number == number else self.clock
+                self.open[row] = Opening(number, thread, since)
 
     def _advance(self) -> None:
         now = time.monotonic()
@@ -128,6 +143,7 @@ class Watchdog:
         busy = self._busy() if kind == TIMEOUT else set()
         self._signal(signal.SIGSTOP)
         self._receive(0)
+        self._look()
         if not (self.task and self._excess() == kind):  # the image has just been opened
             self._signal(signal.SIGCONT)
             return
@@ -202,4 +218,5 @@ def pauses_of(process: int, thread: int) -> object:
 
 
 if __name__ == "__main__":
-    Watchdog(int(sys.argv[1])).run()
+    _table = mmap.mmap(int(sys.argv[2]), TABLE_BYTES, access=mmap.ACCESS_READ)
+    Watchdog(int(sys.argv[1]), memoryview(_table).cast("q")).run()

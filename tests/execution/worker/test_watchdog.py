@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,12 +40,20 @@ print(*sys.modules.keys() & {{"captioner", "numpy", "pyarrow", "torch", "dask", 
 
 
 @pytest.fixture
-def dog(monkeypatch: pytest.MonkeyPatch) -> Watchdog:
-    """Return a watchdog of a worker that opens image 3, which must take at most a second."""
+def table() -> memoryview:
+    """Return the table of a worker that has image 3 open, as its first image."""
+    table = memoryview(bytearray(watchdog.TABLE_BYTES)).cast("q")
+    table[:2] = memoryview(array("q", [4711, watchdog.ROWS + 3]))
+    return table
+
+
+@pytest.fixture
+def dog(table: memoryview, monkeypatch: pytest.MonkeyPatch) -> Watchdog:
+    """Return a watchdog of that worker, whose images must take at most a second."""
     monkeypatch.setattr(watchdog, "is_stopped", lambda process: False)
-    dog = Watchdog(os.getpid())
+    dog = Watchdog(os.getpid(), table)
     dog._take(json.dumps({"limits": {"seconds": 1.0, "memory": None}, "report": None}))
-    dog._take("+3 4711")
+    dog._look()
     return dog
 
 
@@ -56,7 +65,7 @@ def wait(dog: Watchdog, monkeypatch: pytest.MonkeyPatch, *seconds: float) -> Non
 
 
 def test_an_image_is_late_by_the_time_that_its_worker_had(
-    dog: Watchdog, monkeypatch: pytest.MonkeyPatch
+    dog: Watchdog, table: memoryview, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait(dog, monkeypatch, 3600)  # the machine slept
     assert dog._excess() is None
@@ -67,7 +76,19 @@ def test_an_image_is_late_by_the_time_that_its_worker_had(
     wait(dog, monkeypatch, *[0.1] * 10)
     assert dog._excess() == "timeout"
     assert dog._busy() == {3}
-    dog._take("-3")
+    table[1] = 0
+    dog._look()
+    assert dog._excess() is None
+
+
+def test_an_image_that_is_opened_again_has_all_its_time_again(
+    dog: Watchdog, table: memoryview, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait(dog, monkeypatch, *[0.1] * 20)
+    dog._look()
+    assert dog._excess() == "timeout"
+    table[1] = 2 * watchdog.ROWS + 3
+    dog._look()
     assert dog._excess() is None
 
 
