@@ -42,12 +42,12 @@ def test_a_ratio_compares_what_was_measured_in_the_same_round() -> None:
 
 
 def test_the_cores_share_all_steps() -> None:
-    assert steps_limit(reading=0.01, network=0.03, cores=2) == pytest.approx(50)
+    assert steps_limit(others=0.01, network=0.03, cores=2) == pytest.approx(50)
 
 
 @pytest.mark.parametrize(("cores", "limit"), [(4, 400), (100, 1000)])
 def test_the_slower_of_cores_and_gpus_limits_the_job(cores: int, limit: float) -> None:
-    assert steps_limit(reading=0.01, network=0.001, cores=cores, gpus=1) == pytest.approx(limit)
+    assert steps_limit(others=0.01, network=0.001, cores=cores, gpus=1) == pytest.approx(limit)
 
 
 def test_the_machine_limits_the_job_by_its_multiply_adds() -> None:
@@ -66,7 +66,13 @@ def test_fused_layers_have_the_multiply_adds_of_the_layers(precision: str, tmp_p
 
 
 def test_the_limits_of_a_job_are_those_of_the_best_times() -> None:
-    times = {"fetch given": [2, 1], "decode given": [1, 2], "encode": [9, 5], "search": [3, 4]}
+    times = {
+        "fetch given": [2, 1],
+        "decode given": [1, 2],
+        "encode": [9, 5],
+        "search": [3, 2],
+        "word": [1, 1],
+    }
     alone = Alone(times, {"encode": 6e9, "search": 4e9}, [5e9, 10e9])
     assert alone.limits(Job("given", 2), gpus=0) == {"steps": 0.2, "machine": 2}
 

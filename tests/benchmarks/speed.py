@@ -8,10 +8,10 @@ lowest and the highest value. Without `--images`, photographs are generated; lar
 
 `steps` measures each step alone on one core, and Pillow's usual `convert` and `resize` beside
 decoding. Two limits of the job follow. *Steps*: cores over the sum of each step's best time; with
-GPUs, on which the network runs while the cores read, the slower of both. *Machine*: the rate of a
-large matrix product in the captioner's precision, on all cores or GPUs, over the multiply-adds of
-the model. `job` runs `captioner run`, with a worker for each core or GPU: `whole` counts from the
-start of the command to its end; `steady` begins when each worker has committed one part, about. Its
+GPUs, on which the network runs while the cores do the rest, the slower of both. *Machine*: the rate
+of a large matrix product in the captioner's precision, on all cores or GPUs, over the multiply-adds
+of the model. `job` runs `captioner run`, with a worker for each core: `whole` counts from the start
+of the command to its end; `steady` begins when each worker has committed one part, about. Its
 stages are milliseconds of a worker, as the run reports them. `start` runs commands that have little
 to do. `peers` captions the same files with other captioners, all of them on one core or GPU.
 """

@@ -70,15 +70,15 @@ def ratio(values: Sequence[float], others: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(values, others, strict=True))
 
 
-def steps_limit(reading: float, network: float, cores: int, gpus: int = 0) -> float:
+def steps_limit(others: float, network: float, cores: int, gpus: int = 0) -> float:
     """Return the images/s of a machine whose steps take no longer together than alone.
 
-    An image takes so many seconds of a core for `reading`, fetching and decoding, and for the
-    `network`, which runs on the GPUs if there are any, while the cores read.
+    An image takes so many seconds of a core for the `network`, which runs on the GPUs if there are
+    any, and for all `others`: fetching, decoding and wording. These go on meanwhile.
     """
     if gpus:
-        return min(cores / reading, gpus / network)
-    return cores / (reading + network)
+        return min(cores / others, gpus / network)
+    return cores / (others + network)
 
 
 def machine_limit(multiply_adds: float, rate: float, processors: int) -> float:

@@ -23,11 +23,11 @@ class Alone(NamedTuple):
     def limits(self, job: Job, gpus: int) -> dict[str, float]:
         """Return the most images/s of a job, by the name of the limit."""
         best = {name: min(seconds) for name, seconds in self.times.items()}
-        reading = best[f"fetch {job.size}"] + best[f"decode {job.size}"]
+        on_cores = best[f"fetch {job.size}"] + best[f"decode {job.size}"] + best["word"]
         network = best["encode"] + best["search"]
         whole = sum(self.multiply_adds.values())
         return {
-            "steps": steps_limit(reading, network, job.cores, gpus),
+            "steps": steps_limit(on_cores, network, job.cores, gpus),
             "machine": machine_limit(whole, max(self.rates), gpus or job.cores),
         }
 

@@ -1,4 +1,4 @@
-"""Each step alone, on one thread: fetch, decode, encode and search; and Pillow on its own."""
+"""Each step alone, on one thread: fetch, decode, encode, search, word; and Pillow on its own."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from tests.support.speed.figures import Row, ratio, seconds_of
 from tests.support.speed.photographs import Photographs
 from tests.support.speed.subject import Subject
 
-IMAGES = {"cpu": 64, "cuda": 512}  # of each set at most
+IMAGES = {"cpu": 64, "cuda": 1024}  # of each set at most
 Thing = Callable[[], object]
 Times = Mapping[str, Sequence[float]]  # seconds of an image in each round, by step
 
@@ -77,9 +77,11 @@ def _network(subject: Subject, paths: Sequence[Path]) -> dict[str, Thing]:
     captioner = subject.captioner
     batches = pixel_batches(subject, paths)
     features = [captioner.encode(batch) for batch in batches]
+    found = [captioner._search(grid) for grid in features]
     return {
         "encode": lambda: [captioner.encode(batch) for batch in batches],
-        "search": lambda: [captioner.search(grid) for grid in features],
+        "search": lambda: [captioner._search(grid) for grid in features],
+        "word": lambda: [[*captioner.captions(captioner.chosen(each))] for each in found],
     }
 
 
