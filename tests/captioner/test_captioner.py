@@ -102,7 +102,7 @@ def test_more_images_than_are_encoded_at_once_have_their_captions(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = captioner.caption(IMAGES[:13], batch_size=13)
-    monkeypatch.setattr("captioner.lstm.captioner.MOST_ENCODED", 4)
+    monkeypatch.setattr("captioner.lstm.captioner.ENCODED", 4)
     in_parts = captioner.caption(IMAGES[:13], batch_size=13)
     assert [caption.text for caption in in_parts] == [caption.text for caption in expected]
 

@@ -25,7 +25,7 @@ POLL_SECONDS = 0.1  # for a process that starts
 LOOK_SECONDS = 1.0  # between two looks whether the process that is waited for is still the one
 # Images in a block: few enough for a worker to decode as many more until they have been answered.
 # The process puts those of several workers together.
-BATCH_SIZE = 128
+BATCH_SIZE = 256
 # No process is there yet, or it has died.
 LOST = (FileNotFoundError, ConnectionError, EOFError)
 

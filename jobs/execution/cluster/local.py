@@ -20,7 +20,7 @@ from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster.certificate import own_security
 from captioner.jobs.execution.cluster.forks import can_fork
-from captioner.jobs.execution.cluster.gpu_processes import gpu_processes, only_gpu
+from captioner.jobs.execution.cluster.gpu_processes import gpu_processes, only_gpu, own_gpus
 from captioner.jobs.execution.cluster.limits import allow_files, check_addresses
 from captioner.jobs.execution.cluster.nannies import (
     HastyNanny,
@@ -28,10 +28,9 @@ from captioner.jobs.execution.cluster.nannies import (
     until_complete,
 )
 from captioner.jobs.execution.worker.run_state import GPU_PROCESS
-from captioner.jobs.pipeline.loading import READERS
+from captioner.jobs.pipeline.loading import FEW_READERS, MIN_READERS, READERS
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.options import HF
-from captioner.precision import expected_device, gpu_count
 
 IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
 IMAGES_PER_DECODING_WORKER = 200  # beside a GPU process, it captions as many in the same time
@@ -85,7 +84,7 @@ def local_workers(config: JobConfig, images: int) -> Iterator[Client]:
 
 @contextmanager
 def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[SpecCluster]:
-    gpus = _gpus_of(config)
+    gpus = own_gpus(config)
     shares_gpus = gpus > 0 and not config.captioner.kind
     each = IMAGES_PER_DECODING_WORKER if shares_gpus else IMAGES_PER_WORKER
     workers = config.workers or min(_most_workers(config, gpus), -(-images // each))
@@ -115,11 +114,6 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[Spec
             stack.enter_context(cluster)
             stack.enter_context(ended_when_interrupted(cluster, over))
         yield cluster
-
-
-def _gpus_of(config: JobConfig) -> int:
-    """Return how many GPUs the workers of a job have."""
-    return gpu_count() if expected_device(config.device) == "cuda" else 0
 
 
 def _specs(
@@ -156,15 +150,16 @@ def _naming_the_cause() -> Iterator[None]:
 def _most_workers(config: JobConfig, gpus: int) -> int:
     """Return how many workers are worth their start: as a rule, one for each core.
 
-    A GPU process takes a core. A model of transformers has hundreds of megabytes or more, which
-    each worker would load, and its matrices are large enough to keep a GPU or several cores busy.
-    One worker alone keeps a server busy.
+    There are as many beside GPU processes, which take a core each: at the end of a partition, a
+    worker waits. A model of transformers has hundreds of megabytes or more, which each worker would
+    load, and its matrices are large enough to keep a GPU or several cores busy. One worker alone
+    keeps a server busy.
     """
     if config.captioner.asks_server:
         return 1
     if config.captioner.kind == HF:
         return gpus or max(1, CPU_COUNT // CORES_PER_LARGE_MODEL)
-    return max(CPU_COUNT - gpus, gpus, 1)
+    return max(CPU_COUNT, gpus)
 
 
 def _environment(number: int, workers: int, gpus: int, processes: Sequence[Path]) -> dict[str, str]:
@@ -173,9 +168,10 @@ def _environment(number: int, workers: int, gpus: int, processes: Sequence[Path]
     Beside a GPU, tensors on the CPU are small: a team of threads would wait for the threads that
     decode, which need the cores.
     """
-    cores = str(max(1, CPU_COUNT // workers))
-    team = "1" if gpus else cores
-    environment = {"OMP_NUM_THREADS": team, "MKL_NUM_THREADS": team, READERS: cores}
+    cores = max(1, CPU_COUNT // workers)
+    team = "1" if gpus else str(cores)
+    readers = str(max(FEW_READERS if processes else MIN_READERS, cores))
+    environment = {"OMP_NUM_THREADS": team, "MKL_NUM_THREADS": team, READERS: readers}
     if gpus:
         environment |= only_gpu(number % gpus)
     if processes:

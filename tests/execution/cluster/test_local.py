@@ -22,7 +22,8 @@ from captioner.jobs.execution.cluster.certificate import own_security
 from captioner.jobs.execution.cluster.forks import forking
 from captioner.jobs.execution.cluster.gpu_processes import only_gpu
 from captioner.jobs.execution.cluster.nannies import MORE_STARTS
-from captioner.jobs.pipeline.loading import reader_count
+from captioner.jobs.pipeline.loading import READERS, reader_count
+from captioner.precision import gpu_count
 from tests.support.commands import GIVE_UP_SECONDS, start
 from tests.support.matrix.scene import has_role
 from tests.support.photographs import write_photographs
@@ -32,10 +33,10 @@ def test_a_process_may_use_one_of_the_gpus_that_the_driver_may_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1")
-    assert cluster.gpu_count() == 2
+    assert gpu_count() == 2
     assert only_gpu(1) == {"CUDA_VISIBLE_DEVICES": "GPU-1"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert cluster.gpu_count() == 0
+    assert gpu_count() == 0
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert only_gpu(2) == {"CUDA_VISIBLE_DEVICES": "2"}
 
@@ -51,6 +52,16 @@ def test_each_worker_has_its_share_of_the_cores_which_decode_beside_a_gpu(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert reader_count() == 8
+
+
+def test_few_threads_of_each_worker_read_where_a_gpu_process_captions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "CPU_COUNT", 16)
+    monkeypatch.setenv(READERS, cluster._environment(0, 15, 1, [Path("gpu-0")])[READERS])
+    assert reader_count() == 2
+    monkeypatch.setenv(READERS, cluster._environment(0, 15, 0, [])[READERS])
+    assert reader_count() == 4
 
 
 def test_gpus_that_pytorch_cannot_use_are_not_counted(
@@ -76,11 +87,11 @@ def test_a_large_model_is_loaded_by_few_workers_with_several_cores(
     assert cluster._most_workers(large, 0) == 1
 
 
-def test_a_core_for_each_gpu_process_is_left_by_the_workers(
+def test_each_core_has_a_worker_and_each_gpu_one_at_least(
     job: JobConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "CPU_COUNT", 16)
-    assert [cluster._most_workers(job, gpus) for gpus in (1, 2, 8, 12)] == [15, 14, 8, 12]
+    assert [cluster._most_workers(job, gpus) for gpus in (0, 1, 8, 20)] == [16, 16, 16, 20]
 
 
 def test_a_worker_that_died_is_waited_for_however_long_it_takes_and_no_file_stays(
