@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -141,5 +140,7 @@ def _batches(out: OutFolder, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _hashed(hashes: pa.Array) -> Hashes:
+    import pandas as pd  # here, because it takes a fifth of a second, and few workers need it
+
     texts = hashes.fill_null("").to_numpy(zero_copy_only=False)
     return pd.util.hash_array(texts, categorize=False)

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captioner.budget import Spending
 from captioner.jobs.errors import ExitCode
 from captioner.jobs.execution.record.examples import Examples
 from captioner.jobs.execution.tasks.purse import UNLIMITED, Allowance
 from captioner.jobs.pipeline.settings import WorkerSettings
-from captioner.jobs.planning.plan import Plan
 from captioner.jobs.storage.backends.paths import OutPath
 from captioner.jobs.table.commits.commit import parts_of
 from captioner.jobs.table.layout import RunFolder
 from captioner.schemas.caption_table import Status
+
+if TYPE_CHECKING:
+    from captioner.jobs.planning.plan import Plan  # which imports pandas
 
 MIN_IMAGES = 10  # of a task that was divided for more workers: smaller batches take longer
 TASKS_PER_WORKER = 4  # so that a slow one does not keep the others waiting
@@ -136,7 +138,9 @@ class PartitionResult:
         return sum(self.statuses.values())
 
 
-def tasks_of(plan: Plan, run: RunFolder, settings: WorkerSettings, workers: int) -> Iterator[Task]:
+def tasks_of(
+    plan: "Plan", run: RunFolder, settings: WorkerSettings, workers: int
+) -> Iterator[Task]:
     """Yield one task for each partition or, in a job that is small for its workers, several."""
     counts = task_counts(plan.partition_sizes, workers)
     for partition, (size, count) in enumerate(zip(plan.partition_sizes, counts, strict=True)):

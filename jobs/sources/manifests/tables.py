@@ -11,7 +11,6 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from captioner.jobs.errors import UsageError
 from captioner.jobs.sources.manifests.formats import ManifestFormat, format_of
@@ -118,6 +117,8 @@ def _check_columns(path: str, schema: pa.Schema) -> None:
 
 def _folder_keys(path: str, folder: str) -> dict[str, str | None]:
     """Return the values that `key=value` folders give to the rows of a file."""
+    import pyarrow.dataset as ds  # here, because it imports pandas, which takes a fifth of a second
+
     parent = parent_folder(path)
     below = name_below(parent, folder) if parent.startswith(folder) else ""
     names = [unquote(part.partition("=")[0]) for part in PurePosixPath(below).parts]
