@@ -182,10 +182,13 @@ def _joined(folder: str, name: str) -> str:
 
 def image_version(uri: str) -> str | None:
     """Return the version of a local file; None if it is missing, and for URLs."""
-    if not is_local(uri):
-        return None
+    return path_version(local_path(uri)) if is_local(uri) else None
+
+
+def path_version(path: str) -> str | None:
+    """Return the version of a file; None if it is missing."""
     try:
-        return file_version(os.stat(local_path(uri)))  # noqa: PTH116
+        return file_version(os.stat(path))  # noqa: PTH116
     except (OSError, ValueError):  # ValueError: a null byte in the name
         return None
 

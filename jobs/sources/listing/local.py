@@ -6,7 +6,7 @@ import os
 from captioner.jobs.sources.listing.filters import UNREADABLE_FOLDERS, Selection
 from captioner.jobs.sources.source import Records
 from captioner.jobs.storage.file_types import is_named_like_a_file
-from captioner.jobs.storage.uris import image_uri, image_version
+from captioner.jobs.storage.uris import image_uri, path_version
 
 Identity = tuple[int, int]  # of a folder: device and inode
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR)
@@ -35,12 +35,16 @@ def _walk(
     except OSError:
         selection.skipped[UNREADABLE_FOLDERS] += 1
         return
+    beginning = image_uri(folder).rstrip("/")
+    is_plain = beginning.isascii() and not beginning.startswith("file:")
     for child in children:
         name = child.rstrip("/")
         path = os.path.join(folder, name)  # noqa: PTH118
         if child == name:
             if selection.accepts(prefix + name):
-                yield image_uri(path), image_version(path)
+                # What `image_uri` would return, in a tenth of the time.
+                uri = f"{beginning}/{name}" if is_plain and name.isascii() else image_uri(path)
+                yield uri, path_version(path)
         elif selection.enters(prefix + name):
             identity = _folder_identity(path)
             if identity is None:
