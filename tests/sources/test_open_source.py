@@ -17,6 +17,7 @@ from captioner.jobs.sources.listing.filters import AllImages
 from captioner.jobs.sources.open_source import open_source
 from captioner.jobs.sources.options import SourceOptions
 from captioner.jobs.storage.file_types import is_image_name
+from captioner.jobs.storage.uris import image_uri
 
 
 def touch(folder: Path, names: Iterable[str]) -> Path:
@@ -228,6 +229,20 @@ def test_a_name_that_is_not_utf8_becomes_a_file_url(tmp_path: Path) -> None:
     (row,) = rows(tmp_path)
     assert row["image_uri"] == f"{tmp_path.as_uri()}/%FF.jpg"
     assert row["image_version"].endswith("-0")
+
+
+def test_images_have_the_same_keys_in_a_listing_as_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = (b"plain", "ü".encode(), b"no\xff", b"a b%20", b"x::y", b"file:")
+    files = (b"1.jpg", "ö.jpg".encode(), b"no\xfe.jpg", b"c d%41.jpg", b"http:z.jpg", b"e::f.jpg")
+    for folder in folders:
+        touch(tmp_path / os.fsdecode(folder), map(os.fsdecode, files))
+    alone = {image_uri(str(path)) for path in tmp_path.rglob("*.jpg")}
+    assert {*uris(tmp_path)} == alone and len(alone) == len(folders) * len(files)
+    for folder in folders:
+        monkeypatch.chdir(tmp_path / os.fsdecode(folder))
+        assert {*uris(".")} == {image_uri(os.fsdecode(name)) for name in files}
 
 
 def test_a_long_listing_comes_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
