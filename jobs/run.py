@@ -23,7 +23,6 @@ from captioner.jobs.errors import (
     with_remedy,
 )
 from captioner.jobs.execution.cluster.forks import forking
-from captioner.jobs.execution.cluster.gpu_processes import starting_early
 from captioner.jobs.execution.record.observer import Observer, observing
 from captioner.jobs.execution.record.progress import FINISHING, PLANNING
 from captioner.jobs.execution.record.recorder import Recorder
@@ -127,7 +126,7 @@ def _run_pass(config: JobConfig, source: Source, observer: Observer) -> JobRepor
     if threshold and config.target_precision is not None and not config.quiet:
         say(str(threshold), "threshold")
     run = OutFolder(out_path(config.out)).new_run()
-    with about(run_id=run.run_id), exclusive_writer(run) as writer, starting_early(config):
+    with about(run_id=run.run_id), exclusive_writer(run) as writer:
         _describe(config, writer)
         recorder = Recorder(writer, config.named_source, source.skipped, threshold)
         observer.begin(recorder)

@@ -163,7 +163,10 @@ def _decoded(opened: Opened, size: Size, target: _Target, orientation: int) -> D
 
 
 def _squeezed(opened: Opened, target: _Target, orientation: int) -> Pixels | None:
-    """Decode a JPEG that need only be squeezed, in less time than others; None if it is none."""
+    """Decode a JPEG the fast way if nothing but a resize follows; otherwise return None.
+
+    Its orientation and profile are in its header, which was read.
+    """
     picture, size = opened.picture, (target.side, target.side)
     if opened.kind != signatures.JPEG or picture.mode != "RGB" or not isinstance(target, _Square):
         return None

@@ -24,9 +24,7 @@ from captioner.search_options import SearchOptions
 
 # A search starts thousands of kernels on a GPU; that takes the same time for few images.
 BATCH_SIZES = {"cpu": 32, "cuda": 2048}
-# At once: more are no faster, and their activations take most of the memory. A GPU never encodes
-# fewer, since cuDNN takes seconds for the plans of another number.
-ENCODED = 256
+MOST_ENCODED = 256  # at once: more are no faster, and their activations take most of the memory
 
 
 class LstmCaptioner(LstmWording):
@@ -48,6 +46,10 @@ class LstmCaptioner(LstmWording):
         self.device = device
         self.batch_size = BATCH_SIZES[device.type]
         self._most_at_once = sys.maxsize  # images: of more, a GPU has no memory
+        # A GPU encodes no fewer images than before, with black ones beside them if need be: for
+        # another number, cuDNN compiles kernels, which takes seconds.
+        self._encodes_as_many = device.type == "cuda"
+        self._encoded = 1  # at once, so far
         model, int8 = checkpoint.model.to(device), checkpoint.int8_for(precision)
         dtype = torch.float32 if int8 else getattr(torch, precision)  # int8: of what stays
         self._detected = model.encoder.detected
@@ -75,20 +77,22 @@ class LstmCaptioner(LstmWording):
     def find(self, pixels: Sequence[Pixels] | Tensor, measure: Measure) -> Found:
         """Return what the network finds in images, which may be on its device; see LstmWording.
 
-        If they take too much of a GPU's memory, which others may use, too, batches of this size are
-        halved from then on, whoever chose it.
+        If they take too much of a GPU's memory, which others may use, too, half as many are tried,
+        and no more from then on, whoever chose the size of batches.
         """
         half = (len(pixels) + 1) // 2
-        if len(pixels) <= self._most_at_once:
-            try:
-                return self._find(pixels, measure)
-            except RuntimeError as error:
-                if len(pixels) == 1 or not is_out_of_memory(error):
-                    raise
-            torch.cuda.empty_cache()  # after the exception, which would keep tensors
-            self._most_at_once = half
-            self.batch_size = min(self.batch_size, half)
-        return joined([self.find(pixels[:half], measure), self.find(pixels[half:], measure)])
+        if len(pixels) > self._most_at_once:
+            return joined([self.find(pixels[:half], measure), self.find(pixels[half:], measure)])
+        try:
+            return self._find(pixels, measure)
+        except RuntimeError as error:
+            tried = max(len(pixels), self._encoded)
+            if tried == 1 or not is_out_of_memory(error):
+                raise
+        torch.cuda.empty_cache()  # after the exception, which would keep tensors
+        self._most_at_once = (tried + 1) // 2
+        self.batch_size = min(self.batch_size, self._most_at_once)
+        return self.find(pixels, measure)
 
     def _find(self, pixels: Sequence[Pixels] | Tensor, measure: Measure) -> Found:
         with measure("encode"):
@@ -106,16 +110,20 @@ class LstmCaptioner(LstmWording):
 
         A tensor must be on the device.
         """
-        size = min(ENCODED, self._most_at_once)
+        size = MOST_ENCODED
+        if self._encodes_as_many:
+            wanted = 1 << (len(pixels) - 1).bit_length()  # so that few numbers are tried
+            size = min(max(wanted, self._encoded), MOST_ENCODED, self._most_at_once)
+            self._encoded = size
         starts = range(0, len(pixels), size)
         # While a GPU computes one part, the next one is copied to it.
-        parts = [self._encoded(pixels[start : start + size], size) for start in starts]
+        parts = [self._encode_part(pixels[start : start + size], size) for start in starts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _encoded(self, pixels: Pixels | Sequence[Pixels] | Tensor, size: int) -> Tensor:
-        """Encode no more than `size` images; a GPU encodes black ones beside them."""
+    def _encode_part(self, pixels: Pixels | Sequence[Pixels] | Tensor, size: int) -> Tensor:
+        """Encode no more than `size` images."""
         images = self._on_device(pixels)
-        if self.device.type == "cpu" or len(images) == size:
+        if not self._encodes_as_many or len(images) == size:
             return self.encoder(images)
         black = images.new_zeros(size - len(images), *images.shape[1:])
         return self.encoder(torch.cat([images, black]))[: len(images)]

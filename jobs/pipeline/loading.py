@@ -14,6 +14,7 @@ from captioner.jobs.pipeline.image_loader import ImageLoader, LoadedImage
 LOOK_SECONDS = 1.0  # between two looks whether the images that are awaited can still come
 MIN_READERS = 4  # threads that read what is at hand, and decode
 FEW_READERS = 2  # where each core has a process for that: more would wait for Python's lock
+MOST_READERS = 256
 READERS = "CAPTIONER_READERS"  # the variable that says how many, if the network uses other cores
 Loading = tuple[int, "Future[LoadedImage]"]  # with the number of the image
 
@@ -70,7 +71,9 @@ def _waiting(loader: ImageLoader) -> AbstractContextManager[None]:
 
 
 def reader_count() -> int:
-    """Return how many threads decode: one for each core, as the cluster counts them."""
+    """Return how many threads decode: as the cluster says, or one for each core, but a few."""
     if given := os.environ.get(READERS):
-        return int(given)
-    return max(MIN_READERS, int(os.environ.get("OMP_NUM_THREADS", "0")))
+        count = max(1, int(given))
+    else:
+        count = max(MIN_READERS, int(os.environ.get("OMP_NUM_THREADS", "0")))
+    return min(count, MOST_READERS)

@@ -98,11 +98,56 @@ def test_a_batch_too_large_for_the_memory_of_a_gpu_is_halved(
     assert max(sizes[6:]) <= 4  # nothing is tried again that took too much
 
 
+@pytest.fixture
+def like_a_gpu(tiny_checkpoint: Path) -> LstmCaptioner:
+    """Return a captioner that encodes no fewer images than before, though on a CPU."""
+    captioner = LstmCaptioner.open(CaptionerOptions(str(tiny_checkpoint), device="cpu"))
+    captioner._encodes_as_many = True
+    return captioner
+
+
+def test_a_gpu_encodes_no_fewer_images_than_before(
+    captioner: Captioner, like_a_gpu: LstmCaptioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    encode = like_a_gpu.encoder
+    monkeypatch.setattr(
+        like_a_gpu, "encoder", lambda pixels: sizes.append(len(pixels)) or encode(pixels)
+    )
+    for count in (1, 13, 3, 40, 64, 5):
+        found = like_a_gpu.caption(IMAGES[:count], batch_size=64)
+        expected = captioner.caption(IMAGES[:count])
+        assert [caption.text for caption in found] == [caption.text for caption in expected]
+    assert sizes == [1, 16, 16, 64, 64, 64]
+    monkeypatch.setattr("captioner.lstm.captioner.MOST_ENCODED", 8)
+    like_a_gpu.caption(IMAGES[:13], batch_size=64)
+    assert sizes[6:] == [8, 8]
+
+
+@pytest.mark.parametrize(("images", "tried"), [(1, [16, 8, 4]), (13, [16, 8, 4, 4, 4, 4])])
+def test_images_beside_which_a_gpu_has_no_memory_are_left_out(
+    like_a_gpu: LstmCaptioner, monkeypatch: pytest.MonkeyPatch, images: int, tried: list[int]
+) -> None:
+    expected = like_a_gpu.caption(IMAGES[:13])[:images]
+    encode, sizes = like_a_gpu.encoder, []
+
+    def encode_few(pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > 4:
+            raise torch.cuda.OutOfMemoryError
+        return encode(pixels)
+
+    monkeypatch.setattr(like_a_gpu, "encoder", encode_few)
+    found = like_a_gpu.caption(IMAGES[:images])
+    assert [caption.text for caption in found] == [caption.text for caption in expected]
+    assert sizes == tried
+
+
 def test_more_images_than_are_encoded_at_once_have_their_captions(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = captioner.caption(IMAGES[:13], batch_size=13)
-    monkeypatch.setattr("captioner.lstm.captioner.ENCODED", 4)
+    monkeypatch.setattr("captioner.lstm.captioner.MOST_ENCODED", 4)
     in_parts = captioner.caption(IMAGES[:13], batch_size=13)
     assert [caption.text for caption in in_parts] == [caption.text for caption in expected]
 

@@ -1,4 +1,4 @@
-"""JPEG files that end early, and those that are decoded as a whole."""
+"""JPEG files: ordinary ones fast, those that end early, and those that take much memory."""
 
 import io
 import random
@@ -29,14 +29,14 @@ def open_jpeg(data: bytes, place: int = 0) -> JpegImagePlugin.JpegImageFile:
 
 
 def plain_pixels(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.uint8] | None:
-    """Decode a JPEG file to RGB [H, W, 3] of this size, in which Pillow would decode it.
+    """Decode a JPEG file to RGB [H, W, 3], at the size that Pillow's draft has chosen.
 
-    None for a damaged or an unusual one. The pixels are those of Pillow, which has the same
-    library, but copies them twice.
+    None for a damaged or an unusual one. The pixels are those of Pillow, as tests show, which
+    copies them twice.
     """
     try:
         pixels = simplejpeg.decode_jpeg(data, min_width=size[0], min_height=size[1])
-    except ValueError:
+    except (ValueError, RuntimeError):
         return None
     return pixels if pixels.shape == (size[1], size[0], 3) else None
 

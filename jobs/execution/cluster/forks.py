@@ -47,16 +47,6 @@ def can_fork() -> bool:
     return _running.is_set()
 
 
-def keep_ctrl_c_from_children() -> None:
-    """Block SIGINT in this thread, and thus in the processes that it starts.
-
-    The driver ends them itself. The resource tracker of multiprocessing must run before, because
-    its start unblocks the signal.
-    """
-    resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-
 @contextmanager
 def _sockets_in(folder: str) -> Iterator[None]:
     """Let sockets of multiprocessing be in a folder that goes even if this process is killed."""

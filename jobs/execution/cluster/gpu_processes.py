@@ -19,12 +19,10 @@ from typing import Any
 from captioner.errors import CaptionerError, CaptionerUnavailable
 from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError, UsageError
-from captioner.jobs.execution.cluster.forks import keep_ctrl_c_from_children
+from captioner.jobs.execution.cluster.nannies import keep_ctrl_c_from_children
 from captioner.jobs.messages import warn
-from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.lstm.gpu.job import GpuJob
 from captioner.lstm.gpu.place import Place
-from captioner.precision import expected_device, gpu_count
 
 MOST_DEATHS, WITHIN_SECONDS = 3, 600.0  # of a process, before it is given up
 PAUSES = (1.0, 5.0)  # seconds before the second and the third start
@@ -34,43 +32,13 @@ LOOK_SECONDS = 1.0
 MOST_OF_ADDRESS = 107  # bytes of the path of a Unix socket: a limit of Linux
 END_SECONDS = 30.0  # for one that was killed: a broken GPU may keep it
 
-_early: list[Path] = []  # the folders of processes that `starting_early` has started
-
-
-@contextmanager
-def starting_early(config: JobConfig) -> Iterator[None]:
-    """Start the GPU processes of a job before its workers, which find them when they need them.
-
-    They take seconds to be ready, in which the driver plans. Raises the errors of `gpu_processes`.
-    """
-    gpus = own_gpus(config)
-    if not gpus or config.scheduler or config.captioner.kind:
-        yield
-        return
-    count = min(gpus, config.workers or gpus)
-    with TemporaryFolder() as folder, gpu_processes(config, count, Path(folder)) as folders:
-        _early[:] = folders
-        try:
-            yield
-        finally:
-            _early.clear()
-
-
-def own_gpus(config: JobConfig) -> int:
-    """Return how many GPUs of this machine the workers of a job have."""
-    return gpu_count() if expected_device(config.device) == "cuda" else 0
-
 
 @contextmanager
 def gpu_processes(config: JobConfig, count: int, folder: Path) -> Iterator[list[Path]]:
     """Yield the folders of the processes of the first `count` GPUs, which end with the context.
 
-    Those that were started early end later. Raises TemporaryError if a folder cannot be made,
-    UsageError if its path is too long.
+    Raises TemporaryError if a folder cannot be made, UsageError if its path is too long.
     """
-    if _early:
-        yield _early[:count]
-        return
     owners: list[_Owner] = []
     try:
         for number in range(count):
@@ -151,7 +119,7 @@ class _Owner(threading.Thread):
 
     def _death(self) -> str | CaptionerError | None:
         """Start the process and wait until it dies; return why, None if all is over."""
-        # Not forked: what workers are forked from imports more, and later.
+        # Spawned: the process that workers are forked from still imports Dask, which this does not.
         context: Any = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         name = f"GPU process {self._number}"

@@ -20,7 +20,7 @@ from captioner.jobs.config.job import JobConfig
 from captioner.jobs.errors import TemporaryError
 from captioner.jobs.execution.cluster.certificate import own_security
 from captioner.jobs.execution.cluster.forks import can_fork
-from captioner.jobs.execution.cluster.gpu_processes import gpu_processes, only_gpu, own_gpus
+from captioner.jobs.execution.cluster.gpu_processes import gpu_processes, only_gpu
 from captioner.jobs.execution.cluster.limits import allow_files, check_addresses
 from captioner.jobs.execution.cluster.nannies import (
     HastyNanny,
@@ -31,6 +31,7 @@ from captioner.jobs.execution.worker.run_state import GPU_PROCESS
 from captioner.jobs.pipeline.loading import FEW_READERS, MIN_READERS, READERS
 from captioner.jobs.storage.temporary import TemporaryFolder
 from captioner.options import HF
+from captioner.precision import expected_device, gpu_count
 
 IMAGES_PER_WORKER = 20  # for fewer, another process is not worth its start
 IMAGES_PER_DECODING_WORKER = 200  # beside a GPU process, it captions as many in the same time
@@ -84,7 +85,7 @@ def local_workers(config: JobConfig, images: int) -> Iterator[Client]:
 
 @contextmanager
 def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[SpecCluster]:
-    gpus = own_gpus(config)
+    gpus = _gpus_of(config)
     shares_gpus = gpus > 0 and not config.captioner.kind
     each = IMAGES_PER_DECODING_WORKER if shares_gpus else IMAGES_PER_WORKER
     workers = config.workers or min(_most_workers(config, gpus), -(-images // each))
@@ -114,6 +115,11 @@ def _local_cluster(config: JobConfig, images: int, folder: str) -> Iterator[Spec
             stack.enter_context(cluster)
             stack.enter_context(ended_when_interrupted(cluster, over))
         yield cluster
+
+
+def _gpus_of(config: JobConfig) -> int:
+    """Return how many GPUs the workers of a job have."""
+    return gpu_count() if expected_device(config.device) == "cuda" else 0
 
 
 def _specs(

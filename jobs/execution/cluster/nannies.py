@@ -9,12 +9,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import Any
 
 import psutil
 from distributed import Nanny, SpecCluster, Status
-
-from captioner.jobs.execution.cluster.forks import keep_ctrl_c_from_children
 
 POLL_SECONDS = 0.1
 MORE_STARTS = 2  # of a worker that dies while it starts
@@ -60,6 +59,16 @@ class HastyNanny(Nanny):
                 worker = psutil.Process(self.pid)
                 for process in (*worker.children(recursive=True), worker):
                     process.kill()
+
+
+def keep_ctrl_c_from_children() -> None:
+    """Block SIGINT in this thread, and thus in the processes that it starts.
+
+    The driver ends them itself. The resource tracker of multiprocessing must run before, because
+    its start unblocks the signal.
+    """
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 @contextmanager

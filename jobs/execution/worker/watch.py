@@ -90,7 +90,7 @@ class _Watchdog:
         finally:
             os.close(memory)
         self._free = deque(range(watchdog.PLACES))
-        self._numbers = count(1)
+        self._images = count(1)
 
     @property
     def input(self) -> int:
@@ -101,9 +101,9 @@ class _Watchdog:
     @contextmanager
     def opening(self, row: int) -> Iterator[None]:
         """Show that the image in a row is open, at once: its opening may end this process."""
-        place = self._free.pop()  # there are more than threads
+        place = self._free.pop()  # there are more places than threads
         self._table[2 * place] = threading.get_native_id()
-        self._table[2 * place + 1] = next(self._numbers) * watchdog.ROWS + row
+        self._table[2 * place + 1] = next(self._images) * watchdog.ROWS + row
         try:
             yield
         finally:
@@ -125,13 +125,13 @@ def _running_watchdog() -> _Watchdog:
 
 
 def _memory(size: int) -> int:
-    """Return the file descriptor of new memory that a process can share with another."""
-    if sys.platform == "linux":
+    """Return the file descriptor of new memory, all zeros, for this process and another."""
+    if hasattr(os, "memfd_create"):  # on Linux, but for Pythons that were built for old ones
         memory = os.memfd_create("captioner")
     else:
         with tempfile.TemporaryFile() as file:
             memory = os.dup(file.fileno())
-    os.truncate(memory, size)
+    os.write(memory, bytes(size))  # which takes room on a disk now, not when it may be full
     return memory
 
 

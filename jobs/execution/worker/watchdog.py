@@ -10,9 +10,9 @@ end                     the task has ended
 Fatal Python error: ... the worker crashes; Python's faulthandler says so, and where, in many lines
 
 The file is memory in which the worker shows which images it has open, since a line for each would
-take a tenth of its time. It has PLACES pairs of int64. The first is a thread, and the second says
-that it has an image open: a number that grows with each image, times ROWS, plus the row of the
-image in the partition. It is 0 once that has ended.
+take a tenth of its time. It has PLACES pairs of int64, a thread and an entry. The entry is 0, or
+says that the thread has an image open: how many images there have been, times ROWS, plus the row of
+this one in the partition.
 """
 
 import json
@@ -32,7 +32,7 @@ POLL_SECONDS, HASTY_SECONDS = 0.1, 0.02  # hasty when half of the memory is take
 JUDGE_SECONDS, NEARLY = 0.5, 0.9
 WRITE_SECONDS = 30.0  # for a store that does not answer
 PIPE_BYTES = 65536
-PLACES, ROWS = 1024, 1 << 24
+PLACES, ROWS = 1024, 1 << 32
 TABLE_BYTES = 16 * PLACES
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TIMEOUT, MEMORY, CRASHED, KILLED = "timeout", "memory", "crashed", "killed"  # kinds of deaths
@@ -47,9 +47,9 @@ class Memory(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """An image that is open: its number, in which thread it is, and since when."""
+    """An image that is open: its entry in the table, in which thread it is, and since when."""
 
-    number: int
+    entry: int
     thread: int
     since: float
 
@@ -107,14 +107,14 @@ class Watchdog:
 
     def _look(self) -> None:
         """See which images are open; those that were before have been open since then."""
-        threads, numbers = self._table[::2].tolist(), self._table[1::2].tolist()
+        threads, entries = self._table[::2].tolist(), self._table[1::2].tolist()
         before, self.open = self.open, {}
-        for thread, number in zip(threads, numbers, strict=True):
-            if number:
-                row = number % ROWS
+        for thread, entry in zip(threads, entries, strict=True):
+            if entry:
+                row = entry % ROWS
                 known = before.get(row)
-                since = known.since if known and known.number == number else self.clock
-                self.open[row] = Opening(number, thread, since)
+                since = known.since if known and known.entry == entry else self.clock
+                self.open[row] = Opening(entry, thread, since)
 
     def _advance(self) -> None:
         now = time.monotonic()

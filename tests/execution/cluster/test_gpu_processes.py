@@ -33,7 +33,7 @@ IMAGES = 24
 @pytest.fixture
 def job(job: JobConfig, calibrated_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> JobConfig:
     """Return a job for workers of this machine, which has two GPUs: CPUs in their stead."""
-    have_gpus(2, monkeypatch)
+    monkeypatch.setattr(local, "_gpus_of", lambda config: 2)
     monkeypatch.setattr(gpu, "PAUSES", (0.0, 0.0))
     write_photographs(Path(str(job.source)), IMAGES)
     return replace(
@@ -44,11 +44,6 @@ def job(job: JobConfig, calibrated_checkpoint: Path, monkeypatch: pytest.MonkeyP
         device="cpu",
         precision="float32",  # in bfloat16, the batch matters too much for this small network
     )
-
-
-def have_gpus(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (gpu, local):
-        monkeypatch.setattr(module, "own_gpus", lambda config: count)
 
 
 def gpu_processes() -> list[multiprocessing.Process]:
@@ -97,7 +92,7 @@ def test_a_run_has_the_rows_of_a_run_without_gpu_processes(
     report = run_job(job)
     assert report.exit_code == 0 and report.seconds["gpu"] > 0
     assert not gpu_processes()
-    have_gpus(0, monkeypatch)
+    monkeypatch.setattr(local, "_gpus_of", lambda config: 0)
     run_job(replace(job, out=tmp_path / "without"))
     ours, others = rows(job.out), rows(tmp_path / "without")
     for uri, (status, caption, confidence) in ours.items():
@@ -116,21 +111,6 @@ def test_workers_take_turns_on_gpus_and_have_the_processes_of_these(
     assert pairs == [("3", "gpu-0"), ("3", "gpu-0"), ("GPU-1", "gpu-1")]
     with forking(job), local.local_workers(replace(job, workers=1), 1):
         assert len(gpu_processes()) == 1
-
-
-def test_processes_that_were_started_early_are_those_of_the_workers(job: JobConfig) -> None:
-    with gpu.starting_early(job):
-        while len(early := {*gpu_processes()}) < 2:
-            time.sleep(0.01)
-        with forking(job), local.local_workers(job, 1) as client:
-            folders = {*client.run(os.getenv, GPU_PROCESS).values()}
-            assert {*gpu_processes()} == early and len(folders) == 2
-        assert all(process.is_alive() for process in early)
-    assert not any(process.is_alive() for process in early)
-    remote = replace(job, scheduler="tcp://10.0.0.1:1", workers=None)
-    for other in (remote, replace(job, checkpoint="hf:model")):
-        with gpu.starting_early(other):
-            assert not gpu_processes()
 
 
 def test_a_gpu_process_that_dies_costs_no_image(
@@ -229,9 +209,9 @@ def test_the_end_of_a_process_is_told_in_words() -> None:
 DRIVER = """
 import sys
 from captioner.jobs.cli.main import main
-from captioner.jobs.execution.cluster import gpu_processes as gpu, local
+from captioner.jobs.execution.cluster import local
 if __name__ == "__main__":
-    gpu.own_gpus = local.own_gpus = lambda config: 1
+    local._gpus_of = lambda config: 1
     sys.exit(main(sys.argv[1:]))
 """
 

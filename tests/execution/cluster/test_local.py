@@ -23,7 +23,6 @@ from captioner.jobs.execution.cluster.forks import forking
 from captioner.jobs.execution.cluster.gpu_processes import only_gpu
 from captioner.jobs.execution.cluster.nannies import MORE_STARTS
 from captioner.jobs.pipeline.loading import READERS, reader_count
-from captioner.precision import gpu_count
 from tests.support.commands import GIVE_UP_SECONDS, start
 from tests.support.matrix.scene import has_role
 from tests.support.photographs import write_photographs
@@ -33,10 +32,10 @@ def test_a_process_may_use_one_of_the_gpus_that_the_driver_may_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-1")
-    assert gpu_count() == 2
+    assert cluster.gpu_count() == 2
     assert only_gpu(1) == {"CUDA_VISIBLE_DEVICES": "GPU-1"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpu_count() == 0
+    assert cluster.gpu_count() == 0
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert only_gpu(2) == {"CUDA_VISIBLE_DEVICES": "2"}
 
