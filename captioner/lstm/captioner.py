@@ -23,7 +23,7 @@ from captioner.precision import check_precision, precision_of
 from captioner.search_options import SearchOptions
 
 # A search starts thousands of kernels on a GPU; that takes the same time for few images.
-BATCH_SIZES = {"cpu": 32, "cuda": 2048}
+BATCH_SIZES = {"cpu": 32, "cuda": 1024}
 MOST_ENCODED = 256  # at once: more are no faster, and their activations take most of the memory
 
 

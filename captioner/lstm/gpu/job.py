@@ -14,7 +14,7 @@ from captioner.options import CaptionerOptions
 class GpuJob:
     """A captioner, the place where its process is found, and the most images in a batch.
 
-    Without `most`, it is what the captioner likes. `environment` has variables, such as the one
+    Without `most`, the process chooses it. `environment` has variables, such as the one
     that says which GPU the process may use.
     """
 

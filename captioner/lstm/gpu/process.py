@@ -70,7 +70,8 @@ def _caption(job: "GpuJob", owner: Connection) -> None:
     captioner = LstmCaptioner.open(job.options)
     if captioner.device.type == "cpu" and job.options.device != "cpu":
         raise CaptionerError("PyTorch cannot use the GPU of this machine: choose the device cpu")
-    most = job.most or captioner.batch_size
+    # Several workers send more than one would: an H200 searches 1,024 in 35 ms, 2,048 in 38.
+    most = job.most or 2 * captioner.batch_size
     filling, taken = (Batch(most, captioner.image_size, captioner.device) for _ in range(2))
     hello = Hello(captioner.identity, _layout(captioner, taken, min(most, BATCH_SIZE)))
     intake = Intake(filling, taken)
