@@ -55,8 +55,8 @@ def check_precision(precision: str, device: str) -> None:
     """
     if precision == "float16" and device == "cpu" and not FLOAT16 & _cpu_flags():
         raise CaptionerError(
-            "PyTorch can use no GPU here, and this CPU has no instructions for float16: choose the "
-            "device cpu, or the precision float32 or bfloat16"
+            "PyTorch can use no GPU here, and this CPU has no instructions for float16: choose "
+            "another precision, such as float32"
         )
     if precision == "int8" and device == "cuda":
         raise CaptionerError("int8 is for CPUs: choose the device cpu, or another precision")

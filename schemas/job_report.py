@@ -112,6 +112,7 @@ class JobReport:
     captioning_seconds: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     captioner: str | None = None
+    precision: str | None = None
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.jobs import JobConfig, run_job
+from captioner.jobs.cli.text import summary
 from captioner.jobs.errors import UsageError
 from captioner.jobs.table import replace as replace_module
 from captioner.jobs.table.layout import OutFolder
@@ -96,11 +97,13 @@ def test_rows_of_another_captioner_are_kept_or_redone(
     other = replace(job, checkpoint=calibrated_checkpoint)
     kept = run_job(other)
     assert (kept.kept_stale, kept.planned) == (8, 0)
+    assert "8 rows by another model, setting or precision; --stale redo" in summary(kept)
     redone = run_job(replace(other, stale="redo"))
     assert (redone.stale, redone.images) == (8, 8)
     assert {row["captioner"] for row in rows(job).values()} == {redone.captioner}
     again = run_job(replace(other, stale="redo"))
     assert (again.kept_stale, again.planned) == (0, 0)
+    assert "by another" not in summary(again)
 
 
 def test_a_file_with_rows_of_two_captioners_records_both(

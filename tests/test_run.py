@@ -17,6 +17,7 @@ from captioner.jobs.cli.main import main
 from captioner.jobs.errors import JobError, TemporaryError, UsageError
 from captioner.jobs.execution.record.recorder import Recorder
 from captioner.jobs.preview import preview_job
+from captioner.precision import precision_of
 from captioner.schemas.job_report import JobReport
 from tests.support.photographs import photograph, write_photographs
 from tests.support.tables import image_names, read_table, statuses
@@ -39,6 +40,7 @@ def test_every_image_gets_one_row_with_all_its_values(tmp_path: Path, job: JobCo
     assert row["log_prob"] == pytest.approx(sum(row["token_log_probs"]), abs=1e-4)
     assert row["alternatives"][0].keys() == {"caption", "log_prob"}
     assert row["captioner"] == report.captioner
+    assert report.precision == precision_of(job.captioner)
     assert row["run_id"] == report.run_id
     assert row["image_version"].endswith(f"-{len(photograph(0))}")
 

@@ -193,7 +193,7 @@ def _flags(names: Collection[str]) -> list[tuple[str, Any, dict[str, Any]]]:
     for option in fields(JobConfig):
         if option.name in FLAGS and option.name in names:
             flag = dict(FLAGS[option.name])
-            if option.default not in (None, False, MAX_BYTES):
+            if option.default not in (None, False, (), MAX_BYTES):
                 flag["help"] += f" ({option.default})"
             found.append((f"--{option.name.replace('_', '-')}", option.default, flag))
     return found

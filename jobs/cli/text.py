@@ -78,16 +78,27 @@ def summary(report: JobReport) -> str:
         **_remarked(report),
         **_spent(report),
         "speed": _speed(report),
+        **_kept(report),
         "table": report.table,
     }
     if not report.planned and not report.error:
         done = f"nothing to do{in_brackets(others)}"
-        lines = {"images": done, **skipped_line(report.skipped)}
+        lines = {"images": done, **skipped_line(report.skipped), **_kept(report)}
         lines |= {**_failed_before(report), **_remarked(report)}
         lines["table"] = report.table
     folder = report.table.removesuffix("captions")
     lines["run"] = report.run_id
     return aligned({**lines, "report": f"{folder}runs/{report.run_id}/report.html"})
+
+
+def _kept(report: JobReport) -> dict[str, str]:
+    """Say what rows by other captioners mean, which another machine may have written by `auto`."""
+    if not report.kept_stale:
+        return {}
+    rows = how_many(report.kept_stale, "row")
+    return {
+        "mixed": f"{rows} by another model, setting or precision; --stale redo captions them again"
+    }
 
 
 def closing(report: JobReport, out: str) -> str:

@@ -44,6 +44,7 @@ class Recorder:
     partitions: int = 0
     workers: int = 0
     captioner: str | None = None
+    precision: str | None = None  # in which it computes
     reused: int = 0
     needs_review: int = 0
     remarked: int = 0

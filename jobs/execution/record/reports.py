@@ -35,6 +35,7 @@ def report_of(recorder: Recorder, code: ExitCode, error: str | None = None) -> J
         captioning_seconds=recorder.captioning_seconds,
         seconds=rounded(recorder.seconds),
         captioner=recorder.captioner,
+        precision=recorder.precision,
         **asdict(recorder.spent),
         **_review(recorder),
         remarked=recorder.remarked,

@@ -150,7 +150,9 @@ def _facts(report: JobReport) -> list[Fact]:
     facts.append(Fact("Time", duration(took), workers if report.workers else ""))
     if report.captioning_seconds:
         speed = number(images / report.captioning_seconds)
-        facts.append(Fact("Speed", speed, "images per second, from the first one on"))
+        of_what = f" in {report.precision}" if report.precision else ""
+        note = f"images per second{of_what}, from the first one on"
+        facts.append(Fact("Speed", speed, note))
     return facts if images else facts[-1:]
 
 
