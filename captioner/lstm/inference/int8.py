@@ -138,8 +138,8 @@ def require_int8() -> None:
     """Raise CaptionerError unless whole numbers are multiplied here, and exactly."""
     if not _is_exact():
         raise CaptionerError(
-            "whole numbers of 8 bits cannot be multiplied exactly here, which takes a CPU with VNNI "
-            "and a PyTorch with oneDNN: choose another precision than int8"
+            "whole numbers of 8 bits cannot be multiplied exactly here, which takes a CPU with VNNI"
+            " and PyTorch with oneDNN: choose another precision than int8"
         )
 
 
