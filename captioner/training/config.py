@@ -141,8 +141,6 @@ class TrainConfig:
             raise CaptionerError("samples must be at least 2: each is compared with the others")
         if (self.mean is None) != (self.std is None):
             raise CaptionerError("mean and std go together: give both or neither")
-        if Path(self.out).resolve() in (Path(name).resolve() for name in self.start):
-            raise CaptionerError(f"the model to start from is in {self.out}: choose another out")
         if not self.start and not self.epochs:
             raise CaptionerError("no epochs: without a model to start from, give at least one")
 

@@ -10,6 +10,7 @@ confidence is calibrated on the validation images. Until then, the output folder
 unfinished, so that nobody captions with it.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -62,6 +63,7 @@ def _train(config: TrainConfig) -> TrainingData:
     require_stemmer()
     keep_freed_memory()
     torch.manual_seed(config.seed)
+    _require_other_models(config)
     make_folder(Path(config.out))
     _require_equal_parts(config.batch_size)
     with first_before_others():
@@ -86,6 +88,17 @@ def _train(config: TrainConfig) -> TrainingData:
     for index, stage in enumerate(build_stages(config, data, trainer.model)):
         trainer.run(index, stage)
     return data
+
+
+def _require_other_models(config: TrainConfig) -> None:
+    """Raise CaptionerError if a model that the training reads is in the folder that it writes."""
+    for name in (*config.start, *config.teachers):
+        with suppress(OSError):
+            if find_checkpoint(name).samefile(config.out):
+                raise CaptionerError(
+                    f"the training would overwrite the model {name}: choose another out than "
+                    f"{config.out}"
+                )
 
 
 def _require_equal_parts(batch_size: int) -> None:

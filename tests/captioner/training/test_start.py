@@ -12,9 +12,10 @@ from captioner.lstm.checkpoint import load_checkpoint, save_checkpoint
 from captioner.lstm.model import CaptionModel, ModelConfig
 from captioner.lstm.vocabulary import BOS, Vocabulary
 from captioner.lstm.yolox import CHANNELS, YoloxNano
+from captioner.model_directory import find_checkpoint
 from captioner.training.config import TrainConfig
 from captioner.training.start import average_checkpoints, build_model
-from captioner.training.train import require_grid
+from captioner.training.train import require_grid, train
 
 
 @pytest.fixture
@@ -89,6 +90,20 @@ def test_a_detector_that_sees_the_same_images_needs_some_that_it_can_halve_five_
         require_grid(model)
     model = CaptionModel(ModelConfig(image_size=80, detector="yolox_nano", detector_size=64), 9)
     require_grid(model)
+
+
+@pytest.mark.parametrize("role", ["start", "teachers"])
+def test_a_training_does_not_overwrite_a_model_that_it_reads(
+    config: TrainConfig, tmp_path: Path, role: str
+) -> None:
+    (tmp_path / "link").symlink_to(config.start[0])
+    bundled = find_checkpoint("flickr8k")
+    for model, out in ((config.start[0], tmp_path / "link"), ("flickr8k", bundled)):
+        with pytest.raises(CaptionerError, match=f"overwrite the model {model}: choose another"):
+            train(replace(config, **{role: (model,)}, out=str(out)))
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(CaptionerError, match="cannot create this folder"):
+        train(replace(config, out=str(tmp_path / "loop")))
 
 
 def test_a_detector_needs_its_weights(config: TrainConfig, tmp_path: Path) -> None:

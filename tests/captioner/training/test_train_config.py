@@ -57,7 +57,6 @@ def test_the_error_for_an_invalid_value_names_it(values: dict[str, Any]) -> None
         ({"samples": 1}, "samples must be at least 2"),
         ({"mean": (0.5, 0.5, 0.5)}, "both or neither"),
         ({"decoder_epochs": 0, "finetune_epochs": 0}, "no epochs"),
-        ({"start": ("other", "./model/")}, "to start from is in model: choose another out"),
     ],
     ids=str,
 )
