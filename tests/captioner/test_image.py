@@ -123,6 +123,14 @@ def test_jpeg_files_have_the_pixels_that_pillow_decodes(
     assert replace(decoded, pixels=by_pillow.pixels) == by_pillow
 
 
+def test_a_jpeg_that_a_bad_disk_has_filled_up_takes_no_longer() -> None:
+    data = encoded(detailed(64, 48), "JPEG")
+    expected = decode_image(data, 32).pixels
+    for padded in (data, data[:-2]):  # with its end, and without
+        filled = decode_image(padded + b"\xff" * (64 << 20), 32)  # half a minute for Pillow
+        assert (filled.pixels == expected).all()
+
+
 def test_damaged_jpeg_files_are_left_to_pillow() -> None:
     size = (100, 80)
     data = encoded(detailed(*size), "JPEG")
