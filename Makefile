@@ -4,9 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 UV_dev := --compile-bytecode  # once, and not by each of the many processes of the tests
-# Tests: more than cores, because most of them wait for something.
-AT_ONCE = $(shell $(PYTHON) -c 'import os; print(-(-3 * os.cpu_count() // 2))')
-
 # Both installations write to .venv.
 .NOTPARALLEL:
 .PHONY: demo test test-fast compiled check format bench clean
@@ -15,10 +12,10 @@ demo: $(VENV)/installed-demo
 	@$(BIN)/python -m captioner.jobs.demo demo
 
 test: $(VENV)/installed-dev compiled
-	$(BIN)/python -m pytest -n $(AT_ONCE)
+	$(BIN)/python -m pytest -n logical
 
 test-fast: $(VENV)/installed-dev compiled  # without whole commands, Dask clusters and S3 servers
-	$(BIN)/python -m pytest -n $(AT_ONCE) -m "not slow and not cluster and not s3"
+	$(BIN)/python -m pytest -n logical -m "not slow and not cluster and not s3"
 
 compiled: $(VENV)/installed-dev  # like UV_dev
 	@$(BIN)/python -m compileall -q captioner jobs schemas

@@ -56,7 +56,6 @@ from captioner.jobs.table.layout import OutFolder
 from captioner.jobs.table.replace import prune, put_replacements_in_place, remove_surplus
 from captioner.jobs.table.threshold import settle_threshold
 from captioner.jobs.table.writer import Writer
-from captioner.precision import precision_of
 from captioner.schemas.job_report import JobReport
 
 
@@ -211,7 +210,7 @@ def _caption(config: JobConfig, recorder: Recorder, captioner: str | None) -> No
     # Imported here, because a job without work needs no Dask.
     from captioner.jobs.execution.driver import caption_plan
 
-    recorder.precision = precision_of(config.captioner)
+    recorder.precision = config.actual_precision
     settings = replace(worker_settings(config, recorder.threshold), planned_identity=captioner)
     caption_plan(config, settings, recorder)
 

@@ -24,7 +24,7 @@ from captioner.jobs.storage.signatures import without_signature
 from captioner.jobs.storage.uris import is_local, local_path
 from captioner.jobs.toml_file import check_keys, toml_value
 from captioner.options import SEND_PIXELS, CaptionerOptions, server_from_environment
-from captioner.precision import expected_device, fast_precision
+from captioner.precision import expected_device, fast_precision, precision_of
 from captioner.schemas.caption_table import Status
 from captioner.search_options import SearchOptions
 
@@ -166,6 +166,11 @@ class JobConfig:
         if self.precision != "auto" or CaptionerOptions(str(self.checkpoint)).kind:
             return self.precision
         return "float32" if self.scheduler else fast_precision(self.device)
+
+    @property
+    def actual_precision(self) -> str | None:
+        """The precision in which the captioner computes; None for one that asks a server."""
+        return precision_of(self.captioner)
 
     @property
     def is_second_opinion(self) -> bool:

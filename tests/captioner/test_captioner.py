@@ -308,7 +308,7 @@ def test_a_cpu_without_instructions_for_float16_refuses_it(
 ) -> None:
     (tmp_path / "cpuinfo").write_text("flags : avx512_bf16\n")
     monkeypatch.setattr("captioner.precision.CPU_INFO", tmp_path / "cpuinfo")
-    with pytest.raises(CaptionerError, match="device cpu, or the precision"):
+    with pytest.raises(CaptionerError, match="for float16: choose another precision"):
         Captioner.load(tiny_checkpoint, device="cpu", precision="float16")
 
 
